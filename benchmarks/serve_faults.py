@@ -39,9 +39,8 @@ from decode import processor
 from smoke import add_smoke, run_of, write_results
 from websockets.asyncio.client import connect
 
-from dragoman.decode.documents.placeholders import translate_texts
+from dragoman.decode.documents.line_translation import LineSettings
 from dragoman.decode.search.beam import Beam
-from dragoman.decode.translator import Translator
 
 WORDS = [
     "the",
@@ -76,16 +75,8 @@ def texts_of(count: int) -> list[str]:
 
 def translated(run: Path, texts: Sequence[str]) -> dict[str, str]:
     """Return the translations of `dragoman translate`."""
-    translator = Translator.load(run)
-
-    def ask(questions, search=Beam(size=5)):  # noqa: B008 (the search of the command line)
-        return translator.translate(questions, search=search)
-
-    def more(questions, _):
-        return ask(questions, Beam(size=5, nbest=5))
-
-    found = translate_texts(texts, ask, context=translator.context, require=more)
-    return dict(zip(texts, (one.text for one in found), strict=True))
+    lines = LineSettings(run=run, search=Beam()).open()
+    return dict(zip(texts, (one.text for one in lines.stream(texts)), strict=True))
 
 
 # ---- a server as a process ------------------------------------------------------------------------------

@@ -174,5 +174,7 @@ def test_damaged_notes_are_as_good_as_none_and_are_replaced(tmp_path, content):
     assert measured(tmp_path) == {}
     note(tmp_path, "training", {"memory": 5})
     note(tmp_path, "decoding", {"memory": 6})
-    assert measured(tmp_path) == {"training": {"memory": 5}, "decoding": {"memory": 6}}
-    assert {row.name: row.measured for row in reconcile(tmp_path)}["peak memory in decoding"] == 6
+    note(tmp_path, "serving", {"memory": 7})
+    assert measured(tmp_path) == {"training": {"memory": 5}, "decoding": {"memory": 6}, "serving": {"memory": 7}}
+    found = {row.name: row.measured for row in reconcile(tmp_path)}
+    assert found["peak memory in decoding"] == 6 and found["peak memory in serving"] == 7

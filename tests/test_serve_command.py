@@ -16,6 +16,7 @@ from serving import SENTENCES, train_tiny
 from dragoman.cli import main
 from dragoman.cli.serve import named_runs, parse_size
 from dragoman.errors import ConfigError
+from dragoman.plan.measured import measured
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,8 @@ def test_sigterm_finishes_what_runs_refuses_the_new_and_sighup_swaps_without_a_f
     assert [response.status_code for response in answers] == [200, 200]
     assert answers[0].json() == answers[1].json() and len(answers[0].json()["translations"]) == 300
     assert not any("n7" in json.dumps(line) for line in server.lines)  # no texts in the log
+    noted = measured(run)["serving"]
+    assert noted["tokens_per_second"] > 0 and 0 < noted["step_seconds"] < 60
 
 
 def test_ctrl_c_ends_a_server_that_is_idle_with_exit_code_0(run, tmp_path):

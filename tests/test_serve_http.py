@@ -103,6 +103,11 @@ def test_a_search_may_be_chosen_and_returns_as_many_as_wanted(server):
         ({"text": "a", "nbest": 500}, 422, "nbest: at most 20"),
         ({"text": "a", "search": "bean"}, 422, "Did you mean 'beam'?"),
         ({"text": "a", "search": {"kind": "beam", "size": 5000}}, 422, "search: at most 20"),
+        (
+            {"text": "a", "search": {"kind": "speculative", "draft": {"kind": "draft_model", "run": "/etc"}}},
+            422,
+            "search.draft: a request cannot name a folder",
+        ),
         ({"text": "a", "rules": ["no_repeet"]}, 422, "Did you mean 'no_repeat'?"),
         ({"text": "a", "tags": ["2xx"]}, 422, "no '2xx' here"),
         ({"text": "a", "glossary": [{"source": "house"}]}, 422, "glossary: an entry needs"),
@@ -474,3 +479,13 @@ def test_the_log_has_no_texts(service, caplog):
     assert good.items() >= {"method": "POST", "path": "/api/translate", "status": 200, "model": "en-es"}.items()
     assert bad["status"] == 404
     assert "red" not in json.dumps([good, bad])
+
+
+def test_a_speculative_search_gives_the_answers_of_the_search_that_it_speeds_up(server):
+    plain = translations(server, text=SENTENCES, search="greedy")
+    guessed = translations(server, text=SENTENCES, search={"kind": "speculative"})
+    assert [one["text"] for one in guessed] == [one["text"] for one in plain]
+    scores = [
+        one["candidates"][0]["score"] for one in plain
+    ]
+    assert [one["candidates"][0]["score"] for one in guessed] == pytest.approx(scores, abs=1e-5)

@@ -8,6 +8,7 @@ import pytest
 from libretranslatepy import LibreTranslateAPI
 from serving import SENTENCES, running, train_tiny, translated_by_command
 
+from dragoman.serve.http import files
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.languages import Directions
 from dragoman.serve.http.suggestions import SuggestionFile
@@ -243,3 +244,14 @@ def test_suggestions_are_off_unless_wanted(server, run, tmp_path):
     with running(context) as url:
         assert post(url, "/suggest", data=asked).json() == {"success": True}
     assert '"suggestion": "casa"' in (tmp_path / "better.jsonl").read_text()
+
+
+def test_only_the_newest_results_are_kept(server, monkeypatch):
+    monkeypatch.setattr(files, "MOST_RESULTS", 2)
+    data, made = {"source": "en", "target": "es"}, []
+    for number in range(3):
+        content = {"file": (f"{number}.txt", SENTENCES[0].encode())}
+        made.append(post(server, "/translate_file", files=content, data=data).json()["translatedFileUrl"])
+    gone, *kept = (httpx.get(address) for address in made)
+    assert [answer.status_code for answer in kept] == [200, 200]
+    assert gone.status_code == 404 and "the newest 2 of them" in gone.text

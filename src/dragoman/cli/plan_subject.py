@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dragoman.errors import ConfigError
+from dragoman.model.shapes_alone import shapes_alone
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,12 +39,11 @@ class PlanSubject:
         Raises:
             ConfigError: sizes that do not fit one another, with the path.
         """
-        import torch
 
         from dragoman.model.layer_stack import LayerStack
         from dragoman.model.linear import multiply_by
 
-        with torch.device("meta"):
+        with shapes_alone():
             model = self.model.build()
         multiply_by(model, "torch" if products == "auto" else products)  # pyright: ignore[reportArgumentType]
         for module in model.modules():

@@ -1,5 +1,6 @@
 """dragoman serve: models behind HTTP, for people and programs."""
 
+import contextlib
 import json
 import logging
 import math
@@ -16,8 +17,10 @@ from dragoman.cli.plan_numbers import short
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dragoman.plan.measured import MemoryMeter
     from dragoman.serve.safety.page import SafetyPage
     from dragoman.serve.served import ServedModel
+    from dragoman.serve.service import Service
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -88,6 +91,7 @@ def serve(
     room = None if memory is None else parse_size(memory, "--memory")
     largest = parse_size(max_file, "--max-file")
     _needed_packages()
+    from dragoman.plan.measured import MemoryMeter
     from dragoman.serve.http import server
     from dragoman.serve.http.context import ServerContext
     from dragoman.serve.http.keys import Keys
@@ -107,6 +111,7 @@ def serve(
         if host not in LOCAL and not keys:
             print(f"dragoman: anyone who reaches {host} may call: --keys FILE asks for a key", file=sys.stderr)
         start_log(log_format)
+        meter = MemoryMeter()
         service = Service.load(runs, memory=room, device=device, precision=precision, queue=queue)
         for model in service.models.values():
             _say(_title(model))
@@ -116,7 +121,24 @@ def serve(
             _say(f"listening on {address} (documentation at /docs; Ctrl-C ends)")
 
         server.run(ServerContext(service, **settings), sock, grace=grace, keys=keys, started=started)
+    _note_measured(service, meter)
     _say("ended")
+
+
+def _note_measured(service: "Service", meter: "MemoryMeter") -> None:
+    """Note in the run what serving took, for ``dragoman plan RUN --reconcile``; several models are not told apart."""
+    from dragoman.plan.measured import note
+
+    did = service.stats().engine
+    if len(service.models) == 1 and did.steps:
+        (model,) = service.models.values()
+        found = {
+            "memory": meter.peak(),
+            "step_seconds": did.busy / did.steps,
+            "tokens_per_second": did.tokens / did.busy,
+        }
+        with contextlib.suppress(OSError):  # a run that may only be read is served as well
+            note(model.path, "serving", found)
 
 
 def _safety_page(path: Path | None) -> "SafetyPage | None":

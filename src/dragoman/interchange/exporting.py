@@ -43,6 +43,7 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, SentenceHead
 from dragoman.model.positions.position import Sinusoidal
+from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME, Tokenizer
 
@@ -183,7 +184,7 @@ def _with_output_biases(cfg: TransformerConfig) -> TransformerConfig:
 
 def with_zero_biases(to_layout: Expressible, weights: ModelWeights) -> ModelWeights:
     """Return the weights with zeros for the biases that a layout has and the model has not."""
-    with torch.device("meta"):
+    with shapes_alone():
         wanted = to_layout.build().named_parameters()
     missing = {name: parameter.shape for name, parameter in wanted if name not in weights and name.endswith(".bias")}
     dtype = next(iter(weights.values())).dtype
@@ -264,7 +265,7 @@ def _write_weights(
     left_out: str,
     progress: Report | None,
 ) -> None:
-    with torch.device("meta"):
+    with shapes_alone():
         model = to_layout(cfg, family).build()
     parameters = dict(model.named_parameters())
     by_name: dict[str, TensorPair] = {

@@ -34,6 +34,7 @@ from dragoman.json_files import read_json
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead
+from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
 
@@ -146,7 +147,7 @@ class _Source:
 
     def __init__(self, shards: TensorShards, family: Family, cfg: ModelConfig, vocabulary: VocabularyMapping | None):
         self.shards, self.family, self.vocabulary = shards, family, vocabulary
-        with torch.device("meta"):
+        with shapes_alone():
             self.model: nn.Module = cfg.build()
         self.parameters = dict(self.model.named_parameters())
         self.where: dict[str, tuple[TensorPair, str]] = {}

@@ -5,6 +5,7 @@ that computes the base class instead is silently wrong. So kernels check exact t
 trusting flags that a new class may forget to set.
 """
 
+from collections.abc import Mapping
 from typing import TypeGuard, TypeVar
 
 from torch import nn
@@ -21,6 +22,12 @@ def overrides(part: object, base: type, *methods: str) -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Return whether hooks are registered on ``module``; they run only where the module itself is called."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def hooks_of(model: nn.Module) -> list[Mapping]:
+    """Return the tables of hooks of all modules of ``model``: any of them is true as soon as a hook is registered."""
+    tables = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    return [getattr(module, name) for module in model.modules() for name in tables]
 
 
 def is_exactly(module: nn.Module, *types: type[M]) -> TypeGuard[M]:

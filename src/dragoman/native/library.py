@@ -42,6 +42,8 @@ class Library:
         self.largest = _typed(dll.largest, address, number, number, number, address)
         self.likeliest = _typed(dll.likeliest, address, number, number, number, address, address)
         self.continuations = _typed(dll.continuations, address, address, address, *[number] * 5, *[address] * 3)
+        self.beam_step = _typed(dll.beam_step, address)
+        self.walk_back = _typed(dll.walk_back, number, number, *[address] * 8)
         self.cross_entropy = _typed(dll.cross_entropy, address, address, number, number, real, number, address)
         self.accumulate = _typed(dll.accumulate, address, number, address)
         self.softmax = _typed(dll.softmax, address, address, *[number] * 7, address)

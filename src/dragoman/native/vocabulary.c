@@ -4,6 +4,7 @@
    R rows, V vocabulary; B sentences, W hypotheses of each, K winners. */
 
 #include "numbers.h"
+#include "ranking.h"
 
 enum { STRETCH = 64 };
 

@@ -10,7 +10,7 @@ from dragoman import durable
 from dragoman.plan.memory_here import peak_resident_memory, reset_peak, resident_memory
 
 MEASURED = "measured.json"
-"""File in the run directory with what was measured: ``training`` and ``decoding``."""
+"""File in the run directory with what was measured: ``training``, ``decoding`` and ``serving``."""
 
 
 class MemoryMeter:

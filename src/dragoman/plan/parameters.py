@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from dragoman.config import from_dict
 from dragoman.model.families import ModelConfig
+from dragoman.model.shapes_alone import shapes_alone
 from dragoman.plan.parts import PARTS, part_of
 
 
@@ -44,5 +44,5 @@ def count_parameters(model: nn.Module) -> Parameters:
 
 def parameters_of_run(config: Mapping[str, Any]) -> Parameters:
     """Count the parameters of a run's model by the run's configuration, without its weights."""
-    with torch.device("meta"):
+    with shapes_alone():
         return count_parameters(from_dict(ModelConfig, config["model"]).build())

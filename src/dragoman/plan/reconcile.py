@@ -42,7 +42,7 @@ def reconcile(run: Path) -> list[Reconciled]:
     predicted, notes, rows = prediction_of(run), measured(run), list(_reports(run))
     if not predicted and not notes and not rows:
         raise CheckpointError(f"{run}: nothing to reconcile: no step of this run has been reported yet")
-    training, decoding = notes.get("training", {}), notes.get("decoding", {})
+    training, decoding, serving = (notes.get(kind, {}) for kind in ("training", "decoding", "serving"))
     rate = statistics.median(row["tokens_per_second"] for row in rows) if rows else None
     last: dict[str, Any] = rows[-1] if rows else {}
     steps = last.get("step") or 0
@@ -54,6 +54,9 @@ def reconcile(run: Path) -> list[Reconciled]:
         Reconciled("steps", "steps", predicted.get("steps"), steps or None),
         Reconciled("peak memory in decoding", "bytes", None, decoding.get("memory")),
         Reconciled("tokens written a second", "tokens", None, decoding.get("tokens_per_second")),
+        Reconciled("peak memory in serving", "bytes", None, serving.get("memory")),
+        Reconciled("a step in serving", "seconds", None, serving.get("step_seconds")),
+        Reconciled("tokens chosen a second in serving", "tokens", None, serving.get("tokens_per_second")),
     ]
     return [row for row in found if row.predicted is not None or row.measured is not None]
 

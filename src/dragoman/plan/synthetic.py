@@ -29,6 +29,7 @@ from dragoman.model.heads import ClassificationHead, MaskedLanguageHead, SpansHe
 from dragoman.model.inputs import FrameInput, PatchInput
 from dragoman.model.interface import SequenceConfig
 from dragoman.model.positions.tokens import Frames
+from dragoman.model.shapes_alone import shapes_alone
 
 ID, EOS = 7, 2
 """An ordinary token, and the one that ends a text."""
@@ -142,5 +143,5 @@ def _check(model: Any, length: int, source_length: int | None) -> None:
 
 def longest_text(model: Any) -> int | None:
     """Return the longest text in tokens that the model's configuration takes; None for no limit."""
-    with torch.device("meta"):
+    with shapes_alone():
         return getattr(model.build(), "max_length", None)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, EMBEDS, TAGS, TRANSLATES, ability
 from dragoman.checkpoint import checkpoint_at, run_config
 from dragoman.config import from_dict
@@ -19,6 +17,7 @@ from dragoman.decode.sentence_splitting import BySentences
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError
 from dragoman.model.families import ModelConfig
+from dragoman.model.shapes_alone import shapes_alone
 from dragoman.plan.parameters import count_parameters
 
 Task = Literal["translate", "generate", "classify", "tag", "answer", "embed"]
@@ -74,7 +73,7 @@ class ServedModel:
         source, target = languages(name, config) if found is TRANSLATES else ("", "")
         tags = tuple(model.source_tokenizer.tags) if isinstance(model, Translator) else ()
         checkpoint = checkpoint_at(path, which).path.name
-        with torch.device("meta"):  # the loaded model is laid out for inference
+        with shapes_alone():  # the loaded model is laid out for inference
             parameters = count_parameters(cfg.build()).total
         return cls(name, Path(path), task, model, source, target, tags, parameters, checkpoint)
 

@@ -34,6 +34,7 @@ from dragoman.serve.engine.engine import Engine, EngineStats
 from dragoman.serve.engine.memory import cache_memory
 from dragoman.serve.engine.requests import BULK, INTERACTIVE, Call, Ticket
 from dragoman.serve.errors import Draining, Overloaded, UnknownModel, WrongTask
+from dragoman.serve.heap import settle_heap_again
 from dragoman.serve.options import GenerateOptions, TranslateOptions
 from dragoman.serve.pieces import Piece, PieceStream
 from dragoman.serve.served import ServedModel, Task
@@ -244,6 +245,7 @@ class Service:
         new = await loop.run_in_executor(None, partial(ServedModel.load, name, path, **self.loading))
         await loop.run_in_executor(None, self._introduce, new)
         self.models = self.models | {name: new}
+        await loop.run_in_executor(None, settle_heap_again)
 
     async def drain(self, grace: float) -> bool:
         """Take no more requests; return whether those that run were done within ``grace`` seconds."""

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -38,8 +39,12 @@ def find_placeholders(text: str, codes: Iterable[str] = ()) -> list[Placeholder]
     Args:
         codes: texts that are placeholders whatever their form.
     """
-    fixed = sorted({code for code in codes if code}, key=len, reverse=True)
-    found, at, pattern, closings = [], 0, _pattern(tuple(fixed)), _closings(text)
+    fixed = tuple(sorted({code for code in codes if code}, key=len, reverse=True))
+    return list(_remembered(text, fixed) if len(text) <= _SHORT else _found(text, fixed))
+
+
+def _found(text: str, codes: tuple[str, ...]) -> tuple[Placeholder, ...]:
+    found, at, pattern, closings = [], 0, _pattern(codes), _closings(text)
     while match := pattern.search(text, at):
         at = match.end()
         if match.lastgroup == "brace":
@@ -50,7 +55,12 @@ def find_placeholders(text: str, codes: Iterable[str] = ()) -> list[Placeholder]
             at = match.start() + 1
             continue
         found.append(_placeholder(text[match.start() : at], match.start(), match.lastgroup or ""))
-    return _mark_unpaired(found)
+    return tuple(_mark_unpaired(found))
+
+
+_SHORT = 1000
+"""Most characters of a text whose placeholders are remembered, since each stage of a translation asks for them."""
+_remembered = lru_cache(maxsize=512)(_found)
 
 
 def texts_between(text: str, placeholders: Iterable[Placeholder]) -> list[str]:

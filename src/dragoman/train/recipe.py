@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import torch
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dragoman.checkpoint import run_config
@@ -36,6 +35,7 @@ from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceConfig, SequenceModel
 from dragoman.model.recurrent.model import RecurrentConfig
+from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
 from dragoman.text.cleaning.clean import Cleaning
@@ -319,7 +319,7 @@ def outline(cfg: RunConfig) -> SequenceModel:
         raise ConfigError("model.encoder: a language model reads only its own output: set it to null")
     vocab = model.vocab or 1000  # any size does before there is a tokenizer
     own = None if cfg.target_tokenizer is None else model.source_vocab or vocab + 1
-    with torch.device("meta"):
+    with shapes_alone():
         return model.sized(vocab=vocab, source_vocab=own).build()
 
 

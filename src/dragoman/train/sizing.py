@@ -9,11 +9,10 @@ again count less (Muennighoff et al., arXiv:2305.16264, equation 5).
 import math
 from typing import Any
 
-import torch
-
 from dragoman.config import from_dict
 from dragoman.data.tasks import LanguageModellingTask, TranslationTask
 from dragoman.model.families import ModelConfig
+from dragoman.model.shapes_alone import shapes_alone
 from dragoman.plan.prediction import RunPrediction
 from dragoman.presets import PRESETS
 from dragoman.train.budget import Minutes
@@ -42,7 +41,7 @@ def effective_tokens(tokens: float, epochs: float) -> float:
 
 def hidden_parameters(model: Any) -> int:
     """Return the parameters of a model configuration between embeddings and output; ``model`` has its vocabulary."""
-    with torch.device("meta"):
+    with shapes_alone():
         return sum(p.numel() for p in hidden(model.build()))
 
 

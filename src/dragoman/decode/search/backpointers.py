@@ -1,7 +1,7 @@
 """Backpointers of a beam search: recorded a step at a time, and followed backwards once the search is over.
 
 This avoids copying the prefixes of all hypotheses at each step, and any Python work for each hypothesis.
-N sentences, K hypotheses of each, R rows, n answers, T steps.
+E hypotheses that may have ended at a step, R rows, n answers, T steps.
 """
 
 from collections.abc import Set
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.decode.search.strategy import Hypothesis, not_numbers, nothing_allowed
+from dragoman.native.library import available, library
 from dragoman.text.tokens.tokenizer import EOS
 
 
@@ -29,17 +30,20 @@ class ContinuedRows(NamedTuple):
 class EndedHypotheses(NamedTuple):
     """Candidates that may have ended at a step."""
 
-    real: Bool[Tensor, "N K"]
+    real: Bool[Tensor, " E"]
     """False where none ended."""
-    sentence: Int[Tensor, "N K"]
-    parent: Int[Tensor, "N K"]
-    total: Float[Tensor, "N K"]
-    score: Float[Tensor, "N K"]
-    truncated: Bool[Tensor, "N K"]
+    sentence: Int[Tensor, " E"]
+    parent: Int[Tensor, " E"]
+    total: Float[Tensor, " E"]
+    score: Float[Tensor, " E"]
+    truncated: Bool[Tensor, " E"]
 
 
 class Backpointers:
     """The recorded steps of a batch: which rows continued and which hypotheses ended."""
+
+    walks_by_kernel = True
+    """False for the slow twin of ``walk_back`` in C."""
 
     def __init__(self, sentences: int) -> None:
         self.sentences = sentences
@@ -137,6 +141,9 @@ class Backpointers:
         totals[np.arange(n), last - first + 1] = total
         if T == 1:
             return tokens, totals
+        if self.walks_by_kernel and self.continued[-1].parent.is_cpu and available():
+            self._walk_back_by_kernel(first, last, row, tokens, totals)
+            return tokens, totals
         sizes = np.cumsum([0, *(len(g.parent) for g in self.continued)])
         parents, emitted, cumulative = _concatenate(self.continued)
         for t in range(last.max() - 1, -1, -1):
@@ -145,6 +152,16 @@ class Backpointers:
             tokens[under_way, column], totals[under_way, column + 1] = emitted[at], cumulative[at]
             row[under_way] = parents[at]
         return tokens, totals
+
+    def _walk_back_by_kernel(
+        self, first: np.ndarray, last: np.ndarray, row: np.ndarray, tokens: np.ndarray, totals: np.ndarray
+    ) -> None:
+        """Do as below, in C: write ``tokens`` and ``totals``."""
+        places = np.array(
+            [[t.data_ptr() for t in field] for field in zip(*self.continued, strict=True)], dtype=np.uint64
+        )
+        arrays = (first, last, row, *places, tokens, totals)
+        library().walk_back(*tokens.shape, *(array.ctypes.data for array in arrays))
 
 
 StepRecord = TypeVar("StepRecord", ContinuedRows, EndedHypotheses)

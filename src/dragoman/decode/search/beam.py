@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dragoman.config import OneOf, config
 from dragoman.decode.search.backpointers import Backpointers, ContinuedRows, EndedHypotheses
+from dragoman.decode.search.beam_kernel import BeamState, beam_step, kernel_knows
 from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, log_partition
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
 from dragoman.errors import ConfigError
@@ -128,7 +129,10 @@ class BeamStrategy(Strategy):
         self.backpointers = Backpointers(len(limits))
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
-        self.steps, self.length = self.steps + 1, self.length + 1
+        self.steps += 1
+        if type(self) is BeamStrategy and kernel_knows(logits, ranked, self.total):
+            return self.step_by_kernel(logits, ranked)
+        self.length = self.length + 1
         N, W = self.total.shape
         found = self.propose(logits, ranked)
         truncated = torch.zeros_like(found.token, dtype=torch.bool)
@@ -138,6 +142,18 @@ class BeamStrategy(Strategy):
         ends = found.token == EOS
         self.end(found, ends, parent, truncated)
         return self.go_on(found, ends, parent)
+
+    def step_by_kernel(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
+        """Make a step in C. It equals that of the methods below."""
+        state = BeamState(*(getattr(self, name) for name in BeamState._fields))
+        state, choice, ended, continued = beam_step(state, logits, ranked, self.divisors, self.beams, self.cfg.stop)
+        self.backpointers.ended.append(ended)
+        if continued is None:
+            self.sentence = self.sentence[:0]
+            return choice
+        self.sentence, self.limit, self.length, self.finished, self.best, self.total = state
+        self.backpointers.continued.append(continued)
+        return choice
 
     def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
         """Return the 2K best candidates of each group.
@@ -190,9 +206,9 @@ class BeamStrategy(Strategy):
         real = ends & (total > -torch.inf)
         beam = found.beam[:, :, : self.each].flatten(1)
         score = total / self.divisors[self.length][:, None] + self.bonus(beam)
-        self.backpointers.ended.append(
-            EndedHypotheses(real, self.sentence[:, None].expand_as(real), parent, total, score, truncated)
-        )
+        sentence = self.sentence.repeat_interleave(real.shape[1])
+        fields = (field.flatten() for field in (parent, total, score, truncated))
+        self.backpointers.ended.append(EndedHypotheses(real.flatten(), sentence, *fields))
         self.finished = self.finished + real.sum(dim=1)
         scores = torch.cat([self.best, score.masked_fill(~real, -torch.inf)], dim=1)
         self.best = scores.topk(self.cfg.nbest, dim=1).values

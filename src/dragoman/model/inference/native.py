@@ -19,7 +19,7 @@ from dragoman.model.caches.cache import DEFAULT, Cache, PooledCache, Preallocate
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.caches.storage import Float32, Unchanged
 from dragoman.model.dropout import Dropout
-from dragoman.model.exact import has_hooks
+from dragoman.model.exact import hooks_of
 from dragoman.model.inference.known import STATIC_SCALINGS, UnknownToKernels, check_known
 from dragoman.model.inference.layouts import LinearStruct, Panels
 from dragoman.model.inference.packed import PackedAttention, PackedCross, PackedGated
@@ -259,7 +259,7 @@ class NativeTransformer(Transformer):
             raise UnknownToKernels(f"a model that is a {type(model).__name__}")
         check_known(model.cfg, "model")
         self.__setstate__(vars(model))  # all its parts
-        self.hookable = list(model.modules())
+        self.hooks = hooks_of(model)
         if type(model.output) is not Panels:
             raise UnknownToKernels("weights that are not in panels")
         self.native_decoder = NativeTower(model.embed, model.decoder, model.output)
@@ -269,7 +269,7 @@ class NativeTransformer(Transformer):
 
     def __reduce__(self) -> "tuple[type[NativeTransformer], tuple[Transformer]]":
         """Return how to copy or pickle the model: from its PyTorch parts, since addresses hold here alone."""
-        plain, own = Transformer.__new__(Transformer), ("hookable", "native_decoder", "native_encoder")
+        plain, own = Transformer.__new__(Transformer), ("hooks", "native_decoder", "native_encoder")
         plain.__setstate__({name: value for name, value in vars(self).items() if name not in own})
         return NativeTransformer, (plain,)
 
@@ -282,7 +282,7 @@ class NativeTransformer(Transformer):
             return None
 
     def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> DecodingState:
-        if not _is_known(policy) or any(map(has_hooks, self.hookable)):
+        if not _is_known(policy) or any(self.hooks):
             return super().start(source, policy)
         library().use_torch_threads()
         if (source is None) != (self.cfg.encoder is None):

@@ -7,6 +7,7 @@ of their own (``Searcher``), so that whatever comes before and after search is t
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,8 +64,11 @@ class EngineStats:
     running: int
     """Rows that are being searched."""
     steps: int
+    """Steps of all groups since the start."""
     tokens: int
     """Tokens chosen since the start, those of all hypotheses."""
+    busy: float
+    """Seconds since the start in which something was computed."""
     memory: int
     """Bytes that caches may take."""
     reserved: int
@@ -92,7 +96,7 @@ class Engine:
         self.waiting: dict[str, deque[Row]] = {priority: deque() for priority in PRIORITIES}
         self.reading: deque[tuple[Any, Sequence[Any], Waiter]] = deque()
         self.steps = self.tokens = self.running = 0
-        self.reserved = 0.0
+        self.reserved = self.busy = 0.0
         self._changed, self._ending = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -143,6 +147,7 @@ class Engine:
             running=self.running,
             steps=self.steps,
             tokens=self.tokens,
+            busy=self.busy,
             memory=self.memory,
             reserved=int(self.reserved),
             allocated=pool_bytes(writer.policy for writer in list(self.writers.values())),
@@ -176,6 +181,7 @@ class Engine:
         return bool(self.groups or self.reading or any(self.waiting.values()))
 
     def _round(self) -> None:
+        began = time.monotonic()
         for group in self.groups.values():
             group.drop_unwanted()
         self._admit()
@@ -187,6 +193,7 @@ class Engine:
         self.running = sum(tally.count for tally in tallies)
         self.reserved = sum(tally.nbytes for tally in tallies)
         self._read_inputs()
+        self.busy += time.monotonic() - began
 
     def _admit(self) -> None:
         """Start waiting rows, interactive ones first, each kind's together."""

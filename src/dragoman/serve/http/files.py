@@ -42,6 +42,8 @@ PATIENCE = 0.5
 """Seconds after which a job looks whether it is still wanted."""
 KEPT = 3600.0
 """Seconds that a result is kept."""
+MOST_RESULTS, MOST_BYTES = 1_000, 2 << 30
+"""Results that are kept at most, and bytes of all of them together; the oldest go first."""
 
 Answer = TypeVar("Answer")
 State = Literal["queued", "running", "done", "failed"]
@@ -61,7 +63,10 @@ class FileJob:
     """Name of the file, without its folder."""
     content: bytes | None
     """Content; None once it is translated."""
-    model: ServedModel
+    model: str
+    """Name of the model. The job outlives it where it is swapped."""
+    source: str
+    """Source language of the model; empty where it is not known."""
     target: str
     """Target language, for documents that do not state it."""
     key: ApiKey = ANYONE
@@ -73,6 +78,8 @@ class FileJob:
     problem: Problem | None = None
     ended: float = 0.0
     """Time at which it ended."""
+    size: int = 0
+    """Bytes of the result."""
     summary: dict[str, int] = field(default_factory=dict)
     """Number of texts translated, marked for review, left alone and withheld."""
     cancelled: bool = False
@@ -127,7 +134,7 @@ class FileJobs:
             raise Problem(422, "empty_file", f"{name}: the file is empty")
         if len(self._tasks) >= MOST:
             raise Overloaded(len(self._tasks), 30.0)
-        job = FileJob(secrets.token_urlsafe(16), name, content, model, target, key, glossary)
+        job = FileJob(secrets.token_urlsafe(16), name, content, model.name, model.source, target, key, glossary)
         self._jobs[job.id] = job
         self._tasks[job.id] = asyncio.create_task(self._run(job))
         return job
@@ -140,7 +147,8 @@ class FileJobs:
         """
         self._forget_old()
         if (job := self._jobs.get(id)) is None:
-            raise Problem(404, "unknown_file", f"no file {id!r}: results are kept for {KEPT / 60:.0f} minutes")
+            kept = f"results are kept for {KEPT / 60:.0f} minutes, the newest {MOST_RESULTS:,} of them"
+            raise Problem(404, "unknown_file", f"no file {id!r}: {kept}")
         return job
 
     def result(self, job: FileJob) -> Path:
@@ -187,7 +195,7 @@ class FileJobs:
                     _Translating(self._service, job, asyncio.get_running_loop(), self._safety)
                 )
                 await asyncio.to_thread(self._path(job).write_bytes, content)
-                job.state = "done"
+                job.state, job.size = "done", len(content)
         except Exception as error:
             job.state, job.problem = "failed", problem_of_any(error)
         finally:
@@ -200,8 +208,12 @@ class FileJobs:
         return self._folder / job.id
 
     def _forget_old(self) -> None:
-        for id, job in list(self._jobs.items()):
-            if id not in self._tasks and self._clock() - job.ended > KEPT:
+        count = size = 0
+        for id, job in reversed(list(self._jobs.items())):
+            if id in self._tasks:
+                continue
+            count, size = count + 1, size + job.size
+            if self._clock() - job.ended > KEPT or count > MOST_RESULTS or size > MOST_BYTES:
                 del self._jobs[id]
                 if self._folder is not None:
                     with contextlib.suppress(OSError):
@@ -261,7 +273,7 @@ class _Translating:
     def _asker(self, texts: list[str]) -> AskRows:
         async def ask(rows: Rows, search: SearchConfig | None) -> list[Translation]:
             options = self.options if search is None else replace(self.options, search=search)
-            return await self.service.translate(self.job.model.name, [texts[row] for row in rows], options, BULK)
+            return await self.service.translate(self.job.model, [texts[row] for row in rows], options, BULK)
 
         return ask
 
@@ -270,7 +282,7 @@ class _Translating:
         job = self.job
         assert job.content is not None
         content = job.content
-        named = {"source": job.model.source or None, "target": job.target or None}
+        named = {"source": job.source or None, "target": job.target or None}
         document = document_of(lambda: content, job.name, kind=extension(job.name), **named)
         self.job.key.count_characters(sum(len(slot.text) for slot in document.slots if not slot.filled))
 
@@ -278,7 +290,7 @@ class _Translating:
             job.done, job.total = done, total
 
         guarded = document if self.safety is None else GuardedDocument(document, self.safety)
-        work = self.service.fill(job.model.name, guarded, self.options, progress=report, call=BULK)
+        work = self.service.fill(job.model, guarded, self.options, progress=report, call=BULK)
         made = self._wait(work)
         withheld = guarded.withheld if isinstance(guarded, GuardedDocument) else 0
         job.summary = {"filled": made.filled - withheld, "flagged": made.flagged, "left": made.left}

@@ -12,6 +12,7 @@ from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.speculative import PromptLookup, Speculative
 from dragoman.decode.translation import Candidate
 from dragoman.decode.translator import Translator, search_for_beam
 from dragoman.serve.http.context import ServerContext
@@ -175,12 +176,26 @@ def options_of(context: ServerContext, body: TranslateBody) -> TranslateOptions:
     context.limits.check_candidates(body.nbest, "nbest")
     search = _search(body)
     if body.search is not None:
-        context.limits.check_candidates(search.size, "search")
+        context.limits.check_candidates(_checked(search).size, "search")
     rules = tuple(from_dict(RuleConfig, rule, "rules") for rule in body.rules)
     glossary = Glossary(map(glossary_entry, body.glossary)) if body.glossary else None
     return TranslateOptions(
         search=search, rules=rules, glossary=glossary, alignments=body.alignments, tags=tuple(body.tags)
     )
+
+
+def _checked(search: SearchConfig) -> SearchConfig:
+    """Return the search whose hypotheses count: that of a speculative one.
+
+    Raises:
+        Problem: a draft model, which would be a path on the server's disk.
+    """
+    if not isinstance(search, Speculative):
+        return search
+    if not isinstance(search.draft, PromptLookup):
+        message = "search.draft: a request cannot name a folder of the server: use prompt_lookup"
+        raise Problem(422, "invalid_request", message, param="search")
+    return search.search
 
 
 def _search(body: TranslateBody) -> SearchConfig:

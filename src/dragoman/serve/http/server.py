@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from dragoman.errors import ConfigError, UserError
+from dragoman.serve.heap import settle_heap
 from dragoman.serve.http.app import build_app
 from dragoman.serve.http.connections import server_protocol
 from dragoman.serve.http.context import ServerContext
@@ -141,6 +142,7 @@ def run(
         await server.serve([sock])
         announced.cancel()
 
+    settle_heap()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())
     context.service.close()

@@ -1,0 +1,158 @@
+/* A step of beam search, and the way back through its steps; see decode/search/beam.py and decode/search/backpointers.py, which hold
+   the same in PyTorch and NumPy.
+
+   N sentences, W hypotheses of each before the step (1 at the first), K after it, V vocabulary. */
+
+#include "numbers.h"
+#include "ranking.h"
+
+enum { FIRST_STOP, FULL_STOP, CERTAIN_STOP };
+
+typedef struct {
+    int64_t N, W, K, vocabulary, nbest, eos, stop;
+    const float *logits, *ranked; /* (N W, V); the same where no rule has changed them */
+    const float *divisors;        /* of the score of a translation, by its length */
+    int64_t *sentence, *limit, *length, *finished; /* (N): changed, those of sentences that go on moved to the front */
+    float *best;                                   /* (N, nbest): likewise; best scores first */
+    const float *total;                            /* (N, W) */
+    /* what continues (at most N K) */
+    float *new_total;
+    int64_t *parent, *token, *row, *keep; /* row among those kept that each continues; keep: the sentences that go on (N) */
+    /* what ended (at most N K) */
+    float *ended_total, *ended_score;
+    int64_t *ended_sentence, *ended_parent;
+    uint8_t *real, *truncated;
+    int64_t left, moved, ended; /* sentences that go on; whether a row continues another than itself; hypotheses that ended */
+} Step;
+
+typedef struct {
+    float *score;
+    int64_t *beam, *token;
+    uint8_t *truncated;
+} Candidates; /* 2 K of a sentence, best first */
+
+/* At a sentence's limit its candidates are the ends of its rows. One that may not end is among them only where none may. */
+static void end_all(const Step *s, int64_t n, Candidates c) {
+    const int64_t V = s->vocabulary, W = s->W;
+    const float *logits = s->logits + n * W * V, *ranked = s->ranked + n * W * V;
+    float *all = room(W * sizeof(float));
+    int64_t *top = room(W * sizeof(int64_t));
+    int some_may = 0;
+    partition(logits, W, V, all);
+    largest(logits + s->eos, W, V - s->eos, V, top);
+    for (int64_t w = 0; w < W; w++) some_may |= ranked[w * V + s->eos] > -INFINITY;
+    for (int64_t w = 0; w < W; w++) {
+        const int may = !some_may || ranked[w * V + s->eos] > -INFINITY;
+        const float score = may ? s->total[n * W + w] + (logits[w * V + s->eos] - all[w]) : -INFINITY;
+        int64_t at = w;
+        for (; at > 0 && score > c.score[at - 1]; at--) {
+            c.score[at] = c.score[at - 1];
+            c.beam[at] = c.beam[at - 1];
+            c.truncated[at] = c.truncated[at - 1];
+        }
+        c.score[at] = score;
+        c.beam[at] = w;
+        c.truncated[at] = top[w] != 0;
+    }
+    for (int64_t k = 0; k < 2 * s->K; k++) {
+        c.token[k] = s->eos;
+        if (k >= W) c.score[k] = -INFINITY, c.beam[k] = 0, c.truncated[k] = 0;
+    }
+    free(all);
+    free(top);
+}
+
+/* Record which of the K best candidates end. */
+static void end(Step *s, int64_t n, Candidates c) {
+    float *best = s->best + n * s->nbest;
+    for (int64_t k = 0; k < s->K; k++) {
+        const float total = c.score[k], score = total / s->divisors[s->length[n]];
+        const int real = total > -INFINITY;
+        if (c.token[k] != s->eos || (total == -INFINITY)) continue; /* one that is no number is recorded: an error tells of it */
+        const int64_t e = s->ended++;
+        s->ended_sentence[e] = s->sentence[n];
+        s->ended_parent[e] = n * s->W + c.beam[k];
+        s->ended_total[e] = total;
+        s->ended_score[e] = score;
+        s->real[e] = (uint8_t)real;
+        s->truncated[e] = c.truncated[k];
+        s->finished[n] += real;
+        if (!real || !(score > best[s->nbest - 1])) continue;
+        int64_t at = s->nbest - 1;
+        for (; at > 0 && score > best[at - 1]; at--) best[at] = best[at - 1];
+        best[at] = score;
+    }
+}
+
+/* Whether a sentence is done whose hypotheses go on with these totals. */
+static int is_done(const Step *s, int64_t n, const float *total) {
+    float highest = -INFINITY;
+    for (int64_t k = 0; k < s->K; k++) highest = total[k] > highest || total[k] != total[k] ? total[k] : highest;
+    const float found = s->best[(n + 1) * s->nbest - 1];
+    const float rival = highest / s->divisors[s->stop == CERTAIN_STOP ? s->limit[n] : s->length[n]];
+    if (s->limit[n] <= s->length[n]) return 1;
+    return found >= rival && (s->stop != FULL_STOP || s->finished[n] >= s->K);
+}
+
+/* Continue with the K best candidates that do not end, if the sentence is not done. */
+static void go_on(Step *s, int64_t n, Candidates c) {
+    const int64_t K = s->K, to = s->left * K;
+    int64_t count = 0;
+    for (int ended = 0; ended < 2; ended++)
+        for (int64_t k = 0; k < 2 * K && count < K; k++) {
+            if ((c.token[k] == s->eos) != ended) continue;
+            s->new_total[to + count] = c.score[k];
+            s->parent[to + count] = n * s->W + c.beam[k];
+            s->token[to + count] = c.token[k];
+            s->row[to + count] = to + c.beam[k];
+            s->moved |= c.beam[k] != count;
+            count++;
+        }
+    if (is_done(s, n, s->new_total + to)) return;
+    const int64_t place = s->left++;
+    s->keep[place] = n;
+    s->sentence[place] = s->sentence[n];
+    s->limit[place] = s->limit[n];
+    s->length[place] = s->length[n];
+    s->finished[place] = s->finished[n];
+    memmove(s->best + place * s->nbest, s->best + n * s->nbest, s->nbest * sizeof(float));
+}
+
+void beam_step(Step *s) {
+    const int64_t count = 2 * s->K, N = s->N;
+    float *score = room(N * count * sizeof(float)), *own = NULL;
+    int64_t *beam = room(2 * N * count * sizeof(int64_t)), *token = beam + N * count;
+    uint8_t *truncated = room(count);
+    if (s->ranked != s->logits) {
+        own = room(N * s->W * sizeof(float));
+        partition(s->logits, N * s->W, s->vocabulary, own);
+    }
+    continuations(s->ranked, s->total, own, N, s->W, s->vocabulary, count, s->eos, score, beam, token);
+    s->left = s->moved = s->ended = 0;
+    for (int64_t n = 0; n < N; n++) {
+        const Candidates c = {score + n * count, beam + n * count, token + n * count, truncated};
+        memset(truncated, 0, count);
+        s->length[n]++;
+        if (s->limit[n] <= s->length[n]) end_all(s, n, c);
+        end(s, n, c);
+        go_on(s, n, c);
+    }
+    free(score);
+    free(beam);
+    free(truncated);
+    free(own);
+}
+
+/* Follow n answers back from the row that each extends at its last step: their tokens (n, T), and their totals (n, T + 1). first:
+   the step before an answer's first token. parents, emitted, totals: addresses of the rows that continued after each step. */
+void walk_back(int64_t n, int64_t T, const int64_t *first, const int64_t *last, const int64_t *row, const int64_t *const *parents,
+               const int64_t *const *emitted, const float *const *totals, int64_t *tokens, double *cumulative) {
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = row[i];
+        for (int64_t t = last[i] - 1; t >= first[i]; t--) {
+            tokens[i * T + t - first[i]] = emitted[t][at];
+            cumulative[i * (T + 1) + t - first[i] + 1] = totals[t][at];
+            at = parents[t][at];
+        }
+    }
+}
