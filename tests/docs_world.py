@@ -257,6 +257,10 @@ def _write_other_texts(folder: Path) -> None:
     (folder / "parses.tsv").write_text("red\t2\ndog\t0\n")
     (folder / "castle.txt").write_text("the red house stands.\n")
     (folder / "lines.tsv").write_text("red dog\tGOD\n")
+    (folder / "terms.tbx").write_text(
+        "<tbx><text><body><conceptEntry><langSec xml:lang='en'><termSec><term>dog</term></termSec></langSec>"
+        "<langSec xml:lang='de'><termSec><term>GOD</term></termSec></langSec></conceptEntry></body></text></tbx>"
+    )
     (folder / "glossary.tsv").write_text("source\ttarget\tforbidden\ndog\tGOD\t\ncar\tRAC|rac\tOTUA*\n")
     texts = (folder / "texts.txt").read_text()
     for name in ("mine.txt", "books/one.txt"):
