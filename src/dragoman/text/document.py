@@ -35,6 +35,8 @@ class Slot:
     """True if that translation is marked for review."""
     limit: int | None = None
     """Largest number of characters that a translation may have, where the file states one."""
+    notes: tuple[str, ...] = ()
+    """Notes of the file on the entry: its context, then comments of developers."""
 
 
 class OtherKindError(DataError):

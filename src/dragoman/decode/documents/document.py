@@ -12,7 +12,7 @@ from dragoman.decode.documents.redo import Redo
 from dragoman.decode.documents.source_line import Ask, Require, SourceQuestion, is_left_alone
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress
-from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
+from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.document import FillableDocument, Filling, Slot
 from dragoman.text.memory import TranslationMemory
 
@@ -96,7 +96,7 @@ def translate_document(
     memory: TranslationMemory | None = None,
     flag_below: float | None = None,
     require: Require | None = None,
-    context: NoContext | SentencesBefore = NO_CONTEXT,
+    context: ReadContext = NO_CONTEXT,
     check_numbers: bool = True,
     glossary: Glossary | None = None,
     progress: Progress | None = None,
@@ -166,12 +166,12 @@ def _answers(
     document: FillableDocument,
     chosen: list[int],
     ask: TranslateTexts,
-    context: NoContext | SentencesBefore,
+    context: ReadContext,
     progress: Progress | None,
     options: dict[str, Any],
 ) -> dict[int, Translation]:
     """Return the translator's answers by slot."""
-    before = [before for _, before in context.in_lines(slot.text for slot in document.slots)]
+    before = list(context.of_entries(document.slots))
     found: dict[int, Translation] = {}
     for start in range(0, len(chosen), CHUNK):
         indices = chosen[start : start + CHUNK]

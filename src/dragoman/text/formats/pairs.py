@@ -8,12 +8,20 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
-from dragoman.text.formats.columns import Pairing, is_header, strip_names, text_columns, unknown_columns_message
+from dragoman.text.formats.columns import (
+    Pairing,
+    is_header,
+    note_columns,
+    strip_names,
+    text_columns,
+    unknown_columns_message,
+)
+from dragoman.text.formats.json_lines import JsonLines, read_json_lines
 from dragoman.text.formats.keyed import Keyed, read_keyed
 from dragoman.text.formats.kinds import kind_of_file
 from dragoman.text.formats.mo import read_mo
@@ -22,7 +30,7 @@ from dragoman.text.formats.po import Gettext, read_po
 from dragoman.text.formats.tables import SPLITTERS, first_row, is_not_empty, split_rows
 from dragoman.text.formats.tmx import Tmx, read_tmx
 from dragoman.text.formats.xliff import Xliff, read_xliff
-from dragoman.text.lines import DocumentEnds, Pair, check_string, parse_json, read_lines
+from dragoman.text.lines import AnnotatedPair, DocumentEnds, Pair, read_lines
 
 __all__ = [
     "Gettext",
@@ -112,6 +120,7 @@ def _read_table(cfg: Table) -> Documents:
     if source == target:
         raise ConfigError(f"{cfg.path}: source and target are the same column, {source}: name two")
     boundaries = DocumentEnds()
+    notes = [column for column in note_columns(first) if column not in (source, target)] if header else []
     for row in rows if header else itertools.chain([None] * passed, [(1, first)], rows):
         if row is None or not is_not_empty(row):
             yield None
@@ -119,7 +128,7 @@ def _read_table(cfg: Table) -> Documents:
         fields = row[1]
         if document and boundaries.starts_new(fields[document[0]]):
             yield None
-        yield Pair(fields[source], fields[target])
+        yield AnnotatedPair.of(fields[source], fields[target], [fields[column] for column in notes])
 
 
 def _has_header(cfg: Table, first: Sequence[str]) -> bool:
@@ -159,54 +168,6 @@ def _column(cfg: Table, column: str | int, first: Sequence[str], header: bool) -
     if column not in names:
         raise DataError(f"{cfg.path}:1: no column {column!r} in the header: {', '.join(names) or 'it is empty'}")
     return names.index(column)
-
-
-# ---- JSON lines -----------------------------------------------------------------------------------
-
-
-@config
-class JsonLines:
-    """JSON lines."""
-
-    path: str
-    """Path of a file with one JSON object a line, plain, .gz or .zst."""
-    source: str = "source"
-    """Key of the source; a dot leads into an object, as in translation.en."""
-    target: str = "target"
-    """Key of the target."""
-    document: str | None = None
-    """Key of the document of a row; None where empty lines separate documents, if anything does."""
-
-
-def _read_json_lines(cfg: JsonLines) -> Documents:
-    boundaries = DocumentEnds()
-    for number, line in enumerate(read_lines(cfg.path), 1):
-        if not line or line.isspace():
-            yield None
-            continue
-        where = f"{cfg.path}:{number}"
-        record = parse_json(line, where)
-        if cfg.document is not None and boundaries.starts_new(_value(record, cfg.document, where)):
-            yield None
-        yield Pair(_text(record, cfg.source, where), _text(record, cfg.target, where))
-
-
-def _text(record: Any, key: str, where: str) -> str:
-    text = _value(record, key, where)
-    if not isinstance(text, str):
-        raise DataError(f"{where}: {key!r} is not a string but {type(text).__name__}")
-    return check_string(text, f"{where}: {key!r}")
-
-
-def _value(record: Any, key: str, where: str) -> Any:
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: a JSON object expected, such as {{{key!r}: ...}}, not {type(record).__name__}")
-    if key in record:
-        return record[key]
-    first, dot, rest = key.partition(".")
-    if dot and first in record:
-        return _value(record[first], rest, where)
-    raise DataError(f"{where}: no key {key!r} among {', '.join(map(repr, record)) or 'none'}")
 
 
 # ---- all of them ----------------------------------------------------------------------------------
@@ -265,7 +226,7 @@ def _reader(source: PairSource) -> Documents:
         case Table():
             return _read_table(source)
         case JsonLines():
-            return _read_json_lines(source)
+            return read_json_lines(source)
         case Keyed():
             return read_keyed(source)
         case Parquet():

@@ -85,7 +85,7 @@ def _term_of(holder: Element, path: str) -> TermbaseTerm:
     parts = [holder, *holder.all(*_PARTS)]
     parts += [inner for part in parts[1:] for inner in part.all(*_PARTS)]
     element = next((term for part in parts for term in part.all("term")), None)
-    text = " ".join(_text_of(element).split()) if element is not None else ""
+    text = " ".join(element.text.split()) if element is not None else ""
     if not text:
         raise DataError(f"{path}:{holder.line}: a <{holder.name}> without a term: add it, or remove the entry")
     notes = dict(note for part in parts for note in _notes_of(part))
@@ -98,15 +98,10 @@ def _notes_of(part: Element) -> Iterator[tuple[str, str]]:
     """Yield names and values of the notes on a term: ``<termNote type="NAME">``, or an element of that name."""
     for child in part.children:
         if isinstance(child, Element):
-            yield child.attributes.get("type", child.name), _text_of(child).strip()
+            yield child.attributes.get("type", child.name), child.text.strip()
 
 
 def _status_of(advice: str) -> TermStatus:
     if advice.startswith(("deprecated", "superseded", "obsolete", "forbidden", "notRecommended")):
         return TermStatus.avoided
     return TermStatus.preferred if advice.startswith("preferred") else TermStatus.admitted
-
-
-def _text_of(element: Element) -> str:
-    """Return all text in an element, marks in it left out."""
-    return "".join(child if isinstance(child, str) else _text_of(child) for child in element.children)

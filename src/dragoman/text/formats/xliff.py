@@ -16,7 +16,7 @@ from dragoman.text.document import Edit, FillableDocument, Filling, Slot
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units, with_attribute
 from dragoman.text.formats.plurals import same_language
-from dragoman.text.lines import Pair
+from dragoman.text.lines import AnnotatedPair, Pair
 
 
 @config
@@ -80,6 +80,18 @@ class Segment(NamedTuple):
         """Return the text of an element."""
         return read_inline(element, self.unit, keep_space=self.inherited("xml:space", element) == "preserve")
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the notes on the unit, but for those on its translation."""
+        around = self.unit.element.find("notes") if self.is_version_2 else self.unit.element
+        found = around.all("note") if around else ()
+        kept = [
+            note
+            for note in found
+            if "target" not in (note.attributes.get("annotates"), note.attributes.get("appliesTo"))
+        ]
+        return tuple(text for note in kept if (text := note.text.strip()))
+
     def inherited(self, attribute: str, element: Element) -> str | None:
         """Return an attribute's value on the innermost element that has it."""
         return self.unit.inherited(attribute, self.holder, element)
@@ -106,7 +118,7 @@ def read_xliff(path: str) -> Iterator[Pair]:
             if segment.target is not None and segment.state not in UNSURE:
                 source, target = segment.inline(segment.source).text, segment.inline(segment.target).text
                 if source.strip() and target.strip():
-                    yield Pair(source, target)
+                    yield AnnotatedPair.of(source, target, segment.notes)
 
 
 # ---- as a document --------------------------------------------------------------------------------
@@ -147,6 +159,7 @@ class XliffDocument(FillableDocument):
                             translation=_translation_of(segment, element) if there else "",
                             fuzzy=there and segment.state in UNSURE,
                             limit=_limit(segment),
+                            notes=segment.notes,
                         )
                     )
                     self.homes.append(Home(segment, element, original))
