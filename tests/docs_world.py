@@ -228,6 +228,11 @@ def _write_documents(folder: Path) -> None:
     ]
     texts = {f"app/locales/{name}/more.json": text for name, text in zip(("en", "de"), keyed, strict=True)}
     texts |= {f"app/strings.{name}.xml": text for name, text in zip(("en", "de"), strings, strict=True)}
+    strings = {
+        source: {"localizations": {it: {"stringUnit": {"state": "translated", "value": target}} for it in ("de", "fr")}}
+        for source, target in pairs
+    }
+    texts["Localizable.xcstrings"] = json.dumps({"sourceLanguage": "en", "strings": strings, "version": "1.0"})
     for name, text in (DOCUMENTS | texts | {"app/locales/de/more.po": po}).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)

@@ -13,6 +13,7 @@ from typing import Annotated
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
+from dragoman.text.formats.bilingual import CATALOG, QT, BilingualFile, read_bilingual_file
 from dragoman.text.formats.columns import (
     Pairing,
     is_header,
@@ -33,6 +34,7 @@ from dragoman.text.formats.xliff import Xliff, read_xliff
 from dragoman.text.lines import AnnotatedPair, DocumentEnds, Pair, read_lines
 
 __all__ = [
+    "BilingualFile",
     "Gettext",
     "JsonLines",
     "Keyed",
@@ -172,7 +174,7 @@ def _column(cfg: Table, column: str | int, first: Sequence[str], header: bool) -
 
 # ---- all of them ----------------------------------------------------------------------------------
 
-PairFile = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx, OneOf()]
+PairFile = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | BilingualFile, OneOf()]
 
 
 @config
@@ -190,7 +192,9 @@ class Part:
     """True if its pairs may be held out for validation and test; false for machine-translated text."""
 
 
-PairSource = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | Part, OneOf()]
+PairSource = Annotated[
+    TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | BilingualFile | Part, OneOf()
+]
 
 
 def read_pairs(source: PairSource) -> Iterator[Pair]:
@@ -231,12 +235,21 @@ def _reader(source: PairSource) -> Documents:
             return read_keyed(source)
         case Parquet():
             return read_parquet(source)
+        case _:
+            return _read_translations(source)
+
+
+def _read_translations(source: Gettext | Xliff | Tmx | BilingualFile) -> Documents:
+    """Yield the pairs of a file of translation tools."""
+    match source:
         case Gettext():
             return read_mo(source.path) if extension(source.path) == ".mo" else read_po(source.path)
         case Xliff():
             return read_xliff(source.path)
         case Tmx():
             return read_tmx(source)
+        case BilingualFile():
+            return read_bilingual_file(source)
 
 
 def _name(source: PairSource) -> str:
@@ -310,7 +323,7 @@ def guess_source(path: str, columns: ColumnNames | None = None) -> PairSource:
     elif extension(path) in SPLITTERS:
         return _guess_table(path, columns)
     elif reader := _KINDS.get(extension(path)):
-        if columns is not None and reader in (JsonLines, Parquet, Tmx):
+        if columns is not None and (reader in (JsonLines, Parquet, Tmx) or extension(path) == CATALOG):
             return reader(path=path, source=columns[0], target=columns[1])  # pyright: ignore[reportCallIssue]
         source = reader(path=path)
     else:
@@ -320,7 +333,7 @@ def guess_source(path: str, columns: ColumnNames | None = None) -> PairSource:
             "files as in corpus.en,corpus.de"
         )
     if columns is not None:
-        raise ConfigError(f"{path}: has no columns: --columns is for tables, JSON lines, Parquet and TMX")
+        raise ConfigError(f"{path}: has no columns: --columns is for tables, JSON lines, Parquet, TMX and .xcstrings")
     return source
 
 
@@ -347,7 +360,7 @@ def _guess_table(path: str, columns: ColumnNames | None) -> Table:
     return Table(path=path, source=names[named.first], target=names[named.second])
 
 
-_KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
+_KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx | BilingualFile]] = {
     ".jsonl": JsonLines,
     ".ndjson": JsonLines,
     ".parquet": Parquet,
@@ -356,6 +369,8 @@ _KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
     ".xlf": Xliff,
     ".xliff": Xliff,
     ".tmx": Tmx,
+    QT: BilingualFile,
+    CATALOG: BilingualFile,
 }
 PAIR_ENDINGS = (*SPLITTERS, *_KINDS)
 """Extensions of files with pairs, without that of compression."""
