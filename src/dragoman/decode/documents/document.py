@@ -8,6 +8,7 @@ from typing import Any
 
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.documents import placeholders
+from dragoman.decode.documents.file_rules import broken_rule, within_rules
 from dragoman.decode.documents.redo import Redo
 from dragoman.decode.documents.source_line import Ask, Require, SourceQuestion, is_left_alone
 from dragoman.decode.translation import Translation
@@ -129,7 +130,10 @@ def translate_document(
         progress,
         {"require": require, "check_numbers": check_numbers, "glossary": glossary},
     )
-    fillings = {number: Filling(text, remembered=True) for number, text in remembered.items()}
+    fillings = {
+        number: Filling(text, review=broken_rule(document.slots[number], text) is not None, remembered=True)
+        for number, text in remembered.items()
+    }
     for number, answer in answers.items():
         if not is_left_alone(answer):
             doubtful = flag_below is not None and answer.confidence < flag_below
@@ -183,6 +187,7 @@ def _answers(
             contexts=[before[i] for i in indices],
             **options,
         )
+        answers = within_rules(slots, answers, [before[i] for i in indices], options["require"])
         found |= zip(indices, answers, strict=True)
     return found
 
