@@ -228,6 +228,11 @@ def _write_documents(folder: Path) -> None:
     ]
     texts = {f"app/locales/{name}/more.json": text for name, text in zip(("en", "de"), keyed, strict=True)}
     texts |= {f"app/strings.{name}.xml": text for name, text in zip(("en", "de"), strings, strict=True)}
+    strings = {
+        source: {"localizations": {it: {"stringUnit": {"state": "translated", "value": target}} for it in ("de", "fr")}}
+        for source, target in pairs
+    }
+    texts["Localizable.xcstrings"] = json.dumps({"sourceLanguage": "en", "strings": strings, "version": "1.0"})
     for name, text in (DOCUMENTS | texts | {"app/locales/de/more.po": po}).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -257,6 +262,10 @@ def _write_other_texts(folder: Path) -> None:
     (folder / "parses.tsv").write_text("red\t2\ndog\t0\n")
     (folder / "castle.txt").write_text("the red house stands.\n")
     (folder / "lines.tsv").write_text("red dog\tGOD\n")
+    (folder / "terms.tbx").write_text(
+        "<tbx><text><body><conceptEntry><langSec xml:lang='en'><termSec><term>dog</term></termSec></langSec>"
+        "<langSec xml:lang='de'><termSec><term>GOD</term></termSec></langSec></conceptEntry></body></text></tbx>"
+    )
     (folder / "glossary.tsv").write_text("source\ttarget\tforbidden\ndog\tGOD\t\ncar\tRAC|rac\tOTUA*\n")
     texts = (folder / "texts.txt").read_text()
     for name in ("mine.txt", "books/one.txt"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import tiny_run
+import tiny_tasks
 from docs_world import make_chat_model
 
 from dragoman.config import to_dict
@@ -20,6 +21,7 @@ SMALLER = [  # what a page says -> the same in small
     (r', preset="auto"', ', preset="transformer-tiny"'),
     (r"threading.Timer\(3600, stop.set\).start\(\)", ""),
     (r"max_new_tokens=100", "max_new_tokens=4"),
+    (r'"key", \.\.\.\)', "*map(str, range(40)))"),
     (r'("Cierre la ventana."\)), \.\.\.\]', r"\1, *MORE]"),
 ]
 
@@ -34,11 +36,18 @@ def toy() -> dict[str, Any]:
     return parts | {"data": {"hold_out": {"test": 2, "valid": 60, "near": None}}}
 
 
+def toy_classifier() -> dict[str, Any]:
+    given = {"tokenizer": "bytes", "task": "classification", "model": tiny_tasks.reader("classification")}
+    data = {"kind": "labelled_texts", "overlap": "keep", "hold_out": {"test": 4, "valid": 4, "near": None}}
+    return given | {"train": tiny_tasks.TRAIN, "data": data}
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("transformer-tiny", "transformer-small"):
         monkeypatch.setitem(PRESETS, name, toy)
+    monkeypatch.setitem(PRESETS, "classifier-tiny", toy_classifier)
     return tmp_path
 
 

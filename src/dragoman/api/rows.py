@@ -69,10 +69,10 @@ def write_rows(given: Any, argument: str, path: Path, columns: Columns | None = 
 
 
 def _rows(given: Any, argument: str, columns: Columns | None) -> Iterable[Any]:
-    if (names := _column_names(given, argument)) is not None:
-        return _table_rows(given, _chosen(names, columns, argument), argument)
+    if (names := column_names(given, argument)) is not None:
+        return table_rows(given, _chosen(names, columns, argument), argument)
     if isinstance(given, str | bytes | Set) or not isinstance(given, Iterable):
-        what = "a set has no order" if isinstance(given, Set) else f"got {_named(given)}"
+        what = "a set has no order" if isinstance(given, Set) else f"got {described(given)}"
         raise TypeError(
             f"{argument}: an iterable of pairs such as (source, target), a data frame or paths are expected: {what}"
         )
@@ -92,10 +92,10 @@ def _sides(row: Any, columns: Columns | None, where: str) -> tuple[str, str]:
             raise DataError(f"{where}: no {missing[0]!r} among {', '.join(map(repr, row)) or 'nothing'}")
         row = [row[name] for name in columns or ()]
     elif isinstance(row, str | bytes) or not isinstance(row, Sequence):
-        raise DataError(f"{where}: a pair (source, target) is expected, and this is {_named(row)}")
+        raise DataError(f"{where}: a pair (source, target) is expected, and this is {described(row)}")
     if len(row) != 2:
         raise DataError(f"{where}: a pair (source, target) is expected, and this has {len(row)} entries")
-    source, target = (_text(side, f"{where}: the {name}") for side, name in zip(row, _SOURCE_AND_TARGET, strict=True))
+    source, target = (text_of(side, f"{where}: the {name}") for side, name in zip(row, _SOURCE_AND_TARGET, strict=True))
     return source, target
 
 
@@ -110,15 +110,27 @@ def _names_in(row: Mapping[Any, Any], where: str) -> Columns:
     raise DataError(f"{where}: name the columns of source and target: columns=(..., ...); there are {', '.join(names)}")
 
 
-def _text(value: Any, where: str) -> str:
+def text_of(value: Any, where: str) -> str:
+    """Return a value that is a text.
+
+    Raises:
+        DataError: it is none; the message begins with ``where``.
+    """
     if not isinstance(value, str):
-        missing = value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
-        remedy = "leave out rows without a text" if missing else "give texts"
-        raise DataError(f"{where} is {_named(value)}: {remedy}")
+        remedy = "leave out rows without a text" if is_missing(value) else "give texts"
+        raise DataError(f"{where} is {described(value)}: {remedy}")
     return check_string(value, where)
 
 
-def _named(value: Any) -> str:
+def is_missing(value: Any) -> bool:
+    """Return True for None, NaN and the like of pandas."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value
+
+
+def described(value: Any) -> str:
+    """Return a value and its type, for messages."""
     if value is None:
         return "None"
     shown = repr(value)
@@ -128,7 +140,7 @@ def _named(value: Any) -> str:
 # ---- tables of other libraries --------------------------------------------------------------------------
 
 
-def _column_names(given: Any, argument: str) -> list[Any] | None:
+def column_names(given: Any, argument: str) -> list[Any] | None:
     """Return the names of a table's columns; None for what is no table.
 
     Raises:
@@ -138,9 +150,9 @@ def _column_names(given: Any, argument: str) -> list[Any] | None:
     if library == "datasets" and isinstance(given, Mapping):
         raise DataError(f"{argument}: a dictionary of data sets: choose one of {', '.join(map(repr, given))}")
     if library in ("pandas", "polars", "pyarrow", "datasets"):
-        names = getattr(given, "column_names", None) or getattr(given, "columns", None)
         if library == "polars" and hasattr(given, "collect_schema"):
-            names = given.collect_schema().names()
+            return list(given.collect_schema().names())
+        names = getattr(given, "column_names", None) or getattr(given, "columns", None)
         return None if names is None else list(names)
     return list(given) if isinstance(given, Mapping) else None
 
@@ -166,7 +178,7 @@ def _chosen(names: list[Any], columns: Columns | None, argument: str) -> list[An
     raise DataError(f"{argument}: name the columns of source and target: columns=(..., ...); there are {known}")
 
 
-def _table_rows(given: Any, names: list[Any], argument: str) -> Iterator[Any]:
+def table_rows(given: Any, names: list[Any], argument: str) -> Iterator[Any]:
     """Yield the two texts of each row, or what the only column holds."""
     match type(given).__module__.partition(".")[0]:
         case "pandas":
@@ -189,7 +201,7 @@ def _table_rows(given: Any, names: list[Any], argument: str) -> Iterator[Any]:
 def _columns_of_lists(columns: list[Any], names: list[Any], argument: str) -> Iterable[Any]:
     for name, column in zip(names, columns, strict=True):
         if isinstance(column, str | bytes) or not isinstance(column, Sequence):
-            raise DataError(f"{argument}: column {name!r} must be a list of texts, and is {_named(column)}")
+            raise DataError(f"{argument}: column {name!r} must be a list of texts, and is {described(column)}")
     if len({len(column) for column in columns}) > 1:
         lengths = " and ".join(f"{name!r} has {len(column):,}" for name, column in zip(names, columns, strict=True))
         raise DataError(f"{argument}: the columns are of different length: {lengths} rows")

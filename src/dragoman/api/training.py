@@ -13,6 +13,7 @@ from typing import Any
 
 from dragoman.api.rows import Columns, is_paths, write_rows
 from dragoman.api.run import Run
+from dragoman.api.task_rows import INSTRUCTIONS, LABELLED, TAGGED, TEXTS, RowKind, write_task_rows
 from dragoman.checkpoint import CONFIG
 from dragoman.config import load_yaml, merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError, StoppedEarly
@@ -37,12 +38,16 @@ Overrides = Mapping[str, Any] | Sequence[str]
 def train(
     pairs: Any = None,
     *,
+    texts: Any = None,
+    labelled: Any = None,
+    tagged: Any = None,
+    instructions: Any = None,
     config: str | Path | Mapping[str, Any] | None = None,
     preset: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     overrides: Overrides = (),
-    columns: Columns | None = None,
+    columns: Sequence[str] | None = None,
     valid: Any = None,
     test: Any = None,
     run: str | Path | None = None,
@@ -58,40 +63,50 @@ def train(
     Args:
         pairs: parallel text: tuples (source, target), mappings, a data frame of pandas or polars, a table of pyarrow, a
             data set of Hugging Face, or any other iterable of rows; or paths of files, as for ``dragoman train
-            --pairs``. None where ``config`` names the data.
+            --pairs``. None where ``config`` names the data, or one of the next four is given.
+        texts: texts for a language model, in the same forms: strings, or a column of them. A path, or a list of
+            ``Path``, names files.
+        labelled: texts with labels for a classifier: (text, label); labels are texts, integers or truth values.
+        tagged: words with labels for a tagger: (list of words, list of labels).
+        instructions: prompts with answers for a language model: (prompt, answer).
         config: a run file, or its content as a mapping; see ``docs/train.md``.
         preset: name of the preset, instead of that of ``config``; ``auto`` chooses model and recipe by the text and the
-            time. Without either it is transformer-small.
+            time. Without either it is transformer-small, or lm-tiny, classifier-tiny or tagger-small by the rows.
         minutes: time to learn.
         steps: steps to learn, instead of ``minutes``.
         overrides: settings on top, by path.
-        columns: which columns of rows or files hold source and target; by default as their names tell.
-        valid: pairs that choose the best checkpoint, given as ``pairs``; by default some are held out.
-        test: pairs for the final scores, given likewise.
+        columns: which columns of rows or files hold source and target, or text and label, ...; by default as their
+            names tell.
+        valid: rows that choose the best checkpoint, given as those to train on; by default some are held out.
+        test: rows for the final scores, given likewise; texts and instructions have none.
         run: directory of the run; by default ``runs/run``, or the first of ``runs/run-2``, ... that is free.
         on_event: called with each event, a dataclass of ``dragoman.train.events``, in this thread.
         stop: stops the run once it is set, by any thread.
         force: start although memory is predicted not to suffice.
 
     Raises:
-        TypeError: ``pairs`` that are no rows at all.
-        DataError: a row that is no pair of texts; the message names its number and what it is.
+        TypeError: ``pairs``, ``texts``, ... that are no rows at all.
+        DataError: a row that is no pair of texts, or no row of its task; the message names its number and what it is.
         ConfigError: settings that do not exist or do not fit one another, or nothing to train on.
         CheckpointError: there is something at ``run`` already.
         OutOfMemory: the run cannot fit.
         StoppedEarly: stopped before anything of a run was there.
     """
-    given = _content(config, preset, has_pairs=pairs is not None)
+    rows = {TEXTS: texts, LABELLED: labelled, TAGGED: tagged, INSTRUCTIONS: instructions}
+    kind = _kind_of_rows(pairs, rows)
+    usual = None if pairs is None and kind is None else kind.preset if kind else DEFAULT_PRESET
+    given = _content(config, preset, usual)
     settings = _settings(overrides, minutes, steps)
     path = Path(run) if run is not None else _free(Path("runs"))
     _check_free(path)
     with _RowFiles(path) as files:
+        argument = kind.argument if kind else "pairs"
         data = {
-            "train": files.sources(pairs, "pairs", columns),
-            "valid": _only(files.sources(valid, "valid", columns), "valid"),
-            "test": _only(files.sources(test, "test", columns), "test"),
+            "train": files.sources(rows[kind] if kind else pairs, argument, columns, kind),
+            "valid": _only(files.sources(valid, "valid", columns, kind), "valid"),
+            "test": _only(files.sources(test, "test", columns, kind), "test"),
         }
-        given = _with_data(given, data)
+        given = merge(given, {"data": kind.data_of(**data)}) if kind else _with_data(given, data)
         if is_automatic(given, settings):
             chosen = choose(given, settings)
             given, settings = chosen.given, [text for text in settings if not text.startswith("preset=")]
@@ -177,11 +192,29 @@ def _clear(run: Path) -> None:
 # ---- the configuration ----------------------------------------------------------------------------------
 
 
-def _content(config: str | Path | Mapping[str, Any] | None, preset: str | None, *, has_pairs: bool) -> dict[str, Any]:
+def _kind_of_rows(pairs: Any, rows: Mapping[RowKind, Any]) -> RowKind | None:
+    """Return the kind of the rows that are given; None for pairs, or for none.
+
+    Raises:
+        ConfigError: rows of several tasks.
+    """
+    given = [kind for kind, some in rows.items() if some is not None]
+    named = [*(["pairs"] if pairs is not None else []), *(kind.argument for kind in given)]
+    if len(named) > 1:
+        raise ConfigError(f"{' and '.join(named)}: a run has one task: give one of them")
+    return given[0] if given else None
+
+
+def _content(config: str | Path | Mapping[str, Any] | None, preset: str | None, usual: str | None) -> dict[str, Any]:
+    """Return the content of the run file.
+
+    Args:
+        usual: preset where nothing else is said; None where there are no rows.
+    """
     if config is None:
-        if not has_pairs:
-            raise ConfigError("nothing to train on: give pairs, or a config with data")
-        found: dict[str, Any] = {"preset": DEFAULT_PRESET}
+        if usual is None:
+            raise ConfigError("nothing to train on: give pairs, or texts, labelled, tagged, ..., or a config with data")
+        found: dict[str, Any] = {"preset": usual}
     else:
         found = dict(config) if isinstance(config, Mapping) else load_yaml(Path(config))
         if not isinstance(found, dict):
@@ -259,6 +292,24 @@ def _check_free(path: Path) -> None:
         raise CheckpointError(f"{path}: exists and is not an empty folder: choose another name for the run")
 
 
+def _two(columns: Sequence[str] | None) -> Columns | None:
+    """Return two columns, for pairs.
+
+    Raises:
+        ConfigError: not two.
+    """
+    if columns is None:
+        return None
+    if isinstance(columns, str) or len(columns) != 2:
+        raise ConfigError(f"columns: two names are expected, source and target, got {columns!r}")
+    return columns[0], columns[1]
+
+
+def _are_texts(given: Any) -> bool:
+    """Return True for a list of strings, which are texts; a string alone is a path."""
+    return not isinstance(given, str | Path) and any(isinstance(one, str) for one in given)
+
+
 class _RowFiles:
     """Rows that a program gave, in files: in a temporary folder until the run exists, then in the run."""
 
@@ -273,18 +324,29 @@ class _RowFiles:
         if self.partial is not None:
             shutil.rmtree(self.partial, ignore_errors=True)
 
-    def sources(self, given: Any, argument: str, columns: Columns | None) -> list[dict[str, Any]]:
-        """Return the sources of ``given`` as a run file has them; rows are written to a file."""
+    def sources(
+        self, given: Any, argument: str, columns: Sequence[str] | None, kind: RowKind | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the sources of ``given`` as a run file has them; rows are written to a file.
+
+        Args:
+            kind: kind of the rows; None for pairs.
+        """
         if given is None:
             return []
-        if is_paths(given):
+        if is_paths(given) and not (kind is TEXTS and _are_texts(given)):
             paths: Iterable[Any] = [given] if isinstance(given, str | Path) else given
-            return [to_dict(source) for path in paths for source in guess_sources(str(path), columns)]
+            if kind is not None:
+                return [source for path in paths for source in kind.sources(str(path))]
+            return [to_dict(source) for path in paths for source in guess_sources(str(path), _two(columns))]
         if self.partial is None:
             self.run.parent.mkdir(parents=True, exist_ok=True)
             self.partial = Path(tempfile.mkdtemp(prefix=f".{self.run.name}-", dir=self.run.parent))
         file = self.partial / f"{argument}.jsonl"
-        write_rows(given, argument, file, columns)
+        if kind is not None:
+            write_task_rows(given, kind, argument, file, columns)
+            return [kind.source_of_rows(str(file))]
+        write_rows(given, argument, file, _two(columns))
         return [to_dict(JsonLines(path=str(file)))]
 
     def final(self, given: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dragoman.decode.documents.redo import Redo
     from dragoman.decode.documents.source_line import Require
     from dragoman.decode.translation import Translation
-    from dragoman.text.context import NoContext, SentencesBefore
+    from dragoman.text.context import ReadContext
     from dragoman.text.document import FillableDocument, Filling
     from dragoman.text.memory import TranslationMemory
 
@@ -288,6 +288,18 @@ class DocumentJob(NamedTuple):
             print(f"{name} -> {goal}: {len(chosen):,} of {len(document.slots):,} ({words:,} words){known}")
         print(f"{total:,} to translate in {len(self.opened.given):,} files; nothing was written")
 
+    def report_unread_notes(self, context: "ReadContext") -> None:
+        """Print how many entries have notes for translators that this run does not read."""
+        from dragoman.text.context import EntryNotes
+
+        count = sum(bool(slot.notes) for one in self.opened.given for slot in one.document.slots)
+        if count and not (isinstance(context, EntryNotes) and context.characters):
+            print(
+                f"dragoman: {count:,} entries have a context or comments, which were not read: a run reads them if it "
+                "was trained with data.context: entry_notes",
+                file=sys.stderr,
+            )
+
     def run(self, ask: Callable[..., "list[Translation]"], **options: Any) -> None:
         """Translate documents one after the other, write each, and write the report.
 
@@ -295,6 +307,7 @@ class DocumentJob(NamedTuple):
             typer.Exit: a document of a folder failed, with code 1.
         """
         failures, done = list(self.opened.failures), []
+        self.report_unread_notes(options["context"])
         for one in self.opened.given:
             try:
                 done.append((one.name, fill(one, ask, redo=self.redo, memory=self.memory, **options)))
@@ -328,7 +341,7 @@ def fill(
     ask: Callable[..., "list[Translation]"],
     *,
     require: "Require",
-    context: "NoContext | SentencesBefore",
+    context: "ReadContext",
     check_numbers: bool,
     glossary: "Glossary | None",
     redo: "Redo",

@@ -36,6 +36,7 @@ from dragoman.cli.searching import (
     chosen_rules,
     chosen_search,
 )
+from dragoman.cli.terminology import ForbidOption, InflectOption, TermsOption, WantedTerms, read_glossary
 from dragoman.decode.documents.redo import Redo
 from dragoman.errors import ConfigError
 
@@ -98,13 +99,9 @@ def translate(
     cache: Annotated[
         str, typer.Option(help="Layout of the key/value cache: for example paged:16+int8, window:64:4 or growing.")
     ] = "preallocated",
-    terms: Annotated[
-        Path | None,
-        typer.Option(help="A glossary: a .tsv or .csv with columns source, target (a|b for alternatives), forbidden."),
-    ] = None,
-    forbid: Annotated[
-        list[str] | None, typer.Option(metavar="TERM", help="A term that no translation may contain; may be repeated.")
-    ] = None,
+    terms: TermsOption = None,
+    forbid: ForbidOption = None,
+    inflect: InflectOption = False,
     tag: TagOption = None,
     context: ContextOption = None,
     redo: Annotated[
@@ -171,7 +168,6 @@ def translate(
     """
     from dragoman.cli import document as documents
     from dragoman.cli.live_input import grouping_of
-    from dragoman.decode.constraints.glossary import Glossary
     from dragoman.decode.documents.line_translation import LineSettings
     from dragoman.text.grouping import in_groups
 
@@ -209,7 +205,7 @@ def translate(
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = _search_for(chosen_search(search, **sampling), beam, nbest)
     layout = OutputLayout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
-    glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
+    glossary = read_glossary(WantedTerms(terms, forbid or (), inflect, source_language, target_language), run)
     settings = LineSettings(
         run=run,
         checkpoint=checkpoint,

@@ -25,7 +25,7 @@ from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.context import NoContext, SentencesBefore
+from dragoman.text.context import ReadContext
 from dragoman.text.formats.kinds import read_plain_lines
 from dragoman.text.formats.writing import check_output, write_pairs
 from dragoman.text.lines import Pair, PrecedingSentences
@@ -133,7 +133,7 @@ class Augmentation:
             raise DataError(f"{text}: no pair came of it ({done}): see what dragoman translate makes of it")
         return done
 
-    def _ready(self, store: UnfinishedFile) -> tuple[Translate, NoContext | SentencesBefore]:
+    def _ready(self, store: UnfinishedFile) -> tuple[Translate, ReadContext]:
         """Open ``store``, and return the translator and the context it reads.
 
         Settings that were ``auto`` keep the values first chosen, so that a resumed file is the same.
@@ -185,7 +185,7 @@ class Augmentation:
         return done
 
 
-def _chunks(text: str | Path, store: UnfinishedFile, context: NoContext | SentencesBefore) -> Iterator[Lines]:
+def _chunks(text: str | Path, store: UnfinishedFile, context: ReadContext) -> Iterator[Lines]:
     """Yield the lines that are not done yet, a chunk at a time.
 
     Raises:

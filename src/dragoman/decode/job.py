@@ -34,7 +34,7 @@ from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
+from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.corpus import source_rows
 from dragoman.text.invariants import is_wordless, keep_verbatim
 from dragoman.text.tokens.tokenizer import BOS, SOURCE_FRAME, Tokenizer
@@ -63,7 +63,7 @@ class Job:
         policy: KVPolicy = DEFAULT,
         calibration: Calibration = NONE,
         alignments: bool = False,
-        context: NoContext | SentencesBefore = NO_CONTEXT,
+        context: ReadContext = NO_CONTEXT,
         splitter: NoSplitting | BySentences = NO_SPLITTING,
         searcher: Searcher = search_all,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -136,7 +136,7 @@ class Job:
             context = self.context.select(before)
             plain = Request("", forbidden=request.forbidden, tags=request.tags) if found else request
             found.append(self.with_terms(replace(plain, text=part.text, context=context), row))
-            before = [*context, part.text]
+            before = list(self.context.after(context, part.text))
         return found
 
     def with_terms(self, request: Request, row: int) -> Request:

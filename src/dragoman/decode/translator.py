@@ -37,7 +37,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
-from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, context_of_run
+from dragoman.text.context import NO_CONTEXT, ReadContext, context_of_run
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -63,7 +63,7 @@ class Translator:
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         longest: int = LONGEST,
-        context: NoContext | SentencesBefore = NO_CONTEXT,
+        context: ReadContext = NO_CONTEXT,
     ):
         """
         Args:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from dragoman.text.accelerators import find_accelerator
-from dragoman.text.document import FillableDocument, Slot
+from dragoman.text.document import FillableDocument, Slot, SlotRule
 from dragoman.text.invariants import find_changes, without_placeholders
 from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
 
@@ -36,6 +36,7 @@ class Translated:
     translation: str
     codes: tuple[str, ...] = ()
     limit: int | None = None
+    rules: tuple[SlotRule, ...] = ()
 
 
 def check_placeholders(pair: Translated) -> str | None:
@@ -73,10 +74,25 @@ def check_space(pair: Translated) -> str | None:
 
 
 def check_length(pair: Translated) -> str | None:
-    """Compare the length with the limit that the file states."""
-    if pair.limit is None or len(pair.translation) <= pair.limit:
+    """Compare the length, codes left out, with the limit that the file states."""
+    if broken := _broken_rule(pair, "length"):
+        return broken
+    text = pair.translation
+    for code in sorted(set(pair.codes), key=len, reverse=True):
+        text = text.replace(code, "")
+    if pair.limit is None or len(text) <= pair.limit:
         return None
-    return f"has {len(pair.translation)} characters, {pair.limit} are allowed"
+    return f"has {len(text)} characters, {pair.limit} are allowed"
+
+
+def check_rules(pair: Translated) -> str | None:
+    """Apply the validation rules of the file."""
+    return _broken_rule(pair, "validation")
+
+
+def _broken_rule(pair: Translated, check: str) -> str | None:
+    rules = (rule for rule in pair.rules if rule.check == check)
+    return next((found for rule in rules if (found := rule.problem(pair.source, pair.translation, pair.codes))), None)
 
 
 def check_markup(pair: Translated) -> str | None:
@@ -106,6 +122,7 @@ CHECKS: dict[str, Check] = {
     "length": check_length,
     "markup": check_markup,
     "access key": check_accelerator,
+    "validation": check_rules,
 }
 
 
@@ -122,7 +139,7 @@ def translations_in(document: FillableDocument) -> Iterator[Translated]:
     """Yield the translations of a file that holds both languages."""
     for slot in document.slots:
         if slot.filled and slot.translation:
-            yield Translated(slot.place, slot.text, slot.translation, slot.codes, slot.limit)
+            yield Translated(slot.place, slot.text, slot.translation, slot.codes, slot.limit, slot.rules)
 
 
 def translations_between(source: FillableDocument, target: FillableDocument) -> Iterator[Translated]:

@@ -9,7 +9,7 @@ those of the file, even where cleaning removes them later.
 import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -17,15 +17,28 @@ from dragoman.config import OneOf, config, from_dict
 from dragoman.errors import ConfigError
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.formats.pairs import PairSource, read_documents, read_pairs
-from dragoman.text.lines import Pair, PrecedingSentences
+from dragoman.text.lines import AnnotatedPair, Pair, PrecedingSentences
 
 SEPARATOR = ("⟨sep⟩", "<sep>")
 """Separator after each preceding sentence, by the names it may have in a vocabulary."""
 
 
+class NotedText(Protocol):
+    """Entry of a document: its text, and the notes that the file has on it."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
 @config
 class NoContext:
     """No context: each sentence is read by itself."""
+
+    presence: ClassVar[str] = "no context"
+    absence: ClassVar[str] = "no pair has context"
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -61,6 +74,14 @@ class NoContext:
         """Yield each line with no context."""
         return ((line, ()) for line in lines)
 
+    def of_entries(self, entries: Iterable[NotedText]) -> Iterator[PrecedingSentences]:
+        """Yield no context for each entry of a document."""
+        return (() for _ in entries)
+
+    def after(self, before: Sequence[str], part: str) -> tuple[str, ...]:
+        """Return what stands before the next part of a text, after ``part``."""
+        return (*before, part)
+
     def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, PrecedingSentences]]:
         """Yield each pair of a source with no context."""
         return ((pair, ()) for pair in read_pairs(source))
@@ -69,6 +90,12 @@ class NoContext:
 @config
 class SentencesBefore:
     """Preceding sentences of the same document. An empty line ends a document, and so does a boundary of the format."""
+
+    presence: ClassVar[str] = "sentences before them"
+    absence: ClassVar[str] = (
+        "no pair has a sentence before it: context needs sources with their sentences in the order of documents, with "
+        "an empty line between two, or a column that tells them apart (document)"
+    )
 
     sentences: NonNegativeInt = 2
     """Largest number of preceding sentences; fewer where a document begins."""
@@ -116,6 +143,14 @@ class SentencesBefore:
             yield line, self.select(document)
             _pass_by(document, line)
 
+    def of_entries(self, entries: Iterable[NotedText]) -> Iterator[PrecedingSentences]:
+        """Yield the context of each entry of a document: the texts of those before it."""
+        return (before for _, before in self.in_lines(entry.text for entry in entries))
+
+    def after(self, before: Sequence[str], part: str) -> tuple[str, ...]:
+        """Return what stands before the next part of a text, after ``part``."""
+        return (*before, part)
+
     def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, PrecedingSentences]]:
         """Yield each pair of a source with its context. An empty source text ends a document; lines that are empty on
         both sides are not pairs.
@@ -142,11 +177,83 @@ def _pass_by(document: deque[str], text: str) -> None:
         document.clear()
 
 
-Context = Annotated[NoContext | SentencesBefore, OneOf()]
+@config
+class EntryNotes:
+    """Notes of an entry, each followed by the separator: its context (``msgctxt``), then comments of developers.
+
+    Lines of text have none; entries of documents, and pairs of files with such notes, do.
+    """
+
+    presence: ClassVar[str] = "notes"
+    absence: ClassVar[str] = (
+        "no pair has notes: they come from files that have them, such as msgctxt and #. comments in PO, <note> in "
+        "XLIFF, or columns named context and comment"
+    )
+
+    characters: NonNegativeInt = 200
+    """Largest total length in characters: what is longer is shortened after a word; 0 for no notes."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Return the marks that the vocabulary needs."""
+        return SEPARATOR[:1]
+
+    def limited(self, sentences: int | None) -> "EntryNotes":
+        """Return the same, or one that reads none for 0.
+
+        Raises:
+            ConfigError: sentences are asked for.
+        """
+        if sentences:
+            raise ConfigError(
+                f"context: {sentences} sentences asked for, but this run was trained with the notes of entries "
+                "(entry_notes): leave it out, or ask for 0 to read none"
+            )
+        return self if sentences is None else EntryNotes(characters=0)
+
+    def check(self, before: Sequence[str]) -> None:
+        """Accept any number of notes."""
+
+    def select(self, before: Sequence[str]) -> PrecedingSentences:
+        """Normalise the notes, and shorten them to the largest length; empty ones are left out."""
+        taken, room = list[str](), self.characters
+        for note in map(normalise, before):
+            if len(note) > room:
+                note = note[: room + 1].rpartition(" ")[0].rstrip()
+            if not note:
+                continue
+            taken.append(note)
+            room -= len(note)
+        return tuple(taken)
+
+    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:
+        """Yield each line with no context."""
+        return ((line, ()) for line in lines)
+
+    def of_entries(self, entries: Iterable[NotedText]) -> Iterator[PrecedingSentences]:
+        """Yield the notes of each entry of a document."""
+        return (self.select(entry.notes) for entry in entries)
+
+    def after(self, before: Sequence[str], part: str) -> tuple[str, ...]:
+        """Return what stands before the next part of a text: the notes of its entry."""
+        return tuple(before)
+
+    def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, PrecedingSentences]]:
+        """Yield each pair of a source with its notes.
+
+        Raises:
+            DataError, ConfigError: as ``read_pairs``.
+        """
+        for pair in read_pairs(source):
+            yield pair, self.select(pair.notes) if isinstance(pair, AnnotatedPair) else ()
+
+
+ReadContext = NoContext | SentencesBefore | EntryNotes
+Context = Annotated[ReadContext, OneOf()]
 NO_CONTEXT = NoContext()
 
 
-def context_of_run(run: Mapping[str, Any]) -> NoContext | SentencesBefore:
+def context_of_run(run: Mapping[str, Any]) -> ReadContext:
     """Return the context choice of a run's configuration."""
     return from_dict(Context, (run.get("data") or {}).get("context", "no_context"), where="data.context")
 

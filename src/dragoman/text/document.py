@@ -6,11 +6,24 @@ order) is kept to the byte.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import AnyStr, NamedTuple
+from typing import AnyStr, NamedTuple, Protocol
 
 from dragoman.errors import DataError
+
+
+class SlotRule(Protocol):
+    """Rule that a file has on a translation."""
+
+    @property
+    def check(self) -> str:
+        """Return the name of the check that it belongs to."""
+        ...
+
+    def problem(self, source: str, translation: str, codes: Sequence[str]) -> str | None:
+        """Return what is wrong with a translation, without its codes; None if nothing is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,10 @@ class Slot:
     """True if that translation is marked for review."""
     limit: int | None = None
     """Largest number of characters that a translation may have, where the file states one."""
+    rules: tuple[SlotRule, ...] = ()
+    """Rules of the file on the translation."""
+    notes: tuple[str, ...] = ()
+    """Notes of the file on the entry: its context, then comments of developers."""
 
 
 class OtherKindError(DataError):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dragoman.errors import DataError
-from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
+from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.formats.pairs import ColumnNames
 from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Sourced, parse_json, read_lines
@@ -42,7 +42,7 @@ def _pair(line: str, where: str) -> Sourced:
 def tagged_pairs(
     path: str,
     tags: Sequence[str],
-    context: NoContext | SentencesBefore = NO_CONTEXT,
+    context: ReadContext = NO_CONTEXT,
     columns: ColumnNames | None = None,
 ) -> list[Sourced]:
     """Read the pairs of files as ``guess_sources`` finds them, as from a source with these tags."""

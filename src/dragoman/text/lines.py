@@ -42,6 +42,22 @@ class Pair(NamedTuple):
         return cls(*fields)
 
 
+class AnnotatedPair(Pair):
+    """Pair with the notes that its file has on it: the context of the entry, and comments of developers."""
+
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source: str, target: str, notes: Sequence[str]) -> Pair:
+        """Return a pair with its notes, empty ones left out; a plain one where there are none."""
+        kept = tuple(note for note in notes if note.strip())
+        if not kept:
+            return Pair(source, target)
+        pair = cls(source, target)
+        pair.notes = kept
+        return pair
+
+
 class DocumentEnds:
     """Detects document boundaries from the document name of each row."""
 

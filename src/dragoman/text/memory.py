@@ -8,10 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from dragoman.errors import ConfigError
-from dragoman.text.formats.pairs import guess_source, read_pairs
+from dragoman.text.compressed import extension
+from dragoman.text.formats.pairs import read_pairs
+from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Pair
 from dragoman.text.placeholders import Placeholder, find_placeholders, texts_between
 
+_OF_SEVERAL = (".tmx", ".xcstrings")
+"""Extensions of files that may hold more than two languages."""
 Key = tuple[str, ...]
 """Text between placeholders."""
 
@@ -32,19 +36,21 @@ class TranslationMemory:
 
     @classmethod
     def read(cls, paths: Sequence[str], source: str | None = None, target: str | None = None) -> "TranslationMemory":
-        """Read files with pairs: TMX, PO, XLIFF, tables.
+        """Read files with pairs: TMX, PO, XLIFF, tables, pairs of files by language (``locales/{en,de}/*.json``), and
+        all others that ``guess_sources`` finds.
 
         Args:
-            source, target: languages, for a TMX file of several.
+            source, target: languages, for a TMX file or a string catalog of several.
 
         Raises:
             DataError, ConfigError: a file that cannot be read as pairs.
         """
         pairs: list[Pair] = []
         for path in paths:
-            languages = (source, target) if path.lower().endswith((".tmx", ".tmx.gz")) and source and target else None
+            languages = (source, target) if extension(path) in _OF_SEVERAL and source and target else None
             try:
-                pairs += read_pairs(guess_source(path, languages))
+                for found in guess_sources(path, languages):
+                    pairs += read_pairs(found)
             except ConfigError as error:
                 raise ConfigError(f"--memory {error}") from None
         return cls(pairs)

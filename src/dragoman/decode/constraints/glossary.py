@@ -1,27 +1,17 @@
 """Glossary: required and forbidden translations of source terms."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from dragoman.decode.constraints.characters import APART, group
+from dragoman.decode.constraints.glossary_entries import GlossaryEntry, read_entries
 from dragoman.decode.request import Alternatives
-from dragoman.errors import DataError
-from dragoman.text.formats.tables import table_rows
+
+__all__ = ["Glossary", "GlossaryEntry"]
 
 _WORD = re.compile(r"\w+|[^\w\s]")
-
-
-@dataclass(frozen=True)
-class GlossaryEntry:
-    """One term of the source and its translations."""
-
-    source: str
-    """Term of the source. The entry applies where it occurs as whole words, in upper or lower case."""
-    targets: Alternatives
-    """Translations, of which one must occur; empty for no requirement."""
-    forbidden: Alternatives = ()
-    """Translations that must not occur."""
 
 
 class Glossary:
@@ -36,36 +26,38 @@ class Glossary:
     def __init__(self, entries: Iterable[GlossaryEntry] = (), forbidden: Sequence[str] = ()):
         self.forbidden = tuple(_in_any_case(forbidden))
         self.entries: dict[str, list[tuple[re.Pattern[str], GlossaryEntry]]] = {}
-        """Entries by the first word of their source."""
+        """Entries by the first word of their source; by the empty word in scripts without spaces."""
         for entry in entries:
             first, *_ = _WORD.findall(entry.source.casefold())
-            pattern_ = re.compile(rf"(?<!\w){_spaced(entry.source)}(?!\w)", re.IGNORECASE)
-            self.entries.setdefault(first, []).append((pattern_, entry))
+            apart = _is_apart(entry.source[0])
+            pattern_ = re.compile(_pattern(entry.source), 0 if entry.match_case else re.IGNORECASE)
+            self.entries.setdefault("" if apart else first, []).append((pattern_, entry))
 
     @classmethod
-    def read(cls, path: str | Path, forbidden: Sequence[str] = ()) -> "Glossary":
-        """Read a table (.tsv or .csv) whose first row names its columns: source, target and, optionally, forbidden.
+    def read(
+        cls,
+        path: str | Path,
+        forbidden: Sequence[str] = (),
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        inflected: bool = False,
+    ) -> "Glossary":
+        """Read a table (.tsv or .csv) whose first row names its columns: source, target and, optionally, forbidden; or
+        a termbase (.tbx).
 
-        Alternatives are separated by bars, as in ``batería|baterías``.
+        Alternatives in a table are separated by bars, as in ``batería|baterías``. In a termbase, any term of a concept
+        will do that is not deprecated or superseded; those are forbidden. Acronyms count in their own case only.
+
+        Args:
+            source, target: languages of a termbase, and of inflected forms.
+            inflected: also accept inflected forms of the terms in both languages (extra ``inflections``).
 
         Raises:
-            DataError: no such file, a missing column, or an empty entry; the message names the line.
-            ConfigError: a file whose name has no table's extension.
+            DataError: no such file, a missing column or language, or an empty entry; the message names the line.
+            ConfigError: a file whose name has another extension, or inflected forms of an unknown language.
         """
-        rows = table_rows(str(path))
-        line, header = next(rows, (1, ()))
-        names = [name.strip().lower() for name in header]
-        for column in ("source", "target", "forbidden"):
-            if names.count(column) > 1:
-                raise DataError(f"{path}:{line}: {names.count(column)} columns are named {column!r}: name each once")
-            if column not in (*names, "forbidden"):
-                raise DataError(
-                    f"{path}:{line}: no column {column!r}: the first row of a glossary names its columns, source and "
-                    f"target; here it holds {', '.join(map(repr, header)) or 'nothing'}"
-                )
-        return cls(
-            (_entry(dict(zip(names, fields, strict=True)), f"{path}:{line}") for line, fields in rows), forbidden
-        )
+        return cls(read_entries(str(path), source, target, inflected=inflected), forbidden)
 
     def of(self, source: str) -> tuple[tuple[Alternatives, ...], Alternatives]:
         """Return the required and the forbidden terms of a source's translation."""
@@ -85,21 +77,20 @@ class Glossary:
         return any(entry.targets and _DIGIT.search(entry.source) for _, _, entry in self._found(source))
 
     def _found(self, source: str) -> Iterator[tuple[int, int, GlossaryEntry]]:
-        for word in dict.fromkeys(_WORD.findall(source.casefold())):
+        for word in dict.fromkeys(["", *_WORD.findall(source.casefold())]):
             for pattern, entry in self.entries.get(word, ()):
                 yield from ((match.start(), match.end(), entry) for match in pattern.finditer(source))
 
 
-def _entry(fields: dict[str, str], where: str) -> GlossaryEntry:
-    source, targets, forbidden = (fields.get(name, "") for name in ("source", "target", "forbidden"))
-    entry = GlossaryEntry(source.strip(), _alternatives(targets), _alternatives(forbidden))
-    if not entry.source or not (entry.targets or entry.forbidden):
-        raise DataError(f"{where}: an entry needs a source, and a target or something forbidden")
-    return entry
+def _pattern(term: str) -> str:
+    """Return a pattern of a term as whole words. Scripts without spaces between words have no edges of words."""
+    before, after = ("" if _is_apart(term[0]) else r"(?<!\w)"), ("" if _is_apart(term[-1]) else r"(?!\w)")
+    return before + _spaced(term) + after
 
 
-def _alternatives(field: str) -> Alternatives:
-    return tuple(term.strip() for term in field.split("|") if term.strip())
+def _is_apart(letter: str) -> bool:
+    """Return True for letters and their marks in scripts without spaces between words."""
+    return group(letter.encode()) == APART and unicodedata.category(letter)[0] in "LM"
 
 
 def _spaced(term: str) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.documents import placeholders
+from dragoman.decode.documents.file_rules import broken_rule, within_rules
 from dragoman.decode.documents.redo import Redo
 from dragoman.decode.documents.source_line import Ask, Require, SourceQuestion, is_left_alone
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress
-from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
+from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.document import FillableDocument, Filling, Slot
 from dragoman.text.memory import TranslationMemory
 
@@ -96,7 +97,7 @@ def translate_document(
     memory: TranslationMemory | None = None,
     flag_below: float | None = None,
     require: Require | None = None,
-    context: NoContext | SentencesBefore = NO_CONTEXT,
+    context: ReadContext = NO_CONTEXT,
     check_numbers: bool = True,
     glossary: Glossary | None = None,
     progress: Progress | None = None,
@@ -129,7 +130,10 @@ def translate_document(
         progress,
         {"require": require, "check_numbers": check_numbers, "glossary": glossary},
     )
-    fillings = {number: Filling(text, remembered=True) for number, text in remembered.items()}
+    fillings = {
+        number: Filling(text, review=broken_rule(document.slots[number], text) is not None, remembered=True)
+        for number, text in remembered.items()
+    }
     for number, answer in answers.items():
         if not is_left_alone(answer):
             doubtful = flag_below is not None and answer.confidence < flag_below
@@ -166,12 +170,12 @@ def _answers(
     document: FillableDocument,
     chosen: list[int],
     ask: TranslateTexts,
-    context: NoContext | SentencesBefore,
+    context: ReadContext,
     progress: Progress | None,
     options: dict[str, Any],
 ) -> dict[int, Translation]:
     """Return the translator's answers by slot."""
-    before = [before for _, before in context.in_lines(slot.text for slot in document.slots)]
+    before = list(context.of_entries(document.slots))
     found: dict[int, Translation] = {}
     for start in range(0, len(chosen), CHUNK):
         indices = chosen[start : start + CHUNK]
@@ -183,6 +187,7 @@ def _answers(
             contexts=[before[i] for i in indices],
             **options,
         )
+        answers = within_rules(slots, answers, [before[i] for i in indices], options["require"])
         found |= zip(indices, answers, strict=True)
     return found
 

@@ -28,7 +28,7 @@ from dragoman.decode.translator import Progress, Translator
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.context import NoContext, SentencesBefore, context_of_run
+from dragoman.text.context import ReadContext, SentencesBefore, context_of_run
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import PrecedingSentences
 
@@ -202,7 +202,7 @@ class LineTranslator:
 class _Preceded:
     """A context whose text has begun before: with ``before``, which is not translated again."""
 
-    context: NoContext | SentencesBefore
+    context: ReadContext
     before: PrecedingSentences
 
     def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:

@@ -25,7 +25,7 @@ from dragoman.decode.multiline import LINE_END, joined_lines
 from dragoman.decode.translation import Translation
 from dragoman.text.accelerators import Accelerator, find_accelerator, restore_accelerator
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
+from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.invariants import is_wordless, keep_verbatim
 from dragoman.text.lines import PrecedingSentences
@@ -80,7 +80,7 @@ def stream(
     texts: Iterable[str],
     ask: Ask,
     *,
-    context: NoContext | SentencesBefore = NO_CONTEXT,
+    context: ReadContext = NO_CONTEXT,
     require: Require | None = None,
     chunk: int = CHUNK,
     check_numbers: bool = True,
@@ -106,7 +106,7 @@ def translate_texts(
     texts: Sequence[str],
     ask: Ask,
     *,
-    context: NoContext | SentencesBefore = NO_CONTEXT,
+    context: ReadContext = NO_CONTEXT,
     require: Require | None = None,
     check_numbers: bool = True,
     glossary: Glossary | None = None,

@@ -7,6 +7,7 @@ Markup inside a string (``<b>``, ``<xliff:g>``) is code that survives translatio
 import re
 from collections.abc import Sequence
 
+from dragoman.text.filled.comments import markup_comment_above
 from dragoman.text.filled.plural_categories import plural_categories
 from dragoman.text.filled.spans import SpannedDocument, Write
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
@@ -54,6 +55,10 @@ class AndroidResources(SpannedDocument):
         for category in self.categories.missing(texts):
             self.add_form(unit, items, f"{name}.{category}", category, texts["other"])
 
+    def notes_of(self, unit: Unit) -> tuple[str, ...]:
+        """Return the comment above a string, an array or a plural."""
+        return markup_comment_above(self.markup.utf8, unit.element.start)
+
     def inline(self, unit: Unit, element: Element) -> Inline:
         """Return the text of an element, its escapes read."""
         raw = unit.slice(element.inside, element.outside)
@@ -70,6 +75,7 @@ class AndroidResources(SpannedDocument):
                 key=key,
                 codes=inline.codes,
                 write=writer(inline, unit.slice(element.inside, element.outside)),
+                notes=self.notes_of(unit),
             )
 
     def add_form(self, unit: Unit, items: list[Element], key: str, category: str, inline: Inline) -> None:
@@ -84,6 +90,7 @@ class AndroidResources(SpannedDocument):
             key=key,
             codes=inline.codes,
             write=writer(inline, unit.slice(last.inside, last.outside)),
+            notes=self.notes_of(unit),
             around=(f'{gap}<item quantity="{category}">', "</item>"),
         )
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from dragoman.errors import DataError
+from dragoman.text.filled.comments import c_comments_above
 from dragoman.text.filled.spans import SpannedDocument, TextFile
 
 _SKIPPED = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
@@ -26,7 +27,7 @@ class AppleStrings(SpannedDocument):
             raise DataError(f"{name}: is a property list: convert it to a text file of strings first")
         self.text_file = TextFile(raw, name)
         super().__init__(self.text_file)
-        for key, match, is_value in self.entries():
+        for key, match, is_value, notes in self.entries():
             text = match["quoted"]
             if text is None:
                 continue
@@ -39,11 +40,14 @@ class AppleStrings(SpannedDocument):
                 key=key,
                 write=lambda new, _, multiline=multiline: escaped(new, multiline=multiline),
                 around=("", "") if is_value else (' = "', '"'),
+                notes=notes,
             )
 
-    def entries(self) -> Iterator[tuple[str, re.Match[str], bool]]:
-        """Yield the key of each entry and the match of its value; False where the key is the value as well."""
+    def entries(self) -> Iterator[tuple[str, re.Match[str], bool, tuple[str, ...]]]:
+        """Yield the key of each entry, the match of its value, False where the key is the value as well, and its
+        comment."""
         text, at = self.text_file.text, self.skip(0)
+        notes = c_comments_above(text[:at])
         while at < len(text):
             key, at = self.token(at, "a key")
             at = self.skip(at)
@@ -53,8 +57,9 @@ class AppleStrings(SpannedDocument):
                 at, is_value = self.skip(at), True
             if text[at : at + 1] != ";":
                 raise DataError(f"{self.text_file.place(at)}: a semicolon expected after the value of {key[0]}")
-            yield unescaped(key["quoted"] or key["bare"] or ""), value, is_value
-            at = self.skip(at + 1)
+            yield unescaped(key["quoted"] or key["bare"] or ""), value, is_value, notes
+            after, at = at + 1, self.skip(at + 1)
+            notes = c_comments_above(text[after:at])
 
     def skip(self, at: int) -> int:
         """Return the position after white space and comments."""

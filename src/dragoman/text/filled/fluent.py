@@ -30,6 +30,8 @@ class FluentDocument(SpannedDocument):
         self.text_file = TextFile(raw, name)
         super().__init__(self.text_file)
         self.categories = plural_categories(target)
+        self.notes_here: tuple[str, ...] = ()
+        """Comment on the entry that is being read."""
         text = self.text_file.text.replace("\r\n", "\n")
         self.shifts = [found.start() for found in re.finditer("\r\n", self.text_file.text)]
         for entry in FluentParser().parse(text).body:
@@ -54,6 +56,7 @@ class FluentDocument(SpannedDocument):
         """Add the slots of a message or term, and of its attributes."""
         is_term = isinstance(entry, self.ast.Term)
         name = ("-" if is_term else "") + entry.id.name
+        self.notes_here = (entry.comment.content,) if entry.comment else ()
         if entry.value is not None and not (is_term and entry.id.name.startswith(_BRANDS)):
             self.add_pattern(entry.value, name)
         for attribute in entry.attributes:
@@ -92,7 +95,15 @@ class FluentDocument(SpannedDocument):
         start, end = self.at(pattern.span.start), self.at(pattern.span.end)
         raw = self.text_file.text[start:end]
         start += len(raw) - len(raw.lstrip())  # the indentation, where the pattern begins on a line of its own
-        self.add((start, end), text, place=self.text_file.place(start), key=key, codes=codes, write=self.writer(start))
+        self.add(
+            (start, end),
+            text,
+            place=self.text_file.place(start),
+            key=key,
+            codes=codes,
+            write=self.writer(start),
+            notes=self.notes_here,
+        )
 
     def writer(self, start: int | None) -> Write:
         """Return the function that writes a pattern; ``start`` is its position, or None after something on its line."""
@@ -126,6 +137,7 @@ class FluentDocument(SpannedDocument):
             key=key,
             codes=codes,
             write=self.writer(None),
+            notes=self.notes_here,
             around=(f" [{category}] ", f"{self.text_file.line_end}{indent}"),
         )
 

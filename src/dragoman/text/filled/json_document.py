@@ -44,7 +44,8 @@ class JsonDocument(SpannedDocument):
         """Find the slots."""
         if _is_chrome(self.root):
             for member in self.root.members or ():
-                self.add_string((member.name,), member.node.names["message"].node)
+                notes = _texts_of(member.node, "description")
+                self.add_string((member.name,), member.node.names["message"].node, notes=notes)
             return
         top = self.language_at_top()
         self.add_all(top or self.root, ())
@@ -60,7 +61,9 @@ class JsonDocument(SpannedDocument):
             self.declarations.append(Edit(only.start + 1, end, self.strings.escaped(self.target)))
         return only.node
 
-    def add_string(self, path: tuple[str, ...], node: JsonNode, text: str | None = None) -> None:
+    def add_string(
+        self, path: tuple[str, ...], node: JsonNode, text: str | None = None, notes: tuple[str, ...] = ()
+    ) -> None:
         """Add the slots of a string; ``text`` is translated in its place, if given."""
         assert node.value is not None
         self.add(
@@ -70,6 +73,7 @@ class JsonDocument(SpannedDocument):
             key=key_of(path),
             write=self.strings.escaped,
             icu=self.categories,
+            notes=notes,
         )
 
     def add_all(self, node: JsonNode, path: tuple[str, ...]) -> None:
@@ -117,7 +121,14 @@ class ArbDocument(JsonDocument):
                 new = self.strings.escaped(self.target.replace("-", "_"))
                 self.declarations.append(Edit(member.node.start + 1, member.node.end - 1, new))
             if not member.name.startswith("@") and member.node.value is not None:
-                self.add_string((member.name,), member.node)
+                about = self.root.names.get(f"@{member.name}")
+                notes = _texts_of(about.node, "context", "description") if about and about.node.is_object else ()
+                self.add_string((member.name,), member.node, notes=notes)
+
+
+def _texts_of(node: JsonNode, *names: str) -> tuple[str, ...]:
+    """Return the strings that an object has under these names."""
+    return tuple(text for name in names if (text := node.text_of(name)) and text.strip())
 
 
 def key_of(path: tuple[str, ...]) -> str:

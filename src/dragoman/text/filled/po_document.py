@@ -72,6 +72,7 @@ class PoDocument(FillableDocument):
                     translation=there,
                     fuzzy=entry.fuzzy and bool(there),
                     limit=limit,
+                    notes=entry.notes,
                 )
             )
             self.homes.append((entry, form))

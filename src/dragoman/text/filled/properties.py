@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from dragoman.errors import DataError
+from dragoman.text.filled.comments import comment_lines_above
 from dragoman.text.filled.plural_categories import plural_categories
 from dragoman.text.filled.spans import SpannedDocument, TextFile
 
@@ -41,6 +42,7 @@ class PropertiesDocument(SpannedDocument):
                 key=key,
                 write=self.writer(doubled),
                 icu=categories,
+                notes=comment_lines_above(self.text_file.text, start, "#!"),
             )
 
     def entries(self) -> Iterator[tuple[str, int, int]]:

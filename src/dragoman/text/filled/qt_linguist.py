@@ -89,6 +89,8 @@ class QtDocument(FillableDocument):
             return
         there = message.there()
         comment = "".join(_strings(element.find("comment")))
+        extra = element.find("extracomment")
+        notes = tuple(note.strip() for note in (comment, extra.text if extra else "") if note.strip())
         count = _forms_of((self.root and self.root.attributes.get("language")) or self.target) or len(there)
         for form in range(count if message.is_plural else 1):
             text = there[form] if form < len(there) else ""
@@ -101,6 +103,7 @@ class QtDocument(FillableDocument):
                     key=f"{context}|{message.source.text}|{comment}" + (f"[{form}]" if message.is_plural else ""),
                     translation=text,
                     fuzzy=message.state == "unfinished" and bool(text.strip()),
+                    notes=notes,
                 )
             )
             self.homes.append((message, form))

@@ -28,6 +28,7 @@ class ResxDocument(SpannedDocument):
             if value is None or other or value.is_one_tag:
                 continue
             inline = read_inline(value, unit, keep_space=True)
+            comment = unit.element.find("comment")
             self.add(
                 (value.inside, value.outside),
                 inline.text,
@@ -35,4 +36,5 @@ class ResxDocument(SpannedDocument):
                 key=key,
                 write=lambda text, codes, inline=inline: to_xml(text, Inline(text, tuple(codes), inline.spellings)),
                 codes=inline.codes,
+                notes=(comment.text.strip(),) if comment and comment.text.strip() else (),
             )

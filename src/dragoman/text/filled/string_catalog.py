@@ -65,7 +65,7 @@ class StringCatalog(FillableDocument):
         place = self.text_file.place(node.start)
         all_languages = _localizations(entry, place)
         source = all_languages.get(self.language) or {"stringUnit": {"state": "new", "value": key}}
-        there = all_languages.get(self.target)
+        there, comment = all_languages.get(self.target), entry.get("comment")
         whole = _adapted(source, self.categories)
         if there is not None and "stringUnit" in there and "variations" in whole and "stringUnit" not in whole:
             whole = copy.deepcopy(there)  # one text for all variations, as a translator decided
@@ -86,6 +86,7 @@ class StringCatalog(FillableDocument):
                     key=".".join((key, *path)),
                     translation=translation,
                     fuzzy=found.get("state") == "needs_review",
+                    notes=(comment.strip(),) if isinstance(comment, str) and comment.strip() else (),
                 )
             )
             self.homes.append(CatalogHome(key, path))

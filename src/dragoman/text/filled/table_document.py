@@ -12,7 +12,7 @@ from dragoman.errors import DataError
 from dragoman.text.compressed import extension
 from dragoman.text.document import Edit, Filling
 from dragoman.text.filled.spans import SpannedDocument, TextFile
-from dragoman.text.formats.columns import is_header, strip_names, text_columns
+from dragoman.text.formats.columns import is_header, note_columns, strip_names, text_columns
 from dragoman.text.formats.tables import SEPARATORS
 
 
@@ -48,6 +48,7 @@ class TableDocument(SpannedDocument):
             raise DataError(f"{name}: is empty: its first row must name the columns")
         header = strip_names([cell.text for cell in self.rows[0]])
         self.source, self.target = self.columns(header, source, target)
+        self.noted = [column for column in note_columns(header) if column not in (self.source, self.target)]
         self.added = None if self.target is not None else target
         """Name of the column that the table gets."""
         for row in self.rows[1:]:
@@ -107,6 +108,7 @@ class TableDocument(SpannedDocument):
             around=("", "") if self.target is not None else (self.separator, ""),
             filled=bool(there.strip()),
             translation=there,
+            notes=tuple(text for column in self.noted if (text := row[column].text.strip())),
         )
 
     def written_cell(self, text: str, *, quoted: bool) -> str:

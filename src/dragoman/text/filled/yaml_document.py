@@ -11,6 +11,7 @@ from typing import Any
 
 from dragoman.errors import DataError
 from dragoman.text.document import Edit
+from dragoman.text.filled.comments import comment_lines_above
 from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
 from dragoman.text.filled.spans import SpannedDocument, TextFile
 
@@ -118,6 +119,7 @@ class YamlDocument(SpannedDocument):
             key=".".join(path),
             write=lambda new, _: scalar(new, "" if plain else node.style, flow=flow),
             icu=self.categories,
+            notes=comment_lines_above(self.text_file.text, start, "#"),
         )
 
     def add_block(self, node: Any, path: tuple[str, ...], text: str) -> None:
@@ -143,7 +145,14 @@ class YamlDocument(SpannedDocument):
             return lead + written.replace("\n", self.text_file.line_end)
 
         if folded or header["style"] == "|":
-            self.add((header.end(), end), inside, place=self.text_file.place(start), key=".".join(path), write=write)
+            self.add(
+                (header.end(), end),
+                inside,
+                place=self.text_file.place(start),
+                key=".".join(path),
+                write=write,
+                notes=comment_lines_above(file, start, "#"),
+            )
 
     def add_form(self, node: Any, path: tuple[str, ...], category: str, text: str) -> None:
         """Add a plural form that the file does not have, after the last one."""

@@ -49,6 +49,8 @@ _OTHERS = _words(
     "tags label type kind length tokens count frequency unnamed"
 )
 """Names of columns that are not text but metadata or keys."""
+NOTES = ("msgctxt", "context", "comment", "comments", "description", "developer_comments", "note", "notes")
+"""Names of columns, and keys, with notes on a row, in the order in which they are read."""
 _AMBIGUOUS = frozenset({"id", "no"})
 _TEXTS = _words("text sentence review content body tweet comment utterance query premise input title message")
 _LABELS = _words("label labels class category sentiment target tag topic intent rating emotion y")
@@ -67,6 +69,12 @@ class Pairing(NamedTuple):
 def strip_names(names: Sequence[str]) -> list[str]:
     """Return the names of a header row without white space around them."""
     return [name.strip() for name in names]
+
+
+def note_columns(names: Sequence[str]) -> list[int]:
+    """Return the columns with notes on a row: its context, then comments."""
+    plain = [name.casefold() for name in strip_names(names)]
+    return [plain.index(name) for name in NOTES if plain.count(name) == 1]
 
 
 def text_columns(names: Sequence[str]) -> Pairing | None:

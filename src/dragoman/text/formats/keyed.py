@@ -19,7 +19,7 @@ from dragoman.config import config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text import fetch
 from dragoman.text.formats.kinds import KEYED
-from dragoman.text.lines import Pair, check_string, parse_json
+from dragoman.text.lines import AnnotatedPair, Pair, check_string, parse_json
 
 
 @config
@@ -46,7 +46,11 @@ def read_keyed(cfg: Keyed) -> Iterator[Pair | None]:
         for source, target in _join(files, cfg):
             translations, here = dict(_read(files, target, read_target).texts), _read(files, source, read_source)
             if not here.numbered or [keys for keys, _ in here.texts] == list(translations):
-                yield from (Pair(text, translations[keys]) for keys, text in here.texts if keys in translations)
+                yield from (
+                    AnnotatedPair.of(text, translations[keys], here.notes.get(keys, ()))
+                    for keys, text in here.texts
+                    if keys in translations
+                )
             yield None
 
 
@@ -161,6 +165,8 @@ class KeyedStrings(NamedTuple):
     texts: list[tuple[Keys, str]]
     numbered: bool
     """True for entries without names, such as the parts of a page: they pair only if all of them do."""
+    notes: dict[Keys, tuple[str, ...]]
+    """Notes of the file on its strings, where it has any."""
 
 
 Reader = Callable[[bytes, str], KeyedStrings]
@@ -176,7 +182,8 @@ def _document_strings(raw: bytes, where: str) -> KeyedStrings:
     """Return the texts of a document."""
     opening = importlib.import_module("dragoman.text.filled.opening")  # which stands above, and knows every document
     document = opening.document_of(lambda: raw, where, kind=PurePosixPath(where).suffix.lower())
-    return KeyedStrings([((slot.key,), slot.text) for slot in document.slots], document.numbered)
+    notes = {(slot.key,): slot.notes for slot in document.slots if slot.notes}
+    return KeyedStrings([((slot.key,), slot.text) for slot in document.slots], document.numbered, notes)
 
 
 def _json_strings(raw: bytes, where: str) -> KeyedStrings:
@@ -195,7 +202,7 @@ def _json_strings(raw: bytes, where: str) -> KeyedStrings:
             nodes.extend(((*keys, key), value) for key, value in reversed(node.items()))
         elif isinstance(node, list):
             nodes.extend(((*keys, str(i)), value) for i, value in reversed([*enumerate(node)]))
-    return KeyedStrings(texts, isinstance(root, list))
+    return KeyedStrings(texts, isinstance(root, list), {})
 
 
 def _reader(pattern: str) -> Reader:

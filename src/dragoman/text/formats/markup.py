@@ -42,6 +42,11 @@ class Element:
         """Return True for an empty-element tag."""
         return self.outside == self.end
 
+    @property
+    def text(self) -> str:
+        """Return all text in the element, the tags in it left out."""
+        return "".join(child if isinstance(child, str) else child.text for child in self.children)
+
     def find(self, name: str) -> "Element | None":
         """Return the first child of this name, if any."""
         return next(self.all(name), None)

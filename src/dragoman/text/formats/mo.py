@@ -15,7 +15,7 @@ from dragoman.errors import DataError
 from dragoman.text.compressed import read_bytes
 from dragoman.text.formats import plurals
 from dragoman.text.formats.po import PoEntry, Value
-from dragoman.text.lines import Pair, check_string
+from dragoman.text.lines import AnnotatedPair, Pair, check_string
 
 MAGIC = 0x950412DE
 HEADER = 28
@@ -62,7 +62,7 @@ def read_mo(path: str) -> Iterator[Pair]:
         for form, raw in enumerate(message.forms):
             text = _value(raw, charset, where).text
             if text and (source := entry.source_of(form, rule)):
-                yield Pair(source, text)
+                yield AnnotatedPair.of(source, text, [_value(message.context, charset, where).text])
 
 
 def _messages(raw: bytes, name: str) -> list[Message]:

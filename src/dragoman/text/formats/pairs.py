@@ -8,12 +8,21 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
-from dragoman.text.formats.columns import Pairing, is_header, strip_names, text_columns, unknown_columns_message
+from dragoman.text.formats.bilingual import CATALOG, QT, BilingualFile, read_bilingual_file
+from dragoman.text.formats.columns import (
+    Pairing,
+    is_header,
+    note_columns,
+    strip_names,
+    text_columns,
+    unknown_columns_message,
+)
+from dragoman.text.formats.json_lines import JsonLines, read_json_lines
 from dragoman.text.formats.keyed import Keyed, read_keyed
 from dragoman.text.formats.kinds import kind_of_file
 from dragoman.text.formats.mo import read_mo
@@ -22,9 +31,10 @@ from dragoman.text.formats.po import Gettext, read_po
 from dragoman.text.formats.tables import SPLITTERS, first_row, is_not_empty, split_rows
 from dragoman.text.formats.tmx import Tmx, read_tmx
 from dragoman.text.formats.xliff import Xliff, read_xliff
-from dragoman.text.lines import DocumentEnds, Pair, check_string, parse_json, read_lines
+from dragoman.text.lines import AnnotatedPair, DocumentEnds, Pair, read_lines
 
 __all__ = [
+    "BilingualFile",
     "Gettext",
     "JsonLines",
     "Keyed",
@@ -112,6 +122,7 @@ def _read_table(cfg: Table) -> Documents:
     if source == target:
         raise ConfigError(f"{cfg.path}: source and target are the same column, {source}: name two")
     boundaries = DocumentEnds()
+    notes = [column for column in note_columns(first) if column not in (source, target)] if header else []
     for row in rows if header else itertools.chain([None] * passed, [(1, first)], rows):
         if row is None or not is_not_empty(row):
             yield None
@@ -119,7 +130,7 @@ def _read_table(cfg: Table) -> Documents:
         fields = row[1]
         if document and boundaries.starts_new(fields[document[0]]):
             yield None
-        yield Pair(fields[source], fields[target])
+        yield AnnotatedPair.of(fields[source], fields[target], [fields[column] for column in notes])
 
 
 def _has_header(cfg: Table, first: Sequence[str]) -> bool:
@@ -161,57 +172,9 @@ def _column(cfg: Table, column: str | int, first: Sequence[str], header: bool) -
     return names.index(column)
 
 
-# ---- JSON lines -----------------------------------------------------------------------------------
-
-
-@config
-class JsonLines:
-    """JSON lines."""
-
-    path: str
-    """Path of a file with one JSON object a line, plain, .gz or .zst."""
-    source: str = "source"
-    """Key of the source; a dot leads into an object, as in translation.en."""
-    target: str = "target"
-    """Key of the target."""
-    document: str | None = None
-    """Key of the document of a row; None where empty lines separate documents, if anything does."""
-
-
-def _read_json_lines(cfg: JsonLines) -> Documents:
-    boundaries = DocumentEnds()
-    for number, line in enumerate(read_lines(cfg.path), 1):
-        if not line or line.isspace():
-            yield None
-            continue
-        where = f"{cfg.path}:{number}"
-        record = parse_json(line, where)
-        if cfg.document is not None and boundaries.starts_new(_value(record, cfg.document, where)):
-            yield None
-        yield Pair(_text(record, cfg.source, where), _text(record, cfg.target, where))
-
-
-def _text(record: Any, key: str, where: str) -> str:
-    text = _value(record, key, where)
-    if not isinstance(text, str):
-        raise DataError(f"{where}: {key!r} is not a string but {type(text).__name__}")
-    return check_string(text, f"{where}: {key!r}")
-
-
-def _value(record: Any, key: str, where: str) -> Any:
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: a JSON object expected, such as {{{key!r}: ...}}, not {type(record).__name__}")
-    if key in record:
-        return record[key]
-    first, dot, rest = key.partition(".")
-    if dot and first in record:
-        return _value(record[first], rest, where)
-    raise DataError(f"{where}: no key {key!r} among {', '.join(map(repr, record)) or 'none'}")
-
-
 # ---- all of them ----------------------------------------------------------------------------------
 
-PairFile = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx, OneOf()]
+PairFile = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | BilingualFile, OneOf()]
 
 
 @config
@@ -229,7 +192,9 @@ class Part:
     """True if its pairs may be held out for validation and test; false for machine-translated text."""
 
 
-PairSource = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | Part, OneOf()]
+PairSource = Annotated[
+    TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | BilingualFile | Part, OneOf()
+]
 
 
 def read_pairs(source: PairSource) -> Iterator[Pair]:
@@ -265,17 +230,26 @@ def _reader(source: PairSource) -> Documents:
         case Table():
             return _read_table(source)
         case JsonLines():
-            return _read_json_lines(source)
+            return read_json_lines(source)
         case Keyed():
             return read_keyed(source)
         case Parquet():
             return read_parquet(source)
+        case _:
+            return _read_translations(source)
+
+
+def _read_translations(source: Gettext | Xliff | Tmx | BilingualFile) -> Documents:
+    """Yield the pairs of a file of translation tools."""
+    match source:
         case Gettext():
             return read_mo(source.path) if extension(source.path) == ".mo" else read_po(source.path)
         case Xliff():
             return read_xliff(source.path)
         case Tmx():
             return read_tmx(source)
+        case BilingualFile():
+            return read_bilingual_file(source)
 
 
 def _name(source: PairSource) -> str:
@@ -349,7 +323,7 @@ def guess_source(path: str, columns: ColumnNames | None = None) -> PairSource:
     elif extension(path) in SPLITTERS:
         return _guess_table(path, columns)
     elif reader := _KINDS.get(extension(path)):
-        if columns is not None and reader in (JsonLines, Parquet, Tmx):
+        if columns is not None and (reader in (JsonLines, Parquet, Tmx) or extension(path) == CATALOG):
             return reader(path=path, source=columns[0], target=columns[1])  # pyright: ignore[reportCallIssue]
         source = reader(path=path)
     else:
@@ -359,7 +333,7 @@ def guess_source(path: str, columns: ColumnNames | None = None) -> PairSource:
             "files as in corpus.en,corpus.de"
         )
     if columns is not None:
-        raise ConfigError(f"{path}: has no columns: --columns is for tables, JSON lines, Parquet and TMX")
+        raise ConfigError(f"{path}: has no columns: --columns is for tables, JSON lines, Parquet, TMX and .xcstrings")
     return source
 
 
@@ -386,7 +360,7 @@ def _guess_table(path: str, columns: ColumnNames | None) -> Table:
     return Table(path=path, source=names[named.first], target=names[named.second])
 
 
-_KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
+_KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx | BilingualFile]] = {
     ".jsonl": JsonLines,
     ".ndjson": JsonLines,
     ".parquet": Parquet,
@@ -395,6 +369,8 @@ _KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
     ".xlf": Xliff,
     ".xliff": Xliff,
     ".tmx": Tmx,
+    QT: BilingualFile,
+    CATALOG: BilingualFile,
 }
 PAIR_ENDINGS = (*SPLITTERS, *_KINDS)
 """Extensions of files with pairs, without that of compression."""

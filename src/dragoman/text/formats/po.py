@@ -14,7 +14,7 @@ from dragoman.text import placeholders
 from dragoman.text.compressed import read_bytes
 from dragoman.text.formats import plurals
 from dragoman.text.formats.plurals import Plurals
-from dragoman.text.lines import Pair, check_beginning, check_string
+from dragoman.text.lines import AnnotatedPair, Pair, check_beginning, check_string
 
 
 @config
@@ -55,6 +55,13 @@ class PoEntry:
     plural: Value | None = None
     forms: list[Value] = field(default_factory=list)
     """Translation; all its forms, if it has a plural."""
+    comments: list[str] = field(default_factory=list)
+    """Lines that developers wrote for translators (``#.``)."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the context and the comments of developers."""
+        return tuple(filter(None, (_text(self.context), " ".join(self.comments))))
 
     @property
     def fuzzy(self) -> bool:
@@ -128,7 +135,7 @@ def read_po(path: str) -> Iterator[Pair]:
         if not entry.fuzzy:
             for number, form in enumerate(entry.forms):
                 if form.text and (source := entry.source_of(number, catalogue.plurals)):
-                    yield Pair(source, form.text)
+                    yield AnnotatedPair.of(source, form.text, entry.notes)
 
 
 def _decode(raw: bytes, name: str) -> tuple[str, str]:
@@ -172,6 +179,8 @@ class _Scanner:
         self.line = 1
         self.flags: list[re.Match[str]] = []
         """Comments before their entry."""
+        self.comments: list[str] = []
+        """Lines for translators before their entry."""
         self.previous: int | None = None
         """Start of the comments that hold a previous source text."""
         self.entry: PoEntry | None = None
@@ -208,7 +217,9 @@ class _Scanner:
     def comment(self, token: re.Match[str]) -> None:
         kind = token[0][:2]
         if kind == "#~":
-            self.flags, self.previous = [], None  # they belong to an obsolete entry
+            self.flags, self.comments, self.previous = [], [], None  # they belong to an obsolete entry
+        elif kind == "#.":
+            self.comments.append(token[0][2:].strip())
         elif kind == "#,":
             self.flags.append(token)
         elif kind == "#|" and self.previous is None:
@@ -222,8 +233,8 @@ class _Scanner:
             return
         if self.entry is None:
             start = self.start_of_line(token.start()) if self.previous is None else self.previous
-            self.entry = PoEntry(start, self.line, self.flags)
-            self.flags, self.previous = [], None
+            self.entry = PoEntry(start, self.line, self.flags, comments=self.comments)
+            self.flags, self.comments, self.previous = [], [], None
         entry = self.entry
         if word == "msgctxt" and not (entry.context or entry.source):
             entry.context = self.value

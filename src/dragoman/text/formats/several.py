@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
+from dragoman.text.formats.bilingual import QT, is_qt
 from dragoman.text.formats.kinds import KEYED as KINDS
 from dragoman.text.formats.pairs import (
     PAIR_ENDINGS,
@@ -84,7 +85,7 @@ def _keyed_by_patterns(path: str) -> Keyed:
 
 def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
     names = list(_files(folder))
-    pairs = [name for name in names if extension(name) in PAIR_ENDINGS]
+    pairs = [name for name in names if extension(name) in PAIR_ENDINGS and (extension(name) != QT or is_qt(name))]
     if pairs:
         sources = {name for name in pairs if extension(name) != ".mo"}
         return [
@@ -102,7 +103,7 @@ def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
     raise DataError(f"{folder}: no JSON or text files for the languages {' and '.join(columns)}{_available(names)}")
 
 
-_WITHOUT_COLUMNS = (".po", ".mo", ".xlf", ".xliff")
+_WITHOUT_COLUMNS = (".po", ".mo", ".xlf", ".xliff", QT)
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dragoman.text.compressed import open_bytes
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units
-from dragoman.text.lines import Pair
+from dragoman.text.lines import AnnotatedPair, Pair
 
 
 @config
@@ -45,6 +45,11 @@ class TmxUnit(NamedTuple):
         general = wanted.partition("-")[0]
         criteria = (wanted.__eq__, lambda name: name.startswith(f"{wanted}-"), general.__eq__)
         return next((v for fits in criteria for v in self.variants if fits(v[0].lower())), None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the notes on the unit."""
+        return tuple(text for note in self.unit.element.all("note") if (text := note.text.strip()))
 
     def inline(self, segment: Element) -> Inline:
         """Return the text of a variant's segment."""
@@ -140,7 +145,7 @@ def _pair(entry: TmxUnit, languages: tuple[str, str] | None) -> Pair | None:
     source, target = map(entry.variant, languages) if languages else (None, None)
     if source is None or target is None or source[1] is target[1] or _marks(target[1]):
         return None
-    pair = Pair(entry.inline(source[2]).text, entry.inline(target[2]).text)
+    pair = AnnotatedPair.of(entry.inline(source[2]).text, entry.inline(target[2]).text, entry.notes)
     return pair if pair.source.strip() and pair.target.strip() else None
 
 
@@ -192,6 +197,7 @@ class TmxDocument(FillableDocument):
                         key=text.text,
                         translation=translation,
                         fuzzy=bool(there and _marks(there[1])),
+                        notes=entry.notes,
                     )
                 )
                 self.homes.append((entry, original, there, text))

@@ -12,11 +12,12 @@ from typing import NamedTuple
 from dragoman.config import config
 from dragoman.errors import DataError
 from dragoman.text.compressed import open_bytes
-from dragoman.text.document import Edit, FillableDocument, Filling, Slot
+from dragoman.text.document import Edit, FillableDocument, Filling, Slot, SlotRule
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units, with_attribute
 from dragoman.text.formats.plurals import same_language
-from dragoman.text.lines import Pair
+from dragoman.text.formats.xliff_rules import MODULES, ModuleRules
+from dragoman.text.lines import AnnotatedPair, Pair
 
 
 @config
@@ -45,6 +46,8 @@ class Segment(NamedTuple):
     """Segment of a file, with the elements around it."""
 
     unit: Unit
+    modules: ModuleRules
+    """Rules of the modules in the file so far."""
     holder: Element
     """Element that holds source and target: the unit itself (1.2) or one of its segments (2.x)."""
     source: Element
@@ -80,6 +83,18 @@ class Segment(NamedTuple):
         """Return the text of an element."""
         return read_inline(element, self.unit, keep_space=self.inherited("xml:space", element) == "preserve")
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the notes on the unit, but for those on its translation."""
+        around = self.unit.element.find("notes") if self.is_version_2 else self.unit.element
+        found = around.all("note") if around else ()
+        kept = [
+            note
+            for note in found
+            if "target" not in (note.attributes.get("annotates"), note.attributes.get("appliesTo"))
+        ]
+        return tuple(text for note in kept if (text := note.text.strip()))
+
     def inherited(self, attribute: str, element: Element) -> str | None:
         """Return an attribute's value on the innermost element that has it."""
         return self.unit.inherited(attribute, self.holder, element)
@@ -87,12 +102,16 @@ class Segment(NamedTuple):
 
 def segments(pieces: Iterable[bytes], name: str) -> Iterator[Segment]:
     """Yield the segments to translate of a file in UTF-8."""
-    for unit in units(pieces, name, "xliff", "trans-unit", "unit"):
+    modules = ModuleRules()
+    for unit in units(pieces, name, "xliff", "trans-unit", "unit", *MODULES):
+        if unit.element.name in MODULES:
+            modules.add(unit)
+            continue
         holders = unit.element.all("segment") if unit.element.name == "unit" else [unit.element]
         for holder in holders:
             source = holder.find("source")
             if source is not None and unit.inherited("translate", holder) != "no":
-                yield Segment(unit, holder, source, holder.find("target"))
+                yield Segment(unit, modules, holder, source, holder.find("target"))
 
 
 def read_xliff(path: str) -> Iterator[Pair]:
@@ -106,7 +125,7 @@ def read_xliff(path: str) -> Iterator[Pair]:
             if segment.target is not None and segment.state not in UNSURE:
                 source, target = segment.inline(segment.source).text, segment.inline(segment.target).text
                 if source.strip() and target.strip():
-                    yield Pair(source, target)
+                    yield AnnotatedPair.of(source, target, segment.notes)
 
 
 # ---- as a document --------------------------------------------------------------------------------
@@ -147,6 +166,8 @@ class XliffDocument(FillableDocument):
                             translation=_translation_of(segment, element) if there else "",
                             fuzzy=there and segment.state in UNSURE,
                             limit=_limit(segment),
+                            rules=_rules(segment) if element is segment.source else (),
+                            notes=segment.notes,
                         )
                     )
                     self.homes.append(Home(segment, element, original))
@@ -259,6 +280,22 @@ def _limit(segment: Segment) -> int | None:
     return int(width) if width.isdecimal() and len(width) < 10 and attributes.get("size-unit") == "char" else None
 
 
+def _rules(segment: Segment) -> tuple[SlotRule, ...]:
+    """Return the rules of the modules of XLIFF 2 on a segment."""
+    if not segment.is_version_2:
+        return ()
+    parts = list(segment.unit.element.all("segment", "ignorable"))
+    texts = [
+        _plain_text(part.find("target") or (part.find("source") if part.name == "ignorable" else None))
+        for part in parts
+    ]
+    return segment.modules.of(segment.unit, texts, parts.index(segment.holder))
+
+
+def _plain_text(element: Element | None) -> str:
+    return element.text if element else ""
+
+
 def _is_filled(segment: Segment, text: str) -> bool:
     there = segment.inline(segment.target).text if segment.target else ""
     copied = segment.state == "initial" and there == text
@@ -287,7 +324,7 @@ def _content(segment: Segment, new: Mapping[Element, Filling]) -> str:
 def _edits(segment: Segment, new: Mapping[Element, Filling]) -> Iterator[Edit]:
     content, review, unit, target = _content(segment, new), _is_doubtful(segment, new), segment.unit, segment.target
     if segment.is_version_2:
-        yield _state(segment.holder, unit, "initial" if review else "translated")
+        yield _state(segment, "initial" if review else "translated")
     if target is None:
         yield _new_target(segment, content, review, new)
         return
@@ -300,10 +337,13 @@ def _edits(segment: Segment, new: Mapping[Element, Filling]) -> Iterator[Edit]:
         yield Edit(target.start, target.outside, tag + content)
 
 
-def _state(element: Element, unit: Unit, state: str) -> Edit:
-    return Edit(
-        element.start, element.inside, with_attribute(unit.slice(element.start, element.inside), "state", state)
-    )
+def _state(segment: Segment, state: str) -> Edit:
+    """Set the state of a segment (2.x). A state of a tool of its own (``subState``) goes with the state it was in."""
+    element = segment.holder
+    tag = segment.unit.slice(element.start, element.inside)
+    if state != segment.state:
+        tag = re.sub(r"""\s+subState\s*=\s*("[^"]*"|'[^']*')""", "", tag)
+    return Edit(element.start, element.inside, with_attribute(tag, "state", state))
 
 
 def _tag_with_state(tag: str, segment: Segment, review: bool) -> str:

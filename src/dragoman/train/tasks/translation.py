@@ -26,7 +26,7 @@ from dragoman.model.interface import SequenceConfig, SequenceModel
 from dragoman.text.cleaning.clean import CleanReport, clean, merge_reports
 from dragoman.text.cleaning.small import describe_reduction, hold_out_some
 from dragoman.text.cleaning.split import Overlap, PairSplit, without_overlap
-from dragoman.text.context import NoContext, SentencesBefore
+from dragoman.text.context import ReadContext
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.pairs import PairSource, may_hold_out, names_of, prefix_of, tags_of
 from dragoman.text.held_out import held_out_line, read_held_out
@@ -171,7 +171,7 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
             f"no training pairs are left of {cleaned.read:,} ({cleaned}): relax data.cleaning, or look at the text"
         )
     if cfg.context.marks:
-        report["lines"].append(_with_context(pairs))
+        report["lines"].append(_with_context(pairs, cfg.context))
     valid, test = (
         None if source is None else _prefixed(_sourced([("", source)], cfg.context), {"": source})
         for source in (cfg.valid, cfg.test)
@@ -197,7 +197,7 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
     )
 
 
-def _with_context(pairs: list[Sourced]) -> str:
+def _with_context(pairs: list[Sourced], context: ReadContext) -> str:
     """Return a line on how many pairs have context.
 
     Raises:
@@ -205,11 +205,8 @@ def _with_context(pairs: list[Sourced]) -> str:
     """
     some = sum(bool(pair.context) for pair in pairs)
     if not some:
-        raise DataError(
-            "data.context: no pair has a sentence before it: context needs sources with their sentences in the order "
-            "of documents, with an empty line between two, or a column that tells them apart (document)"
-        )
-    return f"context: {some:,} of {len(pairs):,} pairs have sentences before them"
+        raise DataError(f"data.context: {context.absence}")
+    return f"context: {some:,} of {len(pairs):,} pairs have {context.presence}"
 
 
 def _cleaned(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
@@ -230,7 +227,7 @@ def _prefixed(pairs: Iterable[Sourced], sources: Mapping[str, PairSource]) -> li
     return [pair._replace(source=prefix + pair.source) if (prefix := prefixes[pair.origin]) else pair for pair in pairs]
 
 
-def _sourced(sources: Sequence[tuple[str, PairSource]], context: NoContext | SentencesBefore) -> Iterator[Sourced]:
+def _sourced(sources: Sequence[tuple[str, PairSource]], context: ReadContext) -> Iterator[Sourced]:
     for name, source in sources:
         tags = " ".join(tags_of(source))
         for pair, before in context.in_pairs(source):
