@@ -118,7 +118,8 @@ def translate(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="A translation memory (.tmx, .po, .tsv, ...), asked before the model; may be repeated.",
+            help="A translation memory (.tmx, .po, .tsv, ...), asked before the model, which reads fuzzy matches if it "
+            "was trained with some; may be repeated.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -171,6 +172,7 @@ def translate(
     """
     from dragoman.cli import document as documents
     from dragoman.cli.live_input import grouping_of
+    from dragoman.cli.memory import read_memory
     from dragoman.decode.constraints.glossary import Glossary
     from dragoman.decode.documents.line_translation import LineSettings
     from dragoman.text.grouping import in_groups
@@ -182,7 +184,8 @@ def translate(
     in_bulk = bulk_inputs(text or [], output, as_kind, redo=redoing, option=option) if workers or ray else []
     job = None
     if in_bulk and (dry_run or report or memory):
-        raise ConfigError(f"{option}: is for lines of text; --dry-run, --report and --memory are for documents")
+        raise ConfigError(f"{option}: cannot be used with --memory, nor with --dry-run and --report, for documents")
+    known = read_memory(run, memory, source_language, target_language)
     if not in_bulk:
         job = documents.prepare(
             documents.Wanted(
@@ -195,7 +198,7 @@ def translate(
                 redo,
                 report,
             ),
-            memory,
+            known,
             dry_run=dry_run,
             lines_only=nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text,
         )
@@ -225,6 +228,7 @@ def translate(
         check_numbers=check_numbers,
         prefix_column=prefix_column,
         context=context,
+        memory=known,
         special_tokens=special_tokens,
         source_language=source_language,
         split_sentences=split_sentences.value,

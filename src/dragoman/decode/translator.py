@@ -40,6 +40,8 @@ from dragoman.model.interface import SequenceModel
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, context_of_run
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import Pair, Sourced
+from dragoman.text.memory import TranslationMemory
+from dragoman.text.retrieval import NO_MATCHER, matcher_for
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "search_for_beam"]
@@ -75,6 +77,8 @@ class Translator:
         self.calibration = NONE
         self.splitter: NoSplitting | BySentences = NO_SPLITTING
         """Splits a text into the sentences that are translated by themselves."""
+        self.matcher = NO_MATCHER
+        """Finds matches of a translation memory for each text."""
         self.searcher: Searcher = search_all
         """Decides which sentences are searched together."""
         self.turn: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -95,6 +99,7 @@ class Translator:
         split_sentences: Splitting = "auto",
         source_language: str | None = None,
         special_tokens: bool = False,
+        memory: TranslationMemory | None = None,
     ) -> "Translator":
         """Load the translator of a run.
 
@@ -109,6 +114,7 @@ class Translator:
             source_language: a code such as de, which selects the abbreviations that end no sentence; None for
                 ``data.cleaning.source_language``.
             special_tokens: read the spelling of a special token in a text as this token.
+            memory: its fuzzy matches are read with each text, by a run that has learnt it (``data.retrieval``).
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model is no translator.
@@ -124,6 +130,7 @@ class Translator:
         translator = cls(
             prepare_for_inference(model, device, precision), source_tokenizer, target_tokenizer, longest, before
         )
+        translator.matcher = matcher_for(config, memory)
         translator.calibration = Calibration.read(run_folder(run))
         language = source_language or cleaning.get("source_language")
         if split_sentences == "on" or (
@@ -243,6 +250,7 @@ class Translator:
             "calibration": self.calibration,
             "context": self.context,
             "splitter": self.splitter,
+            "matcher": self.matcher,
             "searcher": self.searcher,
             "turn": self.turn,
         }
