@@ -80,6 +80,7 @@ COMMANDS = {
     "embed": "embed RUN hello -o vectors.npy",
     "score": "score RUN lines.tsv",
     "calibrate": "calibrate RUN lines.tsv",
+    "datastore": "datastore RUN lines.tsv -o store",
     "generate": "generate RUN hello --max-new-tokens 2",
     "generate_stream": "generate RUN hello --max-new-tokens 2 --stream",
     "patch": "patch RUN ab ad",

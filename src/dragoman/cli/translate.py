@@ -26,6 +26,7 @@ from dragoman.cli.output import OutputFormat, OutputLayout, write, write_file
 from dragoman.cli.safety import SafetyOption, guarded, read_safety_page
 from dragoman.cli.searching import (
     ContextOption,
+    KnnOption,
     RuleOption,
     SampleOption,
     SearchOption,
@@ -33,6 +34,7 @@ from dragoman.cli.searching import (
     TagOption,
     TemperatureOption,
     TopPOption,
+    chosen_neighbours,
     chosen_rules,
     chosen_search,
 )
@@ -122,6 +124,7 @@ def translate(
             "was trained with some; may be repeated.",
         ),
     ] = None,
+    knn: KnnOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count what is to be translated in each document; load and write nothing.")
     ] = False,
@@ -183,8 +186,8 @@ def translate(
     redoing = redo is not Redo.nothing
     in_bulk = bulk_inputs(text or [], output, as_kind, redo=redoing, option=option) if workers or ray else []
     job = None
-    if in_bulk and (dry_run or report or memory):
-        raise ConfigError(f"{option}: cannot be used with --memory, nor with --dry-run and --report, for documents")
+    if in_bulk and (dry_run or report or memory or knn):
+        raise ConfigError(f"{option}: cannot be used with --memory, --knn, --dry-run and --report")
     known = read_memory(run, memory, source_language, target_language)
     if not in_bulk:
         job = documents.prepare(
@@ -229,6 +232,7 @@ def translate(
         prefix_column=prefix_column,
         context=context,
         memory=known,
+        knn=chosen_neighbours(knn),
         special_tokens=special_tokens,
         source_language=source_language,
         split_sentences=split_sentences.value,

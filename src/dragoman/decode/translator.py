@@ -15,8 +15,9 @@ from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.job import Job, Progress
+from dragoman.decode.knn import NearestNeighbours, model_identity
 from dragoman.decode.multiline import translate_lines
-from dragoman.decode.precision import prepare_for_inference
+from dragoman.decode.precision import prepare_for_inference, prepare_with_states
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.scoring import ScoredPair, score_pairs
 from dragoman.decode.search.batching import search_all
@@ -100,6 +101,7 @@ class Translator:
         source_language: str | None = None,
         special_tokens: bool = False,
         memory: TranslationMemory | None = None,
+        knn: NearestNeighbours | None = None,
     ) -> "Translator":
         """Load the translator of a run.
 
@@ -114,6 +116,7 @@ class Translator:
             source_language: a code such as de, which selects the abbreviations that end no sentence; None for
                 ``data.cleaning.source_language``.
             special_tokens: read the spelling of a special token in a text as this token.
+            knn: a datastore whose nearest states vote on each token; see ``decode/knn.py``.
             memory: its fuzzy matches are read with each text, by a run that has learnt it (``data.retrieval``).
 
         Raises:
@@ -127,9 +130,12 @@ class Translator:
         before = context_of_run(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
-        translator = cls(
-            prepare_for_inference(model, device, precision), source_tokenizer, target_tokenizer, longest, before
-        )
+        if knn is None:
+            prepared = prepare_for_inference(model, device, precision)
+        else:
+            identity = model_identity(model)  # before it is laid out
+            prepared = knn.attach(prepare_with_states(model, device, precision), identity, str(run))
+        translator = cls(prepared, source_tokenizer, target_tokenizer, longest, before)
         translator.matcher = matcher_for(config, memory)
         translator.calibration = Calibration.read(run_folder(run))
         language = source_language or cleaning.get("source_language")

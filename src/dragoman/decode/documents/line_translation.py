@@ -19,6 +19,7 @@ from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.source_line import SourceQuestion
+from dragoman.decode.knn import NearestNeighbours
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.search import SearchConfig
@@ -60,6 +61,8 @@ class LineSettings:
     context: int | None = None
     memory: TranslationMemory | None = None
     """Asked before the model; its fuzzy matches are read by a run that has learnt it."""
+    knn: NearestNeighbours | None = None
+    """Datastore whose nearest states vote."""
     special_tokens: bool = False
     source_language: str | None = None
     split_sentences: Splitting = "auto"
@@ -88,6 +91,7 @@ class LineSettings:
             source_language=self.source_language,
             special_tokens=self.special_tokens,
             memory=self.memory,
+            knn=self.knn,
         )
         translator.check_tags(self.tags)
         return LineTranslator(self, translator)
@@ -106,6 +110,8 @@ class LineSettings:
         """Return the settings as plain data that are equal for equal translations; the run is left out."""
         kept = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del kept["run"], kept["checkpoint"], kept["memory"]
+        if self.knn is None:
+            del kept["knn"]
         memory = {} if self.memory is None else {"memory": _digest(list(self.memory.pairs()))}
         return to_dict(kept | {"glossary": _fingerprint(self.glossary)} | memory)
 
