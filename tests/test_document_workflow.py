@@ -217,7 +217,7 @@ def test_a_name_without_a_language_gets_one():
         (["empty", "-o", "x"], "empty: no document in it whose name ends in one of: .po"),
         (["app/**/*.po", "-o", "x"], "app/**/*.po: no file matches this pattern"),
         (["app/en/*.txt", "-o", "x"], "app/en/*.txt: no document in it whose name ends in one of: .po"),
-        (["text here", "--dry-run"], "--dry-run, --report, --memory and --redo are for documents"),
+        (["text here", "--dry-run"], "--dry-run, --report and --redo are for documents"),
         (["app/en/a.json", "--memory", "none.tmx"], "none.tmx: no such file"),
         (["app/en/a.json", "--redo=some"], "'--redo'"),
     ],

@@ -55,6 +55,14 @@ KINDS = {
     ),
     "embedder": ("contrastive", SENTENCE),
     "towers": ("contrastive", {"kind": "two_towers", "first": SENTENCE}),
+    "captioner": (
+        "captioning",
+        {
+            "kind": "prefixed_transformer",
+            "encoder": {"dim": 16, "inputs": PATCHES, "tower": TOWER},
+            "decoder": {"dim": 8, "encoder": None, "decoder": {"depth": 1, "pattern": [WRITES]}},
+        },
+    ),
     "captions": ("contrastive", {"kind": "two_towers", "first": reader("sentence", PATCHES), "second": SENTENCE}),
 }
 COMMANDS = {
@@ -72,6 +80,7 @@ COMMANDS = {
     "embed": "embed RUN hello -o vectors.npy",
     "score": "score RUN lines.tsv",
     "calibrate": "calibrate RUN lines.tsv",
+    "datastore": "datastore RUN lines.tsv -o store",
     "generate": "generate RUN hello --max-new-tokens 2",
     "generate_stream": "generate RUN hello --max-new-tokens 2 --stream",
     "patch": "patch RUN ab ad",
@@ -105,6 +114,7 @@ def plain(name):
     data = {
         "spans": {"kind": "questions", "longest": 64, "longest_question": 16, "stride": 8},
         "captions": {"kind": "captioned_images"},
+        "captioner": {"kind": "captioned_images"},
     }.get(name, {})
     return {"task": task if isinstance(task, dict) else {"kind": task}, "data": data, "model": to_dict(sized)}
 

@@ -10,6 +10,7 @@ from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import ClassificationHead, SpansHead, TaggingHead
 from dragoman.model.interface import SequenceConfig
+from dragoman.model.prefixed import PrefixedTransformerConfig
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Ability:
 
 
 CONTINUES = Ability("continues text", "generate")
+DESCRIBES = Ability("continues an image with text", "generate")
 TRANSLATES = Ability("reads a text and writes another", "translate")
 CLASSIFIES = Ability("tells the label of a whole input", "classify")
 TAGS = Ability("tells the label of each word", "tag")
@@ -34,6 +36,8 @@ _OF_HEADS = {ClassificationHead: CLASSIFIES, TaggingHead: TAGS, SpansHead: ANSWE
 
 def ability(cfg: object) -> Ability | None:
     """Return the task of a configuration's model; None for an unknown family."""
+    if isinstance(cfg, PrefixedTransformerConfig):
+        return DESCRIBES
     if isinstance(cfg, SequenceConfig):
         return TRANSLATES if cfg.translates else CONTINUES
     if isinstance(cfg, EncoderConfig):

@@ -18,6 +18,7 @@ from dragoman.cli import (
     classify,
     configuration,
     data,
+    datastore,
     demo,
     doctor,
     embed,
@@ -67,6 +68,7 @@ app.command("average", rich_help_panel=TRAIN)(average.average)
 app.command("merge", rich_help_panel=TRAIN)(merge.merge)
 app.command("demo", rich_help_panel=TRAIN)(demo.demo)
 app.command("translate", rich_help_panel=USE)(translate.translate)
+app.command("datastore", rich_help_panel=USE)(datastore.datastore)
 app.command("generate", rich_help_panel=USE)(generate.generate)
 app.command("classify", rich_help_panel=USE)(classify.classify)
 app.command("tag", rich_help_panel=USE)(tag.tag)

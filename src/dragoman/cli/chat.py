@@ -203,7 +203,7 @@ def _as_json(found: "tuple[dict[str, Any], Generation]") -> str:
     return json.dumps({"messages": answered} | dataclasses.asdict(generation), ensure_ascii=False)
 
 
-def check_options(*, system: str | None, template: Path | None, chat: bool, special_tokens: bool) -> None:
+def check_options(*, system: str | None, template: Path | None, chat: bool, special_tokens: bool, images: bool) -> None:
     """Check that options of conversations are given with --chat, and others without.
 
     Raises:
@@ -212,5 +212,7 @@ def check_options(*, system: str | None, template: Path | None, chat: bool, spec
     for option, value in (("--system", system), ("--chat-template", template)):
         if value is not None and not chat:
             raise ConfigError(f"{option}: is for conversations: add --chat")
+    if chat and images:
+        raise ConfigError("--image: cannot be used with --chat: leave one of them out")
     if chat and special_tokens:
         raise ConfigError("--special-tokens: the chat template writes them; what is typed into a message stays text")

@@ -207,11 +207,13 @@ class Wanted(NamedTuple):
     report: Path | None
 
 
-def prepare(wanted: Wanted, memory: Sequence[str] | None, *, dry_run: bool, lines_only: bool) -> "DocumentJob | None":
+def prepare(
+    wanted: Wanted, memory: "TranslationMemory | None", *, dry_run: bool, lines_only: bool
+) -> "DocumentJob | None":
     """Open the documents that are to be translated; None if there are none, but text or lines.
 
     Args:
-        memory: files of a translation memory.
+        memory: translation memory, asked first.
         dry_run: print the plan and leave.
         lines_only: an option was given that is for lines of text.
 
@@ -220,24 +222,20 @@ def prepare(wanted: Wanted, memory: Sequence[str] | None, *, dry_run: bool, line
         typer.Exit: after a dry run.
     """
     from dragoman.decode.documents.redo import Redo
-    from dragoman.text.memory import TranslationMemory
 
     target = wanted.target or language_of(wanted.run, wanted.texts, wanted.as_kind)
     anew = wanted.redo is Redo.all
     opened = open_documents(wanted.texts, wanted.source, target, wanted.output, wanted.as_kind, anew=anew)
     if not opened.given and not opened.failures:
-        if dry_run or wanted.report or memory or wanted.redo is not Redo.nothing:
-            raise ConfigError(
-                "--dry-run, --report, --memory and --redo are for documents: name a file, or a folder of them"
-            )
+        if dry_run or wanted.report or wanted.redo is not Redo.nothing:
+            raise ConfigError("--dry-run, --report and --redo are for documents: name a file, or a folder of them")
         return None
     if opened.given and lines_only:
         raise ConfigError(
             f"{opened.given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines of "
             "text"
         )
-    known = TranslationMemory.read(memory, wanted.source, target) if memory else None
-    job = DocumentJob(opened, wanted.redo, known, wanted.report, wanted.output)
+    job = DocumentJob(opened, wanted.redo, memory, wanted.report, wanted.output)
     if dry_run or not opened.given:
         job.print_plan()
         finish(opened.failures)
@@ -391,5 +389,7 @@ def _summary(translated: "DocumentSummary") -> str:
     flagged = f"; {translated.flagged:,} more filled in and marked for review" if translated.flagged else ""
     missing = f"; {translated.untranslated:,} left without a translation" if translated.untranslated else ""
     remembered = f" ({translated.remembered:,} from memory)" if translated.remembered else ""
+    if translated.with_matches:
+        remembered += f" ({translated.with_matches:,} by the model with fuzzy matches)"
     unchanged = f"; {translated.left:,} were already translated and are unchanged"
     return f"{translated.filled - translated.flagged:,} translated{remembered}{flagged}{missing}{unchanged}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dragoman.cli.comparison import show_comparison
+from dragoman.cli.memory import read_memory
 from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption, folder_name
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
@@ -45,6 +46,13 @@ def evaluate(
     ] = None,
     tag: TagOption = None,
     context: ContextOption = None,
+    memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="For a translator trained with fuzzy matches: a translation memory that has some; may be repeated.",
+        ),
+    ] = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -87,6 +95,7 @@ def evaluate(
     config = RunDirectory.open(run).config
     if is_language_model(config):
         options = {"--columns": columns, "--search": search, "--metric": metric, "--tag": tag, "--context": context}
+        options["--memory"] = memory
         _refuse(options, "is for translators, and this run continues text")
         loading: dict[str, Any] = {"device": device, "precision": precision}
         if multiple_choice:
@@ -97,7 +106,9 @@ def evaluate(
         _evaluate_language_model(run, pairs, name, against, format, follow=follow, checkpoint=checkpoint, **loading)
         return
     _refuse({"--multiple-choice": multiple_choice}, "is for language models, and this run is none")
-    if examiner := EXAMINERS.get(config.get("task", {}).get("kind", "")):
+    examiner = EXAMINERS.get(config.get("task", {}).get("kind", ""))
+    _check_reads_matches(memory, config)
+    if examiner:
         if columns is not None:
             raise ConfigError("--columns: is for translators; name the columns of this table in its first row")
         if follow:
@@ -111,6 +122,7 @@ def evaluate(
     how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
     how["columns"] = parsed_columns(columns)
     loading = {"device": device, "precision": precision, "context": context}
+    loading["memory"] = read_memory(run, memory, None, None)
     if follow:
         following.follow(run, pairs, name=name, examine=following.translation_scorer(run, pairs, **how, **loading))
         return
@@ -138,6 +150,19 @@ def _refuse(options: dict[str, Any], why: str) -> None:
     for name, value in options.items():
         if value:
             raise ConfigError(f"{name}: {why}")
+
+
+def _check_reads_matches(memory: list[str] | None, config: dict[str, Any]) -> None:
+    """Check that a run can use a translation memory, where there is one.
+
+    Raises:
+        ConfigError: the run is no translator that was trained with fuzzy matches.
+    """
+    from dragoman.text.retrieval import FuzzyMatches, retrieval_of_run
+
+    pairs = config.get("task", {}).get("kind") == "translation"
+    if memory and not (pairs and isinstance(retrieval_of_run(config), FuzzyMatches)):
+        raise ConfigError("--memory: is for translators trained with fuzzy matches (data.retrieval); this run is none")
 
 
 def _evaluate_language_model(

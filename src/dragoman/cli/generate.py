@@ -59,6 +59,13 @@ def generate(
         ),
     ] = None,
     output: OutputOption = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="For a model that reads an image before its text: the image to continue; may be repeated.",
+        ),
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Write the text as it is generated.")] = False,
     chat: Annotated[
         bool,
@@ -104,7 +111,9 @@ def generate(
     from dragoman.cli import chat as chats
     from dragoman.decode.generator import Generator
 
-    chats.check_options(system=system, template=chat_template, chat=chat, special_tokens=special_tokens)
+    chats.check_options(
+        images=bool(image), system=system, template=chat_template, chat=chat, special_tokens=special_tokens
+    )
     written = prompt is not None and prompt != STDIN and not is_file(prompt)
     if stream and (not written or output is not None or format is GenerationFormat.json):
         raise ConfigError(
@@ -134,9 +143,12 @@ def generate(
         else:
             chats.answer(asked, prompt, output, as_json=format is GenerationFormat.json)
         return
-    prompts = [prompt] if written and prompt is not None else input_lines(prompt, as_kind=as_kind)
+    prompts = _prompts(prompt, image, as_kind, written=written, stream=stream)
     generator = Generator.load(run, special_tokens=special_tokens, **loading)
     settings = _with_defaults(generator, settings, search, sampling)
+    if image:
+        write_lines(_formatted(generator.generate(list(prompts), images=image, **settings), format), output)
+        return
     if stream:
         for text in prompts:
             _show(generator.stream(text, **settings), text)
@@ -148,7 +160,7 @@ def generate(
                 generations = generator.generate(batch, **settings, progress=progress)
             yield from generations
 
-    write_lines(_as_json(found()) if format is GenerationFormat.json else _as_text(found()), output)
+    write_lines(_formatted(found(), format), output)
 
 
 def _with_defaults(
@@ -170,6 +182,25 @@ def _with_defaults(
     if not messages.current.quiet and (not given or isinstance(defaults.search, Sample)):
         print(f"dragoman: {defaults}", file=sys.stderr)
     return settings
+
+
+def _prompts(
+    prompt: str | None, images: list[Path] | None, as_kind: str | None, *, written: bool, stream: bool
+) -> Iterable[str]:
+    """Return the prompts: one for each image, where there are images.
+
+    Raises:
+        ConfigError: images with other prompts than one that is written out.
+    """
+    if images:
+        if stream or (prompt is not None and not written):
+            raise ConfigError("--image: takes one prompt, or none, and cannot be used with --stream")
+        return [prompt or ""] * len(images)
+    return [prompt] if written and prompt is not None else input_lines(prompt, as_kind=as_kind)
+
+
+def _formatted(found: "Iterable[Generation]", format: GenerationFormat) -> Iterator[str]:
+    return _as_json(found) if format is GenerationFormat.json else _as_text(found)
 
 
 def _as_text(found: "Iterable[Generation]") -> Iterator[str]:

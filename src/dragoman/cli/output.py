@@ -57,7 +57,7 @@ class OutputLayout:
 
     def record(self, translation: "Translation") -> dict[str, Any]:
         """Return the JSON object of a translation."""
-        fields = dataclasses.asdict(translation)
+        fields = dataclasses.asdict(translation) | {"matches": [match._asdict() for match in translation.matches]}
         review = {} if self.flag_below is None else {"review": self.flagged(translation)}
         first = {"row": translation.row, "source": translation.source, "text": translation.text}
         return first | {"confidence": translation.confidence} | review | fields

@@ -9,6 +9,7 @@ from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
     from dragoman.decode.constraints.repetition import RuleConfig
+    from dragoman.decode.knn import NearestNeighbours
     from dragoman.decode.search.search import SearchConfig
 
 SearchOption = Annotated[
@@ -73,6 +74,31 @@ def chosen_search(search: str | None, **sampling: float | None) -> "SearchConfig
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ConfigError(f"{options}: for sampling, but --search is {kind_of(type(cfg))}: give one of them")
     return from_dict(Sample, to_dict(cfg or Sample()) | given, "sampling")
+
+
+KnnOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STORE",
+        help="A datastore (dragoman datastore) whose nearest states vote; or its settings, as in "
+        "'{store: STORE, k: 8, temperature: 10, weight: 0.5}'.",
+    ),
+]
+
+
+def chosen_neighbours(knn: str | None) -> "NearestNeighbours | None":
+    """Return the settings that --knn chooses, for a datastore with defaults or in full; None without the option.
+
+    Raises:
+        ConfigError: a setting that does not exist, or a wrong value.
+    """
+    from dragoman.config import from_dict, load_yaml
+    from dragoman.decode.knn import NearestNeighbours
+
+    if knn is None:
+        return None
+    given = load_yaml(knn, where="--knn") if knn.lstrip().startswith("{") else {"store": knn}
+    return from_dict(NearestNeighbours, given, "--knn")
 
 
 def chosen_rules(rules: Iterable[str] | None) -> "list[RuleConfig]":

@@ -26,6 +26,7 @@ from dragoman.cli.output import OutputFormat, OutputLayout, write, write_file
 from dragoman.cli.safety import SafetyOption, guarded, read_safety_page
 from dragoman.cli.searching import (
     ContextOption,
+    KnnOption,
     RuleOption,
     SampleOption,
     SearchOption,
@@ -33,6 +34,7 @@ from dragoman.cli.searching import (
     TagOption,
     TemperatureOption,
     TopPOption,
+    chosen_neighbours,
     chosen_rules,
     chosen_search,
 )
@@ -115,9 +117,11 @@ def translate(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="A translation memory (.tmx, .po, .tsv, ...), asked before the model; may be repeated.",
+            help="A translation memory (.tmx, .po, .tsv, ...), asked before the model, which reads fuzzy matches if it "
+            "was trained with some; may be repeated.",
         ),
     ] = None,
+    knn: KnnOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count what is to be translated in each document; load and write nothing.")
     ] = False,
@@ -168,6 +172,7 @@ def translate(
     """
     from dragoman.cli import document as documents
     from dragoman.cli.live_input import grouping_of
+    from dragoman.cli.memory import read_memory
     from dragoman.decode.documents.line_translation import LineSettings
     from dragoman.text.grouping import in_groups
 
@@ -177,8 +182,9 @@ def translate(
     redoing = redo is not Redo.nothing
     in_bulk = bulk_inputs(text or [], output, as_kind, redo=redoing, option=option) if workers or ray else []
     job = None
-    if in_bulk and (dry_run or report or memory):
-        raise ConfigError(f"{option}: is for lines of text; --dry-run, --report and --memory are for documents")
+    if in_bulk and (dry_run or report or memory or knn):
+        raise ConfigError(f"{option}: cannot be used with --memory, --knn, --dry-run and --report")
+    known = read_memory(run, memory, source_language, target_language)
     if not in_bulk:
         job = documents.prepare(
             documents.Wanted(
@@ -191,7 +197,7 @@ def translate(
                 redo,
                 report,
             ),
-            memory,
+            known,
             dry_run=dry_run,
             lines_only=nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text,
         )
@@ -221,6 +227,8 @@ def translate(
         check_numbers=check_numbers,
         prefix_column=prefix_column,
         context=context,
+        memory=known,
+        knn=chosen_neighbours(knn),
         special_tokens=special_tokens,
         source_language=source_language,
         split_sentences=split_sentences.value,

@@ -35,6 +35,14 @@ class CaptionedImage(NamedTuple):
         return (self.caption,)
 
 
+class ImageWithCaption(CaptionedImage):
+    """Image with its caption, identified by the image alone: many images may have the same caption."""
+
+    @property
+    def source(self) -> str:
+        return self.target
+
+
 @config
 class CaptionTable:
     """Table of image files and captions."""
@@ -59,7 +67,7 @@ class CaptionTable:
 
 @config
 class CaptionedImages:
-    """Captioned images for contrastive training."""
+    """Captioned images, for contrastive training or for captioning."""
 
     train: tuple[CaptionTable, ...]
     """Tables of training pairs, read one after the other."""
@@ -76,12 +84,17 @@ class CaptionedImages:
     other_sizes: Literal["refuse", "resize"] = "refuse"
     """Treatment of image files of another size than the model's."""
 
-    def split(self) -> SplitExamples[CaptionedImage]:
+    def split(self, kind: type[CaptionedImage] = CaptionedImage) -> SplitExamples[CaptionedImage]:
         """Read the pairs and split them into training, validation and test set.
+
+        Args:
+            kind: what identifies an example; nothing like a held-out one stays in training.
 
         Raises:
             DataError: a file that cannot be read, or too few examples.
         """
-        examples = [example for table in self.train for example in table.read()]
-        valid, test = (None if table is None else list(table.read()) for table in (self.valid, self.test))
+        examples = [kind(*example) for table in self.train for example in table.read()]
+        valid, test = (
+            None if table is None else [kind(*example) for example in table.read()] for table in (self.valid, self.test)
+        )
         return split_examples(examples, valid, test, self.hold_out, self.overlap)

@@ -19,6 +19,7 @@ from dragoman.data.corruption import MASK, IdArray, RandomDraw
 from dragoman.data.pretraining import CorruptedRows, padded
 from dragoman.text.context import SEPARATOR
 from dragoman.text.corpus import ParallelCorpus
+from dragoman.text.lines import MATCH
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 NoiseRate = Annotated[float, Field(ge=0, lt=1)]
@@ -53,13 +54,15 @@ class WordNoise:
         return (MASK[0],) if self.blank else ()
 
     def batch(self, corpus: ParallelCorpus, rows: CorruptedRows, seed: int, tokenizer: Tokenizer) -> PairBatch:
-        """Return the pairs with noise on their sources, a function of (seed, step, row) alone. Tags stay, and no token
-        leaves its sentence where the source has several."""
+        """Return the pairs with noise on their sources, a function of (seed, step, row) alone. Tags and matches stay,
+        and no token leaves its sentence where the source has several."""
         blank = tokenizer.mark(*MASK) if self.blank else EOS
         marks, separator, sources = tokenizer.marks, tokenizer.find_mark(*SEPARATOR), []
+        match = tokenizer.find_mark(*MATCH)
         for row in rows.rows.tolist():
             ids, draw = np.array(corpus[row][0], np.int64), RandomDraw([seed, rows.step, row])
             begin = next(i for i, one in enumerate(ids.tolist()) if one == EOS or one not in marks)
+            begin = max([begin, *(np.flatnonzero(ids == match) + 1)]) if match is not None else begin
             ends = [i for i, one in enumerate(ids.tolist()) if one == separator and i > begin]
             parts = [ids[:begin]]
             for start, end in pairwise([begin - 1, *ends, len(ids) - 1]):

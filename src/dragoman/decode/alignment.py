@@ -20,6 +20,7 @@ from dragoman.decode.search.teacher_forcing import batches_by_length, padded, sh
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.context import SEPARATOR
+from dragoman.text.lines import MATCH
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 Links = tuple[tuple[int, int], ...]
@@ -58,7 +59,9 @@ class Aligner:
     ):
         self.model, self.heads = model, heads or AlignmentHeads()
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
-        self.separator = source_tokenizer.find_mark(*SEPARATOR)
+        self.separators = [
+            found for names in (SEPARATOR, MATCH) if (found := source_tokenizer.find_mark(*names)) is not None
+        ]
         if not attention_taps(model):
             raise ConfigError("this model does not attend to a source: there is nothing to align by")
 
@@ -92,7 +95,7 @@ class Aligner:
 
     def own(self, source: Sequence[int]) -> int:
         """Return the index at which the text itself begins, after its context."""
-        return next((i for i in range(len(source), 0, -1) if source[i - 1] == self.separator), 0)
+        return next((i for i in range(len(source), 0, -1) if source[i - 1] in self.separators), 0)
 
 
 def links(attention: Float[np.ndarray, "U W"]) -> Links:

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+import torch
+
 from dragoman.decode.brief import quoted
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
-from dragoman.decode.prompt import EncodedPrompt
+from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
@@ -130,7 +132,9 @@ class GenerationJob:
         if whole_characters and self.utf8 is not None:
             rules.append(Utf8Rule(self.utf8, len(rows), limits, alone=not rules))
         strategy = self.cfg.start(limits, self.device, own_seeds(ids) if seeds is None else seeds)
-        return SearchBatch(self.model, None, prompt, self.cfg, strategy, self.policy, rules)
+        images = [row.image for row in rows if isinstance(row, PromptAfterImage)]
+        source = torch.stack(images).to(self.device) if images else None
+        return SearchBatch(self.model, source, prompt, self.cfg, strategy, self.policy, rules)
 
     def limit(self, length: int) -> int:
         """Return the most tokens of a continuation, its end included, which the model never reads."""

@@ -4,9 +4,11 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dragoman.capabilities import CONTINUES, check
-from dragoman.checkpoint import load_model
+from dragoman.capabilities import CONTINUES, DESCRIBES, check
+from dragoman.checkpoint import load_writer
+from dragoman.data.material import ImageMaterial
 from dragoman.decode.arguments import check_items, check_text
 from dragoman.decode.brief import described, html_table, quoted
 from dragoman.decode.constraints.repetition import RuleConfig
@@ -14,14 +16,16 @@ from dragoman.decode.continuation import Continuation, GenerationJob, search_by_
 from dragoman.decode.detokenizer import TextStream
 from dragoman.decode.generation_settings import NO_SETTINGS, read_generation_settings
 from dragoman.decode.precision import prepare_for_inference
-from dragoman.decode.prompt import EncodedPrompt
+from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.task import Searcher
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
+from dragoman.model.inputs import PatchInput
 from dragoman.model.interface import SequenceModel
+from dragoman.model.prefixed import PrefixedTransformer
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 MAX_NEW_TOKENS = 256
@@ -66,6 +70,11 @@ class Generator:
         """Decides which prompts are searched together."""
         self.defaults = NO_SETTINGS
         """Settings that hold where none are chosen: those that came with an imported model."""
+        self.images: ImageMaterial | None = None
+        """Converter of the images that the model reads before its text; None where it reads none."""
+        if isinstance(model, PrefixedTransformer):
+            self.images = _images_of(model, resize=False)
+            return
         try:
             model.start(None)
         except ValueError as error:
@@ -93,19 +102,23 @@ class Generator:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model continues no text.
             ConfigError: no such device or precision.
         """
-        model, _, tokenizer = load_model(run, which)
-        check(run, model, CONTINUES)
+        model, _, tokenizer, config = load_writer(run, which)
+        check(run, model, DESCRIBES if isinstance(model, PrefixedTransformer) else CONTINUES)
         defaults = read_generation_settings(run, tokenizer)
         if special_tokens:
             tokenizer = tokenizer.with_special_tokens()
         generator = cls(prepare_for_inference(model, device, precision), tokenizer)
         generator.defaults = defaults
+        if isinstance(model, PrefixedTransformer):
+            data = config.get("data") or {}
+            generator.images = _images_of(model, resize=data.get("other_sizes") == "resize")
         return generator
 
     def generate(
         self,
         prompts: Sequence[str | EncodedPrompt],
         *,
+        images: Sequence[Any] | None = None,
         search: SearchConfig | None = None,
         max_new_tokens: int | None = None,
         stop: Sequence[str] = (),
@@ -121,6 +134,8 @@ class Generator:
         Args:
             prompts: beginnings, taken as they are; an empty one starts a text. An ``EncodedPrompt``, such as a
                 conversation (``ChatTemplate.encode``), gives its ids itself.
+            images: an image before each prompt, as a path, the bytes of a file or an array (``ImageMaterial``), for a
+                model that was trained to read one; the prompts may be empty.
             search: how to choose tokens; its ``limit`` is ignored. By default as ``defaults`` says, or else one sample
                 of the model's own distribution.
             max_new_tokens: most tokens of each continuation, its end not counted; fewer where the model can read no
@@ -144,7 +159,7 @@ class Generator:
             raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
         prompts = check_items(prompts, "prompts", kinds=(str, EncodedPrompt))
         job = self.job(search, max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
-        rows = [job.encode(prompt, row) for row, prompt in enumerate(prompts, 1)]
+        rows = self._after_images([job.encode(prompt, row) for row, prompt in enumerate(prompts, 1)], images)
 
         def report(done: int) -> None:
             if progress:
@@ -167,6 +182,7 @@ class Generator:
         rules: Sequence[RuleConfig] | None = None,
         seed: int | None = None,
         cache: str | KVPolicy = DEFAULT,
+        image: Any = None,
     ) -> Iterator[str]:
         """Yield the text of ``generate`` in pieces, each as soon as it is complete: never half a character.
 
@@ -177,8 +193,28 @@ class Generator:
         if job.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
         check_text(text_of(prompt), "prompt")
-        row = job.encode(prompt, 1)
+        row = self._after_images([job.encode(prompt, 1)], None if image is None else [image])[0]
         return self._stream_pieces(job, row, None if seed is None else [seed])
+
+    def _after_images(self, rows: list[list[int]], images: Sequence[Any] | None) -> list[list[int]]:
+        """Return the rows, each with the image before it.
+
+        Raises:
+            ConfigError: images for a model that reads none, or none for one that does.
+            DataError: an image that the model cannot read.
+        """
+        if self.images is None:
+            if images is not None:
+                raise ConfigError("images: this model reads text alone: leave them out")
+            return rows
+        if images is None:
+            raise ConfigError("images: this model reads an image before its text: give one (--image)")
+        if len(images) != len(rows):
+            raise ConfigError(f"images: {len(images)} for {len(rows)} prompts: give one for each")
+        places = [str(one) if isinstance(one, str | Path) else f"image {i}" for i, one in enumerate(images, 1)]
+        given = [Path(one) if isinstance(one, str) else one for one in images]
+        batch = self.images.collate(self.images.rows(given, places))
+        return [PromptAfterImage(row, image) for row, image in zip(rows, batch, strict=True)]
 
     def using(self, searcher: Searcher) -> "Generator":
         """Return a generator with the same model that leaves it to ``searcher`` which prompts are searched together."""
@@ -211,3 +247,10 @@ class Generator:
                     yield piece
         if piece := job.readable_text(text.rest()):
             yield piece
+
+
+def _images_of(model: PrefixedTransformer, *, resize: bool) -> ImageMaterial:
+    inputs = model.cfg.encoder.inputs
+    if not isinstance(inputs, PatchInput):
+        raise ConfigError("this model reads frames before its text, and only images can be given here")
+    return ImageMaterial(inputs, resize=resize)

@@ -37,6 +37,7 @@ from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.corpus import source_rows
 from dragoman.text.invariants import is_wordless, keep_verbatim
+from dragoman.text.retrieval import NO_MATCHER, NoMatcher
 from dragoman.text.tokens.tokenizer import BOS, SOURCE_FRAME, Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -65,6 +66,7 @@ class Job:
         alignments: bool = False,
         context: ReadContext = NO_CONTEXT,
         splitter: NoSplitting | BySentences = NO_SPLITTING,
+        matcher: NoMatcher = NO_MATCHER,
         searcher: Searcher = search_all,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ):
@@ -72,6 +74,7 @@ class Job:
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
         self.batch_tokens, self.longest, self.splitter, self.searcher = batch_tokens, longest, splitter, searcher
         self.device, self.calibration, self.context, self.turn = model.device, calibration, context, turn
+        self.matcher = matcher
         sides = source_tokenizer, target_tokenizer
         self.aligner = Aligner(model, *sides, calibration.heads) if alignments else None
 
@@ -135,9 +138,17 @@ class Job:
         for part in parts:
             context = self.context.select(before)
             plain = Request("", forbidden=request.forbidden, tags=request.tags) if found else request
-            found.append(self.with_terms(replace(plain, text=part.text, context=context), row))
+            given = request.matches if len(parts) == 1 else ()  # those of a whole text are not like its parts
+            plain = replace(plain, text=part.text, context=context, matches=given)
+            found.append(self.with_terms(self.with_matches(plain), row))
             before = list(self.context.after(context, part.text))
         return found
+
+    def with_matches(self, request: Request) -> Request:
+        """Return the request with the matches that the memory has for its text, unless it has some."""
+        if request.matches or not (found := self.matcher.find(request.text)):
+            return request
+        return replace(request, matches=self.matcher.shown(found))
 
     def with_terms(self, request: Request, row: int) -> Request:
         """Return the request with the glossary's terms for its text added.
@@ -280,7 +291,8 @@ class Job:
         candidates = answers[0] if len(parts) == 1 else self.best_combinations(parts, answers)
         if candidates[0].truncated:
             warnings.append(f"row {row}: {TRUNCATED}")
-        return Translation(row, source, candidates, tuple(warnings), candidates[0].confidence or 0.0)
+        matches = tuple(match for part in parts for match in self.matcher.find(part.text))
+        return Translation(row, source, candidates, tuple(warnings), candidates[0].confidence or 0.0, matches)
 
     def with_confidence(self, source: str, candidate: Candidate) -> Candidate:
         """Return ``candidate`` with its confidence as a translation of ``source``."""

@@ -40,7 +40,8 @@ def joined_lines(row: int, text: str, answers: list[Translation], ends: list[str
     """Return the translation of a text, given those of its lines and the line ends between them."""
     warnings = dict.fromkeys(_ROW.sub(f"row {row}", warning) for answer in answers for warning in answer.warnings)
     candidates = (_joined(text, answers, ends),) if ends else answers[0].candidates
-    return Translation(row, text, candidates, tuple(warnings), min(answer.confidence for answer in answers))
+    matches = tuple(match for answer in answers for match in answer.matches)
+    return Translation(row, text, candidates, tuple(warnings), min(answer.confidence for answer in answers), matches)
 
 
 def _lines_of(request: Request, job: Job) -> list[Request]:

@@ -91,6 +91,20 @@ def prepare_pytorch(model: AnyModel, place: torch.device, precision: str, why: s
     return model
 
 
+def prepare_with_states(model: AnyModel, device: str, precision: str) -> AnyModel:
+    """Lay out ``model`` for PyTorch's kernels, where the hidden states of its decoder can be seen.
+
+    Raises:
+        ConfigError: as ``prepare_for_inference``.
+    """
+    precision = full_dtype_name(precision)
+    if precision not in get_args(DecodingPrecision):
+        raise ConfigError(unknown("precision", precision, get_args(DecodingPrecision)))
+    place = next(on_device(model, device).parameters()).device
+    fold_weight_norm(model)
+    return prepare_pytorch(model, place, precision, "the states of its decoder are looked up")
+
+
 def precision_of(precision: str, place: torch.device) -> str:
     """Same as ``choose_precision``, but a CPU's measurement is stored, so that every process chooses the same."""
     if precision != "auto" or place.type != "cpu":

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.lines import Pair, PrecedingSentences, Sourced
+from dragoman.text.lines import MatchTexts, Pair, PrecedingSentences, Sourced
 
 Alternatives = tuple[str, ...]
 """A term and its inflected forms, any one of which will do."""
@@ -29,11 +29,13 @@ class Request:
     context: PrecedingSentences = ()
     """The sentences before the text in its document, the nearest last, for a run that has learnt to read some
     (``data.context``): as many of them as it reads. They are not translated."""
+    matches: tuple[MatchTexts, ...] = ()
+    """Texts of retrieved matches, the best one last, for a run that has learnt to read some (``data.retrieval``)."""
 
     @property
     def pair(self) -> Sourced:
         """The input of the model, as a pair whose translation is not known yet."""
-        return Sourced(self.text, "", "", " ".join(self.tags), self.context)
+        return Sourced(self.text, "", "", " ".join(self.tags), self.context, self.matches)
 
 
 def request_for(pair: Pair | Sourced) -> Request:
@@ -41,7 +43,7 @@ def request_for(pair: Pair | Sourced) -> Request:
     source = normalise(pair.source)  # on one line, as in training: a test set is scored line by line
     if not isinstance(pair, Sourced):
         return Request(source)
-    return Request(source, tags=tuple(pair.tags.split()), context=pair.context)
+    return Request(source, tags=tuple(pair.tags.split()), context=pair.context, matches=pair.matches)
 
 
 def as_request(text: str | Request, **wanted: Any) -> Request:

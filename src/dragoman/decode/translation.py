@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, replace
 
 from dragoman.decode.brief import html_table, quoted
+from dragoman.text.fuzzy import FuzzyMatch
 
 TRUNCATED = "the translation was ended by force at the length limit"
 """Warning about a candidate that the length limit ended."""
@@ -71,6 +72,9 @@ class Translation:
     """Confidence in the best candidate, from 0 to 1. Where the run has been calibrated (``dragoman calibrate``) it is
     the probability that the translation is good. Else it is ``mean_probability``, which ranks sentences but promises no
     frequency."""
+    matches: tuple[FuzzyMatch, ...] = ()
+    """Matches of a translation memory that the model read with the text or its parts; or the one that is the
+    translation, with similarity 1 and no tokens in the candidate."""
 
     def __repr__(self) -> str:
         more = f", {len(self.candidates)} candidates" if len(self.candidates) > 1 else ""

@@ -15,8 +15,9 @@ from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.job import Job, Progress
+from dragoman.decode.knn import NearestNeighbours, model_identity
 from dragoman.decode.multiline import translate_lines
-from dragoman.decode.precision import prepare_for_inference
+from dragoman.decode.precision import prepare_for_inference, prepare_with_states
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.scoring import ScoredPair, score_pairs
 from dragoman.decode.search.batching import search_all
@@ -40,6 +41,8 @@ from dragoman.model.interface import SequenceModel
 from dragoman.text.context import NO_CONTEXT, ReadContext, context_of_run
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import Pair, Sourced
+from dragoman.text.memory import TranslationMemory
+from dragoman.text.retrieval import NO_MATCHER, matcher_for
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "search_for_beam"]
@@ -75,6 +78,8 @@ class Translator:
         self.calibration = NONE
         self.splitter: NoSplitting | BySentences = NO_SPLITTING
         """Splits a text into the sentences that are translated by themselves."""
+        self.matcher = NO_MATCHER
+        """Finds matches of a translation memory for each text."""
         self.searcher: Searcher = search_all
         """Decides which sentences are searched together."""
         self.turn: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -95,6 +100,8 @@ class Translator:
         split_sentences: Splitting = "auto",
         source_language: str | None = None,
         special_tokens: bool = False,
+        memory: TranslationMemory | None = None,
+        knn: NearestNeighbours | None = None,
     ) -> "Translator":
         """Load the translator of a run.
 
@@ -109,6 +116,8 @@ class Translator:
             source_language: a code such as de, which selects the abbreviations that end no sentence; None for
                 ``data.cleaning.source_language``.
             special_tokens: read the spelling of a special token in a text as this token.
+            knn: a datastore whose nearest states vote on each token; see ``decode/knn.py``.
+            memory: its fuzzy matches are read with each text, by a run that has learnt it (``data.retrieval``).
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model is no translator.
@@ -121,9 +130,13 @@ class Translator:
         before = context_of_run(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
-        translator = cls(
-            prepare_for_inference(model, device, precision), source_tokenizer, target_tokenizer, longest, before
-        )
+        if knn is None:
+            prepared = prepare_for_inference(model, device, precision)
+        else:
+            identity = model_identity(model)  # before it is laid out
+            prepared = knn.attach(prepare_with_states(model, device, precision), identity, str(run))
+        translator = cls(prepared, source_tokenizer, target_tokenizer, longest, before)
+        translator.matcher = matcher_for(config, memory)
         translator.calibration = Calibration.read(run_folder(run))
         language = source_language or cleaning.get("source_language")
         if split_sentences == "on" or (
@@ -243,6 +256,7 @@ class Translator:
             "calibration": self.calibration,
             "context": self.context,
             "splitter": self.splitter,
+            "matcher": self.matcher,
             "searcher": self.searcher,
             "turn": self.turn,
         }

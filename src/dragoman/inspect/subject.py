@@ -20,6 +20,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
 from dragoman.model.interface import SequenceModel
+from dragoman.model.prefixed import PrefixedTransformer
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.corpus import source_rows
 from dragoman.text.lines import Sourced
@@ -83,6 +84,8 @@ class Subject:
         """
         folder, model, config = load_any(run, which)
         model = on_device(model, device)
+        if isinstance(model, PrefixedTransformer):
+            raise ConfigError(f"{run}: its model reads an image before its text: such models cannot be looked into yet")
         if isinstance(model, SequenceModel):
             return cls(model, *folder.tokenizers(), run=folder.path)
         towers = [model.first, model.second] if isinstance(model, TwoTowers) else [model]

@@ -134,7 +134,11 @@ class Embedding(InputLayer):
         return self(tokens.ids, positions), positions
 
     def forward(self, ids: Int[Tensor, "B T"], positions: Positions) -> Float[Tensor, "B T D"]:
-        x = self.position(self.tokens(ids) * self.scale, positions.pos)
+        return self.placed(self.tokens(ids) * self.scale, positions)
+
+    def placed(self, x: Float[Tensor, "B T D"], positions: Positions) -> Float[Tensor, "B T D"]:
+        """Return vectors that stand for tokens, with positions and types added, and norm and dropout applied."""
+        x = self.position(x, positions.pos)
         if isinstance(self.types, TypeEmbedding):
             x = self.types(x, positions.field)
         return self.dropout(self.norm(x))

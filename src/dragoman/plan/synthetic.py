@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from dragoman.data.batch import PairBatch
+from dragoman.data.captioning import CaptionBatch
 from dragoman.data.labels import LabelledBatch
 from dragoman.data.matches import MatchedBatch
 from dragoman.data.packing import IGNORE, TextBatch
 from dragoman.data.spans import SpanBatch
 from dragoman.data.tags import TaggedBatch
 from dragoman.data.tasks import (
+    CaptioningTask,
     ClassificationTask,
     ContrastiveTask,
     LanguageModellingTask,
@@ -29,6 +31,7 @@ from dragoman.model.heads import ClassificationHead, MaskedLanguageHead, SpansHe
 from dragoman.model.inputs import FrameInput, PatchInput
 from dragoman.model.interface import SequenceConfig
 from dragoman.model.positions.tokens import Frames
+from dragoman.model.prefixed import PrefixedTransformerConfig
 from dragoman.model.shapes_alone import shapes_alone
 
 ID, EOS = 7, 2
@@ -59,6 +62,8 @@ class SyntheticBatch:
 
 def usual_task(model: Any) -> Any:
     """Return the task that models of this configuration learn, where no run says so."""
+    if isinstance(model, PrefixedTransformerConfig):
+        return CaptioningTask()
     if isinstance(model, SequenceConfig):
         return TranslationTask() if model.translates else LanguageModellingTask()
     if isinstance(model, TwoTowersConfig):
@@ -90,6 +95,9 @@ def batch_for(model: Any, task: Any, *, rows: int, length: int, source_length: i
     if isinstance(model, SequenceConfig):
         if not model.translates:
             return SyntheticBatch(TextBatch(ids, ids, None), rows, rows * length)
+        if isinstance(model, PrefixedTransformerConfig):
+            images = _inputs(model.encoder.inputs, rows, source_length or length)
+            return SyntheticBatch(CaptionBatch(images, ids, ids), rows, rows * length)
         source = _inputs(getattr(model, "source", None), rows, source_length or length)
         larger = max(length, source.shape[1]) if isinstance(source, Tensor) and source.dim() == 2 else length
         return SyntheticBatch(PairBatch(source, ids, ids), rows, rows * larger)

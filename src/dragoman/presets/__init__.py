@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from dragoman.presets import (
+    captioners,
     convolutional,
     encoders,
     language,
@@ -67,6 +68,7 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "mlstm-small": linear.mlstm_small,
     "min-gru-small": linear.min_gru_small,
     # encoders, with recipes
+    "captioner-tiny": captioners.captioner_tiny,
     "classifier-small": readers.classifier_small,
     "classifier-tiny": readers.classifier_tiny,
     "clip-tiny": readers.clip_tiny,

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dragoman.text.context import SEPARATOR, ids_before
-from dragoman.text.lines import Pair, Sourced
+from dragoman.text.lines import MATCH, TRANSLATION, MatchTexts, Pair, Sourced
 from dragoman.text.store import Column, chunks, create_store, open_store
 from dragoman.text.tokens.tokenizer import EOS, SOURCE_FRAME, Tokenizer
 
@@ -133,22 +133,52 @@ def _count(pairs: Iterable[Pair | Sourced], sources: dict[str, int]) -> None:
 
 
 def source_rows(tokenizer: Tokenizer, pairs: Sequence[Pair | Sourced], longest: int | None = None) -> list[list[int]]:
-    """Encode each source: its tags, its context (only as much as fits into ``longest``), its text, eos. An imported
-    tokenizer may put other marks around the text."""
+    """Encode each source: its tags, its matches and its context (only as much as fits into ``longest``), its text, eos.
+    An imported tokenizer may put other marks around the text."""
     sourced = [pair if isinstance(pair, Sourced) else Sourced(*pair, "") for pair in pairs]
     tags = [[tokenizer.tag(tag) for tag in pair.tags.split()] for pair in sourced]
     frame = tokenizer.frame(SOURCE_FRAME)
     rows = [frame.around(row) for row in tokenizer.encode_batch([pair.source for pair in sourced])]
-    contexts = [pair.context for pair in sourced]
+    room = math.inf if longest is None else longest
+    left = [room - len(tagged) - len(row) for tagged, row in zip(tags, rows, strict=True)]
+    before = _contexts(tokenizer, [pair.context for pair in sourced], left)
+    left = [most - len(ids) for most, ids in zip(left, before, strict=True)]
+    matches = _matches(tokenizer, [pair.matches for pair in sourced], left)
+    return [list(chain(*parts)) for parts in zip(tags, matches, before, rows, strict=True)]
+
+
+def _contexts(
+    tokenizer: Tokenizer, contexts: Sequence[Sequence[str]], room: Sequence[float]
+) -> Sequence[Sequence[int]]:
+    """Encode the sentences before each text, each followed by the separator: as many as there is room for."""
     if not any(contexts):
-        return [[*tagged, *row] for tagged, row in zip(tags, rows, strict=True)]
-    separator, room = tokenizer.mark(*SEPARATOR), math.inf if longest is None else longest
-    distinct = list(dict.fromkeys(chain.from_iterable(contexts)))  # neighbouring pairs share most of their context
-    encoded = dict(zip(distinct, tokenizer.encode_batch(distinct), strict=True))
+        return [()] * len(contexts)
+    separator, encoded = tokenizer.mark(*SEPARATOR), _encoded(tokenizer, contexts)
     return [
-        [*tagged, *ids_before([encoded[text] for text in before], separator, room - len(tagged) - len(row)), *row]
-        for tagged, before, row in zip(tags, contexts, rows, strict=True)
+        ids_before([encoded[text] for text in before], separator, most)
+        for before, most in zip(contexts, room, strict=True)
     ]
+
+
+def _matches(
+    tokenizer: Tokenizer, matches: Sequence[Sequence[MatchTexts]], room: Sequence[float]
+) -> Sequence[Sequence[int]]:
+    """Encode the matches of each text, each followed by its mark: as many of the best as there is room for."""
+    if not any(matches):
+        return [()] * len(matches)
+    end, encoded = tokenizer.mark(*MATCH), _encoded(tokenizer, [texts for each in matches for texts in each])
+    between = tokenizer.mark(*TRANSLATION) if any(len(texts) > 1 for each in matches for texts in each) else end
+
+    def ids(texts: MatchTexts) -> list[int]:
+        return [*chain(*([*encoded[text], between] for text in texts[:-1])), *encoded[texts[-1]]]
+
+    return [ids_before([ids(texts) for texts in each], end, most) for each, most in zip(matches, room, strict=True)]
+
+
+def _encoded(tokenizer: Tokenizer, texts: Iterable[Iterable[str]]) -> dict[str, list[int]]:
+    """Encode each distinct text once: neighbouring pairs share most of their context."""
+    distinct = list(dict.fromkeys(chain.from_iterable(texts)))
+    return dict(zip(distinct, tokenizer.encode_batch(distinct), strict=True))
 
 
 def _ended(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:

@@ -16,7 +16,8 @@ def held_out_line(pair: Sourced) -> str:
     """Return the JSON line of a held-out pair."""
     tags = {"tags": pair.tags.split()} if pair.tags else {}
     context = {"context": pair.context} if pair.context else {}
-    return json.dumps(pair.pair._asdict() | tags | context, ensure_ascii=False) + "\n"
+    matches = {"matches": pair.matches} if pair.matches else {}
+    return json.dumps(pair.pair._asdict() | tags | context | matches, ensure_ascii=False) + "\n"
 
 
 def read_held_out(path: Path) -> list[Sourced]:
@@ -32,10 +33,11 @@ def _pair(line: str, where: str) -> Sourced:
     try:
         row = parse_json(line, where)
         tags, context = " ".join(row.get("tags", ())), tuple(map(str, row.get("context", ())))
-        return Sourced(row["source"], row["target"], "", tags, context)
+        matches = tuple(tuple(map(str, texts)) for texts in row.get("matches", ()))
+        return Sourced(row["source"], row["target"], "", tags, context, matches)
     except (KeyError, TypeError, AttributeError):
         raise DataError(
-            f"{where}: not a pair as runs hold them out: write source and target, perhaps tags and context"
+            f"{where}: not a pair as runs hold them out: write source and target, perhaps tags, context and matches"
         ) from None
 
 

@@ -74,6 +74,12 @@ PrecedingSentences = tuple[str, ...]
 """Sentences that precede one in its document, the nearest last."""
 
 
+MatchTexts = tuple[str, ...]
+"""Texts that are read of a retrieved match: its translation, or its source and its translation."""
+MATCH, TRANSLATION = ("⟨match⟩",), ("⟨translation⟩",)
+"""Marks after each match, and between its source and its translation, by the names they may have in a vocabulary."""
+
+
 class Sourced(NamedTuple):
     """Pair with the name of the source (one of several) it comes from."""
 
@@ -85,6 +91,8 @@ class Sourced(NamedTuple):
     """Tags of that source, separated by spaces."""
     context: PrecedingSentences = ()
     """Sentences read before its source text (``text/context.py``), normalised."""
+    matches: tuple[MatchTexts, ...] = ()
+    """Retrieved matches read before its source text (``text/retrieval.py``), the best one last."""
 
     @property
     def pair(self) -> Pair:
@@ -92,7 +100,8 @@ class Sourced(NamedTuple):
         return Pair(self.source, self.target)
 
     def fields(self) -> tuple[str, ...]:
-        """Return all fields as texts; ``from_fields`` is the inverse."""
+        """Return all fields as texts, except for matches, which are retrieved for clean pairs; ``from_fields`` is the
+        inverse."""
         return (*self[:4], *self.context)
 
     @classmethod

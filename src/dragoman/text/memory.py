@@ -5,7 +5,7 @@ gets the placeholder of the text that is asked for. White space at the ends is n
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from dragoman.errors import ConfigError
 from dragoman.text.compressed import extension
@@ -58,6 +58,10 @@ class TranslationMemory:
     def __len__(self) -> int:
         return len(self.exact)
 
+    def pairs(self) -> Iterator[Pair]:
+        """Yield each source text with its most frequent translation."""
+        return (Pair(source, targets.most_common(1)[0][0]) for source, targets in self.exact.items())
+
     def find(self, text: str, codes: Sequence[str] = ()) -> str | None:
         """Return the translation of a text, with its own placeholders and outer white space; None if there is none."""
         bare = text.strip()
@@ -67,7 +71,7 @@ class TranslationMemory:
             return before + self.exact[bare].most_common(1)[0][0] + after
         placeholders = find_placeholders(bare, codes)
         found = self.shapes.get(tuple(texts_between(bare, placeholders))) if placeholders else None
-        filled = _with_placeholders(found, placeholders) if found else None
+        filled = with_placeholders(found, placeholders) if found else None
         return None if filled is None else before + filled + after
 
 
@@ -75,7 +79,7 @@ def _same(some: Sequence[Placeholder], others: Sequence[Placeholder]) -> bool:
     return Counter(p.text for p in some) == Counter(p.text for p in others)
 
 
-def _with_placeholders(pair: Pair, new: Sequence[Placeholder]) -> str | None:
+def with_placeholders(pair: Pair, new: Sequence[Placeholder]) -> str | None:
     """Return the translation of a pair with other placeholders; None where it is not clear which is which."""
     old = find_placeholders(pair.source)
     names: dict[str, str] = {}

@@ -47,6 +47,7 @@ from dragoman.text.formats.labelled import LabelledTexts
 from dragoman.text.formats.pairs import PairSource
 from dragoman.text.formats.questions import Questions
 from dragoman.text.formats.tagged import TaggedTexts
+from dragoman.text.retrieval import NoRetrieval, Retrieval
 from dragoman.text.tokens.extension import Kept
 from dragoman.text.tokens.tokenizer import PAD
 from dragoman.text.tokens.training import Bpe, TokenizerConfig
@@ -74,6 +75,8 @@ class PairsConfig:
     """Order in which pairs are drawn."""
     context: Context = NoContext()
     """Preceding sentences of the document that are read before each source."""
+    retrieval: Retrieval = NoRetrieval()
+    """Similar sentences of a translation memory, whose translations are read before each source."""
     noise: Noise = NoNoise()
     """Noise added to sources while training."""
     cleaning: Cleaning = Cleaning()

@@ -17,6 +17,7 @@ from dragoman.train.average import MovingAverage
 from dragoman.train.distributed.processes import SingleProcess
 from dragoman.train.memory import Stop
 from dragoman.train.optimize import load_state_tensors, state_tensors
+from dragoman.train.part_weights import copy_part_weights
 from dragoman.train.rates import apply_rate_factors
 from dragoman.train.recipe import RunConfig
 from dragoman.train.scaling import scaling_for
@@ -43,6 +44,8 @@ class TrainState:
                 group.wait_for(INITIALISED)
             cfg.start_from.begin(self.model, directory, new_run=content is None and group.first)
             group.publish(INITIALISED)
+        if content is None:
+            copy_part_weights(cfg.task, self.model)
         if tensors:
             self.model.load_state_dict(directory.base | tensors["model"])
         self.exchange.place(self.model, self.device)

@@ -6,6 +6,7 @@ One file per task. Text, batches and validation of a task are in ``train/tasks/`
 from typing import Annotated
 
 from dragoman.config import OneOf
+from dragoman.data.tasks.captioning import CaptioningTask
 from dragoman.data.tasks.classification import ClassificationTask
 from dragoman.data.tasks.contrastive import ContrastiveTask
 from dragoman.data.tasks.language_modelling import LanguageModellingTask
@@ -15,6 +16,7 @@ from dragoman.data.tasks.tagging import TaggingTask
 from dragoman.data.tasks.translation import TranslationTask
 
 __all__ = [
+    "CaptioningTask",
     "ClassificationTask",
     "ContrastiveTask",
     "DenoisingTask",
@@ -27,7 +29,8 @@ __all__ = [
 ]
 
 Task = Annotated[
-    ClassificationTask
+    CaptioningTask
+    | ClassificationTask
     | ContrastiveTask
     | DenoisingTask
     | LanguageModellingTask

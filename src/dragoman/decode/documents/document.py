@@ -45,6 +45,8 @@ class DocumentEntry:
     review: bool = False
     """True if it is marked for review."""
     warnings: tuple[str, ...] = ()
+    similarity: float | None = None
+    """Similarity of the best fuzzy match that the model read with it; None where it read none."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class DocumentSummary:
     """Number of filled slots whose translation is from a translation memory."""
     entries: tuple[DocumentEntry, ...] = ()
     """Every slot, in the order of the document."""
+
+    @property
+    def with_matches(self) -> int:
+        """Number of slots that the model translated with fuzzy matches of a translation memory."""
+        return sum(entry.similarity is not None for entry in self.entries)
 
 
 def slots_to_fill(
@@ -216,6 +223,7 @@ def _entries(
             confidence=answer.confidence if answer else 1.0,
             review=number in flagged or (slot.fuzzy and answer is None),
             warnings=tuple(w.partition(": ")[2] for w in answer.warnings) if answer else (),
+            similarity=max((match.similarity for match in answer.matches), default=None) if answer else None,
         )
 
 

@@ -19,18 +19,21 @@ from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.source_line import SourceQuestion
+from dragoman.decode.knn import NearestNeighbours
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.sentence_splitting import Splitting
-from dragoman.decode.translation import Translation
+from dragoman.decode.translation import Candidate, Translation
 from dragoman.decode.translator import Progress, Translator
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import ReadContext, SentencesBefore, context_of_run
+from dragoman.text.fuzzy import FuzzyMatch
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import PrecedingSentences
+from dragoman.text.memory import TranslationMemory
 
 BEAM = 5
 """Hypotheses kept where nothing else is said."""
@@ -56,6 +59,10 @@ class LineSettings:
     prefix_column: bool = False
     """Each line holds a text, a tab, and the beginning of its translation."""
     context: int | None = None
+    memory: TranslationMemory | None = None
+    """Asked before the model; its fuzzy matches are read by a run that has learnt it."""
+    knn: NearestNeighbours | None = None
+    """Datastore whose nearest states vote."""
     special_tokens: bool = False
     source_language: str | None = None
     split_sentences: Splitting = "auto"
@@ -83,6 +90,8 @@ class LineSettings:
             split_sentences=self.split_sentences,
             source_language=self.source_language,
             special_tokens=self.special_tokens,
+            memory=self.memory,
+            knn=self.knn,
         )
         translator.check_tags(self.tags)
         return LineTranslator(self, translator)
@@ -100,15 +109,22 @@ class LineSettings:
     def plain(self) -> dict[str, Any]:
         """Return the settings as plain data that are equal for equal translations; the run is left out."""
         kept = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del kept["run"], kept["checkpoint"]
-        return to_dict(kept | {"glossary": _fingerprint(self.glossary)})
+        del kept["run"], kept["checkpoint"], kept["memory"]
+        if self.knn is None:
+            del kept["knn"]
+        memory = {} if self.memory is None else {"memory": _digest(list(self.memory.pairs()))}
+        return to_dict(kept | {"glossary": _fingerprint(self.glossary)} | memory)
 
 
 def _fingerprint(glossary: Glossary | None) -> str | None:
     if glossary is None:
         return None
     entries = [dataclasses.astuple(entry) for each in glossary.entries.values() for _, entry in each]
-    return hashlib.sha256(repr((entries, glossary.forbidden)).encode()).hexdigest()[:16]
+    return _digest((entries, glossary.forbidden))
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
 class LineTranslator:
@@ -168,8 +184,20 @@ class LineTranslator:
         return [next(answers if isinstance(text, str) else answers_of_bound) for text in texts]
 
     def ask(self, questions: Sequence[SourceQuestion], progress: Progress | None = None) -> list[Translation]:
-        """Translate texts, with the settings."""
-        return self._ask(questions, self.settings.search, progress)
+        """Translate texts, with the settings; a text that the memory has is not translated again."""
+        remembered = {i: found for i, text in enumerate(questions) if (found := self._remembered(text)) is not None}
+        rest = [text for i, text in enumerate(questions) if i not in remembered]
+        answers = iter(self._ask(rest, self.settings.search, progress) if rest else [])
+        return [remembered[i] if i in remembered else next(answers) for i in range(len(questions))]
+
+    def _remembered(self, question: SourceQuestion) -> Translation | None:
+        if self.settings.memory is None or not (question if isinstance(question, str) else question.text).strip():
+            return None
+        text = question if isinstance(question, str) else question.text
+        if (found := self.settings.memory.find(text)) is None:
+            return None
+        candidate = Candidate(found, 0.0, 0.0, (), (), truncated=False)
+        return Translation(1, text, (candidate,), matches=(FuzzyMatch(text, found, 1.0),))
 
     def ask_nbest(self, questions: Sequence[SourceQuestion], _: object = None) -> list[Translation]:
         """Return several candidates, for texts whose best one has lost a placeholder."""

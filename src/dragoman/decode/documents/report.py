@@ -61,9 +61,13 @@ def _entries(entries: Sequence[tuple[str, DocumentEntry]], folder: Path) -> Iter
         confidence = f"{entry.confidence:.2f}" if entry.origin is Origin.model else ""
         yield (
             f"<tr{doubtful}><td>{_link(name, entry.place, folder)}<td>{escape(entry.source)}<td>{escape(entry.text)}"
-            f"<td class=number>{confidence}<td>{entry.origin}<td><small>{escape(remarks)}</small></tr>"
+            f"<td class=number>{confidence}<td>{_made_by(entry)}<td><small>{escape(remarks)}</small></tr>"
         )
     yield "</table>"
+
+
+def _made_by(entry: DocumentEntry) -> str:
+    return entry.origin if entry.similarity is None else f"{entry.origin}, with a match of {entry.similarity:.0%}"
 
 
 def _link(name: str, place: str, folder: Path) -> str:

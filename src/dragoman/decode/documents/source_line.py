@@ -83,7 +83,8 @@ def combine(
     found = dict.fromkeys(
         about(row, warning) for warning in (*itertools.chain(*(p.warnings for p in parts)), *warnings)
     )
-    return Translation(row, source, (candidate,), tuple(found), confidence)
+    matches = tuple(dict.fromkeys(itertools.chain(*(part.matches for part in parts))))
+    return Translation(row, source, (candidate,), tuple(found), confidence, matches)
 
 
 def is_left_alone(translation: Translation) -> bool:

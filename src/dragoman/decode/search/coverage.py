@@ -48,9 +48,7 @@ class CoveringStrategy(BeamStrategy):
     attention: Tensor
     """(N, W, S): attention added up so far."""
 
-    def forward_context(
-        self, model: SequenceModel, source: Int[Tensor, "B S"] | None
-    ) -> AbstractContextManager[object]:
+    def forward_context(self, model: SequenceModel, source: Tensor | None) -> AbstractContextManager[object]:
         if source is None or not attention_taps(model):
             raise ConfigError("covering_beam: this model does not attend to a source: use beam")
         if self.steps == 0:

@@ -63,7 +63,7 @@ def search(
 
 def walk(
     model: SequenceModel,
-    source: Int[Tensor, "B S"] | None,
+    source: Tensor | None,
     prompt: Int[Tensor, "B P"] | Tokens,
     cfg: SearchConfig,
     strategy: Strategy,
@@ -105,7 +105,7 @@ class SearchBatch:
     def __init__(
         self,
         model: SequenceModel,
-        source: Int[Tensor, "B S"] | None,
+        source: Tensor | None,
         prompt: Int[Tensor, "B P"] | Tokens,
         cfg: SearchConfig,
         strategy: Strategy,

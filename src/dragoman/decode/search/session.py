@@ -17,7 +17,7 @@ class DecoderSession:
     def __init__(
         self,
         model: SequenceModel,
-        source: Int[Tensor, "B S"] | Tokens | None,
+        source: Tensor | Tokens | None,
         policy: KVPolicy,
         beams: int,
         state: DecodingState | None = None,

@@ -82,9 +82,7 @@ class Strategy(ABC):
         ``ranked``; the log-probabilities in ``results`` are those of ``logits``.
         """
 
-    def forward_context(
-        self, model: SequenceModel, source: Int[Tensor, "B S"] | None
-    ) -> AbstractContextManager[object]:
+    def forward_context(self, model: SequenceModel, source: Tensor | None) -> AbstractContextManager[object]:
         """Return the context manager entered around the forward pass and the strategy's step."""
         return nullcontext()
 

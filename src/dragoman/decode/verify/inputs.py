@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dragoman.decode.prompt import PromptAfterImage
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.search.rule import Rule, Rules
 from dragoman.decode.search.search import SearchConfig, own_seeds, search, walk
@@ -106,6 +107,10 @@ class ContinuationInputs(VerifyInputs):
 
     limit = LengthLimit(tokens=LONGEST)
 
+    def source(self, rows: IdRows) -> Tensor | None:
+        """Return what stands before the texts of a batch."""
+        return None
+
     def search(
         self,
         model: SequenceModel,
@@ -119,7 +124,7 @@ class ContinuationInputs(VerifyInputs):
         prompt, limits = padded_in_front(rows, self.device, extra), self.limits(model, rows, cfg)
         Rules(rules).begin(limits)
         strategy = cfg.start(limits, self.device, own_seeds(prompt.ids))
-        for _ in walk(model, None, prompt, cfg, strategy, policy, rules):
+        for _ in walk(model, self.source(rows), prompt, cfg, strategy, policy, rules):
             pass
         return strategy.results()
 
@@ -129,12 +134,12 @@ class ContinuationInputs(VerifyInputs):
     def at_once(self, forward: Forward, rows: IdRows, target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         prompt = padded_in_front(rows, self.device).ids
         ids = torch.cat([prompt, _unended(target)], dim=1)  # padded in front and behind
-        return forward(Tokens(ids, ids != PAD), None)[:, prompt.shape[1] - 1 :]
+        return forward(Tokens(ids, ids != PAD), self.source(rows))[:, prompt.shape[1] - 1 :]
 
     def one_by_one(
         self, model: SequenceModel, rows: IdRows, target: Int[Tensor, "B T"], policy: Cache
     ) -> Float[Tensor, "B T V"]:
-        state = model.start(None, policy)
+        state = model.start(self.source(rows), policy)
         logits = [model.decode(padded_in_front(rows, self.device), state)[:, -1:]]
         for ids in _unended(target).T[:, :, None]:
             logits.append(model.decode(Tokens(ids, ids != PAD), state))
@@ -147,6 +152,17 @@ class ContinuationInputs(VerifyInputs):
             values = log_prob_of(self.at_once(model, [row], ids)[0], ids[0])
             found.append(tuple(values.tolist()))
         return found
+
+
+class ImageInputs(ContinuationInputs):
+    """Texts to continue, from BOS on, each after an image."""
+
+    def __init__(self, rows: Sequence[PromptAfterImage], device: torch.device):
+        super().__init__((), device)
+        self.rows = [*rows]
+
+    def source(self, rows: IdRows) -> Tensor:
+        return torch.stack([row.image for row in rows if isinstance(row, PromptAfterImage)]).to(self.device)
 
 
 def _unended(target: Int[Tensor, "B T"]) -> Int[Tensor, "B T-1"]:

@@ -3,16 +3,20 @@
 The examples are texts that the user gives, or else the run's own test or validation text, or else random ids.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from dragoman.checkpoint import load_any
+from dragoman.decode.generator import Generator
 from dragoman.decode.precision import on_device
+from dragoman.decode.prompt import PromptAfterImage
 from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.input_reader import InputReader
 from dragoman.decode.verify.checks import Verifier
@@ -23,6 +27,7 @@ from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
+from dragoman.model.prefixed import PrefixedTransformer
 from dragoman.text.context import context_of_run
 from dragoman.text.corpus import source_rows
 from dragoman.text.formats.kinds import read_plain_lines
@@ -76,6 +81,8 @@ def open_run(
     if isinstance(model, SequenceModel):
         tokenizers = directory.tokenizers()
         ask = _to_translate if translates(model) else _to_continue
+        if isinstance(model, PrefixedTransformer):
+            ask = _to_describe
         texts, rows = ask(model, tokenizers[0], config, directory.path / "data", text, examples)
         options |= {"beam": beam, "max_new_tokens": max_new_tokens}
         return [VerifiableRun(WritingVerifier(model, tokenizers[1], rows, **options), texts, tokenizers[1])]
@@ -132,6 +139,26 @@ def _to_continue(
         rows = [stored[i].tolist()[: min(longest, BEGINNING)] for i in range(min(count, len(stored)))]
         return [], [row[:-1] if len(row) > 1 and row[-1] == tokenizer.eos else row for row in rows]
     return [], random_beginnings(len(tokenizer), count, model.max_length)
+
+
+def _to_describe(
+    model: SequenceModel, tokenizer: Tokenizer, config: dict[str, Any], data: Path, text: Path | None, count: int
+) -> tuple[list[str], list[PromptAfterImage]]:
+    """Return prompts after the run's validation images, or after random ones."""
+    assert isinstance(model, PrefixedTransformer)
+    material = Generator(model, tokenizer).images
+    assert material is not None, "checked by Generator"
+    texts = [] if text is None else [line for line in _lines(text, count) if line.strip()]
+    prompts = tokenizer.encode_batch(texts) or [[]] * count
+    if (data / "valid").is_dir() and len(stored := Store.open(data / "valid").columns["image"]):
+        rows = [stored.raw_row(i % len(stored)) for i in range(len(prompts))]
+    else:
+        draw = np.random.default_rng(0)
+        rows = [draw.integers(0, 256, math.prod(material.shape), dtype=np.uint8) for _ in prompts]
+    frame = tokenizer.frame(PROMPT_FRAME)
+    return texts, [
+        PromptAfterImage(frame.around(p), image) for p, image in zip(prompts, material.collate(rows), strict=True)
+    ]
 
 
 def _to_read(reader: InputReader, text: Path | None, count: int) -> tuple[list[str], list]:

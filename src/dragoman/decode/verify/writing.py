@@ -46,10 +46,11 @@ from dragoman.decode.verify.checks import (
     within,
     written_out,
 )
-from dragoman.decode.verify.inputs import ContinuationInputs, IdRows, TranslationInputs, VerifyInputs
+from dragoman.decode.verify.inputs import ContinuationInputs, IdRows, ImageInputs, TranslationInputs, VerifyInputs
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT, Cache, examples, parse_cache
 from dragoman.model.interface import SequenceModel
+from dragoman.model.prefixed import PrefixedTransformer
 from dragoman.model.transformer import Transformer
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 
@@ -96,7 +97,7 @@ class WritingVerifier(Verifier):
         max_new_tokens: int | None = None,
     ):
         self.model, self.batch, self.compiled = model.eval(), batch, compiled
-        self.inputs: VerifyInputs = (TranslationInputs if translates(model) else ContinuationInputs)(rows, model.device)
+        self.inputs = _inputs_of(model)(rows, model.device)
         self.rows, self.dtype = self.inputs.rows, next(model.parameters()).dtype
         self.vocabulary = SpelledVocabulary(tokenizer)
         limit = self.inputs.limit if max_new_tokens is None else LengthLimit(tokens=max_new_tokens)
@@ -321,6 +322,12 @@ def log_prob_difference(wanted: Sequence[float], got: Sequence[float]) -> float:
     """
     differences = [abs(w - g) / max(1.0, abs(w)) for w, g in zip(wanted, got, strict=True)]
     return math.nan if any(map(math.isnan, differences)) else max(differences)
+
+
+def _inputs_of(model: SequenceModel) -> Callable[..., VerifyInputs]:
+    if isinstance(model, PrefixedTransformer):
+        return ImageInputs
+    return TranslationInputs if translates(model) else ContinuationInputs
 
 
 def translates(model: SequenceModel) -> bool:

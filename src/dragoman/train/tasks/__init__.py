@@ -1,6 +1,7 @@
 """Task data of each task. To add a task, add its file and its line here."""
 
 from dragoman.data.tasks import (
+    CaptioningTask,
     ClassificationTask,
     ContrastiveTask,
     DenoisingTask,
@@ -11,6 +12,7 @@ from dragoman.data.tasks import (
     TranslationTask,
 )
 from dragoman.train.recipe import RunConfig
+from dragoman.train.tasks.captioning import CaptioningTaskData
 from dragoman.train.tasks.classification import ClassificationTaskData
 from dragoman.train.tasks.contrastive import ContrastiveTaskData
 from dragoman.train.tasks.language_modelling import LanguageModellingTaskData
@@ -21,6 +23,7 @@ from dragoman.train.tasks.task_data import TaskData
 from dragoman.train.tasks.translation import TranslationTaskData
 
 TASK_DATA: dict[type, type[TaskData]] = {
+    CaptioningTask: CaptioningTaskData,
     ClassificationTask: ClassificationTaskData,
     ContrastiveTask: ContrastiveTaskData,
     DenoisingTask: DenoisingTaskData,

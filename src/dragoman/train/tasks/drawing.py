@@ -52,7 +52,7 @@ def check_remaining(data: PairsConfig, left: dict[str, int]) -> None:
 
 def marks(data: PairsConfig) -> list[str]:
     """Return the special tokens that tokenizers of the source need."""
-    return [*map(tag_mark, _tags(data)), *data.context.marks, *data.noise.marks]
+    return [*map(tag_mark, _tags(data)), *data.context.marks, *data.retrieval.marks, *data.noise.marks]
 
 
 def check_marks(data: PairsConfig, tokenizer: Tokenizer) -> None:
@@ -64,6 +64,9 @@ def check_marks(data: PairsConfig, tokenizer: Tokenizer) -> None:
     with at("data.context"):
         if data.context.marks:
             tokenizer.mark(*SEPARATOR)
+    with at("data.retrieval"):
+        for mark in data.retrieval.marks:
+            tokenizer.mark(mark)
     with at("data.noise"):
         if data.noise.marks:
             tokenizer.mark(*MASK)

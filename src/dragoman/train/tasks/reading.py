@@ -8,7 +8,7 @@ A task defines which data and which head it takes, how its examples are stored, 
 import dataclasses
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,7 @@ class ReaderTaskData(TaskData):
         tokenizer = None
         if cls.reads_text(cfg):
             yield Preparing("training the tokenizer")
-            if cfg.start_from:
-                tokenizer = (yield from warm_start_tokenizers(cfg.start_from, cls._texts(found.split.train)))[0]
-            else:
-                tokenizer = yield from train_tokenizer(cfg.tokenizer, lambda: cls._texts(found.split.train))
+            tokenizer = yield from cls.make_tokenizer(cfg, found.split.train)
             run.write_tokenizers(tokenizer, tokenizer)
         yield Preparing("storing what was read")
         form = cls.store_for(cfg, tokenizer, found.facts)
@@ -133,6 +130,13 @@ class ReaderTaskData(TaskData):
             cls.write_held_out(folder, form, found.split)
             durable.write(folder / "facts.json", json.dumps(found.facts, ensure_ascii=False).encode())
             durable.write(folder / "report.json", json.dumps({"table": found.table}, indent=1).encode())
+
+    @classmethod
+    def make_tokenizer(cls, cfg: RunConfig, examples: Sequence[Any]) -> Generator[Notice, None, Tokenizer]:
+        """Return a tokenizer for the texts of the examples, or that of the run that this one starts from."""
+        if cfg.start_from:
+            return (yield from warm_start_tokenizers(cfg.start_from, cls._texts(examples)))[0]
+        return (yield from train_tokenizer(cfg.tokenizer, lambda: cls._texts(examples)))
 
     @classmethod
     def find(cls, cfg: RunConfig) -> SplitExamples[Any]:
@@ -234,7 +238,7 @@ def encoder(cfg: RunConfig) -> EncoderConfig:
 
 
 def width(model: Any) -> int:
-    return model.dim if isinstance(model, EncoderConfig) else model.first.dim
+    return model.dim if hasattr(model, "dim") else model.first.dim
 
 
 # ---- validation -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from dragoman import durable
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import to_dict
 from dragoman.data.batch import PairBatch, collate
+from dragoman.data.match_dropout import drop_matches
 from dragoman.data.pretraining import CorruptedRows, FreshlyCorrupted
 from dragoman.data.tasks import TranslationTask
 from dragoman.decode.request import request_for
@@ -31,10 +32,12 @@ from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.pairs import PairSource, may_hold_out, names_of, prefix_of, tags_of
 from dragoman.text.held_out import held_out_line, read_held_out
 from dragoman.text.lines import Sourced
+from dragoman.text.retrieval import FuzzyMatches
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, ValidationSample
 from dragoman.train.recipe import PairsConfig, RunConfig, fill, outline
 from dragoman.train.tasks import drawing
+from dragoman.train.tasks.fuzzy_matches import attach_matches, describe_matches
 from dragoman.train.tasks.task_data import (
     FOLDER,
     StepPlan,
@@ -54,7 +57,7 @@ class TranslationTaskData(TaskData):
     scores = ("BLEU", "chrF")
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
-        self.noise, self.seed = _pairs(cfg).noise, cfg.train.seed
+        self.noise, self.retrieval, self.seed = _pairs(cfg).noise, _pairs(cfg).retrieval, cfg.train.seed
         self.source_tokenizer, self.target_tokenizer = run.tokenizers()
         folder = run.path / FOLDER
         self.train, self.valid = (ParallelCorpus.open(folder / name) for name in ("train", "valid"))
@@ -94,10 +97,11 @@ class TranslationTaskData(TaskData):
         return FreshlyCorrupted(drawing.plan(cfg, _pairs(cfg), self.train))
 
     def batch(self, rows: CorruptedRows) -> PairBatch:
-        return self.noise.batch(self.train, rows, self.seed, self.source_tokenizer)
+        batch = self.noise.batch(self.train, rows, self.seed, self.source_tokenizer)
+        return drop_matches(batch, rows, self.retrieval, self.seed, self.source_tokenizer)
 
     def size(self, rows: CorruptedRows) -> tuple[int, int]:
-        """Return the sizes without noise, which may drop some tokens."""
+        """Return the sizes without noise and match dropout, which leave some tokens out."""
         lengths = self.train.lengths[rows.rows]
         return int(lengths.sum()), int(len(rows.rows) * lengths.max(axis=0).sum())
 
@@ -122,6 +126,10 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     report: dict[str, Any] = {}
     split = _split(_pairs(cfg), report)
     yield from map(Notice, report.pop("lines"))
+    if isinstance(retrieval := _pairs(cfg).retrieval, FuzzyMatches):
+        yield Preparing("finding fuzzy matches")
+        split, report["matches"] = attach_matches(split, retrieval)
+        yield Notice(describe_matches(report["matches"]))
     yield Preparing("training the tokenizer")
     if cfg.start_from:
         sources, targets = ((pair.pair[side] for pair in split.train) for side in (0, 1))

@@ -1,0 +1,175 @@
+"""Fuzzy matches on repetitive text: what a translator gains that reads them, and what it loses elsewhere.
+
+    python benchmarks/fuzzy_matches.py --train OLD.en,OLD.de --test NEW.en,NEW.de
+
+The text is made repetitive by edits whose translation is known: a colour or a number is replaced by another on both
+sides. The training pairs that can be edited so are there in both versions. Two small translators learn from the
+same pairs for the same number of steps, one of them with fuzzy matches. Both translate the test sentences that can be
+edited; the memory has their edited versions, and the other test sentences, which have no match worth the name. Prints a
+table in Markdown.
+"""
+
+import argparse
+import random
+import re
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import sacrebleu
+from smoke import TESTS, add_smoke, write_results
+
+from dragoman import Translator
+from dragoman.config import merge
+from dragoman.text.formats.pairs import guess_source, read_pairs
+from dragoman.text.lines import Pair
+from dragoman.text.memory import TranslationMemory
+from dragoman.train import recipe
+from dragoman.train.run import start
+
+COLOURS = {"red": "rot", "blue": "blau", "green": "grün", "yellow": "gelb", "brown": "braun", "gray": "grau"}
+NUMBERS = {"two": "zwei", "three": "drei", "four": "vier", "five": "fünf"}
+ENDINGS = "(?:e|en|er|es|em)?"  # of adjectives, which these share
+RETRIEVAL = {"kind": "fuzzy_matches", "threshold": 0.7, "without": 0.5}
+
+
+def edited(pair: Pair, words: dict[str, str], draw: random.Random, endings: str) -> Pair | None:
+    """Return the pair with one word replaced on both sides; None where it is not clear which."""
+    there = [(ours, theirs) for ours, theirs in words.items() if re.search(rf"\b{ours}\b", pair.source, re.IGNORECASE)]
+    if len(there) != 1:
+        return None
+    ours, theirs = there[0]
+    patterns = (rf"\b{ours}\b", rf"\b{theirs}(?={endings}\b)")
+    if any(len(re.findall(p, side, re.IGNORECASE)) != 1 for p, side in zip(patterns, pair, strict=True)):
+        return None
+    new = draw.choice([other for other in words if other != ours])
+    replaced = (
+        re.sub(p, lambda m, by=by: by.capitalize() if m[0][0].isupper() else by, side, flags=re.IGNORECASE)
+        for p, by, side in zip(patterns, (new, words[new]), pair, strict=True)
+    )
+    return Pair(*replaced)
+
+
+def any_edit(pair: Pair, tables: list[tuple[dict[str, str], str]], draw: random.Random) -> Pair | None:
+    return next((found for words, endings in tables if (found := edited(pair, words, draw, endings))), None)
+
+
+def score(outputs: list[str], references: list[str]) -> str:
+    bleu, chrf = sacrebleu.corpus_bleu(outputs, [references]), sacrebleu.corpus_chrf(outputs, [references])
+    return f"{bleu.score:.1f} / {chrf.score:.1f}"
+
+
+def learn(path: Path, plain: dict[str, Any]) -> float:
+    """Train a run; return its CPU seconds."""
+    began = time.process_time()
+    for _ in start(recipe.load(plain), path).events():
+        pass
+    return time.process_time() - began
+
+
+def compare(args: argparse.Namespace, folder: Path) -> str:
+    """Train both translators, and return the table."""
+    draw, tables = random.Random(1), args.tables
+    short = [p for p in read_pairs(guess_source(args.train)) if len(p.source.split()) <= args.words][: args.pairs]
+    twins = [twin for pair in short if (twin := any_edit(pair, tables, draw))]
+    write(folder / "train.tsv", [*short, *twins])
+    test = [p for p in read_pairs(guess_source(args.test)) if len(p.source.split()) <= args.words]
+    found = [(pair, any_edit(pair, tables, draw)) for pair in test]
+    repeated = [(pair, twin) for pair, twin in found if twin][: args.sentences]
+    plain = list(islice((pair for pair, twin in found if not twin), args.sentences))
+    data = {
+        "train": [{"kind": "table", "path": str(folder / "train.tsv")}],
+        "hold_out": {"test": 1, "valid": args.valid, "near": None},
+    }
+    settings = merge({"preset": "transformer-tiny", "data": data}, args.settings)
+    memory = TranslationMemory(twin for _, twin in repeated)
+    rows, costs = [], []
+    for name, retrieval in (("trained without matches", "no_retrieval"), ("trained with matches", RETRIEVAL)):
+        run = folder / name.replace(" ", "-")
+        costs.append(learn(run, merge(settings, {"data": {"retrieval": retrieval}})))
+        for what, used in (("", None), (", with the memory", memory)):
+            if used is not None and retrieval == "no_retrieval":
+                continue
+            translator = Translator.load(run, which="last", memory=used)
+            cells = [
+                score(
+                    [t.text for t in translator.translate([p.source for p in pairs], beam=1)], [p.target for p in pairs]
+                )
+                for pairs in ([pair for pair, _ in repeated], plain)
+            ]
+            rows.append(f"| {name}{what} | {cells[0]} | {cells[1]} |")
+    copied = score([twin.target for _, twin in repeated], [pair.target for pair, _ in repeated])
+    rows.append(f"| the match itself, unchanged | {copied} | |")
+    return "\n".join(
+        [
+            "# Fuzzy matches from a translation memory (benchmarks/fuzzy_matches.py)",
+            "",
+            f"{len(short):,} captions of at most {args.words} words and {len(twins):,} edited ones to train on; "
+            f"{args.settings['train']['budget']['steps']:,} steps of `transformer-tiny`, batches of "
+            f"{args.settings['train']['batch_tokens']:,} tokens, on one shared CPU core: {costs[0]:.0f} and "
+            f"{costs[1]:.0f} CPU seconds. BLEU / chrF of greedy translations.",
+            "",
+            f"| translator | {len(repeated)} sentences whose edited version is in the memory | {len(plain)} others |",
+            "|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def write(path: Path, pairs: list[Pair]) -> None:
+    rows = ([" ".join(side.split()) for side in pair] for pair in pairs)
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    for name in ("train", "test"):
+        parser.add_argument(f"--{name}", help="English and German captions, as dragoman train takes pairs")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--pairs", type=int, default=5_000, help="training captions, before the edited ones are added")
+    parser.add_argument("--words", type=int, default=12, help="of the longest source")
+    parser.add_argument("--sentences", type=int, default=200, help="of each test set")
+    add_smoke(parser)
+    args = parser.parse_args()
+    args.tables, args.valid = [(COLOURS, ENDINGS), (NUMBERS, "")], 100
+    with tempfile.TemporaryDirectory() as folder:
+        if args.smoke:
+            toy(args, Path(folder))
+        elif not (args.train and args.test):
+            parser.error("name --train and --test, or give --smoke")
+        args.settings = {
+            "tokenizer": {"kind": "bpe", "vocab": 2500} if not args.smoke else "bytes",
+            "train": {
+                "budget": {"kind": "steps", "steps": args.steps},
+                "schedule": {
+                    "kind": "warmup_stable_decay",
+                    "peak": 3e-3,
+                    "warmup": max(1, args.steps // 10),
+                    "decay": 0.4,
+                },
+                "batch_tokens": 2048 if not args.smoke else 200,
+                "validate_every": args.steps,
+                "save_every": args.steps,
+                "samples": 0,
+            },
+        }
+        table = compare(args, Path(folder))
+    print(table)
+    write_results("fuzzy_matches.md", table, smoke=args.smoke)
+
+
+def toy(args: argparse.Namespace, folder: Path) -> None:
+    """Set the smallest sizes, on the toy language of the tests."""
+    sys.path.append(str(TESTS))
+    from tiny_run import write_pairs
+
+    args.train = args.test = str(write_pairs(folder / "pairs.tsv", 120))
+    args.steps, args.sentences, args.valid = 2, 3, 4
+    args.tables = [({word: word[::-1].upper() for word in ("red", "blue", "green", "big", "small")}, "")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""dragoman datastore: the decoder states of given translations, for nearest-neighbour translation."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
+from dragoman.cli.sources import ColumnsOption, parsed_columns
+
+
+def datastore(
+    run: RunArgument,
+    pairs: Annotated[
+        list[str],
+        typer.Argument(metavar="PAIRS", help="Files with pairs (.tmx, .po, .tsv, corpus.en,corpus.de, ...)."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the datastore; an earlier one is replaced."),
+    ],
+    columns: ColumnsOption = None,
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
+) -> None:
+    """Store the decoder states of given translations, for `dragoman translate --knn FOLDER`: a translator that has not
+    been trained on them then follows them (kNN-MT)."""
+    from dragoman.cli.terminal import progress_bar
+    from dragoman.decode.knn import build_datastore
+    from dragoman.text.formats.pairs import guess_source, read_pairs
+
+    named = parsed_columns(columns)
+    given = [pair for path in pairs for pair in read_pairs(guess_source(path, named))]
+    with progress_bar("reading", len(given)) as progress:
+        states = build_datastore(run, given, output, checkpoint, device=device, progress=progress)
+    print(f"{output}: {states:,} states of {len(given):,} pairs")

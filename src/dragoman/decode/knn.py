@@ -1,0 +1,245 @@
+"""Nearest-neighbour translation (kNN-MT; Khandelwal et al., arXiv:2010.00710): a datastore of decoder states.
+
+A datastore holds, for each token of given translations, the state of the decoder before it (the input of the output
+layer) and the token. While decoding, the tokens of the k nearest states vote, each with exp(-distance / temperature),
+and their distribution is mixed into the model's own (equations 2 and 3). New text is learnt without training.
+
+R rows, T tokens of a row, D width, V vocabulary, N stored states, k neighbours.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from dragoman.capabilities import TRANSLATES, check
+from dragoman.checkpoint import load_writer
+from dragoman.config import config
+from dragoman.decode.precision import on_device
+from dragoman.decode.search.teacher_forcing import batches_by_length, padded, shifted
+from dragoman.errors import ConfigError, DataError
+from dragoman.model.caches.cache import DEFAULT
+from dragoman.model.caches.state import KVPolicy
+from dragoman.model.interface import DecodingState, Frames, SequenceModel, Tokens
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.corpus import source_rows
+from dragoman.text.lines import Pair
+from dragoman.text.store import Store, create_store
+from dragoman.text.tokens.tokenizer import EOS
+
+CHUNK = 1 << 16
+"""Stored states whose distances are computed at a time."""
+IN_MEMORY = 1 << 30
+"""Largest datastore, in bytes of float32, that is kept in memory; a larger one is read from its file at each step."""
+SAMPLE = 1024
+"""Elements at both ends of each weight that identify a model."""
+
+Progress = Callable[[int, int], None]
+"""Called with the pairs done and their number."""
+
+
+@config
+class NearestNeighbours:
+    """Votes of the nearest states of a datastore."""
+
+    store: str
+    """Folder of the datastore."""
+    k: PositiveInt = 8
+    """Number of neighbours."""
+    temperature: PositiveFloat = 10.0
+    """Divisor of squared distances: higher values even the votes out."""
+    weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Weight of the votes, lambda; the model's own distribution has the rest."""
+
+    def attach(self, model: SequenceModel, identity: str, place: str) -> "NeighbourModel":
+        """Return the model with votes.
+
+        Args:
+            identity: that of the model as it was trained: see ``model_identity``.
+            place: the run, for messages.
+
+        Raises:
+            DataError: no datastore there, or a damaged one.
+            ConfigError: it was built with another model.
+        """
+        datastore = Datastore(self.store)
+        if datastore.identity != identity:
+            raise ConfigError(
+                f"{self.store}: was built with another model than that of {place}: build it again (dragoman datastore)"
+            )
+        return NeighbourModel(model, datastore, self)
+
+
+# ---- the datastore ------------------------------------------------------------------------------------
+
+
+class Datastore:
+    """States in float16 with their tokens, mapped into memory."""
+
+    def __init__(self, folder: str | Path):
+        """
+        Raises:
+            DataError: no datastore there, or a damaged one.
+        """
+        store = Store.open(folder)
+        if {"key", "token"} != store.columns.keys():
+            raise DataError(f"{folder}: is no datastore: build one with dragoman datastore")
+        self.identity, self.width = str(store.facts["model"]), int(store.facts["width"])
+        self.keys = store.columns["key"].ids.reshape(-1, self.width)
+        self.tokens = torch.from_numpy(np.array(store.columns["token"].ids, np.int64))
+        self.norms = torch.cat([(chunk**2).sum(dim=1) for chunk in self._chunks()])
+        self.kept = torch.cat(list(self._chunks())) if self.keys.size * 4 <= IN_MEMORY else None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def nearest(self, queries: Float[Tensor, "R D"], k: int) -> tuple[Float[Tensor, "R k"], Int[Tensor, "R k"]]:
+        """Return squared distances and tokens of the ``k`` nearest states, or of all where there are fewer. Search is
+        exact."""
+        queries = queries.float().cpu()
+        best, rows = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
+        for start in range(0, len(self), CHUNK):
+            keys = self._keys(start)
+            distances = self.norms[start : start + len(keys)] - 2 * queries @ keys.T
+            distances, found = distances.topk(min(k, len(keys)), largest=False)
+            best, rows = torch.cat([best, distances], dim=1), torch.cat([rows, found + start], dim=1)
+            best, chosen = best.topk(min(k, best.shape[1]), largest=False)
+            rows = rows.gather(1, chosen)
+        return (best + (queries**2).sum(dim=1, keepdim=True)).clamp(min=0), self.tokens[rows]
+
+    def _keys(self, start: int) -> Float[Tensor, "_ D"]:
+        if self.kept is not None:
+            return self.kept[start : start + CHUNK]
+        return torch.from_numpy(np.array(self.keys[start : start + CHUNK], np.float32))
+
+    def _chunks(self):
+        return (
+            torch.from_numpy(np.array(self.keys[start : start + CHUNK], np.float32))
+            for start in range(0, len(self.tokens), CHUNK)
+        )
+
+
+def build_datastore(
+    run: str | Path,
+    pairs: Sequence[Pair],
+    folder: str | Path,
+    which: str | int = "best",
+    *,
+    device: str = "auto",
+    batch_tokens: int = 4096,
+    progress: Progress | None = None,
+) -> int:
+    """Build a datastore of the states with which a translator reads given translations; return the number of states.
+
+    Args:
+        run: a run directory, or one of its checkpoints.
+        pairs: texts with their translations.
+        folder: where the datastore goes; an earlier one is replaced when the new one is complete.
+        which: the checkpoint.
+        batch_tokens: tokens of both sides read at a time, padding included.
+
+    Raises:
+        CheckpointError: no such run or checkpoint, or one whose model is no translator.
+        DataError: no pairs, or the folder holds something else.
+    """
+    model, source_tokenizer, target_tokenizer, _ = load_writer(run, which)
+    check(run, model, TRANSLATES)
+    identity, model = model_identity(model), on_device(model, device)
+    tidy = [pair for pair in (Pair(normalise(p.source), normalise(p.target)) for p in pairs) if all(pair)]
+    sources = source_rows(source_tokenizer, tidy)
+    targets = [[*ids, EOS] for ids in target_tokenizer.encode_batch([pair.target for pair in tidy])]
+    longest = model.max_length
+    lengths = [max(map(len, row)) for row in zip(sources, targets, strict=True)]
+    fit = [i for i, length in enumerate(lengths) if longest is None or length <= longest]
+    if not fit:
+        raise DataError("no pairs to build a datastore of")
+    count = done = 0
+    with create_store(Path(folder), {"key": "<f2", "token": len(target_tokenizer)}) as store, model.without_dropout():
+        for some in batches_by_length([len(sources[i]) + len(targets[i]) for i in fit], batch_tokens):
+            rows = [fit[i] for i in some]
+            states = _states(model, [sources[i] for i in rows], [targets[i] for i in rows])
+            store.write(key=[state.ravel() for state in states], token=[targets[i] for i in rows])
+            count, done = count + sum(map(len, states)), done + len(rows)
+            if progress:
+                progress(done, len(fit))
+        store.facts = {"width": model.output.weight.shape[1], "model": identity, "pairs": done}
+    return count
+
+
+@torch.inference_mode()
+def _states(model: SequenceModel, sources: list[list[int]], targets: list[list[int]]) -> list[np.ndarray]:
+    """Return the states (T, D) before the tokens of each target."""
+    target = padded(targets, model.device)
+    hidden = model.hidden(shifted(target), padded(sources, model.device)).float().cpu().numpy()
+    return [states[: len(ids)].astype(np.float16) for states, ids in zip(hidden, targets, strict=True)]
+
+
+def model_identity(model: nn.Module) -> str:
+    """Return a digest of a model's weights, as it was trained."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().float().cpu().ravel()
+        ends = torch.cat([flat[:SAMPLE], flat[-SAMPLE:]])
+        digest.update(repr((name, tuple(tensor.shape))).encode() + ends.numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+# ---- decoding -------------------------------------------------------------------------------------------
+
+
+class NeighbourModel(SequenceModel):
+    """Model whose distribution is mixed with the votes of a datastore. It keeps PyTorch's layers, whose states are
+    seen."""
+
+    def __init__(self, model: SequenceModel, datastore: Datastore, cfg: NearestNeighbours):
+        super().__init__()
+        self.model, self.datastore, self.neighbours = model, datastore, cfg
+        self.cfg = model.cfg  # pyright: ignore[reportAttributeAccessIssue]
+        self.keeps_keys = model.keeps_keys
+        self.seen: Tensor | None = None
+        model.output.register_forward_pre_hook(self._see)
+
+    @property
+    def output(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Output layer of the model."""
+        return self.model.output
+
+    @property
+    def max_length(self) -> int | None:
+        return self.model.max_length
+
+    def hidden(self, target: Tensor | Tokens, source: Tensor | Tokens | Frames | None = None) -> Float[Tensor, "B T D"]:
+        return self.model.hidden(target, source)
+
+    def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> DecodingState:
+        return self.model.start(source, policy)
+
+    def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
+        logits = self.model.decode(tokens, state)
+        assert self.seen is not None, "the output layer has just run"
+        return self.mixed(logits, self.seen)
+
+    def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        return self.mixed(self.model.logits(hidden), hidden)
+
+    def mixed(self, logits: Float[Tensor, "*B V"], states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """Return the logarithm of the mixed distribution."""
+        cfg = self.neighbours
+        distances, tokens = self.datastore.nearest(states.flatten(0, -2), cfg.k)
+        votes = (-distances / cfg.temperature).softmax(dim=1)
+        voted = torch.zeros(len(votes), logits.shape[-1]).scatter_add_(1, tokens, votes)
+        own = logits.float().log_softmax(dim=-1)
+        if not cfg.weight:
+            return own
+        voted = voted.to(own.device).view_as(own)
+        return torch.logaddexp(own + math.log1p(-cfg.weight), voted.log() + math.log(cfg.weight))
+
+    def _see(self, layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        self.seen = given[0]

@@ -1,0 +1,76 @@
+"""Evaluation of captions of images: exact match, BLEU and chrF, with those of the most frequent caption beside."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from dragoman.data.captions import CaptionedImage, CaptionTable
+from dragoman.decode.generator import Generator
+from dragoman.decode.readers.input_reader import Progress
+from dragoman.decode.search.greedy import Greedy
+from dragoman.errors import DataError
+from dragoman.evaluate.metrics import METRICS, Score, score_of
+from dragoman.evaluate.outcome import EvaluationResult, Examiner
+from dragoman.text.store import Store
+
+USED = ("exact_match", "bleu", "chrf")
+"""Metrics of captions."""
+
+
+class CaptionExaminer(Examiner):
+    """Evaluation of models that continue an image with text; search is greedy."""
+
+    verb = "captioning"
+
+    def load(self, run: str | Path, which: str, device: str) -> None:
+        self.generator = Generator.load(run, which, device=device)
+
+    def examples(self, named: str | None, kept: str = "test") -> list[CaptionedImage]:
+        if named:
+            return list(CaptionTable(path=named).read())
+        columns, material = Store.open(self.data / kept).columns, self.generator.images
+        assert material is not None, "the run's task was captioning"
+        decode = self.generator.tokenizer.decode
+        return [
+            CaptionedImage(material.restored(columns["image"].raw_row(i)), decode(columns["caption"][i]), "", "")
+            for i in range(len(columns["caption"]))
+        ]
+
+    def examine(
+        self,
+        examples: Sequence[CaptionedImage],
+        *,
+        baseline: bool = True,
+        folder: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> EvaluationResult:
+        if not examples:
+            raise DataError("nothing to evaluate on: the test set has no images")
+        references, images = [one.caption for one in examples], [one.image for one in examples]
+        found = self.generator.generate([""] * len(images), images=images, search=Greedy(), progress=progress)
+        texts = [one.text.strip() for one in found]
+        usual = self.most_frequent() if baseline else None
+        outcome = EvaluationResult(
+            scores=_scores(texts, references),
+            baseline={} if usual is None else _scores([usual] * len(references), references),
+            baseline_name="" if usual is None else "most frequent caption",
+            outputs=tuple(
+                {"image": one.where, "output": text, "reference": one.caption}
+                for one, text in zip(examples, texts, strict=True)
+            ),
+        )
+        if folder is not None:
+            outcome.save(folder)
+        return outcome
+
+    def most_frequent(self) -> str | None:
+        """Return the most frequent caption of the training images, if these are still there."""
+        if not (self.data / "train").is_dir():
+            return None
+        captions, decode = Store.open(self.data / "train").columns["caption"], self.generator.tokenizer.decode
+        counts = Counter(decode(captions[i]) for i in range(len(captions)))
+        return min(counts, key=lambda caption: (-counts[caption], caption), default=None)
+
+
+def _scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, Score]:
+    return {name: score_of(METRICS[name], METRICS[name].counts(texts, references)) for name in USED}

@@ -1,0 +1,127 @@
+"""Retrieved matches, a choice of ``data.retrieval``: similar sentences of a translation memory, read before the source.
+
+A translator reads the translations of similar sentences before the sentence itself and copies what still fits (Bulte &
+Tezcan 2019, "Neural Fuzzy Repair"; Xu et al. 2020). They put matches behind the source; here they stand before it, as
+all context does. While training, a sentence never sees its own translation: pairs of the very same source are no match.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from dragoman.config import Fraction, OneOf, config, from_dict
+from dragoman.text.formats.pairs import PairSource, read_pairs
+from dragoman.text.fuzzy import FuzzyIndex, FuzzyMatch
+from dragoman.text.lines import MATCH, TRANSLATION, MatchTexts, Pair, Sourced
+from dragoman.text.memory import TranslationMemory
+
+
+@config
+class NoRetrieval:
+    """No matches: each sentence is translated without a memory."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Return the marks that the vocabulary needs."""
+        return ()
+
+
+@config
+class FuzzyMatches:
+    """Translations of similar sentences, each followed by a mark, the best one next to the source."""
+
+    memory: tuple[PairSource, ...] = ()
+    """Translation memories, besides the training pairs themselves."""
+    training_pairs: bool = True
+    """Find matches among the training pairs too."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Least similarity of a match: 1 - edits / words of the longer sentence."""
+    matches: PositiveInt = 1
+    """Most matches of a sentence."""
+    layout: Literal["target", "pair"] = "target"
+    """Texts of a match that are read: its translation (Bulte & Tezcan), or its source and its translation."""
+    candidates: PositiveInt | None = 32
+    """Sentences that share most character n-grams, of which the similarity is computed; None for all: exact, and slow
+    where the memory is large."""
+    without: Fraction = 0.3
+    """Fraction of the sentences that are read without their matches, drawn anew at each step: the model learns to
+    translate either way."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Return the marks that the vocabulary needs."""
+        return (MATCH[0], TRANSLATION[0]) if self.layout == "pair" else MATCH[:1]
+
+    def read_memory(self) -> list[Pair]:
+        """Return the pairs of the memories.
+
+        Raises:
+            DataError, ConfigError: as ``read_pairs``.
+        """
+        return [pair for source in self.memory for pair in read_pairs(source)]
+
+    def shown(self, matches: Sequence[FuzzyMatch]) -> tuple[MatchTexts, ...]:
+        """Return the texts that are read for matches, the best one last."""
+        layout = self.layout
+        return tuple((m.target,) if layout == "target" else (m.source, m.target) for m in reversed(matches))
+
+    def attach(self, pairs: Iterable[Sourced], index: FuzzyIndex) -> list[Sourced]:
+        """Return the pairs, each with its matches; pairs of the same source are never one."""
+        return [pair._replace(matches=self.shown(self.search(index, pair.source, others_only=True))) for pair in pairs]
+
+    def search(self, index: FuzzyIndex, text: str, *, others_only: bool = False) -> tuple[FuzzyMatch, ...]:
+        """Return the matches of a text, best first."""
+        limits = {"threshold": self.threshold, "count": self.matches, "candidates": self.candidates}
+        return index.find(text, **limits, others_only=others_only)
+
+
+Retrieval = Annotated[NoRetrieval | FuzzyMatches, OneOf()]
+
+
+def retrieval_of_run(run: Mapping[str, Any]) -> NoRetrieval | FuzzyMatches:
+    """Return the choice in a run's configuration."""
+    return from_dict(Retrieval, (run.get("data") or {}).get("retrieval", "no_retrieval"), where="data.retrieval")
+
+
+class NoMatcher:
+    """MemoryMatcher that finds nothing."""
+
+    def find(self, text: str) -> tuple[FuzzyMatch, ...]:
+        """Return no matches."""
+        return ()
+
+    def shown(self, matches: Sequence[FuzzyMatch]) -> tuple[MatchTexts, ...]:
+        """Return no texts."""
+        return ()
+
+
+class MemoryMatcher(NoMatcher):
+    """Finder of matches in a memory, as a run has learnt to read them."""
+
+    def __init__(self, cfg: FuzzyMatches, memory: TranslationMemory):
+        self.cfg, self.index = cfg, FuzzyIndex(memory.pairs())
+        self._search = lru_cache(1 << 16)(partial(cfg.search, self.index))
+
+    def find(self, text: str) -> tuple[FuzzyMatch, ...]:
+        """Return the matches of a text, best first."""
+        return self._search(text)
+
+    def shown(self, matches: Sequence[FuzzyMatch]) -> tuple[MatchTexts, ...]:
+        """Return the texts that are read for matches."""
+        return self.cfg.shown(matches)
+
+
+NO_MATCHER = NoMatcher()
+
+
+def matcher_for(run: Mapping[str, Any], memory: TranslationMemory | None) -> NoMatcher:
+    """Return the matcher of a run with a memory; one that finds nothing where there is no memory, or where the run has
+    not learnt to read matches.
+
+    Raises:
+        ConfigError: a library is missing.
+    """
+    cfg = retrieval_of_run(run)
+    return MemoryMatcher(cfg, memory) if memory is not None and isinstance(cfg, FuzzyMatches) else NO_MATCHER

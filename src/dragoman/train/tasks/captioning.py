@@ -1,0 +1,156 @@
+"""Captioning task: images with captions, for a language model that reads an image before its text."""
+
+import json
+from collections.abc import Callable, Generator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.data.captioning import CaptionedExamples
+from dragoman.data.captions import CaptionedImage, CaptionedImages, ImageWithCaption
+from dragoman.data.example_store import ExampleStore
+from dragoman.data.material import ImageMaterial
+from dragoman.data.tasks import CaptioningTask
+from dragoman.decode.generator import Generator as TextGenerator
+from dragoman.decode.search.greedy import Greedy
+from dragoman.errors import ConfigError
+from dragoman.model.inputs import PatchInput
+from dragoman.model.prefixed import PrefixedTransformer, PrefixedTransformerConfig
+from dragoman.text.cleaning.split import PairSplit
+from dragoman.text.splits import SplitExamples
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.train.events import Notice, ValidationSample
+from dragoman.train.part_weights import check_part_weights
+from dragoman.train.recipe import RunConfig
+from dragoman.train.tasks.reading import ReaderTaskData
+from dragoman.train.tasks.task_data import ValidationResult, Validator, mean_nll
+from dragoman.train.tasks.translation import in_order
+
+
+class CaptioningTaskData(ReaderTaskData):
+    """Captioned images for a prefixed Transformer."""
+
+    learns_from, model = (CaptionedImages,), PrefixedTransformerConfig
+    scores = ("exact match",)
+    gives_fields = True
+    form: CaptionedExamples
+
+    @classmethod
+    def check_inputs(cls, cfg: RunConfig) -> None:
+        if not isinstance(_model(cfg).encoder.inputs, PatchInput):
+            raise ConfigError("model.encoder.inputs: captioned_images are read by inputs of the kind patch_input")
+        if cfg.start_from is not None:
+            raise ConfigError("start_from: captioning starts from parts: task.encoder_from, task.decoder_from")
+        if cfg.target_tokenizer is not None:
+            raise ConfigError("target_tokenizer: captions are the only text: leave it out")
+        if cfg.train.best_by in cls.scores and not cfg.train.scored:
+            raise ConfigError(f"train.best_by: {cfg.train.best_by} is of captions: set train.scored to how many")
+        check_part_weights(_task(cfg), cls.outline(cfg))
+
+    @classmethod
+    def outline(cls, cfg: RunConfig) -> PrefixedTransformer:
+        model = _model(cfg)
+        tokenizer = _earlier_tokenizer(cfg)
+        with torch.device("meta"):
+            return model.sized(vocab=model.vocab or (len(tokenizer) if tokenizer else 1000)).build()
+
+    @classmethod
+    def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> CaptionedExamples:
+        data, inputs = cfg.data, _model(cfg).encoder.inputs
+        assert isinstance(data, CaptionedImages) and isinstance(inputs, PatchInput) and tokenizer is not None
+        longest = min(filter(None, (data.longest, cls.outline(cfg).max_length)), default=None)
+        return CaptionedExamples(ImageMaterial(inputs, resize=data.other_sizes == "resize"), tokenizer, longest)
+
+    @classmethod
+    def find(cls, cfg: RunConfig) -> SplitExamples[CaptionedImage]:
+        assert isinstance(cfg.data, CaptionedImages), "checked before a run begins"
+        return cfg.data.split(ImageWithCaption)
+
+    @classmethod
+    def reads_text(cls, cfg: RunConfig) -> bool:
+        return True
+
+    @classmethod
+    def make_tokenizer(cls, cfg: RunConfig, examples: Sequence[Any]) -> Generator[Notice, None, Tokenizer]:
+        if (earlier := _earlier_tokenizer(cfg)) is not None:
+            return earlier
+        return (yield from super().make_tokenizer(cfg, examples))
+
+    @classmethod
+    def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
+        form.store(folder / "test", split.test)
+        for name, examples in (("valid", split.valid), ("test", split.test)):
+            captions = (json.dumps({"caption": one.caption, "image": one.where}) + "\n" for one in examples)
+            durable.write(folder / f"{name}.jsonl", "".join(captions).encode())
+
+    def determined_sizes(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
+        return [("model.decoder.vocab", _model(cfg).vocab, self.vocab)]
+
+    def sized(self, cfg: RunConfig) -> PrefixedTransformerConfig:
+        assert self.vocab is not None
+        return _model(cfg).sized(vocab=self.vocab)
+
+    @property
+    def unit(self) -> str:
+        return "captioned images"
+
+    def size(self, rows: np.ndarray) -> tuple[int, int]:
+        lengths = self.lengths[rows, 1]
+        return int(lengths.sum()), int(len(rows) * lengths.max())
+
+    def validator(self, cfg: RunConfig, device: torch.device) -> "CaptioningValidator":
+        return CaptioningValidator(self, cfg, device)
+
+
+def _model(cfg: RunConfig) -> PrefixedTransformerConfig:
+    assert isinstance(cfg.model, PrefixedTransformerConfig), "checked before a run begins"
+    return cfg.model
+
+
+def _task(cfg: RunConfig) -> CaptioningTask:
+    assert isinstance(cfg.task, CaptioningTask), "the task data was chosen by it"
+    return cfg.task
+
+
+def _earlier_tokenizer(cfg: RunConfig) -> Tokenizer | None:
+    run = _task(cfg).decoder_from
+    return None if run is None else RunDirectory.open(run).tokenizers()[1]
+
+
+# ---- validation -----------------------------------------------------------------------------------
+
+
+class CaptioningValidator(Validator):
+    """Validator of captioning: the loss on all validation images; some are captioned and, if configured, scored."""
+
+    def __init__(self, task_data: CaptioningTaskData, cfg: RunConfig, device: torch.device):
+        self.task_data, self.task, self.train, self.device = task_data, _task(cfg), cfg.train, device
+        self.batches = list(in_order(task_data.form.lengths(task_data.valid), cfg.train.batch_tokens))
+        self.num_batches = len(self.batches)
+
+    def validate(self, model: PrefixedTransformer, stop: Callable[[], bool]) -> ValidationResult | None:
+        form, valid = self.task_data.form, self.task_data.valid
+        batches = (form.batch(valid, rows).to(self.device) for rows in self.batches)
+        loss = mean_nll(lambda batch: self.task.nll(model, batch), batches, stop)
+        return None if loss is None or stop() else ValidationResult(loss, *self.captions(model))
+
+    def captions(self, model: PrefixedTransformer) -> tuple[dict[str, float], list[ValidationSample]]:
+        shown, scored, valid = self.train.samples, self.train.scored, self.task_data.valid
+        rows = range(min(len(valid), max(shown, scored)))
+        if not rows:
+            return {}, []
+        form = self.task_data.form
+        images = [form.images.restored(valid.columns["image"].raw_row(i)) for i in rows]
+        true = [form.tokenizer.decode(valid.columns["caption"][i][:-1]) for i in rows]
+        longest = max(int(length) for length in valid.columns["caption"].lengths)
+        generator = TextGenerator(model, form.tokenizer)
+        found = generator.generate([""] * len(images), images=images, search=Greedy(), max_new_tokens=2 * longest)
+        texts = [one.text.strip() for one in found]
+        samples = [ValidationSample(f"image {i + 1}", t, text) for i, t, text in zip(rows, true, texts, strict=True)]
+        right = [t == text for t, text in islice(zip(true, texts, strict=True), scored)]
+        return {"exact match": 100 * sum(right) / len(right)} if right else {}, samples[:shown]

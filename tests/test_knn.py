@@ -1,0 +1,173 @@
+"""Nearest-neighbour translation: exact search, the published mixture, and a datastore's translations found again."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import MODEL
+from tiny_tasks import ATTENDING
+
+from dragoman import cli
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import from_dict, to_dict
+from dragoman.decode import knn
+from dragoman.decode.knn import Datastore, NearestNeighbours, build_datastore
+from dragoman.decode.translator import Translator
+from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.model.families import ModelConfig
+from dragoman.text.lines import Pair
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import Bytes
+
+BYTES = Tokenizer.train(Bytes(), [])
+PAIRS = [Pair("one dog", "ein Hund"), Pair("two cats", "zwei Katzen"), Pair("a house", "ein Haus"), Pair("tea", "Tee")]
+SOURCES = [pair.source for pair in PAIRS]
+
+
+def make(path, model, seed):
+    """Write a run of random weights."""
+    cfg = from_dict(ModelConfig, model).sized(vocab=len(BYTES))
+    content = {"task": {"kind": "translation"}, "data": {}, "model": to_dict(cfg)}
+    torch.manual_seed(seed)
+    run = RunDirectory.create(path, content)
+    run.write_tokenizers(BYTES, BYTES)
+    run.save(1, tensors={"model": cfg.build().state_dict()}, progress={"step": 1}, config=content, best=True)
+    run.close()
+    return path
+
+
+@pytest.fixture(scope="module", params=[MODEL, ATTENDING], ids=["transformer", "convolutional"])
+def run(request, tmp_path_factory):
+    return make(tmp_path_factory.mktemp("run") / "run", request.param, 1)
+
+
+@pytest.fixture(scope="module")
+def store(run):
+    assert build_datastore(run, PAIRS, run.parent / "store") == sum(len(BYTES.encode(p.target)) + 1 for p in PAIRS)
+    return run.parent / "store"
+
+
+def settings(store, **more):
+    return NearestNeighbours(store=str(store), **{"k": 4, "temperature": 1e-4, "weight": 0.99} | more)
+
+
+# ---- search and mixture -------------------------------------------------------------------------------
+
+
+def test_search_is_exact_however_the_states_are_divided(store, monkeypatch):
+    whole, draw = Datastore(store), torch.Generator().manual_seed(1)
+    keys = torch.from_numpy(np.array(whole.keys, np.float32))
+    queries = torch.randn(5, whole.width, generator=draw)
+    wanted = torch.cdist(queries.double(), keys.double()) ** 2
+    expected, rows = wanted.sort(dim=1)
+    for chunk, in_memory in ((1 << 16, 1 << 30), (3, 1 << 30), (3, 0)):
+        monkeypatch.setattr(knn, "CHUNK", chunk)
+        monkeypatch.setattr(knn, "IN_MEMORY", in_memory)
+        distances, tokens = Datastore(store).nearest(queries, 4)
+        torch.testing.assert_close(distances.double(), expected[:, :4], rtol=1e-4, atol=1e-4)
+        assert torch.equal(tokens, whole.tokens[rows[:, :4]])
+    assert Datastore(store).nearest(queries, 10_000)[0].shape == (5, len(keys))
+
+
+def test_the_mixture_is_that_of_the_paper(run, store):
+    cfg = settings(store, weight=0.3, temperature=2.0)
+    model = Translator.load(run, knn=cfg).model
+    states, logits = torch.randn(2, model.datastore.width), torch.randn(2, len(BYTES))
+    distances, tokens = model.datastore.nearest(states, cfg.k)
+    mixed = model.mixed(logits, states).exp()
+    for row in range(2):
+        votes = [math.exp(-float(d) / 2.0) for d in distances[row]]
+        expected = 0.7 * logits[row].softmax(dim=0)
+        for token, vote in zip(tokens[row].tolist(), votes, strict=True):
+            expected[token] += 0.3 * vote / sum(votes)
+        torch.testing.assert_close(mixed[row], expected, rtol=1e-4, atol=1e-6)
+        assert float(mixed[row].sum()) == pytest.approx(1, abs=1e-5)
+
+
+# ---- translating ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_the_translations_of_a_datastore_are_found_again_alone_and_in_a_batch(run, store, beam):
+    translator = Translator.load(run, knn=settings(store))
+    together = [t.text for t in translator.translate(SOURCES, beam=beam)]
+    alone = [translator.translate([source], beam=beam)[0].text for source in SOURCES]
+    assert together == alone == [pair.target for pair in PAIRS]
+    assert [t.text for t in Translator.load(run).translate(SOURCES, beam=beam)] != together
+
+
+def test_without_weight_the_model_answers_alone(run, store):
+    how = {"precision": "float32"}
+    plain, mixed = Translator.load(run, **how), Translator.load(run, knn=settings(store, weight=0.0), **how)
+    for beam in (1, 3):
+        ours, theirs = (t.translate(SOURCES, beam=beam) for t in (plain, mixed))
+        assert [t.text for t in ours] == [t.text for t in theirs]
+        assert [t.candidates[0].log_prob for t in ours] == pytest.approx(
+            [t.candidates[0].log_prob for t in theirs], rel=1e-4
+        )
+
+
+# ---- commands ---------------------------------------------------------------------------------------------
+
+
+def test_a_datastore_is_built_and_used_by_commands(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.tsv").write_text("".join(f"{p.source}\t{p.target}\n" for p in PAIRS))
+    (tmp_path / "in.txt").write_text("\n".join(SOURCES) + "\n")
+    assert not cli.main(["datastore", str(run), "pairs.tsv", "-o", "store"])
+    assert "states of 4 pairs" in capsys.readouterr().out
+    chosen = "{store: store, k: 4, temperature: 0.0001, weight: 0.99}"
+    assert not cli.main(["translate", str(run), "in.txt", "--knn", chosen, "--format", "json"])
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == [p.target for p in PAIRS]
+    assert not cli.main(["translate", str(run), "tea", "--knn", "store"])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("none", "none"),
+        ("{store: store, kk: 3}", "--knn: no 'kk' here. Did you mean 'k'?"),
+        ("{store: store, weight: 1}", "--knn.weight"),
+        ("{store: store, temperature: 0}", "--knn.temperature"),
+        ("{k: 3}", "--knn.store"),
+    ],
+    ids=["no store", "misspelt", "weight", "temperature", "unnamed"],
+)
+def test_a_wrong_choice_is_one_line(chosen, message, run, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store").symlink_to(store)
+    assert cli.main(["translate", str(run), "tea", "--knn", chosen]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_datastore_of_another_model_is_refused(run, store, tmp_path):
+    other = make(tmp_path / "other", MODEL, 2)
+    with pytest.raises(ConfigError, match=r"was built with another model than that of .*other: build it again"):
+        Translator.load(other, knn=settings(store))
+
+
+def test_damaged_and_foreign_folders_are_refused(run, store, tmp_path):
+    build_datastore(run, PAIRS, tmp_path / "store")
+    content = bytearray((tmp_path / "store" / "key.ids").read_bytes())
+    content[5] ^= 1
+    (tmp_path / "store" / "key.ids").write_bytes(content)
+    with pytest.raises(DataError, match=r"key\.ids: damaged"):
+        Translator.load(run, knn=settings(tmp_path / "store"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match="exists and is not"):
+        build_datastore(run, PAIRS, tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "x"
+    with pytest.raises(DataError, match="no pairs to build a datastore of"):
+        build_datastore(run, [Pair("", "x")], tmp_path / "empty")
+
+
+def test_a_language_model_has_no_datastore(tmp_path):
+    cfg = {
+        "dim": 8,
+        "decoder": {"depth": 1, "pattern": [{k: v for k, v in MODEL["decoder"]["pattern"][0].items() if k != "cross"}]},
+    }
+    with pytest.raises(CheckpointError, match="use `dragoman generate`"):
+        build_datastore(make(tmp_path / "lm", cfg, 1), PAIRS, tmp_path / "store")
