@@ -16,6 +16,7 @@ from dragoman.cli import (
     check,
     checklist,
     classify,
+    compare,
     configuration,
     data,
     demo,
@@ -61,6 +62,7 @@ app = typer.Typer(
 TRAIN, USE, EXAMINE, DATA, EXCHANGE = "Train", "Use", "Examine", "Data and configuration", "Exchange"
 app.command("train", rich_help_panel=TRAIN)(train.train)
 app.command("search-mixture", rich_help_panel=TRAIN)(search_mixture.search_mixture)
+app.command("compare", rich_help_panel=TRAIN)(compare.compare)
 app.command("weigh", hidden=True)(search_mixture.search_mixture)  # its earlier name
 app.command("plan", rich_help_panel=TRAIN)(plan.plan)
 app.command("average", rich_help_panel=TRAIN)(average.average)
@@ -124,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-LONG = {"train", "demo", "search-mixture", "weigh"}
+LONG = {"train", "demo", "search-mixture", "weigh", "compare"}
 """Commands that run for long, and leave much behind for the collector."""
 ALLOCATIONS = 50_000
 

@@ -1,0 +1,124 @@
+"""Intervals and tests for a few paired measurements: Student's t, Welch and Satterthwaite, Holm.
+
+n values, nu degrees of freedom.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+LEVEL = 0.05
+"""Probability of a difference where there is none, of all comparisons of a study together (Holm)."""
+POWER = 0.8
+"""Share of repeated studies in which a detectable difference is shown."""
+_FEW_STEPS = 300
+
+
+# ---- Student's t ----------------------------------------------------------------------------------
+
+
+def t_probability(t: float, nu: float) -> float:
+    """Return P(T <= t) for nu degrees of freedom (Abramowitz & Stegun, 26.7.1); infinity is the normal distribution."""
+    if math.isinf(nu):
+        return 0.5 * math.erfc(-t / math.sqrt(2))
+    tail = 0.5 * _incomplete_beta(nu / 2, 0.5, nu / (nu + t * t)) if math.isfinite(t) else 0.0
+    return 1 - tail if t > 0 else tail
+
+
+def t_quantile(probability: float, nu: float) -> float:
+    """Return the t below which T is with this probability, by bisection."""
+    low, high = -1.0, 1.0
+    while t_probability(low, nu) > probability:
+        low *= 2
+    while t_probability(high, nu) < probability:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_probability(middle, nu) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def _incomplete_beta(a: float, b: float, x: float) -> float:
+    """Return the regularised incomplete beta function by its continued fraction (Abramowitz & Stegun, 26.5.8)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _incomplete_beta(b, a, 1 - x)
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    ) / a  # fmt: skip
+    return front / _fraction(a, b, x)
+
+
+def _fraction(a: float, b: float, x: float) -> float:
+    """Return 1 + d1/(1 + d2/(1 + ...)), from its tail to its head."""
+    value = 1.0
+    for i in range(_FEW_STEPS, 0, -1):
+        m = i // 2
+        if i % 2:
+            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        else:
+            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        value = 1 + d / value
+    return value
+
+
+# ---- estimates ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, and how well it is known."""
+
+    mean: float
+    error: float
+    """Standard error."""
+    freedom: float
+    """Degrees of freedom of the standard error."""
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the interval that holds the true mean with probability 1 - level."""
+        half = t_quantile(1 - level / 2, self.freedom) * self.error if self.error else 0.0
+        return self.mean - half, self.mean + half
+
+    @property
+    def p(self) -> float:
+        """Probability of a mean as far from 0 by chance alone, in either direction."""
+        if not self.error:
+            return 0.0 if self.mean else 1.0
+        return 2 * t_probability(-abs(self.mean) / self.error, self.freedom)
+
+    def detectable(self, level: float = LEVEL) -> float:
+        """Return the true mean that ``POWER`` of such studies would tell from 0."""
+        if not self.error:
+            return 0.0
+        return (t_quantile(1 - level / 2, self.freedom) + t_quantile(POWER, self.freedom)) * self.error
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Return the mean of two or more values, and its error as their spread tells.
+
+    Raises:
+        ValueError: fewer than two values: they tell nothing of their spread.
+    """
+    if len(values) < 2:
+        raise ValueError("an interval needs two values or more")
+    return Estimate(fmean(values), math.sqrt(variance(values) / len(values)), len(values) - 1)
+
+
+def with_error(estimate: Estimate, error: float) -> Estimate:
+    """Return the estimate with a second, independent error that is known well: Satterthwaite's degrees of freedom."""
+    both = estimate.error**2 + error**2
+    if not estimate.error:
+        return Estimate(estimate.mean, error, math.inf) if error else estimate
+    return Estimate(estimate.mean, math.sqrt(both), estimate.freedom * both**2 / estimate.error**4)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values adjusted for their number (Holm 1979), in the order given."""
+    adjusted, most = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        most = max(most, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = most
+    return adjusted
