@@ -107,6 +107,29 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), math.sqrt(variance(values) / len(values)), len(values) - 1)
 
 
+def pooled_error(table: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the standard error of the difference of two rows' means, and its degrees of freedom, from all rows.
+
+    Rows are contestants and columns seeds. The noise is what neither explains: the residual of a two-way layout (as in
+    an analysis of variance with repeated measures), taken to be the same for all contestants. For two rows it is the
+    paired t test's own error.
+
+    Raises:
+        ValueError: fewer than two rows or columns.
+    """
+    rows, columns = len(table), len(table[0]) if table else 0
+    if rows < 2 or columns < 2:
+        raise ValueError("pooling needs two contestants and two seeds or more")
+    row_means, column_means = [fmean(row) for row in table], [fmean(column) for column in zip(*table, strict=True)]
+    mean, freedom = fmean(row_means), (rows - 1) * (columns - 1)
+    residual = sum(
+        (value - row_means[i] - column_means[j] + mean) ** 2
+        for i, row in enumerate(table)
+        for j, value in enumerate(row)
+    )
+    return math.sqrt(2 * residual / freedom / columns), freedom
+
+
 def with_error(estimate: Estimate, error: float) -> Estimate:
     """Return the estimate with a second, independent error that is known well: Satterthwaite's degrees of freedom."""
     both = estimate.error**2 + error**2

@@ -137,7 +137,7 @@ def check_folder(request: StudyRequest, path: Path) -> None:
     Raises:
         CheckpointError: something else is there, or a study that has changed since; the message shows the difference.
     """
-    if path.exists() and not (path.is_dir() and ((path / STUDY).exists() or not any(path.iterdir()))):
+    if path.exists() and not (path.is_dir() and ((path / STUDY).exists() or _only_prepared(path))):
         raise CheckpointError(f"{path}: exists and is not a study: choose another --out")
     if not (path / STUDY).exists():
         return
@@ -151,6 +151,11 @@ def check_folder(request: StudyRequest, path: Path) -> None:
         raise CheckpointError(
             f"{path}: begun with other settings: {listed}{more}: restore them, or choose another --out"
         )
+
+
+def _only_prepared(path: Path) -> bool:
+    """Return whether a folder holds nothing but what a study prepares before it begins."""
+    return {inside.name for inside in path.iterdir() if not inside.name.startswith(".")} <= {DATA, PREPARED}
 
 
 def _brief(value: Any) -> str:

@@ -1,7 +1,9 @@
 """Verdicts on pairs of contestants, in numbers and in words.
 
-The interval of a difference is over seeds, which are the same for both (paired, Student's t). Where a figure is a score
-of a test set, the error of drawing its examples is added, by a paired bootstrap of the means over seeds.
+The interval of a difference is over seeds, which are the same for all (paired, Student's t). Two or three seeds tell
+little of their own spread, so that of all contestants is pooled; a pair whose differences spread much more keeps its
+own. Where a figure is a score of a test set, the error of drawing its examples is added, by a paired bootstrap of the
+means over seeds.
 """
 
 import math
@@ -13,8 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from dragoman.compare.figure import Figure
-from dragoman.compare.statistics import LEVEL, Estimate, holm, over_seeds, with_error
+from dragoman.compare.statistics import LEVEL, Estimate, holm, over_seeds, pooled_error, with_error
 
+MUCH = 2.0
+"""Ratio of a pair's own standard error to the pooled one beyond which the pair keeps its own."""
 ByRun = Mapping[tuple[str, int], Figure]
 """A figure by contestant and seed, of those runs that have it."""
 Interval = tuple[float, float]
@@ -76,6 +80,7 @@ def _compared(
         counts = ", ".join(f"{one} has it from {count}" for one, count in finished.items())
         return replace(empty, words=f"{name}: {a} and {b} cannot be compared: {counts} of the seeds"), None, better
     estimate = over_seeds([runs[a, seed].value - runs[b, seed].value for seed in seeds])
+    estimate = _with_pooled(estimate, runs, contestants, seeds)
     examples, alone = None, estimate.interval()
     drawn = [_difference(runs[a, seed], runs[b, seed]) for seed in seeds]
     if all(one is not None for one in drawn):
@@ -92,6 +97,13 @@ def _compared(
         p=estimate.p,
     )
     return found, estimate, better
+
+
+def _with_pooled(estimate: Estimate, runs: ByRun, contestants: Sequence[str], seeds: Sequence[int]) -> Estimate:
+    """Return the estimate with the error of all contestants that have the figure from these seeds."""
+    rows = [[runs[one, seed].value for seed in seeds] for one in contestants if all((one, s) in runs for s in seeds)]
+    error, freedom = pooled_error(rows)
+    return estimate if estimate.error > MUCH * error else Estimate(estimate.mean, error, freedom)
 
 
 def _difference(one: Figure, other: Figure) -> np.ndarray | None:

@@ -29,7 +29,7 @@ def reversed_words(
         lines[" ".join(chosen) + "\t" + " ".join(word[::-1].upper() for word in chosen)] = None
         if len(lines) == pairs + 2 * held:
             break
-    table, found = list(lines), {"kind": "pairs"}
+    table, found = list(lines), dict[str, Any](kind="pairs")
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", table[2 * held :]), ("valid", table[:held]), ("test", table[held : 2 * held])):
         path = folder / f"{name}.tsv"
