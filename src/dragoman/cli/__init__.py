@@ -15,6 +15,7 @@ from dragoman.cli import (
     calibrate,
     check,
     checklist,
+    claims,
     classify,
     compare,
     configuration,
@@ -83,6 +84,7 @@ app.command("check", rich_help_panel=EXAMINE)(check.check)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
 app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
 app.command("explain", rich_help_panel=EXAMINE)(explain.explain)
+app.command("claims", rich_help_panel=EXAMINE)(claims.claims)
 app.command("doctor", rich_help_panel=EXAMINE)(doctor.doctor)
 app.command("probe", rich_help_panel=EXAMINE)(probe.probe)
 app.command("patch", rich_help_panel=EXAMINE)(patch.patch)

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from dragoman.compare.study_run import StudyEvent, StudyFinished, StudyTrialFinished
 
 
-def _table(*headings: str, words: int = 1) -> "Table":
+def table(*headings: str, words: int = 1) -> "Table":
+    """Return a table without lines, whose first columns are ``words``."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i < words else "right", overflow="fold")
-    return table
+        made.add_column(heading, justify="left" if i < words else "right", overflow="fold")
+    return made
 
 
 # ---- the list -------------------------------------------------------------------------------------
@@ -34,12 +35,12 @@ def show_list() -> None:
 
     from dragoman.compare.study import RESULTS, read_study, shipped
 
-    table = _table("study", "asks", "minutes", "result of", words=2)
+    shown = table("study", "asks", "minutes", "result of", words=2)
     for name in shipped():
         study, result = read_study(name), RESULTS / f"{name}.json"
         when = json.loads(result.read_text(encoding="utf-8"))["date"] if result.exists() else ""
-        table.add_row(name, escape(study.question or study.title), f"{study.minutes or 0:g}", when)
-    console().print(table)
+        shown.add_row(name, escape(study.question or study.title), f"{study.minutes or 0:g}", when)
+    console().print(shown)
 
 
 # ---- the plan -------------------------------------------------------------------------------------
@@ -63,14 +64,14 @@ def show_plan(request: "StudyRequest") -> None:
             f"{len(plan.contestants)} contestants, {request.study.seeds} times each; nothing is trained", soft_wrap=True
         )
         return
-    table = _table("contestant", "parameters", "FLOPs a step", "steps", "s a step", "memory", "off")
+    shown = table("contestant", "parameters", "FLOPs a step", "steps", "s a step", "memory", "off")
     for one in plan.contestants:
         steps = "" if one.steps is None else f"{one.steps:,}"
         off = f"{one.matched.off:+.2%}" if one.matched else ""
         pace = "" if one.step_seconds is None else f"{one.step_seconds:.3g}"
         figures = (f"{one.parameters:,}", f"{one.flops_per_step:.3g}", steps, pace, f"{one.memory / 1e6:,.0f} MB", off)
-        table.add_row(escape(one.name), *figures)
-    say(table)
+        shown.add_row(escape(one.name), *figures)
+    say(shown)
     for note in plan.notes:
         say(escape(note), soft_wrap=True)
     runs = len(plan.contestants) * request.study.seeds

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dragoman.compare.datasets import data_section
+from dragoman.compare.datasets import data_section, names_data_set
 from dragoman.compare.study import Study
 from dragoman.config import load_yaml, to_dict, unknown
 from dragoman.errors import ConfigError
@@ -54,7 +54,17 @@ def contestants_of(study: Study, folder: Path) -> list[Contestant]:
     chosen = {name: settings for name, settings in named.items() if not study.only or name in study.only}
     base = base_of(study, folder) if study.trains else None
     usual = study.measure_settings()
-    return [_contestant(name, settings, base, usual) for name, settings in chosen.items()]
+    return [
+        _contestant(name, _with_data(settings, folder, study.base), base, usual, shown=settings)
+        for name, settings in chosen.items()
+    ]
+
+
+def _with_data(settings: dict[str, Any], folder: Path, run_file: Any) -> dict[str, Any]:
+    """Return a contestant's settings with a data set of its own as the ``data`` of a run file."""
+    if names_data_set(settings.get("data")):
+        return settings | {"data": data_section(settings["data"], folder, run_file or {})}
+    return settings
 
 
 def base_of(study: Study, folder: Path) -> dict[str, Any]:
@@ -69,7 +79,12 @@ def base_of(study: Study, folder: Path) -> dict[str, Any]:
 
 
 def _contestant(
-    name: str, settings: Mapping[str, Any], base: dict[str, Any] | None, usual: dict[str, dict[str, Any]]
+    name: str,
+    settings: Mapping[str, Any],
+    base: dict[str, Any] | None,
+    usual: dict[str, dict[str, Any]],
+    *,
+    shown: dict[str, Any],
 ) -> Contestant:
     of_measures = {path: value for path, value in settings.items() if path.startswith(MEASURES)}
     paths = {path: value for path, value in settings.items() if path not in of_measures}
@@ -85,9 +100,9 @@ def _contestant(
                 f"contestants.{name}.{next(iter(paths))}: a study without base trains nothing: write "
                 "measures.NAME.SETTING, or give a base"
             )
-        return Contestant(name, dict(settings), None, measures)
+        return Contestant(name, shown, None, measures)
     try:
-        return Contestant(name, dict(settings), _configured(base, paths), measures)
+        return Contestant(name, shown, _configured(base, paths), measures)
     except ConfigError as error:
         raise ConfigError(f"contestants.{name}: {error}") from None
 

@@ -4,7 +4,10 @@ A generated set is a function of its settings alone.
 """
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,10 @@ DATA_SETS: dict[str, Callable[..., dict[str, Any]]] = {
     "copy": reversed_words,
     "multi30k": multi30k,
 }
+if find_spec("dragoman.compare.datasets.further"):
+    from dragoman.compare.datasets.further import FURTHER_DATA_SETS
+
+    DATA_SETS |= FURTHER_DATA_SETS
 FILE = "file"
 """Kind of a data set that is a file of the user's own."""
 
@@ -34,7 +41,15 @@ def data_section(asked: Any, folder: Path, run_file: Mapping[str, Any]) -> dict[
         return given_file(str(settings.get("path", "")), run_file)
     if kind not in DATA_SETS:
         raise ConfigError(unknown("data", kind, (*DATA_SETS, FILE)))
-    return DATA_SETS[kind](folder / kind, **checked(settings, DATA_SETS[kind], f"data.{kind}"))
+    settings = checked(settings, DATA_SETS[kind], f"data.{kind}")
+    key = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return DATA_SETS[kind](folder / (f"{kind}-{key}" if settings else kind), **settings)
+
+
+def names_data_set(value: Any) -> bool:
+    """Return whether a value of ``data`` is a data set of studies rather than the ``data`` of a run file."""
+    kind = value.get("kind") if isinstance(value, Mapping) else value
+    return kind == FILE or kind in DATA_SETS
 
 
 def checked(settings: Mapping[str, Any], function: Callable[..., Any], where: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def translation(
         at = [int(i) for i in np.unique(bucket)]
         values = tuple(METRICS[name].value(counts[bucket == i].sum(axis=0)) for i in at)
         curve = FigureCurve("words of the source", tuple(map(_words, at)), values)
-        found[METRICS[name].name] = scored(METRICS[name], counts, unit="%", curve=curve)
+        found[METRICS[name].name] = scored(METRICS[name], counts, curve=curve)
     return found
 
 

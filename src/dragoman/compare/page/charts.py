@@ -102,7 +102,8 @@ def _grid(axis: _Across, up: Sequence[float], x_title: str, y_title: str) -> str
         parts.append(f'<text class="label" x="{LEFT - 8}" y="{at}" dy="0.35em" text-anchor="end">{short(y)}</text>')
     for x, text in axis.ticks():
         parts.append(
-            f'<text class="label" x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{html.escape(text)}</text>'
+            f'<text class="label" x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">'
+            f"{html.escape(text)}</text>"
         )
     middle = (TOP + HEIGHT - BOTTOM) / 2
     across = (LEFT + WIDTH - RIGHT) / 2
@@ -120,10 +121,8 @@ def _line(one: Series, axis: _Across, up: Sequence[float]) -> str:
     dash = f' stroke-dasharray="{_dash(one.number)}"' if _dash(one.number) else ""
     every = math.ceil(len(places) / 12) or 1
     marks = "".join(_mark(one.number, x, y) for x, y in places[::every])
-    return (
-        f'<g><title>{html.escape(one.name)}</title><polyline class="line c{one.number % COLOURS}" points="{path}"{dash}/>'
-        f"{marks}</g>"
-    )
+    line = f'<polyline class="line c{one.number % COLOURS}" points="{path}"{dash}/>'
+    return f"<g><title>{html.escape(one.name)}</title>{line}{marks}</g>"
 
 
 def _mark(number: int, x: float, y: float) -> str:
@@ -193,7 +192,7 @@ def _bar(one: Mapping[str, Any], place: int, low: float, high: float) -> str:
     def at(value: float) -> float:
         return 8 + 224 * ((value - low) / (high - low) if high > low else 0.5)
 
-    parts = [f'<line class="grid" x1="8" x2="232" y1="10" y2="10"/>']
+    parts = ['<line class="grid" x1="8" x2="232" y1="10" y2="10"/>']
     if one["low"] is not None:
         left, right = at(one["low"]), at(one["high"])
         parts.append(f'<line class="line c{place % COLOURS}" x1="{left:.1f}" x2="{right:.1f}" y1="10" y2="10"/>')

@@ -64,13 +64,17 @@ def _verdicts(found: Found) -> str:
     if not verdicts:
         return ""
     rows = [
-        f"<li{'' if one['shown'] == 'neither' else ' class=shown'}>{_text(one['words'][0].upper() + one['words'][1:])}.</li>"
+        f"<li{'' if one['shown'] == 'neither' else ' class=shown'}>{_text(_sentence(one['words']))}</li>"
         for one in verdicts
     ]
     first, rest = "".join(rows[:SHOWN]), "".join(rows[SHOWN:])
     more = f"<details><summary>{len(rows) - SHOWN} more</summary><ul class='verdicts'>{rest}</ul></details>"
     table = _verdict_table(verdicts)
     return f'<ul class="verdicts">{first}</ul>{more if rest else ""}{table}'
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _verdict_table(verdicts: Sequence[Found]) -> str:
@@ -103,9 +107,10 @@ def _verdict_table(verdicts: Sequence[Found]) -> str:
         )
         rows += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     note = (
-        "The interval is over seeds, which are the same for all, by Student's t with the spread pooled over contestants; "
-        "for scores of a test set, the error of drawing its examples is added (paired bootstrap of 1,000 test sets). p is adjusted for the number of "
-        "comparisons by Holm's method. Detectable: the difference that four of five such studies would show."
+        "The interval is over seeds, which are the same for all, by Student's t with the spread pooled over "
+        "contestants; for scores of a test set, the error of drawing its examples is added (paired bootstrap of 1,000 "
+        "test sets). p is adjusted for the number of comparisons by Holm's method. Detectable: the difference that "
+        "four of five such studies would show."
     )
     return (
         f'<details><summary>In numbers</summary><div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
@@ -232,7 +237,8 @@ def _tuning(found: Found) -> str:
     )
     head = "<tr><th>contestant</th><th>rate chosen</th><th>at the edge</th><th>diverged at</th></tr>"
     chart = curve_chart("Validation loss by learning rate", lines, "learning rate", "validation loss")
-    return f'<h2>Learning rates</h2><div class="cards">{chart}<div class="card wide"><table>{head}{rows}</table></div></div>'
+    table = f'<div class="card wide"><table>{head}{rows}</table></div>'
+    return f'<h2>Learning rates</h2><div class="cards">{chart}{table}</div>'
 
 
 def _fair(found: Found) -> str:
@@ -242,7 +248,7 @@ def _fair(found: Found) -> str:
     matched = [one for one in found["contestants"] if one["match"]]
     rows = "".join(
         f"<tr><td>{_text(one['name'])}</td><td>{one['match']['found']:,.0f}</td><td>{one['match']['off']:+.2%}</td>"
-        f"<td>{_text(', '.join(f'{path} {width:g}' for path, width in one['match']['widths'].items()) or 'as given')}</td></tr>"
+        f"<td>{_text(_widths(one['match']['widths']))}</td></tr>"
         for one in matched
     )
     table = ""
@@ -253,6 +259,10 @@ def _fair(found: Found) -> str:
     overlap = found["data"].get("overlap")
     seen = f"<li>{_text(_overlap(overlap))}</li>" if overlap else ""
     return f"<h2>What is held equal</h2><ul>{notes}{seen}</ul>{table}" if notes or table or seen else ""
+
+
+def _widths(widths: Mapping[str, float]) -> str:
+    return ", ".join(f"{path} {width:g}" for path, width in widths.items()) or "as given"
 
 
 def _overlap(overlap: Found) -> str:
