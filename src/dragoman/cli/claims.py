@@ -39,8 +39,8 @@ def claims(
     """
     from dragoman import durable
     from dragoman.compare.claims import judge, read_all_results, read_claims
-    from dragoman.compare.page.claims_page import claims_page
-    from dragoman.compare.page.claims_page import gallery as gallery_page
+    from dragoman.compare.claims_page import claims_page
+    from dragoman.compare.claims_page import gallery as gallery_page
     from dragoman.compare.slips import slips
     from dragoman.compare.study import RESULTS, SHIPPED, read_study, shipped
     from dragoman.errors import DataError

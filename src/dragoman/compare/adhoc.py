@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dragoman.checkpoint import run_config
 from dragoman.compare.contestants import parse_vary
 from dragoman.compare.study import Study, find_study, is_study, shipped, study_from
 from dragoman.config import kind_of, load_yaml, to_dict, unknown
@@ -17,10 +18,10 @@ _MEASURES = {"translation": ["translation", "loss"], "language_modelling": ["los
 
 
 def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Sequence[str]) -> Study:
-    """Return the study that compares values of some settings of a run file, a preset or another study's base.
+    """Return the study that compares values of some settings of a run file, a run, a preset or a study's base.
 
     Args:
-        named: the run file, preset or study.
+        named: the run file, folder of a run, preset or study.
         settings: settings to change in it, PATH=VALUE.
         vary: values to compare, PATH=VALUES.
         more: settings of the study itself, PATH=VALUE.
@@ -48,6 +49,8 @@ def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Seque
 def _content(named: str) -> Any:
     if named in PRESETS:
         return {"preset": named}
+    if Path(named).is_dir():
+        return run_config(named)
     if Path(named).exists():
         return load_yaml(Path(named))
     if Path(named).suffix not in (".yaml", ".yml") and named not in shipped():

@@ -44,6 +44,8 @@ OVERHEAD = 1.25
 """Time of a training with its validations and measures, in that of its steps."""
 FREE = ("title", "question", "claims", "minutes", "unfair", "judge", "against", "seeds", "sizes")
 """Settings that may change after a study began: they change no training."""
+OF_THE_LOSS = ("label_smoothing", "r_drop")
+"""Settings of tasks that change the loss and not the text."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def _prepared(contestant: Contestant, path: Path) -> Generator[Event, None, _Ope
 def _data_key(cfg: RunConfig) -> str:
     """Return a name for all that the prepared text depends on."""
     plain = to_dict(cfg)
-    task = {name: value for name, value in plain["task"].items() if name != "label_smoothing"}
+    task = {name: value for name, value in plain["task"].items() if name not in OF_THE_LOSS}
     longest = getattr(task_data_for(cfg).outline(cfg), "max_length", None)
     parts = [task, plain["data"], plain["tokenizer"], plain["target_tokenizer"], plain["start_from"], longest]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
