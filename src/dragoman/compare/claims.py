@@ -54,7 +54,7 @@ class Claim:
 
     id: str
     claim: str
-    """What is claimed, in words."""
+    """Claim in words."""
     source: str
     """Where it was published."""
     printed: str = ""
@@ -63,14 +63,14 @@ class Claim:
     """Study that tests it."""
     test: ClaimTest | None = None
     cannot: str = ""
-    """What a test would need, where none is possible at this size."""
+    """Needs of a test, where none is possible at this size."""
     note: str = ""
     """Sentence that is always added."""
 
 
 @dataclass(frozen=True)
 class ClaimVerdict:
-    """What our results say of a claim."""
+    """Verdict of our results on a claim."""
 
     verdict: str
     ours: str

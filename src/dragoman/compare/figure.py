@@ -42,7 +42,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Subject:
+class StudySubject:
     """A contestant with one seed, as a measure is given it."""
 
     contestant: str
@@ -59,8 +59,9 @@ class Subject:
     """Size of the study: toy, small or large."""
 
 
+Subject = StudySubject
 Measure = Callable[..., Mapping[str, Figure]]
-"""Function of a ``Subject`` and of settings by keyword, each with a default; returns figures by name."""
+"""Function of a ``StudySubject`` and of settings by keyword, each with a default; returns figures by name."""
 
 
 class RatioOfCounts(Metric):

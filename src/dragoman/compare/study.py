@@ -110,7 +110,7 @@ class Study:
     only: tuple[str, ...] = ()
     """Contestants that take part; empty for all."""
     match: Match | None = None
-    """What is fitted to make contestants equal; None for nothing."""
+    """Sizes that are fitted to make contestants equal; None for none."""
     budget: TrainingLength = TrainingLength(steps=1000)
     """Length of each training."""
     seeds: PositiveInt = 3
@@ -130,7 +130,7 @@ class Study:
     unfair: str = ""
     """Reason why the comparison cannot be made fair, in words; empty where it is."""
     sizes: dict[Size, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    """What differs in other sizes; ``small`` is the file itself."""
+    """Settings that differ in other sizes; ``small`` is the file itself."""
 
     @property
     def trains(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dragoman import durable
 from dragoman.compare.datasets import checked
-from dragoman.compare.figure import Figure, Subject
+from dragoman.compare.figure import Figure, StudySubject
 from dragoman.compare.measures import MEASURES
 from dragoman.compare.trial import share, start_or_resume
 from dragoman.config import from_dict, unknown
@@ -122,7 +122,7 @@ class StudyTrial:
     def _measured(self) -> dict[str, Figure]:
         run = self.path if self.cfg is not None else None
         self.path.mkdir(parents=True, exist_ok=True)
-        subject = Subject(self.contestant, self.seed, run, self.checkpoint, self.cfg, self.path, self.size)
+        subject = StudySubject(self.contestant, self.seed, run, self.checkpoint, self.cfg, self.path, self.size)
         found: dict[str, Figure] = {}
         for name, settings in self.measures.items():
             for figure, one in MEASURES[name](subject, **settings).items():

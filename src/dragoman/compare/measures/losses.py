@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from dragoman.compare.figure import Figure, Subject, scored
+from dragoman.compare.figure import Figure, StudySubject, scored
 from dragoman.decode.generator import Generator
 from dragoman.evaluate.language_modelling import context_of, documents_for, evaluate, metrics
 from dragoman.journal import Journal
 
 
-def loss(subject: Subject) -> Mapping[str, Figure]:
+def loss(subject: StudySubject) -> Mapping[str, Figure]:
     """Return the validation loss, per token or label and without smoothing, of the checkpoint."""
     assert subject.run is not None, "a study that trains"
     lines = [line for line in Journal(subject.run / "metrics.jsonl").lines() if line["kind"] == "valid"]
@@ -20,7 +20,7 @@ def loss(subject: Subject) -> Mapping[str, Figure]:
     return {"validation loss": Figure(value, higher_is_better=False, signature=f"{how}; {subject.checkpoint} weights")}
 
 
-def perplexity(subject: Subject) -> Mapping[str, Figure]:
+def perplexity(subject: StudySubject) -> Mapping[str, Figure]:
     """Return the perplexity of a language model per token, byte and word, and bits per byte, on what it held out."""
     assert subject.run is not None and subject.cfg is not None, "a study that trains"
     generator = Generator.load(subject.run, subject.checkpoint)
@@ -34,5 +34,5 @@ def perplexity(subject: Subject) -> Mapping[str, Figure]:
     return {metric.name: scored(metric, found.documents) for metric in metrics(found.context).values()}
 
 
-def _context(subject: Subject) -> int:
+def _context(subject: StudySubject) -> int:
     return getattr(getattr(subject.cfg, "task", None), "context", 1024)

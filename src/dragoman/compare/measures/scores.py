@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dragoman.compare.figure import Figure, FigureCurve, Subject, scored
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
 from dragoman.config import kind_of, unknown
 from dragoman.decode.request import request_for
 from dragoman.decode.translator import Translator, search_for_beam
@@ -16,7 +16,7 @@ from dragoman.evaluate.metrics import METRICS
 
 
 def translation(
-    subject: Subject,
+    subject: StudySubject,
     *,
     beam: int = 1,
     sentences: int | None = None,
@@ -54,7 +54,7 @@ def _words(bucket: int) -> str:
     return f"{first} to {LENGTHS[bucket]}" if bucket < len(LENGTHS) else f"{first} and more"
 
 
-def task(subject: Subject) -> Mapping[str, Figure]:
+def task(subject: StudySubject) -> Mapping[str, Figure]:
     """Return the scores of a model that reads on the run's own test set: accuracy, F1, exact match, recall, ..."""
     assert subject.run is not None and subject.cfg is not None, "a study that trains"
     kind = kind_of(type(subject.cfg.task))
