@@ -5,6 +5,7 @@ A size is counted on the model itself, on the meta device: no formula for any fa
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from dragoman.compare.study import Match
@@ -96,16 +97,16 @@ class _Scaled:
     def around(self, wanted: float, multiple: int) -> list[tuple[float, RunConfig, dict[str, float]]]:
         """Return the models on either side of the size that is wanted, of those whose widths have this multiple."""
         first = max(self.widths)
+        made_at = cache(lambda step: self._made(step * multiple / first, multiple))
         low, high = 1, max(1, round(WIDEST * first / multiple))
         while low < high:
             middle = (low + high) // 2
-            made = self._made(middle * multiple / first, multiple)
+            made = made_at(middle)
             if made is None:
                 return []  # this multiple does not do
             low, high = (middle + 1, high) if made[0] < wanted else (low, middle)
-        steps = (step for step in (low - 1, low) if step >= 1)
-        made = (self._made(step * multiple / first, multiple) for step in steps)
-        return [one for one in made if one is not None]
+        both = (made_at(step) for step in (low - 1, low) if step >= 1)
+        return [one for one in both if one is not None]
 
     def _made(self, factor: float, multiple: int) -> tuple[float, RunConfig, dict[str, float]] | None:
         plain, widths = to_dict(self.plain), dict[str, float]()
