@@ -37,8 +37,9 @@ def test_a_shipped_study_asks_a_question_and_says_how_long_it_takes(name):
         assert study.question.endswith("?") and study.minutes and study.minutes <= 60
 
 
-@pytest.mark.skipif(not (SHIPPED / "claims.yaml").exists(), reason="no claims yet")
 def test_claims_and_studies_name_one_another():
+    if not (SHIPPED / "claims.yaml").exists():
+        return
     claims = {claim.id: claim for claim in read_claims(SHIPPED / "claims.yaml")}
     named = {claim.study for claim in claims.values() if claim.study}
     assert named <= shipped().keys()
