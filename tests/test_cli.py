@@ -29,6 +29,8 @@ COMMANDS = [
     "probe",
     "trace",
     "search-mixture",
+    "compare",
+    "claims",
     "data",
     "data stats",
     "data clean",

@@ -45,6 +45,7 @@ NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "pip install": "installs; its extras are looked up",
     "python benchmarks/": "takes minutes; the file is looked up",
     "dragoman serve": "does not end by itself: tests/test_serve_command.py",
+    "dragoman compare": "trains many models: tests/test_compare.py, tests/test_studies.py",
     "mymodule:": "asks for a module of the reader's: tests/test_doctor.py",
 }
 SMALLER = {  # what would take long -> the same in small

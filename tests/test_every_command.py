@@ -94,6 +94,7 @@ COMMANDS = {
     "huggingface": "export RUN --to huggingface -o huggingface",
     "ctranslate2": "export RUN --to ctranslate2 -o ctranslate2",
     "search_mixture": "search-mixture RUN --steps 1",
+    "compare": "compare RUN --vary train.seed=1,2",
     "config_show": "config show RUN",
     "doctor": "doctor RUN",
     "checklist": "checklist RUN --test lines.tsv -o page.html",

@@ -15,7 +15,9 @@ from dragoman.cli import (
     calibrate,
     check,
     checklist,
+    claims,
     classify,
+    compare,
     configuration,
     data,
     datastore,
@@ -62,6 +64,7 @@ app = typer.Typer(
 TRAIN, USE, EXAMINE, DATA, EXCHANGE = "Train", "Use", "Examine", "Data and configuration", "Exchange"
 app.command("train", rich_help_panel=TRAIN)(train.train)
 app.command("search-mixture", rich_help_panel=TRAIN)(search_mixture.search_mixture)
+app.command("compare", rich_help_panel=TRAIN)(compare.compare)
 app.command("weigh", hidden=True)(search_mixture.search_mixture)  # its earlier name
 app.command("plan", rich_help_panel=TRAIN)(plan.plan)
 app.command("average", rich_help_panel=TRAIN)(average.average)
@@ -83,6 +86,7 @@ app.command("check", rich_help_panel=EXAMINE)(check.check)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
 app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
 app.command("explain", rich_help_panel=EXAMINE)(explain.explain)
+app.command("claims", rich_help_panel=EXAMINE)(claims.claims)
 app.command("doctor", rich_help_panel=EXAMINE)(doctor.doctor)
 app.command("probe", rich_help_panel=EXAMINE)(probe.probe)
 app.command("patch", rich_help_panel=EXAMINE)(patch.patch)
@@ -126,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-LONG = {"train", "demo", "search-mixture", "weigh"}
+LONG = {"train", "demo", "search-mixture", "weigh", "compare"}
 """Commands that run for long, and leave much behind for the collector."""
 ALLOCATIONS = 50_000
 

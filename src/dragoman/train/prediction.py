@@ -118,7 +118,7 @@ class RunCounter:
             tokens_per_step=sample.real / sample.steps,
             steps=steps,
             epochs=steps / self.plan.steps_per_epoch,
-            flops_per_second=found.counted.learned_flops * self._work / cpu_seconds,
+            flops_per_second=found.counted.learned_flops * self.work / cpu_seconds,
             shares={name: seconds / cpu_seconds for name, seconds in parts.items()},
             parameters=sum(found.weights) // 4,
             device=str(self.device),
@@ -127,7 +127,7 @@ class RunCounter:
         )
 
     @property
-    def _work(self) -> float:
+    def work(self) -> float:
         """Return the positions of an average step, in those that are counted."""
         sample = self.sample
         return sum(sample.cells) / sample.steps / sample.cells[sample.typical] / self.passes
@@ -137,12 +137,12 @@ class RunCounter:
         update, sample = update_seconds(found, averaged=self.cfg.train.average is not None), self.sample
         if self.device.type != "cpu":
             passes = duration.predict(found.counted.operations, here.this_machine())
-            return {"products": passes.seconds * self._work, "update": update}, 1.0
+            return {"products": passes.seconds * self.work, "update": update}, 1.0
         step = here.step_here(recording, self.cfg.train.precision, within=MEASURE)
         times = len(sample.batches) / sample.steps / self.passes
         parts = {
-            "products": step.products * self._work,
-            "other operations": step.others * self._work,
+            "products": step.products * self.work,
+            "other operations": step.others * self.work,
             "overhead": step.between * times,
             "new shapes": step.new_shapes * times * self._share_of_new_shapes(step.product_shapes),
             "update": update,

@@ -40,9 +40,9 @@ def draw(title: str, lines: Sequence[ChartLine], *, axis: str = "", from_zero: b
     name = html.escape(title)
     if not thin:
         return f'<figure class="chart"><figcaption>{name}</figcaption><p class="empty">nothing yet</p></figure>'
-    x_ticks = _ticks(0, max(1, *(max(line.x) for line in thin)), 5)
+    x_ticks = round_ticks(0, max(1, *(max(line.x) for line in thin)), 5)
     values = [y for line in thin for y in line.y]
-    y_ticks = _ticks(*_span([0.0, *values] if from_zero else values), 4)
+    y_ticks = round_ticks(*usual_span([0.0, *values] if from_zero else values), 4)
     scale = _Scale(x_ticks[-1], y_ticks[0], y_ticks[-1])
     body = [
         _grid(scale, x_ticks, y_ticks),
@@ -94,7 +94,7 @@ def _thin(line: ChartLine) -> ChartLine:
     return ChartLine(line.name, [line.x[min(i + size, len(line.x)) - 1] for i in starts], y, line.dots)
 
 
-def _span(values: Sequence[Number]) -> tuple[Number, Number]:
+def usual_span(values: Sequence[Number]) -> tuple[Number, Number]:
     """Return the range from the least to nearly the greatest value: a few outliers must not flatten the rest."""
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
@@ -107,7 +107,7 @@ def _span(values: Sequence[Number]) -> tuple[Number, Number]:
     return low - (size if size > _NOTHING else 1) / 2, high + (size if size > _NOTHING else 1) / 2
 
 
-def _ticks(low: Number, high: Number, count: int) -> list[Number]:
+def round_ticks(low: Number, high: Number, count: int) -> list[Number]:
     """Return ``count`` to twice as many round numbers, from below ``low`` to above ``high``."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))

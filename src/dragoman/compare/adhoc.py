@@ -1,0 +1,87 @@
+"""Study of a run file whose settings are varied on the command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dragoman.checkpoint import run_config
+from dragoman.compare.contestants import parse_vary
+from dragoman.compare.study import Study, find_study, is_study, shipped, study_from
+from dragoman.config import kind_of, load_yaml, to_dict, unknown
+from dragoman.errors import ConfigError
+from dragoman.presets import PRESETS
+from dragoman.train.budget import Epochs, Minutes, Steps
+from dragoman.train.recipe import RunConfig, load
+
+_NO_DATA: dict[str, Any] = {"train": [{"kind": "table", "path": "corpus.tsv"}]}
+_MEASURES = {"translation": ["translation", "loss"], "language_modelling": ["loss", "perplexity"]}
+
+
+def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Sequence[str]) -> Study:
+    """Return the study that compares values of some settings of a run file, a run, a preset or a study's base.
+
+    Args:
+        named: the run file, folder of a run, preset or study.
+        settings: settings to change in it, PATH=VALUE.
+        vary: values to compare, PATH=VALUES.
+        more: settings of the study itself, PATH=VALUE.
+
+    Raises:
+        ConfigError: no such file, or settings that are wrong.
+    """
+    values = parse_vary(vary)
+    given = _content(named)
+    if is_study(given):
+        given = {key: value for key, value in given.items() if key not in ("contestants", "only", "against", "judge")}
+        return study_from(given | {"vary": _plain(values)}, overrides=[*settings, *more], where=named)
+    return study_from(
+        {
+            "title": f"{Path(named).name}: {', '.join(path.rpartition('.')[2] for path in values)}",
+            "base": _base(given, settings, has_data=any(text.startswith("data=") for text in more)),
+            "vary": _plain(values),
+            **_usual(given, settings),
+        },
+        overrides=more,
+        where=named,
+    )
+
+
+def _content(named: str) -> Any:
+    if named in PRESETS:
+        return {"preset": named}
+    if Path(named).is_dir():
+        return run_config(named)
+    if Path(named).exists():
+        return load_yaml(Path(named))
+    if Path(named).suffix not in (".yaml", ".yml") and named not in shipped():
+        raise ConfigError(unknown("compare: study, run file or preset", named, (*shipped(), *PRESETS)))
+    return load_yaml(find_study(named))
+
+
+def _plain(values: dict[str, tuple[Any, ...]]) -> dict[str, list[Any]]:
+    return {path: list(some) for path, some in values.items()}
+
+
+def _base(given: Any, settings: Sequence[str], *, has_data: bool) -> Any:
+    """Return the run file with its settings; a placeholder for data that comes later is left out again."""
+    if not settings or not isinstance(given, dict):
+        return given
+    complete = to_dict(load(given if "data" in given or not has_data else {**given, "data": _NO_DATA}, settings))
+    return complete if "data" in given else {name: value for name, value in complete.items() if name != "data"}
+
+
+def _usual(given: Any, settings: Sequence[str]) -> dict[str, Any]:
+    """Return the length and the measures that suit a run file."""
+    cfg = load(given if not isinstance(given, dict) or "data" in given else {**given, "data": _NO_DATA}, settings)
+    kind = kind_of(type(cfg.task))
+    return {"budget": _length(cfg), "measures": _MEASURES.get(kind, ["task", "loss"])}
+
+
+def _length(cfg: RunConfig) -> dict[str, Any]:
+    match cfg.train.budget:
+        case Steps(steps=steps):
+            return {"steps": steps}
+        case Epochs(epochs=epochs):
+            return {"epochs": epochs}
+        case Minutes(minutes=minutes):
+            return {"minutes": minutes}

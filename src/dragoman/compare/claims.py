@@ -1,0 +1,262 @@
+"""Published claims, and what the results of studies say of each: by rule, never by hand.
+
+A claim names a study and a test. The test reads the study's results and gives one of four verdicts, with its reason.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dragoman.compare.page.charts import number
+from dragoman.compare.results import read_results
+from dragoman.config import config, from_dict, load_yaml
+from dragoman.errors import ConfigError
+
+HOLDS, PARTLY, NOT_HERE, CANNOT = "holds", "holds partly", "does not hold here", "cannot be tested at this size"
+Found = Mapping[str, Any]
+
+
+# ---- claims ---------------------------------------------------------------------------------------
+
+
+@config
+class ClaimTest:
+    """How a study tests a claim: one of ``better``, ``equal``, ``of`` and ``collapses``."""
+
+    figure: str | None = None
+    """Figure of the study."""
+    better: str | None = None
+    """Contestant that is said to be better ..."""
+    than: str | None = None
+    """... than this one."""
+    by: float | None = None
+    """Published difference."""
+    by_percent: float | None = None
+    """Published difference in percent of the other's figure."""
+    equal: tuple[str, str] | None = None
+    """Contestants that are said to be equal, within ``within``."""
+    of: str | None = None
+    """Contestant whose value is published: ``at_least``, ``at_most``, or ``near`` within ``within``."""
+    at: str | float | None = None
+    """Place on the figure's curve; None for the figure itself."""
+    at_least: float | None = None
+    at_most: float | None = None
+    near: float | None = None
+    within: float | None = None
+    collapses: str | None = None
+    """Contestant whose trainings are said not to finish."""
+
+
+@config
+class Claim:
+    """A claim as it was published."""
+
+    id: str
+    claim: str
+    """Claim in words."""
+    source: str
+    """Where it was published."""
+    printed: str = ""
+    """Its figures, as printed."""
+    study: str | None = None
+    """Study that tests it."""
+    test: ClaimTest | None = None
+    cannot: str = ""
+    """Needs of a test, where none is possible at this size."""
+    note: str = ""
+    """Sentence that is always added."""
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """Verdict of our results on a claim."""
+
+    verdict: str
+    ours: str
+    """Our figures, with intervals; empty where there are none."""
+    why: str
+    """Reason, in words."""
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """Return the claims of a file.
+
+    Raises:
+        ConfigError: no such file, a claim that is there twice, or one with neither a test nor a reason.
+    """
+    given = load_yaml(path)
+    claims = list(from_dict(tuple[Claim, ...], given or [], where=str(path)))
+    seen: set[str] = set()
+    for claim in claims:
+        if claim.id in seen:
+            raise ConfigError(f"{path}: {claim.id} is there twice")
+        seen.add(claim.id)
+        if bool(claim.cannot) == bool(claim.study and claim.test):
+            raise ConfigError(f"{path}: {claim.id}: give study and test, or cannot, the reason why there is none")
+        if claim.test and len(_forms(claim.test)) != 1:
+            raise ConfigError(f"{path}: {claim.id}: test: give one of {', '.join(_FORMS)}")
+    return claims
+
+
+def read_all_results(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the results in a folder by the name of the study.
+
+    Raises:
+        DataError: a file that is no result of a study.
+    """
+    return {path.stem: read_results(path) for path in sorted(folder.glob("*.json"))}
+
+
+# ---- verdicts -------------------------------------------------------------------------------------
+
+
+def judge(claim: Claim, results: Mapping[str, Found]) -> ClaimVerdict:
+    """Return the verdict on a claim by the results of studies, by their names."""
+    if claim.cannot or claim.test is None:
+        return ClaimVerdict(CANNOT, "", claim.cannot)
+    found = results.get(str(claim.study))
+    if found is None:
+        return ClaimVerdict(CANNOT, "", "the study has no result yet")
+    (form,) = _forms(claim.test)
+    try:
+        return _FORMS[form](found, claim.test)
+    except KeyError as missing:
+        return ClaimVerdict(CANNOT, "", f"the study's result has no {missing.args[0]}")
+
+
+def _forms(test: ClaimTest) -> list[str]:
+    return [name for name in _FORMS if getattr(test, name) is not None]
+
+
+def _better(found: Found, test: ClaimTest) -> ClaimVerdict:
+    one, other, figure = str(test.better), str(test.than), str(test.figure)
+    record, sign = _pair(found, figure, one, other)
+    if record["difference"] is None:
+        return _unfinished(found, one, other)
+    sign = -sign if found["figures"][figure]["higher_is_better"] is False else sign
+    gain, low, high = _oriented(record, sign)
+    ours = f"{_values(found, figure, one, other)}; better by {number(gain)}, {_between(low, high)}"
+    by = test.by
+    if test.by_percent is not None:
+        by = test.by_percent / 100 * abs(found["figures"][figure]["values"][other]["mean"])
+    if record["shown"] != "neither":
+        if record[record["shown"]] != one:
+            return ClaimVerdict(NOT_HERE, ours, f"the other way round: {record['words']}")
+        if by is None or low <= by <= high:
+            return ClaimVerdict(HOLDS, ours, record["words"])
+        return ClaimVerdict(PARTLY, ours, f"the direction holds; the size here is {number(gain)}, not {number(by)}")
+    if by is not None and record["detectable"] <= by:
+        return ClaimVerdict(NOT_HERE, ours, f"{record['words']}, and {number(by)} was claimed")
+    return ClaimVerdict(CANNOT, ours, record["words"])
+
+
+def _equal(found: Found, test: ClaimTest) -> ClaimVerdict:
+    one, other = test.equal or ("", "")
+    figure, within = str(test.figure), float(test.within or 0)
+    record, sign = _pair(found, figure, one, other)
+    if record["difference"] is None:
+        return _unfinished(found, one, other)
+    gain, low, high = _oriented(record, sign)
+    ours = f"{_values(found, figure, one, other)}; difference {number(gain)}, {_between(low, high)}"
+    if -within <= low and high <= within:
+        return ClaimVerdict(HOLDS, ours, f"the interval is within {number(within)} of no difference")
+    if record["shown"] != "neither":
+        if abs(gain) <= within:
+            return ClaimVerdict(PARTLY, ours, f"{record['words']}: small, but a difference")
+        return ClaimVerdict(NOT_HERE, ours, record["words"])
+    return ClaimVerdict(CANNOT, ours, f"the interval reaches beyond {number(within)}: more seeds may tell")
+
+
+def _value(found: Found, test: ClaimTest) -> ClaimVerdict:
+    one, figure = str(test.of), str(test.figure)
+    mean, low, high = _measured(found, figure, one, test.at)
+    place = f" at {test.at}" if test.at is not None else ""
+    ours = f"{one}{place}: {number(mean)} {found['figures'][figure]['unit']}".rstrip()
+    ours += "" if low == high else f", {_between(low, high)}"
+    least, most = _bounds(test)
+    if least <= low and high <= most:
+        return ClaimVerdict(HOLDS, ours, "the whole interval is as claimed" if low != high else "it is as claimed")
+    if high < least or low > most:
+        return ClaimVerdict(NOT_HERE, ours, "the whole interval is beyond the claim" if low != high else "it is not")
+    inside = least <= mean <= most
+    if inside:
+        return ClaimVerdict(PARTLY, ours, "the mean is as claimed, and part of the interval is not")
+    return ClaimVerdict(NOT_HERE, ours, "the mean is not as claimed, though part of the interval is")
+
+
+def _collapses(found: Found, test: ClaimTest) -> ClaimVerdict:
+    one = str(test.collapses)
+    runs = [run for run in found["runs"] if run["contestant"] == one]
+    if not runs:
+        raise KeyError(one)
+    failed = [run for run in runs if not run["finished"]]
+    ours = f"{len(failed)} of {len(runs)} trainings of {one} did not finish"
+    if not failed:
+        return ClaimVerdict(NOT_HERE, ours, "all finished")
+    return ClaimVerdict(HOLDS if len(failed) == len(runs) else PARTLY, ours, failed[0]["failure"])
+
+
+_FORMS = {"better": _better, "equal": _equal, "of": _value, "collapses": _collapses}
+
+
+# ---- reading results --------------------------------------------------------------------------------
+
+
+def _pair(found: Found, figure: str, one: str, other: str) -> tuple[Found, int]:
+    """Return the verdict on a pair, and 1 if its difference is ``one`` - ``other``, or -1.
+
+    Raises:
+        KeyError: the study does not compare them by this figure.
+    """
+    for record in found["verdicts"]:
+        if record["figure"] == figure and {record["a"], record["b"]} == {one, other}:
+            return record, 1 if record["a"] == one else -1
+    raise KeyError(f"comparison of {one} with {other} by {figure}")
+
+
+def _oriented(record: Found, sign: int) -> tuple[float, float, float]:
+    low, high = sorted(sign * end for end in record["interval"])
+    return sign * record["difference"], low, high
+
+
+def _measured(found: Found, figure: str, one: str, at: str | float | None) -> tuple[float, float, float]:
+    known = found["figures"][figure]
+    if at is None:
+        value = known["values"][one]
+        ends = value["low"], value["high"]
+        return value["mean"], *(value["mean"] if end is None else end for end in ends)
+    curve = known["curve"] or {"x": [], "y": {}}
+    if at not in curve["x"] or curve["y"][one][curve["x"].index(at)] is None:
+        raise KeyError(f"{figure} at {at}")
+    y = curve["y"][one][curve["x"].index(at)]
+    return y, y, y
+
+
+def _bounds(test: ClaimTest) -> tuple[float, float]:
+    if test.near is not None:
+        return test.near - (test.within or 0), test.near + (test.within or 0)
+    return (
+        float("-inf") if test.at_least is None else test.at_least,
+        float("inf") if test.at_most is None else test.at_most,
+    )
+
+
+def _values(found: Found, figure: str, *names: str) -> str:
+    known = found["figures"][figure]
+    unit = f" {known['unit']}" if known["unit"] not in ("", "%") else known["unit"]
+    return ", ".join(f"{name} {number(known['values'][name]['mean'])}{unit}" for name in names) + f" ({figure})"
+
+
+def _between(low: float, high: float) -> str:
+    return f"95% interval {number(low)} to {number(high)}"
+
+
+def _unfinished(found: Found, one: str, other: str) -> ClaimVerdict:
+    failed = {name: sum(run["contestant"] == name for run in found["failed"]) for name in (one, other)}
+    ours = f"{failed[one]} trainings of {one} and {failed[other]} of {other} did not finish"
+    if failed[other] and not failed[one]:
+        return ClaimVerdict(HOLDS, ours, f"{other} does not finish, and {one} does")
+    if failed[one] and not failed[other]:
+        return ClaimVerdict(NOT_HERE, ours, f"{one} does not finish, and {other} does")
+    return ClaimVerdict(CANNOT, ours, "too few trainings finished to compare them")

@@ -1,0 +1,135 @@
+"""Page of claims, and gallery of studies, as Markdown: written from results, never by hand."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dragoman.compare.claims import CANNOT, HOLDS, NOT_HERE, PARTLY, Claim, ClaimVerdict
+from dragoman.compare.slips import Slip
+
+PAGES = "../studies/results"
+"""Folder of the studies' pages, as seen from ``docs``."""
+MARKS = {HOLDS: "**holds**", PARTLY: "*holds partly*", NOT_HERE: "**does not hold here**", CANNOT: CANNOT}
+Found = Mapping[str, Any]
+
+
+def claims_page(
+    claims: Sequence[Claim], verdicts: Sequence[ClaimVerdict], results: Mapping[str, Found], slips: Sequence[Slip]
+) -> str:  # fmt: skip
+    """Return the page: each claim as published, what our study found, and the verdict; then the slips.
+
+    Args:
+        claims: claims, in order.
+        verdicts: the verdict on each.
+        results: results of studies by name.
+        slips: slips of write-ups, recomputed.
+    """
+    counted = Counter(verdict.verdict for verdict in verdicts)
+    summary = ", ".join(f"{counted[name]} {'' if name == CANNOT else 'x '}{name}" for name in MARKS if counted[name])
+    lines = [
+        "# Claims, tested",
+        "",
+        "What public write-ups say of the Transformer, and what our own studies find. Every row is written by",
+        "`dragoman claims` from the results of a study that one command repeats; verdicts follow rules and are never",
+        "typed. The models here are small and were trained on two cores: a claim that does not hold here may hold",
+        "elsewhere. [All studies](studies.md) have a page each.",
+        "",
+        f"{len(claims)} claims: {summary}.".replace(" x ", " "),
+        "",
+        "| claim as published | its figures | study | our figures | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [_row(claim, verdict, results) for claim, verdict in zip(claims, verdicts, strict=True)]
+    return "\n".join([*lines, "", *_slips(slips), ""])
+
+
+def _row(claim: Claim, verdict: ClaimVerdict, results: Mapping[str, Found]) -> str:
+    study, ours = "", verdict.ours
+    if claim.study:
+        study = claim.study
+        if found := results.get(claim.study):
+            study = f"[{claim.study}]({PAGES}/{claim.study}.html)"
+            ours += f" ({_machine(found)}, {found['date']})" if ours else ""
+    why = f"{MARKS[verdict.verdict]}: {verdict.why}" if verdict.why else MARKS[verdict.verdict]
+    note = f" {claim.note}" if claim.note else ""
+    cells = (f"{claim.claim} ({claim.source})", claim.printed, study, ours, why + note)
+    return f'| <a id="{claim.id}"></a>' + " | ".join(map(cell, cells)) + " |"
+
+
+def _machine(found: Found) -> str:
+    machine = found["machine"]
+    return machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
+
+
+def cell(text: str) -> str:
+    """Return a text as a cell of a Markdown table."""
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+
+
+def _slips(slips: Sequence[Slip]) -> list[str]:
+    if not slips:
+        return []
+    lines = [
+        "## Slips, recomputed",
+        "",
+        "Figures in those write-ups that their own formulas, or the papers they cite, contradict. Each line of",
+        "arithmetic is computed when this page is written (`compare/slips.py`).",
+        "",
+    ]
+    for slip in slips:
+        lines += [
+            f"### {slip.number}. {slip.where}",
+            "",
+            f"- printed: {slip.printed}",
+            f"- follows: {slip.follows}",
+            "",
+        ]
+        lines += ["```text", *slip.arithmetic, "```", ""]
+    return lines
+
+
+# ---- the gallery ------------------------------------------------------------------------------------
+
+
+def gallery(studies: Mapping[str, Found], results: Mapping[str, Found]) -> str:
+    """Return the page of all studies: question, what was found, and how to repeat it.
+
+    Args:
+        studies: title, question and minutes of each study, by name.
+        results: results by name; a study may have none.
+    """
+    lines = [
+        "# Studies",
+        "",
+        "Questions about architectures and recipes, each answered by an experiment that one command repeats:",
+        "`dragoman compare NAME`. [Comparing](compare.md) says how they work, and [Claims](claims.md) what they say of",
+        "published claims. This page is written by `dragoman claims`.",
+        "",
+    ]
+    for name, study in studies.items():
+        lines += [f"## {study['title']}", "", study["question"], ""]
+        found = results.get(name)
+        if found is None:
+            lines += [f"No result yet. To run it: `dragoman compare {name}` ({_minutes(study)}).", ""]
+            continue
+        shown = [one["words"] for one in found["verdicts"] if one["shown"] != "neither"]
+        others = len(found["verdicts"]) - len(shown)
+        lines += [f"- {words[0].upper()}{words[1:]}." for words in shown[:6]]
+        if len(shown) > 6:
+            lines.append(f"- ... and {len(shown) - 6} more differences.")
+        if others:
+            lines.append(f"- No difference was shown for {others} of {len(found['verdicts'])} pairs.")
+        if found["failed"]:
+            lines.append(f"- {len(found['failed'])} trainings did not finish.")
+        lines += [
+            "",
+            f"[The page]({PAGES}/{name}.html), [the numbers]({PAGES}/{name}.json); {len(found['contestants'])} "
+            f"contestants, {found['date']}, {_machine(found)}. To repeat it: `{found['command']}`",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _minutes(study: Found) -> str:
+    return f"about {study['minutes']:g} minutes on two cores" if study["minutes"] else "minutes"

@@ -1,0 +1,1 @@
+"""Pages of studies: one for each, and the gallery of all."""

@@ -1,0 +1,254 @@
+"""Run a study: decide, tune, train and measure, in this order; what is finished is skipped."""
+
+import json
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dragoman import durable
+from dragoman.compare.results import machine, results_of, write_results
+from dragoman.compare.study_plan import (
+    STUDY,
+    TRIALS,
+    TUNING,
+    Planned,
+    StudyPlan,
+    StudyRequest,
+    check_folder,
+    decide,
+)
+from dragoman.compare.study_trial import StudyTrial, TrialFigures, check_measures
+from dragoman.compare.tuning import RateTuning, rate_path, tried_rate, tuning_trial, with_rate
+from dragoman.compare.workers import TrialDone, TrialStarted, run_trials
+from dragoman.train.events import Event, StepsReported
+from dragoman.train.interrupt import as_ctrl_c
+
+# ---- events ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StudyPlanned:
+    """Everything is decided."""
+
+    plan: StudyPlan
+    trials: int
+    done: int
+    """Trials that were finished before."""
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """A trial makes progress."""
+
+    name: str
+    number: int
+    trials: int
+    step: int
+    total: int | None
+
+
+@dataclass(frozen=True)
+class RateTuned:
+    """A contestant's learning rate is chosen."""
+
+    name: str
+    tuning: RateTuning
+
+
+@dataclass(frozen=True)
+class StudyTrialFinished:
+    """A trial is finished, or has failed."""
+
+    name: str
+    seed: int
+    number: int
+    trials: int
+    result: TrialFigures
+    before: bool
+    """True if it was finished before this study went on."""
+
+
+@dataclass(frozen=True)
+class StudyFinished:
+    """The study has ended."""
+
+    path: Path
+    complete: bool
+    """False if it was interrupted: the same command goes on."""
+    failed: int = 0
+    """Trainings that did not finish."""
+    words: tuple[str, ...] = ()
+    """Verdicts."""
+
+
+StudyEvent = Event | StudyPlanned | StudyProgress | RateTuned | StudyTrialFinished | StudyFinished
+
+
+# ---- the study ------------------------------------------------------------------------------------
+
+
+class StudyRun:
+    """A study that starts or goes on at ``path``; ``events`` runs it.
+
+    Args:
+        request: what is asked.
+        path: folder of the study.
+        processes: trainings at a time.
+        keep: keep the checkpoints of finished trainings.
+
+    Raises:
+        ConfigError: a measure that does not exist, or settings that it does not have.
+        CheckpointError: something else is at ``path``, or a study with other settings.
+    """
+
+    def __init__(self, request: StudyRequest, path: Path, *, processes: int = 1, keep: bool = False):
+        self.request, self.path, self.processes, self.keep = request, path, processes, keep
+        check_measures(request.study.measure_settings())
+        check_folder(request, path)
+
+    def events(self) -> Iterator[StudyEvent]:
+        """Yield everything that happens, up to ``StudyFinished``.
+
+        Raises:
+            UserError: contestants that are wrong or cannot be matched, data that cannot be read.
+        """
+        try:
+            with as_ctrl_c():
+                yield from self._study()
+        except KeyboardInterrupt:
+            yield StudyFinished(self.path, False)
+
+    def _study(self) -> Iterator[StudyEvent]:
+        plan = yield from decide(self.request, self.path)
+        for one in plan.contestants:
+            check_measures(one.contestant.measures, f"contestants.{one.name}: measures")
+        self._begin()
+        tuned = yield from self._tuned(plan)
+        trials = self._trials(plan, tuned)
+        before = {id(trial) for trial in trials if trial.done() is not None}
+        yield StudyPlanned(plan, len(trials), len(before))
+        number = 0
+        for trial in trials:
+            if id(trial) in before:
+                number += 1
+                yield self._finished(trial, number, len(trials), before=True)
+        yield from self._run(trials, before, plan, tuned)
+        found = self._write(plan, tuned, trials)
+        failed = [run for run in found["runs"] if not run["finished"]]
+        yield StudyFinished(self.path, True, len(failed), tuple(one["words"] for one in found["verdicts"]))
+
+    def _run(
+        self, trials: list[StudyTrial], before: set[int], plan: StudyPlan, tuned: dict[str, RateTuning]
+    ) -> Iterator[StudyEvent]:
+        number = len(before)
+        for wave in _waves([trial for trial in trials if id(trial) not in before]):
+            current: StudyTrial | None = None
+            for event in run_trials(wave, self.processes):
+                if isinstance(event, TrialStarted):
+                    current = event.trial
+                elif isinstance(event, TrialDone):
+                    number += 1
+                    yield self._finished(event.trial, number, len(trials), before=False)
+                    self._forget(event.trial, trials)
+                    self._write(plan, tuned, trials)
+                elif isinstance(event, StepsReported) and current:
+                    yield StudyProgress(_name(current), number + 1, len(trials), event.step, event.total)
+
+    def _begin(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / STUDY).exists():
+            begun = {"name": self.request.name, "asked": self.request.lasting(), "machine": machine()}
+            durable.replace(self.path / STUDY, json.dumps(begun, indent=1, ensure_ascii=False).encode())
+
+    def _finished(self, trial: StudyTrial, number: int, trials: int, *, before: bool) -> StudyTrialFinished:
+        result = trial.done()
+        assert result is not None, "events end with one"
+        return StudyTrialFinished(trial.contestant, trial.seed, number, trials, result, before)
+
+    def _trials(self, plan: StudyPlan, tuned: dict[str, RateTuning]) -> list[StudyTrial]:
+        """Return all trials, those of the first seed first, so that an interrupted study has something of each."""
+        study = self.request.study
+        trials: list[StudyTrial] = []
+        for seed in range(1, study.seeds + 1):
+            owners: list[tuple[Planned, StudyTrial]] = []
+            for one in plan.contestants:
+                trial = self._trial(one, seed, tuned.get(one.name))
+                twin = next((own for _, own in owners if trial.cfg is not None and own.cfg == trial.cfg), None)
+                trials.append(replace(trial, path=twin.path) if twin else trial)
+                owners.append((one, trials[-1]))
+        return trials
+
+    def _trial(self, one: Planned, seed: int, tuning: RateTuning | None) -> StudyTrial:
+        folder = self.path / TRIALS / one.folder
+        cfg = with_rate(one.cfg, tuning.path, tuning.chosen.factor) if one.cfg and tuning else one.cfg
+        return StudyTrial(
+            path=folder / f"seed-{seed}",
+            result=folder / f"seed-{seed}.json",
+            contestant=one.name,
+            seed=seed,
+            cfg=cfg,
+            prepared=one.prepared,
+            flops_per_step=one.flops_per_step,
+            measures=one.contestant.measures,
+            checkpoint=self.request.study.checkpoint,
+            size=self.request.size,
+        )
+
+    def _tuned(self, plan: StudyPlan) -> Generator[StudyEvent, None, dict[str, RateTuning]]:
+        tuning, tuned = self.request.study.tuning, dict[str, RateTuning]()
+        if tuning is None:
+            return tuned
+        for one in plan.contestants:
+            assert one.cfg is not None, "checked before"
+            path = rate_path(one.cfg, tuning, one.name)
+            folder = self.path / TUNING / one.folder
+            made = {
+                factor: tuning_trial(self._trial(one, 1, None), path, factor, tuning.steps, folder)
+                for factor in tuning.factors
+            }
+            for event in run_trials([trial for trial in made.values() if trial.done() is None], self.processes):
+                if isinstance(event, TrialDone):
+                    event.trial.forget()
+                elif isinstance(event, StepsReported):
+                    yield StudyProgress(f"learning rate of {one.name}", 0, 0, event.step, event.total)
+            tuned[one.name] = RateTuning(path, [tried_rate(trial, path, factor) for factor, trial in made.items()])
+            yield RateTuned(one.name, tuned[one.name])
+        return tuned
+
+    def _forget(self, trial: StudyTrial, trials: list[StudyTrial]) -> None:
+        """Remove checkpoints that no other trial needs."""
+        sharing = [other for other in trials if other.path == trial.path]
+        if not self.keep and all(other.done() is not None for other in sharing):
+            trial.forget()
+
+    def _write(self, plan: StudyPlan, tuned: dict[str, RateTuning], trials: list[StudyTrial]) -> dict:
+        done = [(trial, result) for trial in trials if (result := trial.done()) is not None]
+        found = results_of(plan, tuned, done)
+        write_results(found, self.path)
+        return found
+
+
+def _waves(trials: list[StudyTrial]) -> list[list[StudyTrial]]:
+    """Divide trials so that those that share a run are not made at the same time."""
+    waves: list[list[StudyTrial]] = []
+    for trial in trials:
+        free = next((wave for wave in waves if all(other.path != trial.path for other in wave)), None)
+        if free is None:
+            waves.append([trial])
+        else:
+            free.append(trial)
+    return waves
+
+
+def _name(trial: StudyTrial) -> str:
+    return f"{trial.contestant}, seed {trial.seed}"
+
+
+def plan_study(request: StudyRequest, path: Path) -> Generator[Event, None, StudyPlan]:
+    """Decide a study and predict its time, without beginning it.
+
+    Raises:
+        UserError: as ``decide``.
+    """
+    check_measures(request.study.measure_settings())
+    return (yield from decide(request, path, predict=True))

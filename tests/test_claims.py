@@ -1,0 +1,168 @@
+"""Claims: a verdict for each by rule, and a page that is never typed."""
+
+import json
+
+import pytest
+from study_samples import results, verdict
+
+from dragoman.cli import main
+from dragoman.compare.claims import CANNOT, HOLDS, NOT_HERE, PARTLY, Claim, ClaimTest, judge
+from dragoman.compare.claims_page import claims_page, gallery
+from dragoman.compare.slips import slips
+
+
+def said(test, found=None):
+    claim = Claim(id="x", claim="c", source="s", study="study", test=ClaimTest(**test))
+    return judge(claim, {"study": found or results()})
+
+
+def compared(*verdicts, **more):
+    return results(verdicts=list(verdicts), **more)
+
+
+NOTHING = {"figure": "BLEU", "better": "A", "than": "B"}
+RULES = {
+    "shown, and nothing more claimed": (NOTHING, None, HOLDS),
+    "shown, of the published size": (NOTHING | {"by": 2.5}, None, HOLDS),
+    "shown, of the published size in percent": (NOTHING | {"by_percent": 10}, None, HOLDS),
+    "shown, of another size": (NOTHING | {"by": 9}, None, PARTLY),
+    "the pair named the other way round": ({"figure": "BLEU", "better": "B", "than": "A"}, None, NOT_HERE),
+    "the other one is better": (NOTHING, compared(verdict("A", "B", -2, 1, "b")), NOT_HERE),
+    "stored the other way round": (NOTHING, compared(verdict("B", "A", -2, 1, "b")), HOLDS),
+    "not shown, though it would have been": (
+        NOTHING | {"by": 5},
+        compared(verdict("A", "B", 0, 1, "neither")),
+        NOT_HERE,
+    ),
+    "not shown, and could not have been": (NOTHING | {"by": 1}, compared(verdict("A", "B", 0, 1, "neither")), CANNOT),
+    "not compared": (NOTHING | {"figure": "chrF"}, None, CANNOT),
+    "equal": ({"figure": "BLEU", "equal": ("A", "B"), "within": 3.5}, None, HOLDS),
+    "nearly equal, and different": ({"figure": "BLEU", "equal": ("A", "B"), "within": 2.5}, None, PARTLY),
+    "not equal": ({"figure": "BLEU", "equal": ("A", "B"), "within": 0.5}, None, NOT_HERE),
+    "perhaps equal": (
+        {"figure": "BLEU", "equal": ("A", "B"), "within": 0.5},
+        compared(verdict("A", "B", 0, 1, "neither")),
+        CANNOT,
+    ),
+    "at least": ({"figure": "BLEU", "of": "A", "at_least": 28}, None, HOLDS),
+    "at least by its mean": ({"figure": "BLEU", "of": "A", "at_least": 29.5}, None, PARTLY),
+    "less": ({"figure": "BLEU", "of": "A", "at_least": 32}, None, NOT_HERE),
+    "at most": ({"figure": "BLEU", "of": "A", "at_most": 31.5}, None, HOLDS),
+    "near": ({"figure": "BLEU", "of": "A", "near": 30, "within": 2}, None, HOLDS),
+    "far": ({"figure": "BLEU", "of": "A", "near": 40, "within": 2}, None, NOT_HERE),
+    "at a place": ({"figure": "BLEU", "of": "A", "at": 80, "at_most": 25}, None, HOLDS),
+    "at a place without a value": ({"figure": "BLEU", "of": "B", "at": 80, "at_most": 25}, None, CANNOT),
+    "no such contestant": ({"figure": "BLEU", "of": "C", "at_most": 25}, None, CANNOT),
+    "nothing collapses": ({"collapses": "A"}, None, NOT_HERE),
+    "no contestant to collapse": ({"collapses": "C"}, None, CANNOT),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_verdict_follows_its_rule(rule):
+    test, found, wanted = RULES[rule]
+    verdict = said(test, found)
+    assert verdict.verdict == wanted and verdict.why
+
+
+def failing(**failed):
+    runs = [
+        {"contestant": name, "seed": seed, "finished": seed > failed.get(name, 0), "failure": "diverged"}
+        for name in "AB"
+        for seed in (1, 2)
+    ]
+    lost = [{"contestant": run["contestant"], "seed": run["seed"]} for run in runs if not run["finished"]]
+    nothing = verdict("A", "B", 0, 1, "neither") | {"difference": None, "interval": None}
+    return results(runs=runs, failed=lost, verdicts=[nothing])
+
+
+def test_one_that_does_not_finish_is_worse_than_one_that_does():
+    assert said(NOTHING, failing(B=2)).verdict == HOLDS
+    assert said(NOTHING, failing(A=2)).verdict == NOT_HERE
+    assert said(NOTHING, failing(A=2, B=2)).verdict == CANNOT
+
+
+def test_trainings_collapse_all_or_in_part():
+    assert said({"collapses": "A"}, failing(A=2)).verdict == HOLDS
+    assert said({"collapses": "A"}, failing(A=1)).verdict == PARTLY
+
+
+def test_a_claim_without_a_result_says_so():
+    claim = Claim(id="x", claim="c", source="s", study="study", test=ClaimTest(**NOTHING))
+    assert judge(claim, {}).why == "the study has no result yet"
+
+
+# ---- the command ----------------------------------------------------------------------------------
+
+CLAIMS = """
+- {id: a, claim: "A | B", source: an essay, printed: 2 BLEU, study: study, test: {figure: BLEU, better: A, than: B}}
+- {id: b, claim: needs more, source: an essay, cannot: needs WMT14}
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "study.json").write_text(json.dumps(results()))
+    (tmp_path / "claims.yaml").write_text(CLAIMS)
+    return ["--claims", str(tmp_path / "claims.yaml"), "--results", str(tmp_path / "results")]
+
+
+def test_claims_are_listed_with_their_verdicts(files, capsys):
+    assert main(["claims", *files]) == 0
+    assert "holds: A, B: a" in " ".join(capsys.readouterr().out.split())
+    assert main(["claims", *files, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["verdict"] for line in lines] == [HOLDS, CANNOT] and lines[1]["why"] == "needs WMT14"
+
+
+def test_the_page_has_a_row_for_each_claim_and_no_empty_verdict(files, tmp_path):
+    page = tmp_path / "claims.md"
+    assert main(["claims", *files, "-o", str(page)]) == 0
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| <a id=")]
+    assert len(rows) == 2 and "A \\| B (an essay)" in rows[0] and "**holds**" in rows[0]
+    assert "[study](../studies/results/study.html)" in rows[0] and "a processor, 2 cores, 2026-01-01" in rows[0]
+    assert all(len(row.replace("\\|", "").split("|")) == 7 for row in rows)
+
+
+def test_slips_are_recomputed_on_the_page():
+    page = claims_page([], [], {}, slips())
+    for slip in slips():
+        assert f"### {slip.number}. " in page and all(line in page for line in slip.arithmetic)
+
+
+def test_the_gallery_has_every_study_with_what_it_found():
+    study = {"title": "T", "question": "Q?", "minutes": 5}
+    page = gallery({"study": study, "other": study}, {"study": results(command="dragoman compare study")})
+    assert "- A, B: a." in page and "`dragoman compare study`" in page and "`dragoman compare other`" in page
+
+
+MISTAKES = {
+    "twice": (
+        "- {id: a, claim: c, source: s, cannot: x}\n- {id: a, claim: c, source: s, cannot: x}",
+        "a is there twice",
+    ),
+    "neither": ("- {id: a, claim: c, source: s}", "a: give study and test, or cannot"),
+    "no form": ("- {id: a, claim: c, source: s, study: x, test: {figure: BLEU}}", "a: test: give one of better"),
+    "two forms": (
+        "- {id: a, claim: c, source: s, study: x, test: {better: A, than: B, collapses: A}}",
+        "a: test: give one of better",
+    ),
+    "unknown": ("- {id: a, claim: c, source: s, studi: x}", "no 'studi' here. Did you mean 'study'?"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_claims_is_one_line(name, files, tmp_path, capsys):
+    text, says = MISTAKES[name]
+    (tmp_path / "claims.yaml").write_text(text)
+    assert main(["claims", *files]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_damaged_results_are_named(files, tmp_path, capsys):
+    (tmp_path / "results" / "broken.json").write_text('{"format": 9}')
+    assert main(["claims", *files]) == 2
+    assert "broken.json: not the results of a study in format 1" in capsys.readouterr().err
+    assert main(["claims", "--results", str(tmp_path / "nowhere")]) == 2

@@ -1,0 +1,313 @@
+"""Studies: contestants and their sizes, a run that goes on where it stopped, what fails, and mistakes."""
+
+import copy
+import json
+import os
+import signal
+
+import pytest
+import tiny_run
+import torch
+from study_samples import STUDY
+
+from dragoman.cli import compare as command
+from dragoman.cli import main
+from dragoman.compare.contestants import contestants_of, parse_vary
+from dragoman.compare.matching import fit_widths
+from dragoman.compare.results import read_results
+from dragoman.compare.study import Match, study_from
+from dragoman.compare.study_trial import StudyTrial
+from dragoman.config import dump_yaml, merge
+from dragoman.plan.parameters import count_parameters
+from dragoman.train.recipe import outline
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # no machine stops here
+    monkeypatch.setattr("dragoman.train.utilisation.measure", lambda *given: None)
+
+
+def write(folder, **changes):
+    """Write the sample study with changes, and return its path."""
+    path = folder / "widths.yaml"
+    path.write_text(dump_yaml(copy.deepcopy(STUDY) | changes))
+    return str(path)
+
+
+def run(folder, *words, **changes):
+    return main(["compare", write(folder, **changes), "--out", str(folder / "out"), *words])
+
+
+def found(folder):
+    return read_results(folder / "out" / "results.json")
+
+
+ONCE = {"seeds": 1, "intervals": False}
+"""One training of each contestant."""
+
+
+# ---- contestants ----------------------------------------------------------------------------------
+
+
+def contestants(tmp_path, **changes):
+    given = {key: value for key, value in STUDY.items() if not ("vary" in changes and key == "contestants")}
+    return contestants_of(study_from(merge(given, changes)), tmp_path)
+
+
+def test_a_contestant_differs_from_the_base_in_what_it_names(tmp_path):
+    narrow, wide = contestants(tmp_path)
+    assert narrow.cfg.model.decoder.pattern[0].mlp.hidden == 8 and wide.cfg.model.decoder.pattern[0].mlp.hidden == 384
+    assert wide.cfg.train.schedule.peak == 0.01 and narrow.cfg.model.dim == wide.cfg.model.dim == 8
+
+
+def test_a_preset_brings_its_model_and_rate_and_leaves_text_and_batches(tmp_path):
+    lstm = contestants(tmp_path, contestants={"lstm": {"preset": "lstm-luong", "model.dim": 16}})[-1].cfg
+    assert lstm.model.kind == "recurrent" and lstm.model.dim == 16
+    assert lstm.train.batch_tokens == 400 and lstm.tokenizer.kind == "bytes" and lstm.train.schedule.peak == 2e-3
+
+
+def test_values_make_a_grid(tmp_path):
+    vary = {"model.decoder.depth": [1, 2], "model.*.pattern.*.mixer.position": ["rotary", {"kind": "alibi"}]}
+    names = [one.name for one in contestants(tmp_path, vary=vary)]
+    assert names == ["depth 1, rotary", "depth 1, alibi", "depth 2, rotary", "depth 2, alibi"]
+
+
+def test_values_on_the_command_line_are_yaml():
+    vary = parse_vary(["a.b=8,4", "c={kind: rotary, theta: 5},alibi", "d=null,true"])
+    assert vary == {"a.b": (8, 4), "c": ({"kind": "rotary", "theta": 5}, "alibi"), "d": (None, True)}
+
+
+def test_measures_of_a_contestant_have_its_own_settings(tmp_path):
+    many = {"narrow": {"measures.translation.beam": 3}}
+    narrow, wide = contestants(tmp_path, measures={"translation": {"beam": 2}}, contestants=many)
+    assert narrow.measures == {"translation": {"beam": 3}} and wide.measures == {"translation": {"beam": 2}}
+
+
+# ---- sizes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["model.*.pattern.*.mlp.hidden", "model.dim"])
+def test_widths_are_fitted_to_equal_parameters(by, tmp_path):
+    cfg = contestants(tmp_path)[1].cfg
+    wanted = 60_000
+    fitted, matched = fit_widths(
+        cfg,
+        Match(hold="parameters", by=(by,), within=0.1, multiple=4),
+        wanted,
+        lambda one: count_parameters(outline(one)).total,
+    )
+    assert count_parameters(outline(fitted)).total == matched.found
+    assert abs(matched.found / wanted - 1) <= 0.1 and matched.off == matched.found / wanted - 1
+    assert matched.widths and all(width % 4 == 0 for width in matched.widths.values())
+
+
+def test_a_study_says_how_closely_it_matches(tmp_path):
+    match = {"hold": "flops", "by": ["model.*.pattern.*.mlp.hidden"], "to": "wide", "within": 0.1}
+    assert run(tmp_path, match=match, **ONCE) == 0
+    narrow, wide = found(tmp_path)["contestants"]
+    assert abs(narrow["flops_per_step"] / wide["flops_per_step"] - 1) == pytest.approx(abs(narrow["match"]["off"]))
+    assert wide["match"]["widths"] == {} and narrow["match"]["widths"]
+    assert any("equal flops" in note for note in found(tmp_path)["fair"])
+
+
+def test_equal_operations_are_more_steps_for_the_cheaper_one(tmp_path):
+    each = {"narrow": {"model.dim": 8}, "wide": {"model.dim": 24}}
+    assert run(tmp_path, contestants=each, budget={"flops": 2e8}, **ONCE) == 0
+    narrow, wide = found(tmp_path)["contestants"]
+    assert narrow["steps"] > wide["steps"] >= 1
+    for one in (narrow, wide):
+        assert one["steps"] * one["flops_per_step"] <= 2e8 < (one["steps"] + 1) * one["flops_per_step"]
+
+
+# ---- a study --------------------------------------------------------------------------------------
+
+
+def test_a_study_goes_on_where_it_stopped_and_refuses_to_be_changed(tmp_path, capsys, monkeypatch):
+    real, asked = StudyTrial._train, []
+
+    def interrupted(trial):
+        for event in real(trial):
+            yield event
+            if trial.contestant == "wide" and not asked:
+                asked.append(event)
+                signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyTrial, "_train", interrupted)
+        assert run(tmp_path) == 130
+    assert "the same command goes on" in capsys.readouterr().out
+    first = tmp_path / "out" / "trials" / "narrow" / "seed-1.json"
+    stamp = first.stat().st_mtime_ns
+    assert run(tmp_path) == 0
+    assert "4 trials, 1 of them done before" in capsys.readouterr().out
+    assert first.stat().st_mtime_ns == stamp
+    assert not list((tmp_path / "out" / "trials").glob("*/*/checkpoints"))
+    whole = found(tmp_path)
+    assert len(whole["runs"]) == 4 and whole["command"].startswith("dragoman ")
+    assert [one["figure"] for one in whole["verdicts"]] == ["validation loss"]
+    assert (tmp_path / "out" / "report.html").stat().st_size < 3e6
+    json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert run(tmp_path, budget={"steps": 3}) == 2
+    assert "begun with other settings: budget.steps was 2, is now 3" in capsys.readouterr().err
+    assert run(tmp_path, title="Other words") == 0
+    assert run(tmp_path, "--seeds", "3") == 0 and len(found(tmp_path)["runs"]) == 6
+
+
+def test_a_run_that_diverges_is_marked_and_the_rest_is_finished(tmp_path, capsys):
+    each = {"sane": {}, "wild": {"train.schedule": {"kind": "constant", "peak": 1e30}, "train.give_up_after": 1}}
+    assert run(tmp_path, contestants=each, budget={"steps": 6}) == 3
+    whole = found(tmp_path)
+    assert {one["contestant"] for one in whole["failed"]} == {"wild"} and len(whole["failed"]) == 2
+    assert all(one["why"] for one in whole["failed"])
+    assert whole["figures"]["validation loss"]["values"].keys() == {"sane"}
+    assert whole["figures"]["finished"]["values"]["wild"]["mean"] == 0
+    assert "did not finish" in capsys.readouterr().out
+    assert "cannot be compared" in whole["verdicts"][0]["words"]
+
+
+def test_rates_are_tuned_for_each_contestant_and_the_curve_is_kept(tmp_path):
+    tuning = {"factors": [0.1, 1], "steps": 2}
+    assert run(tmp_path, tuning=tuning, **ONCE) == 0
+    for one in found(tmp_path)["contestants"]:
+        tried = one["tuning"]["tried"]
+        assert [t["factor"] for t in tried] == [0.1, 1] and all(t["loss"] for t in tried)
+        assert one["tuning"]["chosen"] == min(tried, key=lambda t: t["loss"]) and one["tuning"]["at_edge"]
+    assert "Learning rates are tuned" in " ".join(found(tmp_path)["fair"])
+
+
+def test_contestants_that_differ_in_measures_alone_share_their_trainings(tmp_path):
+    each = {f"beam {beam}": {"measures.translation.beam": beam} for beam in (1, 2)}
+    assert run(tmp_path, "--keep-runs", contestants=each, measures={"translation": {"sentences": 2}}, **ONCE) == 0
+    assert len(list((tmp_path / "out" / "trials").glob("*/*/checkpoints"))) == 1
+    assert len(found(tmp_path)["runs"]) == 2 and "curve" in found(tmp_path)["figures"]["BLEU"]
+
+
+@pytest.mark.slow
+def test_processes_come_to_the_same_figures(tmp_path):
+    torch.set_num_threads(1)
+    (tmp_path / "two").mkdir()
+    assert run(tmp_path, **ONCE) == 0 and run(tmp_path / "two", "--processes", "2", **ONCE) == 0
+    one, other = found(tmp_path), found(tmp_path / "two")
+    assert one["figures"]["validation loss"]["values"] == other["figures"]["validation loss"]["values"]
+
+
+def test_a_run_file_is_compared_with_itself_in_several_settings(tmp_path, capsys):
+    pairs = tiny_run.write_pairs(tmp_path / "pairs.tsv", 60)
+    base = merge(STUDY["base"], {"train": {"budget": {"kind": "steps", "steps": 2}}})
+    (tmp_path / "base.yaml").write_text(dump_yaml(base))
+    vary = [
+        "--vary",
+        "model.decoder.pattern.*.mixer.kv_heads=2,1",
+        "--seeds",
+        "2",
+        "--measure",
+        "loss",
+        "--match",
+        "parameters=model.*.pattern.*.mlp.hidden",
+    ]
+    words = ["compare", str(tmp_path / "base.yaml"), *vary, "--out", str(tmp_path / "out")]
+    data = ["--data", str(pairs)]
+    assert main(words) == 2 and "data: must be given" in capsys.readouterr().err
+    assert main([*words, *data]) == 0
+    assert [one["name"] for one in found(tmp_path)["contestants"]] == ["kv_heads 2", "kv_heads 1"]
+
+
+def test_a_time_for_the_whole_study_shortens_all_trainings_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "dragoman.train.prediction.RunCounter.predict", lambda counter: type("P", (), {"step_seconds": 1.0})
+    )
+    monkeypatch.setattr(command.sys, "argv", ["dragoman", "compare", "widths.yaml", "--budget", "15s"])
+    assert run(tmp_path, "--budget", "15s", budget={"steps": 100}) == 0
+    assert [one["steps"] for one in found(tmp_path)["contestants"]] == [3, 3]  # 4 trainings x 3 s, and a quarter more
+    assert found(tmp_path)["command"] == "dragoman compare widths.yaml --budget 15s"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800)])
+def test_a_time_is_read(text, seconds):
+    assert command.parse_time(text) == seconds
+
+
+def test_a_plan_says_what_a_study_costs_and_begins_nothing(tmp_path, capsys):
+    assert run(tmp_path, "--plan") == 0
+    out = capsys.readouterr().out
+    assert "narrow" in out and "4 trainings: about " in out and "parameters" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_list_names_every_study(capsys):
+    from dragoman.compare.study import shipped
+
+    assert main(["compare", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name[:8] in out for name in shipped())
+
+
+# ---- mistakes -------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "unknown path": (
+        {"contestants": {"a": {}, "b": {"model.decoder.depht": 2}}},
+        [],
+        "contestants.b: model.decoder: no 'depht' here. Did you mean 'depth'?",
+    ),
+    "unknown value": (
+        {"contestants": {"a": {}, "b": {"model.*.pattern.*.mixer.position": "rotery"}}},
+        [],
+        "no 'rotery' here. Did you mean 'rotary'?",
+    ),
+    "no match": (
+        {"match": {"hold": "parameters", "by": ["model.*.pattern.*.mlp.hidden"], "to": 5e8, "within": 0.01}},
+        [],
+        "contestants.narrow: match: cannot be matched: ",
+    ),
+    "nothing to scale": (
+        {"match": {"hold": "parameters", "by": ["model.encoder.width"], "to": "wide"}},
+        [],
+        "match.by: the model has no model.encoder.width",
+    ),
+    "no such contestant to match": (
+        {"match": {"hold": "parameters", "by": ["model.dim"], "to": "wider"}},
+        [],
+        "contestants: no 'wider' here. Did you mean 'wide'?",
+    ),
+    "one seed": ({"seeds": 1}, [], "seeds: 1, and an interval needs two or more"),
+    "one seed by option": ({}, ["--seeds", "1"], "seeds: 1, and an interval needs two or more"),
+    "one contestant": ({"contestants": {"a": {}}}, [], "contestants: a alone: a comparison needs two or more"),
+    "no length": ({"budget": {}}, [], "budget: give one of steps"),
+    "two lengths": ({"budget": {"steps": 2, "epochs": 1}}, [], "budget: give one of steps"),
+    "too short": ({"budget": {"flops": 10}}, [], "budget.flops: 10 is less than one step of narrow"),
+    "no measure": ({"measures": ["los"]}, [], "measures: no 'los' here. Did you mean 'loss'?"),
+    "no setting": ({"measures": {"translation": {"beem": 2}}}, [], "no 'beem' here. Did you mean 'beam'?"),
+    "no figure": ({"judge": ["BLUE"]}, [], "judge: no measure gives 'BLUE'"),
+    "no data set": ({"data": "copi"}, [], "data: no 'copi' here. Did you mean 'copy'?"),
+    "data not here": ({"data": "multi30k"}, [], "multi30k: no such folder here"),
+    "no file": ({}, ["--data", "nowhere.tsv"], "nowhere.tsv"),
+    "no size": ({}, ["--size", "large"], "has no size large"),
+    "unknown size": ({}, ["--size", "huge"], "--size: no 'huge' here"),
+    "no time": ({}, ["--budget", "soon"], "--budget soon: write a time such as 30m"),
+    "unknown key": ({"seed": 2}, [], "no 'seed' here. Did you mean 'seeds'?"),
+    "no rate": ({"tuning": {"steps": 2, "path": "train.rate"}}, [], "tuning.path: narrow has no number train.rate"),
+    "no values": ({}, ["--vary", "model.dim"], "--vary model.dim: write PATH=VALUE,VALUE"),
+    "no width": ({}, ["--match", "parameters"], "--match parameters: write parameters=PATH"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line(name, tmp_path, capsys, monkeypatch):
+    changes, words, says = MISTAKES[name]
+    monkeypatch.delenv("DRAGOMAN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert run(tmp_path, *words, **changes) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.startswith("dragoman: ") and error.count("\n") == 1, error
+
+
+def test_what_is_no_study_is_left_alone(tmp_path, capsys):
+    assert main(["compare", write(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "exists and is not a study: choose another --out" in capsys.readouterr().err
+    assert main(["compare", "posisions"]) == 2 and "no 'posisions' here" in capsys.readouterr().err
+    assert main(["compare"]) == 2 and "name a study or a run file" in capsys.readouterr().err
+    (tmp_path / "run.yaml").write_text("preset: transformer-tiny\n")
+    assert main(["compare", str(tmp_path / "run.yaml")]) == 2
+    assert "no study: it has neither contestants nor vary; to compare run files, give --vary" in capsys.readouterr().err
