@@ -14,9 +14,10 @@ import torch
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
-from dragoman.config import to_dict
+from dragoman.config import at, to_dict
 from dragoman.data.batch import PairBatch, collate
 from dragoman.data.pretraining import CorruptedRows, FreshlyCorrupted
+from dragoman.data.segmentation import SampledPairs
 from dragoman.data.tasks import TranslationTask
 from dragoman.decode.request import request_for
 from dragoman.decode.sentence_splitting import SentenceCount
@@ -56,6 +57,8 @@ class TranslationTaskData(TaskData):
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         self.noise, self.seed = _pairs(cfg).noise, cfg.train.seed
         self.source_tokenizer, self.target_tokenizer = run.tokenizers()
+        self.samplers = _pairs(cfg).segmentation.samplers(self.source_tokenizer, self.target_tokenizer)
+        self.longest = outline(cfg).max_length
         folder = run.path / FOLDER
         self.train, self.valid = (ParallelCorpus.open(folder / name) for name in ("train", "valid"))
         self.valid_pairs, self.test_pairs = (read_held_out(folder / f"{name}.jsonl") for name in ("valid", "test"))
@@ -94,10 +97,13 @@ class TranslationTaskData(TaskData):
         return FreshlyCorrupted(drawing.plan(cfg, _pairs(cfg), self.train))
 
     def batch(self, rows: CorruptedRows) -> PairBatch:
-        return self.noise.batch(self.train, rows, self.seed, self.source_tokenizer)
+        corpus = self.train
+        if any(self.samplers):
+            corpus = SampledPairs(self.train, self.samplers, self.seed, rows.step, self.longest)
+        return self.noise.batch(corpus, rows, self.seed, self.source_tokenizer)
 
     def size(self, rows: CorruptedRows) -> tuple[int, int]:
-        """Return the sizes without noise, which may drop some tokens."""
+        """Return the sizes of the stored segmentation without noise, which may drop some tokens."""
         lengths = self.train.lengths[rows.rows]
         return int(lengths.sum()), int(len(rows.rows) * lengths.max(axis=0).sum())
 
@@ -129,6 +135,8 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     else:
         source, target = yield from _train_tokenizers(cfg, split.train)
     drawing.check_marks(_pairs(cfg), source)
+    with at("data.segmentation"):
+        _pairs(cfg).segmentation.samplers(source, target)
     run.write_tokenizers(source, target)
     yield Preparing("storing the tokens")
     longest = outline(cfg).max_length
