@@ -177,7 +177,8 @@ def bpe_dropout(tokenizer: Tokenizer, rate: float) -> SegmentationSampler:
         raise ConfigError(_other("bpe_dropout", "one without merges, which has one segmentation of each word"))
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise ConfigError(_other("bpe_dropout", "one that marks the parts of words, which is not supported"))
-    merges = [tuple(pair.split(" ", 1) if isinstance(pair, str) else pair) for pair in model["merges"]]
+    pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
+    merges = [(left, right) for left, right in pairs]
     return SegmentationSampler(tokenizer, BpeDropoutWords(model["vocab"], merges, rate))
 
 
@@ -188,7 +189,7 @@ def unigram_sampling(tokenizer: Tokenizer, alpha: float) -> SegmentationSampler:
         ConfigError: the tokenizer is not of the unigram kind.
     """
     model = _model(tokenizer, "Unigram", "unigram_sampling")
-    return SegmentationSampler(tokenizer, UnigramWords([tuple(piece) for piece in model["vocab"]], alpha))
+    return SegmentationSampler(tokenizer, UnigramWords([(piece, score) for piece, score in model["vocab"]], alpha))
 
 
 def _model(tokenizer: Tokenizer, kind: str, choice: str) -> dict[str, Any]:
