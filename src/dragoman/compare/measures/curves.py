@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from dragoman.compare.figure import Figure, Subject
+
 from dragoman.config import kind_of
 from dragoman.errors import ConfigError
 from dragoman.evaluate.examiners import EXAMINERS

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from dragoman.compare.figure import Figure, FigureCurve, Subject
 from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory
-from dragoman.compare.figure import Figure, FigureCurve, Subject
 from dragoman.config import from_dict
 from dragoman.data.tasks import LanguageModellingTask
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.families import ModelConfig
-from dragoman.model.loading import load
 from dragoman.model.interface import SequenceModel
+from dragoman.model.loading import load
 from dragoman.text.store import Store
 from dragoman.train.tasks.task_data import FOLDER
 
@@ -81,7 +81,9 @@ def _perplexity(model: SequenceModel, ids: np.ndarray, length: int, last: int, t
         return None
     ends = np.linspace(len(ids) * 0.6, len(ids) - 1, texts).astype(int)
     if length > ends[0]:
-        raise DataError(f"measures.length_extrapolation: validation text of {len(ids):,} tokens, too little for {length}")
+        raise DataError(
+            f"measures.length_extrapolation: validation text of {len(ids):,} tokens, too little for {length}"
+        )
     summed, count = 0.0, 0
     for end in ends:
         row = torch.from_numpy(ids[end - length : end + 1].astype(np.int64))[None]
