@@ -7,6 +7,7 @@ pixels as frames.
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def digits(folder: Path, *, examples: int = 1400, seed: int = 1) -> Plain:
         from sklearn.datasets import load_digits
     except ImportError:
         raise ConfigError("data: digits needs scikit-learn: pip install scikit-learn (the extra digits)") from None
-    found = load_digits()
+    found: Any = load_digits()
     images = (found.images / 16 * 255).astype(np.uint8)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(images))
     frames = (images / 255).astype(np.float32)

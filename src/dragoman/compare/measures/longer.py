@@ -105,7 +105,9 @@ def _model(subject: Subject, scaling: dict[str, Any] | None) -> SequenceModel:
     if scaling is not None:
         for position in _rotary(described):
             position["scaling"] = scaling
-    return load(from_dict(ModelConfig, described).build, content.tensors["model"]).eval()
+    model = load(from_dict(ModelConfig, described).build, content.tensors["model"]).eval()
+    assert isinstance(model, SequenceModel), "a run of language_modelling"
+    return model
 
 
 def _rotary(plain: Any) -> Iterator[dict[str, Any]]:
