@@ -32,7 +32,7 @@ class Slip:
     """Write-up."""
     printed: str
     follows: str
-    """What follows instead."""
+    """Figure that follows instead."""
     arithmetic: tuple[str, ...] = ()
     """Lines of computation."""
 

@@ -28,17 +28,17 @@ LEAVES = frozenset({"Det", "Adj", "N", "V", "VI", "VS", "P"})
 """Symbols that have no bracket of their own, so that a tree is about as long as its sentence."""
 
 
-class ParsedSentence(NamedTuple):
+class SentenceWithTree(NamedTuple):
     """A sentence and its tree."""
 
     words: list[str]
     tree: list[str]
 
 
-def derive(rng: random.Random, symbol: str = "S", depth: int = 6) -> ParsedSentence:
+def derive(rng: random.Random, symbol: str = "S", depth: int = 6) -> SentenceWithTree:
     """Return a random sentence of the grammar; at ``depth`` 0 only the rules that come first are used."""
     if symbol not in GRAMMAR:
-        return ParsedSentence([symbol], [symbol])
+        return SentenceWithTree([symbol], [symbol])
     rules = GRAMMAR[symbol]
     if symbol not in LEAVES:
         rules = rules[:1] if depth <= 0 else rules
@@ -46,7 +46,7 @@ def derive(rng: random.Random, symbol: str = "S", depth: int = 6) -> ParsedSente
     parts = [derive(rng, part, depth - 1) for part in rng.choice(rules)]
     words = [word for part in parts for word in part.words]
     tree = [token for part in parts for token in part.tree]
-    return ParsedSentence(words, tree if symbol in LEAVES else [f"({symbol}", *tree, ")"])
+    return SentenceWithTree(words, tree if symbol in LEAVES else [f"({symbol}", *tree, ")"])
 
 
 def trees(folder: Path, *, pairs: int = 3000, longest: int = 20, seed: int = 1) -> Plain:

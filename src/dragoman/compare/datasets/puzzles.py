@@ -16,7 +16,7 @@ from dragoman.presets import Plain
 
 LOWER, UPPER = string.ascii_lowercase, string.ascii_uppercase
 BETWEEN = "="
-"""What stands between a prompt and its answer."""
+"""Separator of a prompt and its answer."""
 
 Puzzle = Callable[[random.Random], tuple[str, str]]
 
