@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-from dragoman.compare.figure import Figure, Subject
+from dragoman.compare.figure import Figure, StudySubject
 
 from dragoman.config import from_dict, unknown
 from dragoman.errors import ConfigError
@@ -111,7 +111,7 @@ def _gpt3_activations(texts: int) -> float:
     return GPT3["layers"] * LayerActivations(s=2048, b=texts, h=GPT3["dim"], a=GPT3["heads"]).stored
 
 
-def formula(subject: Subject, *, of: str = "parameters of base") -> Mapping[str, Figure]:
+def formula(subject: StudySubject, *, of: str = "parameters of base") -> Mapping[str, Figure]:
     """Return a quantity that follows from a formula: exact, the same for each seed.
 
     Raises:

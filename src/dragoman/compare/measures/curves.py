@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from dragoman.compare.figure import Figure, Subject
+from dragoman.compare.figure import Figure, StudySubject
 
 from dragoman.config import kind_of
 from dragoman.errors import ConfigError
@@ -11,7 +11,7 @@ from dragoman.evaluate.examiners import EXAMINERS
 from dragoman.journal import Journal
 
 
-def steps_to_loss(subject: Subject, *, loss: float) -> Mapping[str, Figure]:
+def steps_to_loss(subject: StudySubject, *, loss: float) -> Mapping[str, Figure]:
     """Return the steps after which the validation loss is at most ``loss``, interpolated between two validations.
 
     Where it never is, the figure is twice the run's length.
@@ -40,7 +40,7 @@ def steps_to_loss(subject: Subject, *, loss: float) -> Mapping[str, Figure]:
     return {"steps needed": Figure(found, False, "steps", signature)}
 
 
-def mistakes(subject: Subject) -> Mapping[str, Figure]:
+def mistakes(subject: StudySubject) -> Mapping[str, Figure]:
     """Return how many examples of the test set a classifier gets wrong.
 
     Raises:

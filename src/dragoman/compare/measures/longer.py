@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from dragoman.compare.figure import Figure, FigureCurve, Subject
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject
 from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory
@@ -25,7 +25,7 @@ COLLAPSE = 1.5
 
 
 def length_extrapolation(
-    subject: Subject,
+    subject: StudySubject,
     *,
     multiples: Sequence[float] = (1, 2, 4, 8),
     texts: int = 8,
@@ -98,7 +98,7 @@ def _token_nll(model: SequenceModel, row: Tensor) -> Tensor:
     return F.cross_entropy(model(row[:, :-1])[0].float(), row[0, 1:], reduction="none")
 
 
-def _model(subject: Subject, scaling: dict[str, Any] | None) -> SequenceModel:
+def _model(subject: StudySubject, scaling: dict[str, Any] | None) -> SequenceModel:
     assert subject.run is not None, "checked before"
     content = RunDirectory.open(subject.run).weights(subject.checkpoint)
     described = content.config["model"]

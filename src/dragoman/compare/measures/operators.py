@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from dragoman.compare.figure import Figure, FigureCurve, Subject
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject
 from torch import Tensor, nn
 
 from dragoman.config import from_dict
@@ -38,7 +38,7 @@ REPEATS = 3
 
 
 def attention_cost(
-    subject: Subject,
+    subject: StudySubject,
     *,
     mixer: Mapping[str, Any] | str = "attention",
     lengths: Sequence[int] = (256, 512, 1024, 2048),
@@ -171,7 +171,7 @@ def _peak(mixer: Any, dim: int, length: int, *, written_out: bool = False) -> in
 
 
 def cache_speed(
-    subject: Subject,
+    subject: StudySubject,
     *,
     tokens: Sequence[int] = (64, 128, 256),
     preset: str = "lm-tiny",
@@ -249,7 +249,7 @@ _FAMILIES: dict[str, str] = {
 
 
 def gradient_reach(
-    subject: Subject,
+    subject: StudySubject,
     *,
     family: str = "transformer",
     distances: Sequence[int] = (1, 2, 5, 10, 20, 30, 50, 100),
@@ -316,7 +316,7 @@ def _of_family(family: str, dim: int, depth: int) -> SequenceConfig:
 
 
 def score_spread(
-    subject: Subject,
+    subject: StudySubject,
     *,
     scorer: Mapping[str, Any] | str = "scaled_dot",
     channels: Sequence[int] = (16, 64, 256, 1024),

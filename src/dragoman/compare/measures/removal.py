@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-from dragoman.compare.figure import Figure, FigureCurve, Subject, scored
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
 from sacrebleu.metrics.bleu import BLEU
 from torch import nn
 
@@ -28,7 +28,9 @@ _RESIDUALS: dict[str, str] = {
 }
 
 
-def layer_removal(subject: Subject, *, sublayer: Sublayer = "attention", sentences: int = 200) -> Mapping[str, Figure]:
+def layer_removal(
+    subject: StudySubject, *, sublayer: Sublayer = "attention", sentences: int = 200
+) -> Mapping[str, Figure]:
     """Return how much BLEU a translator loses when one of its sublayers is left out, the mean over layers.
 
     Args:
@@ -67,7 +69,7 @@ def layer_removal(subject: Subject, *, sublayer: Sublayer = "attention", sentenc
     }
 
 
-def _translator(subject: Subject, sentences: int) -> tuple[Translator, list[Any], list[str]]:
+def _translator(subject: StudySubject, sentences: int) -> tuple[Translator, list[Any], list[str]]:
     if subject.run is None:
         raise ConfigError("measures: needs trained runs, and this study trains nothing")
     model, source, target, _ = load_writer(subject.run, subject.checkpoint)
@@ -96,7 +98,7 @@ def _without(block: nn.Module, residual: str) -> Iterator[bool]:
         setattr(block, residual, kept)
 
 
-def brackets(subject: Subject, *, sentences: int = 200, beam: int = 1) -> Mapping[str, Figure]:
+def brackets(subject: StudySubject, *, sentences: int = 200, beam: int = 1) -> Mapping[str, Figure]:
     """Return the F1 of labelled brackets in the trees that a translator writes for validation sentences.
 
     Args:
