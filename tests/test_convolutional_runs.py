@@ -1,5 +1,8 @@
 """Runs of convolutional models: trained, stopped, resumed to the bit, and asked by every command."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,12 +15,18 @@ from variants import assert_equal, ids
 from dragoman.cli import main
 from dragoman.config import from_dict, merge, to_dict
 from dragoman.decode.generator import Generator
+from dragoman.decode.precision import prepare_for_inference
+from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.translator import Translator
+from dragoman.model.convolution.blocks import GatedConvolution
+from dragoman.model.convolution.stack import ConvolutionStack
 from dragoman.model.encoder import EncoderConfig
+from dragoman.model.heads import ClassificationHead, Mean
+from dragoman.model.inputs import FrameInput
 from dragoman.model.interface import Tokens
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
@@ -236,3 +245,19 @@ def test_a_task_that_needs_an_encoder_says_so(folder, writer, capsys):
     assert main(["train", str(folder / "bad.yaml"), "--run", str(folder / "bad")]) == 2
     assert "model.encoder: must be given for translation" in capsys.readouterr().err
     assert not (folder / "bad").exists()
+
+
+def test_a_classifier_whose_weights_are_all_packed_for_inference_still_reads():
+    model = EncoderConfig(
+        dim=8,
+        inputs=FrameInput(channels=3),
+        tower=ConvolutionStack(depth=1, pattern=(GatedConvolution(kernel=3),)),
+        head=ClassificationHead(classes=2, pooling=Mean()),
+    ).build()
+    frames = [np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32) for n in (4, 6)]
+    plain, packed = (
+        Classifier(one, None, {"task": {"labels": ["a", "b"]}})
+        for one in (model.eval(), prepare_for_inference(copy.deepcopy(model), "cpu"))
+    )
+    assert not list(packed.model.parameters())
+    assert [found.label for found in packed.classify(frames)] == [found.label for found in plain.classify(frames)]

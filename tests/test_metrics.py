@@ -29,6 +29,7 @@ OUTPUTS, REFERENCES = corpus(150, 0.3)
 OWN = {
     "bleu": lambda o, r: sacrebleu.corpus_bleu(o, [r]),
     "chrf": lambda o, r: sacrebleu.corpus_chrf(o, [r]),
+    "chrf++": lambda o, r: sacrebleu.corpus_chrf(o, [r], word_order=2),
     "ter": lambda o, r: sacrebleu.corpus_ter(o, [r]),
     "bleu_lowercase_tokenized": lambda o, r: sacrebleu.corpus_bleu(o, [r], lowercase=True, smooth_method="none"),
     "bleu_lowercase_as_given": lambda o, r: sacrebleu.corpus_bleu(

@@ -32,7 +32,7 @@ from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
-from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, NoSkip, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Alibi, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
 from dragoman.model.reformer import Reformer
@@ -282,6 +282,7 @@ VARIANTS: dict[str, Variant] = {
     },
     "layer norm without bias": Variant(block={"norm": LayerNorm(bias=False)}),
     "DeepNorm": Variant(block={"residual": DeepNorm(), "placement": "post"}),
+    "no skip": Variant(block={"residual": NoSkip()}),
     # feed-forwards
     "gelu": Variant(block={"mlp": FeedForward(hidden=32, activation="gelu")}),
     "tanh gelu, no bias": Variant(block={"mlp": FeedForward(hidden=32, activation="gelu_tanh", bias=False)}),

@@ -40,8 +40,9 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="METRIC",
-            help="For translation, may be repeated: bleu, chrf, ter, exact_match, bleu_lowercase_tokenized, "
-            "bleu_lowercase_as_given (text that comes in tokens); default: all but ter and the last.",
+            help="For translation, may be repeated: bleu, chrf, chrf++, ter, exact_match, bleu_lowercase_tokenized, "
+            "bleu_lowercase_as_given (text that comes in tokens), rouge1, rouge2, rougeL, rougeLsum (summaries), "
+            "bracket_f1 (trees); default: bleu, chrf, exact_match, bleu_lowercase_tokenized.",
         ),
     ] = None,
     tag: TagOption = None,

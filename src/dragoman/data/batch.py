@@ -11,7 +11,7 @@ N pairs, B of them in a batch, S and T the longest source and target there.
 import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,8 +19,16 @@ from jaxtyping import Int, UInt64
 from torch import Tensor
 
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.tokens.tokenizer import BOS, PAD
+
+
+@runtime_checkable
+class PairRows(Protocol):
+    """Pairs of ids by row: what a batch is made of."""
+
+    def __getitem__(self, i: int) -> tuple[Int[np.ndarray, "S"], Int[np.ndarray, "T"]]: ...
+
+    def padded(self, rows: Int[np.ndarray, "B"]) -> tuple[Int[np.ndarray, "B S"], Int[np.ndarray, "B T"]]: ...
 
 
 class PairBatch(NamedTuple):
@@ -36,7 +44,7 @@ class PairBatch(NamedTuple):
         return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-def collate(corpus: ParallelCorpus, rows: Int[np.ndarray, "B"]) -> PairBatch:
+def collate(corpus: PairRows, rows: Int[np.ndarray, "B"]) -> PairBatch:
     """Return the pairs of these rows."""
     return as_batch(*corpus.padded(rows))
 

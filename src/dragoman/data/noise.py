@@ -14,11 +14,10 @@ import torch
 from pydantic import Field, NonNegativeInt
 
 from dragoman.config import OneOf, config
-from dragoman.data.batch import PairBatch, collate
+from dragoman.data.batch import PairBatch, PairRows, collate
 from dragoman.data.corruption import MASK, IdArray, RandomDraw
 from dragoman.data.pretraining import CorruptedRows, padded
 from dragoman.text.context import SEPARATOR
-from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.lines import MATCH
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
@@ -33,7 +32,7 @@ class NoNoise:
     def marks(self) -> tuple[str, ...]:
         return ()
 
-    def batch(self, corpus: ParallelCorpus, rows: CorruptedRows, seed: int, tokenizer: Tokenizer) -> PairBatch:
+    def batch(self, corpus: PairRows, rows: CorruptedRows, seed: int, tokenizer: Tokenizer) -> PairBatch:
         return collate(corpus, rows.rows)
 
 
@@ -53,7 +52,7 @@ class WordNoise:
     def marks(self) -> tuple[str, ...]:
         return (MASK[0],) if self.blank else ()
 
-    def batch(self, corpus: ParallelCorpus, rows: CorruptedRows, seed: int, tokenizer: Tokenizer) -> PairBatch:
+    def batch(self, corpus: PairRows, rows: CorruptedRows, seed: int, tokenizer: Tokenizer) -> PairBatch:
         """Return the pairs with noise on their sources, a function of (seed, step, row) alone. Tags and matches stay,
         and no token leaves its sentence where the source has several."""
         blank = tokenizer.mark(*MASK) if self.blank else EOS

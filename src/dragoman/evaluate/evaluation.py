@@ -16,9 +16,13 @@ from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator, search_for_beam
 from dragoman.errors import ConfigError, DataError
-from dragoman.evaluate.metrics import METRICS, Comparison, Score, compare, score_of
+from dragoman.evaluate.brackets import BracketF1
+from dragoman.evaluate.metrics import METRICS, Comparison, Metric, Score, compare, score_of
+from dragoman.evaluate.rouge import ROUGES
 from dragoman.text.lines import Pair, Sourced
 
+ALL_METRICS: dict[str, Metric] = {**METRICS, **ROUGES, "bracket_f1": BracketF1()}
+"""Metrics by name: of translations, summaries and trees."""
 USUAL = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match")
 """Metrics computed by default."""
 LENGTHS = (5, 10, 20, 30, 50)
@@ -80,7 +84,7 @@ class Evaluation:
         """Return how much better or worse ``other`` scores on the same pairs, by each metric."""
         references = [output.reference for output in self.outputs]
         ours, theirs = ([o.output for o in evaluation.outputs] for evaluation in (self, other))
-        return {name: compare(METRICS[name], ours, theirs, references) for name in self.scores}
+        return {name: compare(ALL_METRICS[name], ours, theirs, references) for name in self.scores}
 
     def _plain(self) -> Iterator[dict[str, Any]]:
         return map(dataclasses.asdict, self.outputs)
@@ -105,7 +109,7 @@ def evaluate(
         folder: where to store the results, by convention ``RUN/evaluations/NAME``; None for nowhere.
         beam: hypotheses kept; 1 is greedy search.
         search: a complete search configuration, instead of ``beam``.
-        metrics: names in ``METRICS``.
+        metrics: names in ``ALL_METRICS``.
         progress: see ``Translator.translate``.
         test_set: identifies the pairs in the results.
 
@@ -114,8 +118,8 @@ def evaluate(
         DataError: no pairs.
     """
     for name in metrics:
-        if name not in METRICS:
-            raise ConfigError(unknown("metrics", name, METRICS))
+        if name not in ALL_METRICS:
+            raise ConfigError(unknown("metrics", name, ALL_METRICS))
     pairs, cfg = list(pairs), search or search_for_beam(beam)
     if not pairs:
         raise DataError("nothing to evaluate on: the test set has no pairs")
@@ -136,10 +140,10 @@ def _scored(
     outputs: Sequence[EvaluatedOutput], metrics: Sequence[str]
 ) -> tuple[dict[str, Score], tuple[LengthBucket, ...]]:
     texts, references = [o.output for o in outputs], [o.reference for o in outputs]
-    counts = {name: METRICS[name].counts(texts, references) for name in metrics}
+    counts = {name: ALL_METRICS[name].counts(texts, references) for name in metrics}
 
     def scores(rows: slice | np.ndarray) -> dict[str, Score]:
-        return {name: score_of(METRICS[name], counts[name][rows]) for name in metrics}
+        return {name: score_of(ALL_METRICS[name], counts[name][rows]) for name in metrics}
 
     bucket = np.searchsorted(LENGTHS, [len(o.source.split()) for o in outputs])
     starts, ends = (0, *(end + 1 for end in LENGTHS)), (*LENGTHS, None)

@@ -84,6 +84,7 @@ class ExactMatch(Metric):
 METRICS: dict[str, Metric] = {
     "bleu": Sacrebleu("BLEU", lambda: BLEU(force=True)),
     "chrf": Sacrebleu("chrF", CHRF),
+    "chrf++": Sacrebleu("chrF++", lambda: CHRF(word_order=2)),
     # The metric of older papers, by multi-bleu.perl -lc. They tokenized by scripts of each data set. Here it is 13a's
     # rules, or no tokenization for text that is tokenized already.
     "bleu_lowercase_tokenized": Sacrebleu(

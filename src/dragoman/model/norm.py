@@ -180,7 +180,15 @@ class DeepNorm:
         return ResidualScale((2 * depth) ** 0.25, (8 * depth) ** -0.25)
 
 
-ResidualScaling = Annotated[PlainResidual | DeepNorm, OneOf()]
+@config
+class NoSkip:
+    """f(x) alone, without x: no residual connection, to see what it is for (He et al., arXiv:1512.03385)."""
+
+    def scale(self, depths: Depths, in_encoder: bool, placement: Placement) -> ResidualScale:
+        return ResidualScale(0.0, 1.0)
+
+
+ResidualScaling = Annotated[PlainResidual | DeepNorm | NoSkip, OneOf()]
 
 
 class Residual(nn.Module):

@@ -19,6 +19,7 @@ from dragoman.data.captions import CaptionedImages
 from dragoman.data.mixture import Concatenate, SourceMixture
 from dragoman.data.noise import Noise, NoNoise
 from dragoman.data.order import Order, Shuffled
+from dragoman.data.segmentation import BestSegmentation, Segmentation
 from dragoman.data.tasks import ContrastiveTask, DenoisingTask, LanguageModellingTask, Task, TranslationTask
 from dragoman.errors import ConfigError
 from dragoman.machine import (
@@ -79,6 +80,8 @@ class PairsConfig:
     """Similar sentences of a translation memory, whose translations are read before each source."""
     noise: Noise = NoNoise()
     """Noise added to sources while training."""
+    segmentation: Segmentation = BestSegmentation()
+    """Segmentation of training texts into subwords: the best one, or a random one each time a pair is used."""
     cleaning: Cleaning = Cleaning()
     """Rules for the training text; given validation and test sets stay as they are."""
     hold_out: HoldOut = HoldOut()

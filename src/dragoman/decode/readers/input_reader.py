@@ -4,6 +4,7 @@ B examples.
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -113,7 +114,8 @@ class InputReader:
     @torch.inference_mode()
     def of_rows(self, rows: Sequence[np.ndarray], progress: Progress | None = None) -> list[Tensor]:
         """Return the outputs for inputs that ``material`` has prepared; they are read in batches of similar length."""
-        device = next(self.model.parameters()).device
+        tensors = itertools.chain(self.model.parameters(), self.model.buffers())
+        device = next((tensor.device for tensor in tensors), torch.device("cpu"))  # packed weights are neither
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         lengths, done = self.material.positions(np.array([len(row) for row in rows], np.int64)), 0
         for batch in batches_by_length(lengths.tolist(), BATCH_TOKENS):

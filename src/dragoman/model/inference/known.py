@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
-from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, NoSkip, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Learned, NoEmbedding, NoPosition, Sinusoidal
 from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, NtkScaling, Rotary, Yarn
 from dragoman.model.scorer import Dot, ScaledDot
@@ -56,6 +56,7 @@ KNOWN: dict[type, Fields] = {
     NoNorm: Fields(),
     PlainResidual: Fields(),
     DeepNorm: Fields(),
+    NoSkip: Fields(),
     Sinusoidal: Fields(computed="base layout"),
     Learned: Fields(computed="length offset"),
     NoEmbedding: Fields(),

@@ -16,6 +16,7 @@ from dragoman.data.matches import MatchedBatch, MatchedExamples, mean_reciprocal
 from dragoman.data.material import IdMaterial, material_of
 from dragoman.data.mixture import Concatenate
 from dragoman.data.order import Shuffled
+from dragoman.data.segmentation import BestSegmentation
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.contrastive import TwoTowers, TwoTowersConfig, contrastive_loss
 from dragoman.model.encoder import EncoderConfig
@@ -53,6 +54,8 @@ class ContrastiveTaskData(ReaderTaskData):
             raise ConfigError("target_tokenizer: two towers share one tokenizer: leave it out")
         if isinstance(cfg.data, PairsConfig) and (cfg.data.mixture, cfg.data.order) != (Concatenate(), Shuffled()):
             raise ConfigError("data: two towers learn from their sources one after the other: no mixture, no order")
+        if isinstance(cfg.data, PairsConfig) and cfg.data.segmentation != BestSegmentation():
+            raise ConfigError("data.segmentation: two towers read the best segmentation: leave it out")
 
     @classmethod
     def outline(cls, cfg: RunConfig) -> TwoTowers:

@@ -28,6 +28,8 @@ def check(cfg: RunConfig, data: PairsConfig) -> None:
         marks(data)
     with at("data.mixture"):
         data.mixture.check(names)
+    with at("data.segmentation"):
+        data.segmentation.check((cfg.tokenizer, cfg.target_tokenizer or cfg.tokenizer))
     for path, choice in (("data.mixture", data.mixture), ("data.order", data.order)):
         if isinstance(choice, Stages | EasyFirst) and isinstance(cfg.train.budget, Minutes):
             raise ConfigError(

@@ -14,10 +14,11 @@ import torch
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
-from dragoman.config import to_dict
+from dragoman.config import at, to_dict
 from dragoman.data.batch import PairBatch, collate
 from dragoman.data.match_dropout import drop_matches
 from dragoman.data.pretraining import CorruptedRows, FreshlyCorrupted
+from dragoman.data.segmentation import SampledPairs
 from dragoman.data.tasks import TranslationTask
 from dragoman.decode.request import request_for
 from dragoman.decode.sentence_splitting import SentenceCount
@@ -59,6 +60,8 @@ class TranslationTaskData(TaskData):
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         self.noise, self.retrieval, self.seed = _pairs(cfg).noise, _pairs(cfg).retrieval, cfg.train.seed
         self.source_tokenizer, self.target_tokenizer = run.tokenizers()
+        self.samplers = _pairs(cfg).segmentation.samplers(self.source_tokenizer, self.target_tokenizer)
+        self.longest = outline(cfg).max_length
         folder = run.path / FOLDER
         self.train, self.valid = (ParallelCorpus.open(folder / name) for name in ("train", "valid"))
         self.valid_pairs, self.test_pairs = (read_held_out(folder / f"{name}.jsonl") for name in ("valid", "test"))
@@ -97,11 +100,14 @@ class TranslationTaskData(TaskData):
         return FreshlyCorrupted(drawing.plan(cfg, _pairs(cfg), self.train))
 
     def batch(self, rows: CorruptedRows) -> PairBatch:
-        batch = self.noise.batch(self.train, rows, self.seed, self.source_tokenizer)
+        corpus = self.train
+        if any(self.samplers):
+            corpus = SampledPairs(self.train, self.samplers, self.seed, rows.step, self.longest)
+        batch = self.noise.batch(corpus, rows, self.seed, self.source_tokenizer)
         return drop_matches(batch, rows, self.retrieval, self.seed, self.source_tokenizer)
 
     def size(self, rows: CorruptedRows) -> tuple[int, int]:
-        """Return the sizes without noise and match dropout, which leave some tokens out."""
+        """Return the sizes of the stored segmentation without noise and match dropout, which leave some tokens out."""
         lengths = self.train.lengths[rows.rows]
         return int(lengths.sum()), int(len(rows.rows) * lengths.max(axis=0).sum())
 
@@ -137,6 +143,8 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     else:
         source, target = yield from _train_tokenizers(cfg, split.train)
     drawing.check_marks(_pairs(cfg), source)
+    with at("data.segmentation"):
+        _pairs(cfg).segmentation.samplers(source, target)
     run.write_tokenizers(source, target)
     yield Preparing("storing the tokens")
     longest = outline(cfg).max_length

@@ -1,0 +1,142 @@
+"""Texts whose answers follow from a rule: recall, induction, copying, nested lists, and sums of steps.
+
+Each is a prompt with a short answer; the loss is on the answer alone. Symbols are single bytes, to go with the
+tokenizer ``bytes``. Sources: associative recall from Ba et al. (arXiv:1610.06258) and Arora et al. (arXiv:2312.04927),
+induction from Olsson et al. (arXiv:2209.11895), selective copying from Gu & Dao (arXiv:2312.00752), ListOps from Nangia
+& Bowman (arXiv:1804.06028).
+"""
+
+import random
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+from dragoman import durable
+from dragoman.presets import Plain
+
+LOWER, UPPER = string.ascii_lowercase, string.ascii_uppercase
+BETWEEN = "="
+"""Separator of a prompt and its answer."""
+
+Puzzle = Callable[[random.Random], tuple[str, str]]
+
+
+def prompts(folder: Path, puzzle: Puzzle, *, examples: int, valid: int, seed: int) -> Plain:
+    """Write distinct puzzles; those for validation are none of those to learn from.
+
+    Args:
+        folder: where the two tables are written.
+        puzzle: returns a prompt and its answer.
+        examples: number of puzzles to learn from.
+        valid: number of puzzles to validate with.
+        seed: seed of both.
+    """
+    rng, seen, rows = random.Random(seed), set[str](), []
+    for _ in range(50 * (examples + valid)):  # small ones run out of distinct puzzles
+        prompt, answer = puzzle(rng)
+        if prompt not in seen:
+            seen.add(prompt)
+            rows.append(f"{prompt}\t{answer}\n")
+        if len(rows) == examples + valid:
+            break
+    kept = min(valid, len(rows) // 2)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, some in (("valid", rows[:kept]), ("train", rows[kept:])):
+        durable.replace(folder / f"{name}.tsv", "".join(some).encode())
+    table = {"kind": "table", "source": 0, "target": 1}
+    return {
+        "kind": "instructions",
+        "train": [table | {"path": str(folder / "train.tsv")}],
+        "valid": table | {"path": str(folder / "valid.tsv")},
+        "between": BETWEEN,
+    }
+
+
+def recall(folder: Path, *, pairs: int = 8, examples: int = 8000, valid: int = 400, seed: int = 1) -> Plain:
+    """Associative recall: pairs of key and value, then one of the keys; its value is the answer."""
+
+    def puzzle(rng: random.Random) -> tuple[str, str]:
+        keys, values = rng.sample(LOWER, pairs), [rng.choice(UPPER) for _ in range(pairs)]
+        asked = rng.randrange(pairs)
+        return "".join(map("".join, zip(keys, values, strict=True))) + keys[asked], values[asked]
+
+    return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed)
+
+
+def induction(folder: Path, *, length: int = 32, examples: int = 8000, valid: int = 400, seed: int = 1) -> Plain:
+    """Induction: random symbols that end in a mark which stood once before; what followed it there is the answer."""
+
+    def puzzle(rng: random.Random) -> tuple[str, str]:
+        symbols = [rng.choice(LOWER) for _ in range(length)]
+        at = rng.randrange(length - 2)
+        symbols[at] = symbols[-1] = "#"
+        return "".join(symbols), symbols[at + 1]
+
+    return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed)
+
+
+def selective_copy(
+    folder: Path, *, symbols: int = 6, length: int = 32, examples: int = 8000, valid: int = 400, seed: int = 1
+) -> Plain:
+    """Selective copying: a few symbols among blanks; all of them, in order, are the answer."""
+
+    def puzzle(rng: random.Random) -> tuple[str, str]:
+        places = set(rng.sample(range(length), symbols))
+        text = "".join(rng.choice(LOWER[:16]) if i in places else "." for i in range(length))
+        return text, text.replace(".", "")
+
+    return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed)
+
+
+# ---- nested ---------------------------------------------------------------------------------------
+
+OPERATORS: dict[str, Callable[[list[int]], int]] = {
+    "A": max,
+    "I": min,
+    "M": lambda values: sorted(values)[(len(values) - 1) // 2],
+    "S": lambda values: sum(values) % 10,
+}
+"""Operators of nested lists: largest, smallest, lower median, and sum modulo 10."""
+
+
+def listops(
+    folder: Path, *, depth: int = 2, width: int = 3, examples: int = 8000, valid: int = 400, seed: int = 1
+) -> Plain:
+    """ListOps: nested lists of digits with operators, such as ``(A3(S45)2)``; the value is the answer."""
+
+    def puzzle(rng: random.Random) -> tuple[str, str]:
+        text, value = nested_list(rng, depth, width)
+        return text, str(value)
+
+    return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed)
+
+
+def nested_list(rng: random.Random, depth: int, width: int) -> tuple[str, int]:
+    """Return the text and the value of a list that is nested ``depth`` deep, with up to ``width`` members."""
+    name = rng.choice(list(OPERATORS))
+    members = [str(digit) for digit in rng.choices(range(10), k=rng.randint(2, width))]
+    values = [int(digit) for digit in members]
+    if depth > 1:
+        at = rng.randrange(len(members))
+        members[at], values[at] = nested_list(rng, depth - 1, width)
+    return f"({name}{''.join(members)})", OPERATORS[name](values)
+
+
+def sums(
+    folder: Path,
+    *,
+    terms: int = 6,
+    steps: bool = False,
+    examples: int = 8000,
+    valid: int = 400,
+    seed: int = 1,
+) -> Plain:
+    """Sums of digits modulo 10. With ``steps`` the answer spells the sum after each term and so ends in the result: the
+    least that step-by-step prompting can be."""
+
+    def puzzle(rng: random.Random) -> tuple[str, str]:
+        digits = [rng.randrange(10) for _ in range(terms)]
+        partial = [sum(digits[: i + 1]) % 10 for i in range(terms)]
+        return "+".join(map(str, digits)), "".join(map(str, partial)) if steps else str(partial[-1])
+
+    return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed)

@@ -1,0 +1,55 @@
+"""Measures of how a run went, from its metrics, and of how many labels a classifier gets wrong."""
+
+import math
+from collections.abc import Mapping
+
+from dragoman.compare.figure import Figure, StudySubject
+
+from dragoman.config import kind_of
+from dragoman.errors import ConfigError
+from dragoman.evaluate.examiners import EXAMINERS
+from dragoman.journal import Journal
+
+
+def steps_to_loss(subject: StudySubject, *, loss: float) -> Mapping[str, Figure]:
+    """Return the steps after which the validation loss is at most ``loss``, interpolated between two validations.
+
+    Where it never is, the figure is twice the run's length.
+
+    Args:
+        subject: a trained run.
+        loss: validation loss in nats a token.
+
+    Raises:
+        ConfigError: a run that never validated.
+    """
+    if subject.run is None:
+        raise ConfigError("measures.steps_to_loss: needs trained runs")
+    lines = [line for line in Journal(subject.run / "metrics.jsonl").lines() if line["kind"] == "valid"]
+    curve = sorted((line["step"], line["loss"]) for line in lines)
+    if not curve:
+        raise ConfigError("measures.steps_to_loss: the run never validated: lower train.validate_every")
+    found, before = 2.0 * curve[-1][0], (0, math.inf)
+    for step, value in curve:
+        if value <= loss:
+            part = 1.0 if math.isinf(before[1]) else (before[1] - loss) / max(before[1] - value, 1e-12)
+            found = before[0] + part * (step - before[0])
+            break
+        before = (step, value)
+    signature = f"first validation loss of {loss:g} or less, interpolated; {2 * curve[-1][0]} where there was none"
+    return {"steps needed": Figure(found, False, "steps", signature)}
+
+
+def mistakes(subject: StudySubject) -> Mapping[str, Figure]:
+    """Return how many examples of the test set a classifier gets wrong.
+
+    Raises:
+        ConfigError: a run without labels.
+    """
+    kind = kind_of(type(subject.cfg.task)) if subject.cfg else ""
+    if subject.run is None or kind != "classification":
+        raise ConfigError("measures.mistakes: needs a run of classification")
+    examiner = EXAMINERS[kind](subject.run, subject.checkpoint)
+    found = examiner.examine(examiner.examples(None), baseline=False)
+    right = next(score for name, score in found.scores.items() if name.startswith("accuracy"))
+    return {"mistakes": Figure(100 - right.value, False, "%", right.signature)}

@@ -1,0 +1,26 @@
+"""Measures of shipped studies, by name."""
+
+from dragoman.compare.figure import Measure
+
+from dragoman.compare.measures.answering import answers, memorised
+from dragoman.compare.measures.arithmetic import formula
+from dragoman.compare.measures.curves import mistakes, steps_to_loss
+from dragoman.compare.measures.longer import length_extrapolation
+from dragoman.compare.measures.operators import attention_cost, cache_speed, gradient_reach, score_spread
+from dragoman.compare.measures.removal import brackets, layer_removal
+
+FURTHER_MEASURES: dict[str, Measure] = {
+    "answers": answers,
+    "attention_cost": attention_cost,
+    "brackets": brackets,
+    "cache_speed": cache_speed,
+    "formula": formula,
+    "gradient_reach": gradient_reach,
+    "layer_removal": layer_removal,
+    "length_extrapolation": length_extrapolation,
+    "memorised": memorised,
+    "mistakes": mistakes,
+    "score_spread": score_spread,
+    "steps_to_loss": steps_to_loss,
+}
+"""Measures by name: functions of a subject and settings."""

@@ -1,0 +1,116 @@
+"""Measures of a trained model with one layer left out, and of trees that it writes."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
+from sacrebleu.metrics.bleu import BLEU
+from torch import nn
+
+from dragoman.checkpoint import load_writer
+from dragoman.decode.request import request_for
+from dragoman.decode.translator import Translator
+from dragoman.errors import ConfigError
+from dragoman.evaluate.brackets import BracketF1
+from dragoman.evaluate.metrics import Sacrebleu
+from dragoman.model.norm import NoResidual
+from dragoman.model.tower import Tower
+from dragoman.text.held_out import read_held_out
+from dragoman.train.tasks.task_data import FOLDER
+
+Sublayer = Literal["attention", "cross-attention", "feed-forward"]
+_RESIDUALS: dict[str, str] = {
+    "attention": "mixer_residual",
+    "cross-attention": "cross_residual",
+    "feed-forward": "mlp_residual",
+}
+
+
+def layer_removal(
+    subject: StudySubject, *, sublayer: Sublayer = "attention", sentences: int = 200
+) -> Mapping[str, Figure]:
+    """Return how much BLEU a translator loses when one of its sublayers is left out, the mean over layers.
+
+    Args:
+        subject: the run of a Transformer that translates.
+        sublayer: kind of sublayer that is left out, with its norm, in one layer at a time.
+        sentences: validation sentences that are translated.
+
+    Raises:
+        ConfigError: no translator with such sublayers.
+    """
+    if sublayer not in _RESIDUALS:
+        raise ConfigError(f"measures.layer_removal.sublayer: {sublayer!r} is none of {', '.join(_RESIDUALS)}")
+    translator, sources, references = _translator(subject, sentences)
+    metric = Sacrebleu("BLEU", lambda: BLEU(force=True))
+
+    def score() -> float:
+        outputs = [found.text for found in translator.translate(sources, beam=1, longest=None)]
+        return metric.value(metric.counts(outputs, references).sum(axis=0))
+
+    whole, names, left = score(), [], []
+    for name, block in _blocks(translator.model):
+        with _without(block, _RESIDUALS[sublayer]) as found:
+            if found:
+                names.append(name)
+                left.append(score())
+    if not names:
+        raise ConfigError(f"measures.layer_removal: the model has no {sublayer} to leave out")
+    lost = [100 * (whole - one) / max(whole, 1e-9) for one in left]
+    signature = f"{sublayer} of one layer|greedy|{metric.signature}"
+    return {
+        "BLEU lost": Figure(
+            float(np.mean(lost)), False, "%", signature, FigureCurve("layer", tuple(names), tuple(lost))
+        ),
+        "BLEU lost at most": Figure(max(lost), False, "%", signature),
+        "BLEU of the whole": Figure(whole, signature=metric.signature),
+    }
+
+
+def _translator(subject: StudySubject, sentences: int) -> tuple[Translator, list[Any], list[str]]:
+    if subject.run is None:
+        raise ConfigError("measures: needs trained runs, and this study trains nothing")
+    model, source, target, _ = load_writer(subject.run, subject.checkpoint)
+    pairs = read_held_out(subject.run / FOLDER / "valid.jsonl")[:sentences]
+    return Translator(model, source, target), list(map(request_for, pairs)), [pair.target for pair in pairs]
+
+
+def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for side, tower in model.named_children():
+        if isinstance(tower, Tower):
+            for number, block in enumerate(tower.blocks, 1):
+                yield f"{side} {number}", block
+
+
+@contextmanager
+def _without(block: nn.Module, residual: str) -> Iterator[bool]:
+    """Leave out a sublayer inside the block; yield whether there is one."""
+    kept = getattr(block, residual, None)
+    if kept is None or isinstance(kept, NoResidual):
+        yield False
+        return
+    setattr(block, residual, NoResidual())
+    try:
+        yield True
+    finally:
+        setattr(block, residual, kept)
+
+
+def brackets(subject: StudySubject, *, sentences: int = 200, beam: int = 1) -> Mapping[str, Figure]:
+    """Return the F1 of labelled brackets in the trees that a translator writes for validation sentences.
+
+    Args:
+        subject: the run of a translator from sentences to trees.
+        sentences: number of sentences.
+        beam: hypotheses kept.
+    """
+    translator, sources, references = _translator(subject, sentences)
+    outputs = [found.text for found in translator.translate(sources, beam=beam)]
+    metric = BracketF1()
+    exact = float(np.mean([100.0 * (a == b) for a, b in zip(outputs, references, strict=True)]))
+    return {
+        "bracket F1": scored(metric, metric.counts(outputs, references), unit="%"),
+        "trees that are right": Figure(exact, unit="%"),
+    }
