@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import foreign_families
 import torch
 from torch import Tensor, nn
 
@@ -180,6 +181,8 @@ ENCODERS: dict[str, tuple[Make, ...]] = {
         ),
     ),
 }
+MODELS |= foreign_families.WRITERS
+ENCODERS |= foreign_families.READERS
 CASES = [(name, size) for name in MODELS for size in (0, 1)]
 ENCODER_CASES = [(name, size) for name, makes in ENCODERS.items() for size in range(len(makes))]
 

@@ -27,10 +27,11 @@ _GENERIC = ("PreTrained", "Backend", "TokenizersBackend")
 """Names of classes that take tokenizer.json as it is, without the endings of ``_class_of``."""
 _BY_MODEL = {
     "bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "bart": "Roberta", "t5": "T5", "mt5": "T5",
-    "marian": "Marian",
+    "marian": "Marian", "distilbert": "DistilBert",
 }  # fmt: skip
 _OWN = {
     "Bert": (("cls", "bos"), ("sep", "eos")),
+    "DistilBert": (("cls", "bos"), ("sep", "eos")),
     "Roberta": (("cls", "bos"), ("sep", "eos")),
     "Bart": (("cls", "bos"), ("sep", "eos")),
     "XLMRoberta": (("cls", "bos"), ("sep", "eos")),

@@ -3,6 +3,7 @@
 from dragoman.interchange.families import (
     bart,
     bert,
+    distilbert,
     gemma2,
     gemma3,
     gpt2,
@@ -35,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     bart.FAMILY,
     t5.FAMILY,
     bert.FAMILY,
+    distilbert.FAMILY,
     roberta.FAMILY,
     vit.FAMILY,
     mamba.FAMILY,
