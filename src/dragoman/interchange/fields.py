@@ -64,9 +64,9 @@ HARMLESS = frozenset({
     "initializer_range", "initializer_factor", "init_std", "attention_dropout", "hidden_dropout_prob",
     "attention_probs_dropout_prob", "classifier_dropout", "classif_dropout", "dropout", "dropout_rate",
     "activation_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "encoder_layerdrop", "decoder_layerdrop",
-    "qa_dropout", "seq_classif_dropout", "router_jitter_noise", "output_router_logits", "router_aux_loss_coef", "hidden_dropout", "tf_legacy_loss",
+    "router_jitter_noise", "output_router_logits", "router_aux_loss_coef", "hidden_dropout", "tf_legacy_loss",
     "use_bfloat16", "time_step_min", "time_step_max", "time_step_floor", "time_step_scale", "time_step_init_scheme",
-    "rescale_prenorm_residual", "pad_vocab_size_multiple",
+    "rescale_prenorm_residual", "pad_vocab_size_multiple", "qa_dropout", "seq_classif_dropout",
     # heads that generation and these tasks do not use
     "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
     "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
