@@ -8,7 +8,36 @@ DISTILBERT = {
 }  # fmt: skip
 OTHER_DISTILBERT = DISTILBERT | {"dim": 20, "n_heads": 5, "n_layers": 3, "activation": "relu"}
 
-WRITERS: dict[str, Any] = {}
+SIDES = {
+    "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 3, "decoder_attention_heads": 3,
+    "encoder_ffn_dim": 31, "decoder_ffn_dim": 33, "d_model": 18, "vocab_size": 31, "max_position_embeddings": 64,
+    "forced_eos_token_id": None,
+}  # fmt: skip
+OTHER_SIDES = SIDES | {"d_model": 20, "encoder_attention_heads": 5, "decoder_attention_heads": 2, "decoder_layers": 3}
+TWO_LANGUAGES = {"decoder_start_token_id": 2, "scale_embedding": True}
+
+WRITERS: dict[str, Any] = {
+    "mBART": (
+        lambda t: t.MBartForConditionalGeneration(t.MBartConfig(**SIDES, decoder_start_token_id=27)),
+        lambda t: t.MBartForConditionalGeneration(
+            t.MBartConfig(**OTHER_SIDES, **TWO_LANGUAGES, activation_function="relu")
+        ),
+    ),
+    "M2M-100": (
+        lambda t: t.M2M100ForConditionalGeneration(t.M2M100Config(**SIDES, decoder_start_token_id=2)),
+        lambda t: t.M2M100ForConditionalGeneration(
+            t.M2M100Config(
+                **OTHER_SIDES | {"scale_embedding": False}, activation_function="gelu", decoder_start_token_id=2
+            )
+        ),
+    ),
+    "Pegasus": (
+        lambda t: t.PegasusForConditionalGeneration(t.PegasusConfig(**SIDES)),
+        lambda t: t.PegasusForConditionalGeneration(
+            t.PegasusConfig(**OTHER_SIDES, scale_embedding=True, activation_function="relu")
+        ),
+    ),
+}
 """Families that write text, two sizes each."""
 READERS: dict[str, Any] = {
     "DistilBERT": (

@@ -29,7 +29,16 @@ from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
-from dragoman.model.positions.position import Alibi, Learned, NoEmbedding, NoPosition, Shaw, Sinusoidal, T5Bias
+from dragoman.model.positions.position import (
+    Alibi,
+    InclusiveSinusoidal,
+    Learned,
+    NoEmbedding,
+    NoPosition,
+    Shaw,
+    Sinusoidal,
+    T5Bias,
+)
 from dragoman.model.positions.rotary import (
     DynamicNtkScaling,
     LinearScaling,
@@ -51,7 +60,18 @@ _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGr
 _HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
 _NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, NoNorm, PlainResidual, DeepNorm)
 _SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
-_POSITIONS = (NoEmbedding, Learned, Sinusoidal, NoPosition, Rotary, Alibi, T5Bias, Shaw, *_SCALINGS)
+_POSITIONS = (
+    NoEmbedding,
+    Learned,
+    Sinusoidal,
+    InclusiveSinusoidal,
+    NoPosition,
+    Rotary,
+    Alibi,
+    T5Bias,
+    Shaw,
+    *_SCALINGS,
+)
 _ATTENTION = (Full, Causal, ScaledDot, Dot, CappedDot, Multiplicative, Additive)
 
 

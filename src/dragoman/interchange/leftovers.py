@@ -19,9 +19,8 @@ _UNUSED: dict[str, str] = {
         "positions between source and target, which T5 does not use"
     ),
 }
-_UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {
-    "marian": {r"(model\.)?(en|de)coder\.embed_positions\.weight": "sines and cosines, which are computed"},
-}
+_SINUSOIDS = {r"(model\.)?(en|de)coder\.embed_positions\.weights?": "sines and cosines, which are computed"}
+_UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {"marian": _SINUSOIDS, "pegasus": _SINUSOIDS, "m2m_100": _SINUSOIDS}
 _HEADS = r"(cls|lm_head|classifier|qa_outputs)\..*"
 _COPIES = re.compile(
     r"(lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
