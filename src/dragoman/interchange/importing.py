@@ -26,9 +26,11 @@ from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
 from dragoman.interchange.generation import unused_generation_settings
 from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.names import TensorPair, pairs
+from dragoman.interchange.older_tokenizers import TokenizerContent, contents
 from dragoman.interchange.sentences import read_sentence
 from dragoman.interchange.tensors import Report, TensorShards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
+from dragoman.interchange.tokenizer_kinds import tokenizer_kind
 from dragoman.interchange.vocabulary import VocabularyMapping, special_ids
 from dragoman.json_files import read_json
 from dragoman.model.encoder import EncoderConfig
@@ -40,8 +42,8 @@ from dragoman.snapshot import Checkpoint, step_name
 ORIGIN, RECORD = "origin", "dragoman.json"
 SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "chat_template.jinja",
-    "chat_template.json",
+    "added_tokens.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "spm.model",
+    "chat_template.jinja", "chat_template.json",
     "vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm", "preprocessor_config.json", "modules.json",
     "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
@@ -74,8 +76,9 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     notes += unused_generation_settings(folder, content, continues=family.shape == "decoder")
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
-    vocabulary = _vocabulary(folder, content, family, cfg)
-    tokenizers = None if vocabulary is None else read_tokenizers(folder, vocabulary)
+    found = contents(folder, tokenizer_kind(folder, content)) if family.tables(cfg) else None
+    vocabulary = found and _vocabulary(folder, content, family, found[1])
+    tokenizers = found and vocabulary and read_tokenizers(folder, vocabulary, found)
     if vocabulary is not None and isinstance(cfg, TransformerConfig):
         cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, suppressed=vocabulary.suppressed)
     with TensorShards(folder) as shards:
@@ -112,15 +115,15 @@ def find_family(content: dict[str, Any], where: Path) -> Family:
     raise ConfigError(unknown(f"{where}: architectures", named[0] if named else content.get("model_type"), known))
 
 
-def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: ModelConfig) -> VocabularyMapping | None:
-    """Return the mapping of a vocabulary; None for a model that reads no text.
+def _vocabulary(
+    folder: Path, content: dict[str, Any], family: Family, tokenizer: TokenizerContent
+) -> VocabularyMapping:
+    """Return the mapping of a vocabulary.
 
     Raises:
         ConfigError: an encoder without special tokens that differ from one another.
     """
-    if not family.tables(cfg):
-        return None
-    found = special_ids(folder, content, content.get("vocab_size", 0), shape=family.shape)
+    found = special_ids(folder, content, content.get("vocab_size", 0), shape=family.shape, content=tokenizer)
     if family.shape == "encoder" and found.added:
         raise ConfigError(
             f"{folder}: padding, beginning and end of a text must be three tokens of the vocabulary, and are "
