@@ -49,3 +49,7 @@ READERS: dict[str, Any] = {
     ),
 }
 """Families that read text."""
+CLASSES = {
+    "distilbert": "DistilBertConfig", "mbart": "MBartConfig", "pegasus": "PegasusConfig", "m2m_100": "M2M100Config",
+}  # fmt: skip
+"""Classes of config.json by the family's name."""

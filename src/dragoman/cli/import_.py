@@ -20,6 +20,7 @@ def import_(
     """Make a run directory from a Hugging Face folder; every command opens it like a trained one."""
     from dragoman.capabilities import ability
     from dragoman.config import from_dict
+    from dragoman.decode.languages import read_languages
     from dragoman.interchange.importing import import_checkpoint, import_notes
     from dragoman.model.families import ModelConfig
 
@@ -28,6 +29,9 @@ def import_(
     print(f"{folder} is now the run {imported.path}")
     for note in import_notes(imported):
         print(f"note: {note}")
-    if found := ability(from_dict(ModelConfig, imported.config["model"])):
+    found = ability(from_dict(ModelConfig, imported.config["model"]))
+    if found is not None:
         commands = [f"`dragoman {command} {imported.path}`" for command in (found.command, "verify")]
         print(f"its model {found.does}: try {', or '.join(commands)}")
+        if found.command == "translate" and (languages := read_languages(imported.path, imported.tokenizers()[0])):
+            print(languages)

@@ -10,6 +10,7 @@ from typing import Any
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.family import HubConfig
+from dragoman.interchange.generation import GENERATION_SETTINGS
 
 _LLAMA = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
 _GEMMA = {
@@ -80,7 +81,8 @@ HARMLESS = frozenset({
     # settings of generation, which are in generation_config.json too
     "forced_eos_token_id", "forced_bos_token_id", "num_beams", "length_penalty", "early_stopping",
     "no_repeat_ngram_size", "min_length", "max_length", "bad_words_ids", "do_sample", "temperature", "top_k", "top_p",
-    "repetition_penalty", "suppress_tokens", "begin_suppress_tokens", "n_positions_trained",
+    "repetition_penalty", "suppress_tokens", "begin_suppress_tokens", "n_positions_trained", *GENERATION_SETTINGS,
+    "num_return_sequences", "output_scores", "return_dict_in_generate", "remove_invalid_values", "max_new_tokens",
 })  # fmt: skip
 """Fields that change nothing of what a model computes for a text."""
 

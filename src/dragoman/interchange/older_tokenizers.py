@@ -7,11 +7,12 @@ a single SentencePiece model           see sentencepiece_layouts.py
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from dragoman.errors import DataError
 from dragoman.interchange.sentencepiece_layouts import read_layout
@@ -105,7 +106,8 @@ def _numbered(names: list[str], pieces: SentencePieceModel, *, hide: bool) -> To
     def entry(name: str) -> tuple[str, float]:
         if name in scores:
             return name, scores[name]
-        return (f"⟨other {name}⟩" if hide and len(name) > 1 and name not in _USUAL else name), lowest
+        kept = len(name) == 1 or name in _USUAL or _LANGUAGE.fullmatch(name)
+        return (name if kept or not hide else f"⟨other {name}⟩"), lowest
 
     unknown = names.index("<unk>") if "<unk>" in names else None
     inner = tokenizers.Tokenizer(models.Unigram([entry(name) for name in names], unk_id=unknown))
@@ -115,4 +117,10 @@ def _numbered(names: list[str], pieces: SentencePieceModel, *, hide: bool) -> To
     inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     inner.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     inner.add_special_tokens([name for name in _USUAL if name in names])
+    languages = [AddedToken(name, special=False, normalized=False) for name in names if _LANGUAGE.fullmatch(name)]
+    inner.add_tokens(languages)
     return json.loads(inner.to_str())
+
+
+_LANGUAGE = re.compile(">>[^<>]+<<")
+"""Spelling of the token of a language, with which a source begins; also where it is part of a text."""

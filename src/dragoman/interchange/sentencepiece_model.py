@@ -15,7 +15,7 @@ UNIGRAM, BPE = 1, 2
 """Kinds of models."""
 
 
-class Piece(NamedTuple):
+class SentencePiece(NamedTuple):
     """An entry of a SentencePiece model."""
 
     text: str
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
 class SentencePieceModel:
     """The parts of a SentencePiece model that we use."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SentencePiece, ...]
     """All entries, in the order of their ids."""
     kind: int
     """``UNIGRAM`` or ``BPE``."""
@@ -55,14 +55,14 @@ def read_pieces(path: Path) -> SentencePieceModel:
     Raises:
         DataError: not such a file, or one of another kind than unigram or BPE.
     """
-    pieces: list[Piece] = []
+    pieces: list[SentencePiece] = []
     trainer: dict[int, Any] = {}
     normalizer: dict[int, Any] = {}
     try:
         for field, value in _fields(path.read_bytes()):
             if field == 1:
                 piece = dict(_fields(value))
-                pieces.append(Piece(piece[1].decode(), piece.get(2, 0.0), piece.get(3, NORMAL)))
+                pieces.append(SentencePiece(piece[1].decode(), piece.get(2, 0.0), piece.get(3, NORMAL)))
             elif field == 2:
                 trainer = dict(_fields(value))
             elif field == 3:
