@@ -39,7 +39,43 @@ WRITERS: dict[str, Any] = {
     ),
 }
 """Families that write text, two sizes each."""
+BERT = {
+    "vocab_size": 31, "hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 29,
+    "max_position_embeddings": 40, "pad_token_id": 0, "bos_token_id": 4, "eos_token_id": 7,
+}  # fmt: skip
+OTHER_BERT = BERT | {"hidden_size": 20, "num_attention_heads": 5, "num_labels": 3}
+NARROW = {"embedding_size": 10}
+ALBERT = {"inner_group_num": 1, "num_hidden_layers": 5} | NARROW
+MODERN = BERT | {
+    "hidden_size": 24, "num_hidden_layers": 4, "local_attention": 4, "cls_token_id": 4, "sep_token_id": 7,
+}  # fmt: skip
+BIASED = {"norm_bias": True, "attention_bias": True, "mlp_bias": True, "classifier_bias": True, "num_labels": 3}
 READERS: dict[str, Any] = {
+    "ELECTRA": (
+        lambda t: t.ElectraForMaskedLM(t.ElectraConfig(**BERT | NARROW, hidden_act="relu")),
+        lambda t: t.ElectraForSequenceClassification(t.ElectraConfig(**OTHER_BERT | NARROW)),
+        lambda t: t.ElectraForTokenClassification(t.ElectraConfig(**OTHER_BERT, embedding_size=20)),
+        lambda t: t.ElectraForQuestionAnswering(t.ElectraConfig(**BERT | NARROW)),
+        lambda t: t.ElectraModel(t.ElectraConfig(**OTHER_BERT | NARROW)),
+    ),
+    "ALBERT": (
+        lambda t: t.AlbertForMaskedLM(t.AlbertConfig(**BERT | ALBERT)),
+        lambda t: t.AlbertForSequenceClassification(t.AlbertConfig(**OTHER_BERT | ALBERT, num_hidden_groups=2)),
+        lambda t: t.AlbertForTokenClassification(t.AlbertConfig(**OTHER_BERT | ALBERT, hidden_act="relu")),
+        lambda t: t.AlbertForQuestionAnswering(t.AlbertConfig(**BERT | ALBERT | {"embedding_size": 18})),
+        lambda t: t.AlbertModel(t.AlbertConfig(**OTHER_BERT | ALBERT, num_hidden_groups=3), add_pooling_layer=False),
+    ),
+    "ModernBERT": (
+        lambda t: t.ModernBertForMaskedLM(t.ModernBertConfig(**MODERN)),
+        lambda t: t.ModernBertForSequenceClassification(
+            t.ModernBertConfig(**MODERN | BIASED, classifier_pooling="mean")
+        ),
+        lambda t: t.ModernBertForTokenClassification(t.ModernBertConfig(**MODERN, classifier_activation="relu")),
+        lambda t: t.ModernBertForQuestionAnswering(
+            t.ModernBertConfig(**MODERN, layer_types=["sliding_attention"] * 4, hidden_activation="silu")
+        ),
+        lambda t: t.ModernBertModel(t.ModernBertConfig(**MODERN, tie_word_embeddings=False)),
+    ),
     "DistilBERT": (
         lambda t: t.DistilBertForMaskedLM(t.DistilBertConfig(**DISTILBERT)),
         lambda t: t.DistilBertForSequenceClassification(t.DistilBertConfig(**OTHER_DISTILBERT, num_labels=3)),
@@ -51,5 +87,6 @@ READERS: dict[str, Any] = {
 """Families that read text."""
 CLASSES = {
     "distilbert": "DistilBertConfig", "mbart": "MBartConfig", "pegasus": "PegasusConfig", "m2m_100": "M2M100Config",
+    "electra": "ElectraConfig", "albert": "AlbertConfig", "modernbert": "ModernBertConfig",
 }  # fmt: skip
 """Classes of config.json by the family's name."""

@@ -40,6 +40,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
+    "electra": _BERT | {"embedding_size": 128},
+    "albert": _BERT | {"hidden_act": "gelu_new", "embedding_size": 128},
+    "modernbert": {"hidden_activation": "gelu", "classifier_activation": "gelu"},
     "distilbert": {"activation": "gelu", "max_position_embeddings": 512},
     "mamba": {
         "state_size": 16, "expand": 2, "conv_kernel": 4, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
@@ -72,6 +75,7 @@ HARMLESS = frozenset({
     "use_bfloat16", "time_step_min", "time_step_max", "time_step_floor", "time_step_scale", "time_step_init_scheme",
     "rescale_prenorm_residual", "pad_vocab_size_multiple", "qa_dropout", "seq_classif_dropout",
     # heads that generation and these tasks do not use
+    "summary_last_dropout", "classifier_dropout_prob",
     "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
     "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
     "pooler_output_size", "pooler_act", "encoder_stride",

@@ -23,7 +23,7 @@ from dragoman.model.heads import (
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
-from dragoman.model.masks.visibility import Causal, Full
+from dragoman.model.masks.visibility import Causal, Full, SlidingWindow
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
@@ -51,10 +51,10 @@ from dragoman.model.positions.rotary import (
 )
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 from dragoman.model.short_convolution import ShortConvolution
-from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.tower import BlockConfig, SharedTower, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
-_MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, AttentionConfig)
+_MODELS = (TransformerConfig, EncoderConfig, TowerConfig, SharedTower, BlockConfig, AttentionConfig)
 _FEED_FORWARDS = (FeedForward, Gated, NoFeedForward)
 _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
 _HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
@@ -72,7 +72,7 @@ _POSITIONS = (
     Shaw,
     *_SCALINGS,
 )
-_ATTENTION = (Full, Causal, ScaledDot, Dot, CappedDot, Multiplicative, Additive)
+_ATTENTION = (Full, Causal, SlidingWindow, ScaledDot, Dot, CappedDot, Multiplicative, Additive)
 
 
 def _with_every_field(part: type) -> dict[str, FieldRule]:

@@ -1,9 +1,11 @@
 """The families of checkpoints, a file each."""
 
 from dragoman.interchange.families import (
+    albert,
     bart,
     bert,
     distilbert,
+    electra,
     gemma2,
     gemma3,
     gpt2,
@@ -16,6 +18,7 @@ from dragoman.interchange.families import (
     mbart,
     mistral,
     mixtral,
+    modernbert,
     pegasus,
     qwen2,
     qwen3,
@@ -43,6 +46,9 @@ FAMILIES: tuple[Family, ...] = (
     t5.FAMILY,
     bert.FAMILY,
     distilbert.FAMILY,
+    electra.FAMILY,
+    albert.FAMILY,
+    modernbert.FAMILY,
     roberta.FAMILY,
     vit.FAMILY,
     mamba.FAMILY,
