@@ -16,6 +16,14 @@ def import_(
             help="The run directory to create; default: imported/ and the folder's name.", callback=writable_folder
         ),
     ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="NAME",
+            help="The architecture, where config.json names none or one with another head: BertForMaskedLM, ...",
+        ),
+    ] = None,
 ) -> None:
     """Make a run directory from a Hugging Face folder; every command opens it like a trained one."""
     from dragoman.capabilities import ability
@@ -25,7 +33,7 @@ def import_(
     from dragoman.model.families import ModelConfig
 
     run = run or Path("imported") / folder.resolve().name
-    imported = import_checkpoint(folder, run)
+    imported = import_checkpoint(folder, run, architecture=architecture)
     print(f"{folder} is now the run {imported.path}")
     for note in import_notes(imported):
         print(f"note: {note}")

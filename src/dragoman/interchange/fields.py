@@ -61,7 +61,7 @@ HARMLESS = frozenset({
     "architectures", "model_type", "_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype",
     "_commit_hash", "auto_map", "tokenizer_class", "return_dict", "output_attentions", "output_hidden_states",
     "use_cache", "cache_implementation", "label2id", "id2label", "num_labels", "task_specific_params",
-    "finetuning_task", "problem_type",
+    "finetuning_task", "problem_type", "output_past", "eos_token_ids",
     "torchscript", "gradient_checkpointing", "chunk_size_feed_forward", "_attn_implementation",
     "_attn_implementation_autoset", "attn_implementation", "prefix", "model_max_length", "n_ctx", "vocab_size",
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id", "mask_token_id",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.family import Family, HubConfig, class_count, their_activation
 from dragoman.interchange.names import NameTable
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
@@ -73,7 +73,7 @@ def head(given: HubConfig, norm: LayerNorm, activation: str = "hidden_act", pool
     """
     given.read.add("tie_word_embeddings")  # irrelevant where no tokens are predicted
     name = str(next(iter(given.get("architectures", [])), ""))
-    classes = len(given.get("id2label", {})) or given.get("num_labels", 2)
+    classes = class_count(given)
     match name.partition("For")[2]:
         case "MaskedLM" | "PreTraining":
             tied = bool(given.get("tie_word_embeddings", True))

@@ -8,7 +8,7 @@ from typing import Any
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.families import bert, llama
-from dragoman.interchange.family import Family, HubConfig, their_activation, their_rotary
+from dragoman.interchange.family import Family, HubConfig, class_count, their_activation, their_rotary
 from dragoman.interchange.names import NameTable, TensorForm
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
@@ -103,7 +103,7 @@ def _head(given: HubConfig, norm: LayerNorm) -> Head:
     pooling = given.only("classifier_pooling", "cls", "mean")
     given.only("decoder_bias", True)
     tied = bool(given.get("tie_word_embeddings", True))
-    classes = len(given.get("id2label", {})) or given.get("num_labels", 2)
+    classes = class_count(given)
     match str(next(iter(given.get("architectures", [])), "")).partition("For")[2]:
         case "MaskedLM":
             return MaskedLanguageHead(tied=tied, **layer)
