@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import foreign
+import foreign_pieces
 import torch
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -41,6 +42,11 @@ TEXTS = (
 CORPUS = [" ".join(TEXTS), "The door is open. The light is on. We don't know what is in the room, and I'll ask."] * 8
 ROLES = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "<|im_start|>", "<|im_end|>")
 LONGEST = 8
+TRANSLATORS = ("Marian", "T5", "BART", "mBART", "M2M-100", "Pegasus")
+_FROM_PADDING = ("Marian", "T5", "Pegasus")
+"""Translators whose targets begin with padding; those of the others begin with the end."""
+PIECES = {"mBART": ("mBART-50", "mBART"), "M2M-100": ("NLLB", "M2M-100"), "Pegasus": ("Pegasus", "Pegasus")}
+"""Tokenizers of ``foreign_pieces`` of these families, where a source begins with its language and where not."""
 TIES = 1
 """Texts that SentencePiece cuts in one of two equally likely ways, and `tokenizers` in the other."""
 
@@ -96,7 +102,10 @@ def own(name: str, *, begins: bool, folder: Path) -> Any:
             return t.Qwen2Tokenizer(vocab, merges, **roles, **extra)
         case "RoBERTa" | "BART":
             return t.RobertaTokenizer(vocab, merges, add_prefix_space=not begins)
-        case "BERT":
+        case "mBART" | "M2M-100" | "Pegasus":
+            foreign_pieces.make(PIECES[name][not begins], made(folder), CORPUS)
+            return t.AutoTokenizer.from_pretrained(folder)
+        case "BERT" | "DistilBERT":
             inner = Library(models.WordPiece(unk_token="[UNK]"))
             inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
             special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -115,12 +124,17 @@ def own(name: str, *, begins: bool, folder: Path) -> Any:
     return generic("metaspace" if name in ("LLaMA", "Gemma 2") else "bytes", begins=begins)
 
 
+def made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def marian(folder: Path) -> Any:
     """Return a Marian tokenizer: two SentencePiece models, and a vocabulary for both."""
     import sentencepiece
     import transformers
 
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder)
     names = ["</s>", "<unk>"]
     for side, count in (("source", 190), ("target", 180)):
         sentencepiece.SentencePieceTrainer.train(
@@ -143,7 +157,7 @@ class Case(NamedTuple):
     begins: bool
 
 
-CASES = [Case(*pair) for pair in itertools.product([*foreign.MODELS, "BERT", "RoBERTa"], (True, False))]
+CASES = [Case(*pair) for pair in itertools.product([*foreign.MODELS, "BERT", "RoBERTa", "DistilBERT"], (True, False))]
 
 
 def make(case: Case, folder: Path) -> tuple[Any, Any]:
@@ -151,10 +165,13 @@ def make(case: Case, folder: Path) -> tuple[Any, Any]:
     import transformers
 
     tokenizer = own(case.name, begins=case.begins, folder=folder.parent / "pieces")
-    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    behind = 108 if type(tokenizer).__name__ == "M2M100Tokenizer" else 0  # languages, and more rows than entries
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + behind, "pad_token_id": tokenizer.pad_token_id}
     sizes |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    if case.name in ("Marian", "T5", "BART"):
-        sizes |= {"decoder_start_token_id": {"BART": tokenizer.eos_token_id}.get(case.name, tokenizer.pad_token_id)}
+    if case.name in TRANSLATORS:
+        sizes |= {
+            "decoder_start_token_id": tokenizer.pad_token_id if case.name in _FROM_PADDING else tokenizer.eos_token_id
+        }
     if case.name == "Marian":
         sizes |= {"decoder_vocab_size": len(tokenizer)}
     torch.manual_seed(0)
@@ -191,7 +208,7 @@ def our_ids(run: Path, case: Case, texts: tuple[str, ...]) -> list[list[int]]:
     tokenizer = directory.tokenizers()[0]
     if case.name in foreign.ENCODERS:
         rows = [row.tolist() for row in IdMaterial(tokenizer, 512).rows(texts, texts)]
-    elif case.name in ("Marian", "T5", "BART"):
+    elif case.name in TRANSLATORS:
         rows = source_rows(tokenizer, [Pair(text, "") for text in texts])
     else:
         rows = [tokenizer.frame(PROMPT_FRAME).around(ids) for ids in tokenizer.encode_batch(texts)]
@@ -207,11 +224,7 @@ def same_answers(run: Path, theirs: Any, tokenizer: Any, case: Case, texts: tupl
     order, good, count = vocabulary.order(), 0, 0
     never = [i for i in (vocabulary.pad, vocabulary.bos) if i is not None]
     inverse = order.argsort()
-    generator = (
-        None
-        if case.name in foreign.ENCODERS or case.name in ("Marian", "T5", "BART")
-        else Generator(*load_model(run)[::2])
-    )
+    generator = None if case.name in foreign.ENCODERS or case.name in TRANSLATORS else Generator(*load_model(run)[::2])
     model: Any = foreign.load_encoder(run) if generator is None else None
     for text in texts:
         ids = torch.tensor([tokenizer(text).input_ids], dtype=torch.long)

@@ -273,7 +273,7 @@ STATED: dict[str, tuple[dict, Any]] = {
     "further shapes": (
         {"do_sample": True, "min_p": 0.1, "typical_p": 0.8}, Sample(top_k=50, min_p=0.1, typical=0.8)
     ),
-    "beams": ({"num_beams": 3, "length_penalty": 0.5}, Beam(size=3, penalty=Average(alpha=0.5), stop="first")),
+    "beams": ({"num_beams": 3, "length_penalty": 0.5}, Beam(size=3, penalty=Average(alpha=0.5), stop="heuristic")),
     "beams to the end": ({"num_beams": 2, "early_stopping": "never"}, Beam(size=2, stop="certain")),
 }  # fmt: skip
 
@@ -360,7 +360,7 @@ def test_settings_that_are_no_mapping_in_json_are_named_with_their_file(run, set
 def test_import_notes_exactly_what_is_not_obeyed(world, tmp_path):
     import shutil
 
-    from dragoman.interchange.generation import _NEUTRAL
+    from dragoman.interchange.generation import GENERATION_SETTINGS
 
     values: dict[str, Any] = {
         "stop_strings": ["x"],
@@ -368,7 +368,7 @@ def test_import_notes_exactly_what_is_not_obeyed(world, tmp_path):
         "suppress_tokens": [8],
         "early_stopping": "never",
     }
-    for key in _NEUTRAL:
+    for key in GENERATION_SETTINGS:
         folder = tmp_path / key
         shutil.copytree(world / "folder", folder)
         stated = (

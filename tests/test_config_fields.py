@@ -4,6 +4,7 @@ import json
 import re
 
 import foreign
+import foreign_families
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +27,7 @@ CLASSES = {
     "roberta": "RobertaConfig", "vit": "ViTConfig",
     "mamba": "MambaConfig", "mamba2": "Mamba2Config", "lfm2": "Lfm2Config", "xlstm": "xLSTMConfig",
 }  # fmt: skip
+CLASSES |= foreign_families.CLASSES
 BY_NAME = {family.name: family for family in FAMILIES}
 every_family = pytest.mark.parametrize("name", CLASSES)
 
@@ -205,7 +207,8 @@ def test_classes_that_cannot_be_told_apart_are_refused_in_a_line(labels, says, t
     assert says in said and not (tmp_path / "run").exists()
 
 
-GENERATION = {"num_beams": 4, "no_repeat_ngram_size": 3, "forced_bos_token_id": 3, "repetition_penalty": 1.2}
+GENERATION = {"num_beam_groups": 2, "encoder_no_repeat_ngram_size": 3, "diversity_penalty": 0.5, "guidance_scale": 1.2}
+OBEYED = {"num_beams": 4, "no_repeat_ngram_size": 3, "forced_bos_token_id": 3, "repetition_penalty": 1.2}
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
@@ -215,8 +218,10 @@ def test_settings_of_generation_that_change_answers_are_listed(name, tmp_path, c
     (folder / "generation_config.json").unlink(missing_ok=True)
     content = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
     harmless = {"bad_words_ids": [[1]], "pad_token_id": 1, "length_penalty": 1.0, "max_length": 99}
-    (folder / name).write_text(json.dumps(content | GENERATION | harmless))
+    (folder / name).write_text(json.dumps(content | GENERATION | OBEYED | harmless))
     assert main(["import", str(folder), "--run", str(tmp_path / "run")]) == 0
     (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
-    assert note.startswith(f"note: {name}: num_beams=4, repetition_penalty=1.2, no_repeat_ngram_size=3, forced_bos")
-    assert "length" not in note and "bad_words" not in note
+    assert note.startswith(
+        f"note: {name}: num_beam_groups=2, encoder_no_repeat_ngram_size=3, diversity_penalty=0.5, gui"
+    )
+    assert not [name for name in OBEYED if f" {name}=" in note] and "length" not in note and "bad_words" not in note

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragoman.cli import messages
 from dragoman.cli.argument import RULE, STDIN
 from dragoman.cli.bulk import RayOption, RestartOption, WorkersOption, bulk_inputs, translate_in_bulk
 from dragoman.cli.lines import INSIST, checked_lines, input_lines
@@ -45,6 +46,7 @@ from dragoman.errors import ConfigError
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
     from dragoman.decode.translation import Translation
+    from dragoman.decode.translator import Translator
 
 
 class SplitSentences(StrEnum):
@@ -75,7 +77,13 @@ def translate(
             help="The format of a file, whatever its extension: text (lines), po, json, srt, ...",
         ),
     ] = None,
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
+    beam: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Hypotheses kept at each step; 1 is greedy, fastest. Default: as an imported model's files say, or 5.",
+        ),
+    ] = None,
     nbest: Annotated[int, typer.Option(min=1, help="Translations of each text, best first; at most --beam.")] = 1,
     sample: SampleOption = None,
     temperature: TemperatureOption = None,
@@ -135,7 +143,8 @@ def translate(
             "--source-language",
             "--from",
             metavar="LANGUAGE",
-            help="Source language, as names of files and .tmx files have it; also used by --split-sentences.",
+            help="Source language, as names of files and .tmx files have it; also used by --split-sentences, and by "
+            "imported models for many languages.",
         ),
     ] = None,
     target_language: Annotated[
@@ -144,7 +153,8 @@ def translate(
             "--target-language",
             "--to",
             metavar="LANGUAGE",
-            help="Target language of documents: for their plurals, their names, and where they declare it.",
+            help="Target language: of documents, for their plurals, names and where they declare it; and of an "
+            "imported model for many languages.",
         ),
     ] = None,
     split_sentences: Annotated[
@@ -173,7 +183,7 @@ def translate(
     from dragoman.cli import document as documents
     from dragoman.cli.live_input import grouping_of
     from dragoman.cli.memory import read_memory
-    from dragoman.decode.documents.line_translation import LineSettings
+    from dragoman.decode.documents.line_translation import BEAM, LineSettings
     from dragoman.text.grouping import in_groups
 
     if restart and not (workers or ray):
@@ -210,7 +220,9 @@ def translate(
     inputs = [input_lines(some, column=column, as_kind=kind) for some in named]
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = _search_for(chosen_search(search, **sampling), beam, nbest)
-    layout = OutputLayout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
+    layout = OutputLayout(
+        format=format, nbest=cfg.nbest if cfg else 1, scores=scores, alignments=alignments, flag_below=flag_below
+    )
     glossary = read_glossary(WantedTerms(terms, forbid or (), inflect, source_language, target_language), run)
     settings = LineSettings(
         run=run,
@@ -218,8 +230,8 @@ def translate(
         device=device,
         precision=precision,
         search=cfg,
-        beam=beam,
-        rules=tuple(chosen_rules(rule)),
+        beam=beam or BEAM,
+        rules=tuple(chosen_rules(rule)) if rule else None,
         cache=cache,
         glossary=glossary,
         tags=tuple(tag or ()),
@@ -231,6 +243,7 @@ def translate(
         knn=chosen_neighbours(knn),
         special_tokens=special_tokens,
         source_language=source_language,
+        target_language=target_language,
         split_sentences=split_sentences.value,
     )
     settings.check()
@@ -241,6 +254,7 @@ def translate(
         translate_in_bulk(in_bulk, settings, layout, **reading, **options)
         return
     translator = settings.open()
+    _say_settings(translator.translator, chosen=cfg is not None)
     of_lines = guarded(translator, page)
     stream_options = {
         "require": translator.ask_nbest,
@@ -264,14 +278,26 @@ def translate(
         _write_results(translated(lines), goal, layout)
 
 
-def _search_for(chosen: "SearchConfig | None", beam: int, nbest: int) -> "SearchConfig":
+def _search_for(chosen: "SearchConfig | None", beam: int | None, nbest: int) -> "SearchConfig | None":
+    """Return the search that the options choose; None where they choose none."""
     from dragoman.decode.search.beam import Beam
-    from dragoman.decode.translator import search_for_beam
+    from dragoman.decode.translator import BEAM, search_for_beam
 
+    if chosen is None and beam is None and nbest == 1:
+        return None
+    beam = BEAM if beam is None else beam
     cfg = chosen or (Beam(size=beam, nbest=nbest) if nbest > 1 else search_for_beam(beam))
     if nbest > 1 and cfg.nbest != nbest:
         raise ConfigError("--nbest: is for --beam; ask for so many with --sample, or say nbest in --search")
     return cfg
+
+
+def _say_settings(translator: "Translator", *, chosen: bool) -> None:
+    """Say which settings of an imported model's files hold, if any change its answers."""
+    defaults = translator.defaults
+    if chosen or messages.current.quiet or not (defaults.search or defaults.unused):
+        return
+    print(f"dragoman: {defaults}", file=sys.stderr)
 
 
 def _files_apart(names: list[str], output: Path | None) -> list[tuple[str, Path]]:

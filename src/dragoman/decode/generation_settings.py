@@ -1,7 +1,8 @@
 """Settings of generation that came with an imported model, and what of them is obeyed: its generation_config.json.
 
-They apply where a user chooses no search. As in transformers, a folder that does not say ``do_sample`` is answered with
-greedy search, and one that samples without a ``top_k`` with 50.
+They apply where a user chooses no search. As in transformers, a folder of a language model that does not say
+``do_sample`` is answered with greedy search, and one that samples without a ``top_k`` with 50. A translator whose
+folder says neither ``num_beams`` nor ``do_sample`` keeps the search of this package.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,9 @@ _UNUSED: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (),
 }
 """Settings that change answers and are not obeyed, each with the values that change nothing."""
+_OF_TRANSLATORS = ("min_length", "forced_bos_token_id", "forced_eos_token_id")
+"""Settings that are obeyed where a source is translated: there every answer counts from the same token."""
+_SEARCHES = {"num_beams", "do_sample"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class GenerationSettings:
         said += [f"stop at {text!r}" for text in self.stop]
         said += [] if self.max_new_tokens is None else [f"at most {self.max_new_tokens} new tokens"]
         unused = f"; not applied: {', '.join(self.unused)}" if self.unused else ""
-        return f"{', '.join(said)} (the model's {FILE}){unused}"
+        return f"{', '.join(said)} (the model's {Path(self.where).name}){unused}"
 
 
 def _shown(cfg: Any) -> str:
@@ -78,22 +82,31 @@ def _shown(cfg: Any) -> str:
 NO_SETTINGS = GenerationSettings()
 
 
-def read_generation_settings(run: str | Path, tokenizer: Tokenizer) -> GenerationSettings:
+def read_generation_settings(run: str | Path, tokenizer: Tokenizer, *, translates: bool = False) -> GenerationSettings:
     """Return the settings that came with an imported run; those of no file for any other.
+
+    Of a model that ``translates``, they may be in config.json, where there is no generation_config.json.
 
     Raises:
         CheckpointError: a file that cannot be read, or a setting of the wrong type.
     """
     path = origin_folder(run) / FILE
+    if translates and not path.is_file():
+        path = path.with_name("config.json")
     if not path.is_file():
         return NO_SETTINGS
     stated = {key: value for key, value in read_json(path).items() if value is not None}
     try:
         unused = [
-            f"{key}={str(stated[key])[:40]}" for key, plain in _UNUSED.items() if _matters(stated.get(key), plain)
+            f"{key}={str(stated[key])[:40]}"
+            for key, plain in _UNUSED.items()
+            if _matters(stated.get(key), plain) and not (translates and key in _OF_TRANSLATORS)
         ]
-        search, more = _search(stated, str(path))
+        search, more = _search(stated, str(path)) if not translates or _SEARCHES & stated.keys() else (None, [])
         rules, most = _rules(stated, tokenizer, str(path))
+        if translates:
+            rules = (*rules, *_rules_of_translators(stated, tokenizer, str(path)))
+            unused += [f"stop_strings={str(stated['stop_strings'])[:40]}"] if stated.get("stop_strings") else []
         stop = _texts(stated.get("stop_strings"), f"{path}: stop_strings")
         limit = stated.get("max_new_tokens")
         if limit is not None and (not isinstance(limit, int) or limit < 1):
@@ -123,10 +136,12 @@ def _search(stated: Mapping[str, Any], where: str) -> tuple[SearchConfig, list[s
         return from_dict(SearchConfig, plain, where=where), unused
     if beams == 1:
         return from_dict(SearchConfig, "greedy", where=where), []
-    stop = {False: "first", "never": "certain"}.get(stated.get("early_stopping", False))
+    stop = {False: "heuristic", True: "early", "never": "certain"}.get(stated.get("early_stopping", False))
     penalty = {"kind": "average", "alpha": max(0.0, float(stated.get("length_penalty", 1.0)))}
     unused = [] if stop else [f"early_stopping={stated['early_stopping']}"]
     unused += [f"length_penalty={alpha}"] if (alpha := stated.get("length_penalty", 1.0)) < 0 else []
+    if (factor := stated.get("repetition_penalty", 1.0)) != 1.0:
+        unused.append(f"repetition_penalty={factor} on log-probabilities (it acts on logits)")
     plain = {"kind": "beam", "size": beams, "penalty": penalty, "stop": stop or "full"}
     return from_dict(SearchConfig, plain, where=where), unused
 
@@ -142,6 +157,22 @@ def _rules(stated: Mapping[str, Any], tokenizer: Tokenizer, where: str) -> tuple
     given = [(key, plain) for key, neutral, plain in known if stated.get(key, neutral) != neutral]
     given += [("suppress_tokens", {"kind": "forbidden", "tokens": banned})] if banned else []
     return tuple(from_dict(RuleConfig, plain, where=f"{where}: {key}") for key, plain in given), unused
+
+
+def _rules_of_translators(stated: Mapping[str, Any], tokenizer: Tokenizer, where: str) -> tuple[RuleConfig, ...]:
+    """Return the rules that hold where a source is translated."""
+    least, first = stated.get("min_length", 0), stated.get("forced_bos_token_id")
+    rules = []
+    if not isinstance(least, int):
+        raise ConfigError(f"{where}: min_length: a whole number is expected, got {least!r}")
+    if least > 1:  # their count includes the token that a translation starts from
+        rules.append({"kind": "minimum_length", "tokens": least - 1})
+    if first is not None:
+        if not isinstance(first, int) or not 0 <= first < len(tokenizer):
+            raise ConfigError(f"{where}: forced_bos_token_id: an id of the vocabulary is expected, got {first!r}")
+        [token] = tokenizer.to_our_ids([first])
+        rules += [{"kind": "first_token", "token": token}] if token > tokenizer.bos else []
+    return tuple(from_dict(RuleConfig, plain, where=where) for plain in rules)
 
 
 def _banned(stated: Mapping[str, Any], tokenizer: Tokenizer, where: str) -> tuple[list[int], list[str]]:

@@ -12,10 +12,13 @@ from dragoman.checkpoint import load_writer, run_folder
 from dragoman.decode.arguments import check_items, check_iterable, check_list, check_pair, check_text
 from dragoman.decode.brief import described
 from dragoman.decode.calibration import NONE, Calibration
+from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.generation_settings import NO_SETTINGS, GenerationSettings, read_generation_settings
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.knn import NearestNeighbours, model_identity
+from dragoman.decode.languages import NO_LANGUAGES, LanguageTokens, read_languages
 from dragoman.decode.multiline import translate_lines
 from dragoman.decode.precision import prepare_for_inference, prepare_with_states
 from dragoman.decode.request import Request, as_request
@@ -51,6 +54,8 @@ LONGEST = 1000
 """Most characters of a text translated at once, where no run states how long its training texts were."""
 BATCH_TOKENS = 8192
 """Source tokens translated at a time, padding included, times the hypotheses of each."""
+BEAM = 5
+"""Hypotheses kept where nothing else is said."""
 CHUNK = 4096
 """Texts read at a time from a stream, and translated in batches of similar length."""
 
@@ -76,6 +81,12 @@ class Translator:
         self.model, self.longest, self.context = model, longest, context
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.calibration = NONE
+        self.defaults: GenerationSettings = NO_SETTINGS
+        """Settings that hold where none are chosen: those that came with an imported model."""
+        self.languages: LanguageTokens = NO_LANGUAGES
+        """Languages that the model chooses between by a token."""
+        self.first: FirstToken | None = None
+        """First token of every translation: the language that is translated to."""
         self.splitter: NoSplitting | BySentences = NO_SPLITTING
         """Splits a text into the sentences that are translated by themselves."""
         self.matcher = NO_MATCHER
@@ -99,6 +110,7 @@ class Translator:
         context: int | None = None,
         split_sentences: Splitting = "auto",
         source_language: str | None = None,
+        target_language: str | None = None,
         special_tokens: bool = False,
         memory: TranslationMemory | None = None,
         knn: NearestNeighbours | None = None,
@@ -114,19 +126,23 @@ class Translator:
             split_sentences: ``on`` translates each sentence of a text by itself; ``auto`` does so where four of five
                 training texts or more were a single sentence.
             source_language: a code such as de, which selects the abbreviations that end no sentence; None for
-                ``data.cleaning.source_language``.
+                ``data.cleaning.source_language``. An imported model for many languages reads its sources as this one.
+            target_language: the language that an imported model for many languages translates to; others ignore it.
             special_tokens: read the spelling of a special token in a text as this token.
             knn: a datastore whose nearest states vote on each token; see ``decode/knn.py``.
             memory: its fuzzy matches are read with each text, by a run that has learnt it (``data.retrieval``).
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model is no translator.
-            ConfigError: no such device or precision, or more context than in training.
+            ConfigError: no such device or precision, more context than in training, or a language that the model does
+                not have.
         """
         model, source_tokenizer, target_tokenizer, config = load_writer(run, which)
         check(run, model, TRANSLATES)
         if special_tokens:
             source_tokenizer = source_tokenizer.with_special_tokens()
+        languages = read_languages(run, source_tokenizer)
+        source_tokenizer = languages.framed(source_tokenizer, source_language, target_language)
         before = context_of_run(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
@@ -138,6 +154,10 @@ class Translator:
         translator = cls(prepared, source_tokenizer, target_tokenizer, longest, before)
         translator.matcher = matcher_for(config, memory)
         translator.calibration = Calibration.read(run_folder(run))
+        translator.languages = languages
+        translator.defaults = read_generation_settings(run, target_tokenizer, translates=True)
+        forced = languages.first(target_tokenizer, target_language)
+        translator.first = None if forced is None else FirstToken(token=forced)
         language = source_language or cleaning.get("source_language")
         if split_sentences == "on" or (
             split_sentences == "auto" and SentenceCount.read(run_folder(run) / "data", language).mostly_single
@@ -172,10 +192,10 @@ class Translator:
         self,
         texts: Sequence[str | Request],
         *,
-        beam: int = 5,
+        beam: int | None = None,
         nbest: int = 1,
         search: SearchConfig | None = None,
-        rules: Sequence[RuleConfig] = (),
+        rules: Sequence[RuleConfig] | None = None,
         glossary: Glossary | None = None,
         alignments: bool = False,
         batch_tokens: int = BATCH_TOKENS,
@@ -194,11 +214,11 @@ class Translator:
 
         Args:
             texts: sentences or longer texts; a ``Request`` adds constraints.
-            beam: hypotheses kept; 1 is greedy search.
+            beam: hypotheses kept; 1 is greedy search. By default 5, or the search that came with an imported model.
             nbest: candidates of each translation; the beam is at least as large.
             search: a complete search configuration, instead of ``beam``. Samples depend on its seed and on the text
                 alone, not on row or batch: for other samples of a text ask for more of them, or change the seed.
-            rules: constraints on the tokens, in any search.
+            rules: constraints on the tokens, in any search. By default those that came with an imported model.
             glossary: terms that translations must contain, and terms that they must not.
             alignments: link the words of each candidate to those of its source.
             batch_tokens: source tokens translated at a time, padding included, times the hypotheses of each.
@@ -216,18 +236,23 @@ class Translator:
             TypeError: ``texts`` is no list, or an entry is neither a string nor a ``Request``.
         """
         requests = _requests(texts)
-        options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(_search_of(search, beam, nbest), cache, longest or self.longest, **options)
+        options = {
+            "rules": self._rules(rules),
+            "glossary": glossary,
+            "alignments": alignments,
+            "batch_tokens": batch_tokens,
+        }
+        job = self._job(self._search(search, beam, nbest), cache, longest or self.longest, **options)
         return translate_lines(requests, 1, job, progress)
 
     def stream(
         self,
         texts: Iterable[str | Request],
         *,
-        beam: int = 5,
+        beam: int | None = None,
         nbest: int = 1,
         search: SearchConfig | None = None,
-        rules: Sequence[RuleConfig] = (),
+        rules: Sequence[RuleConfig] | None = None,
         glossary: Glossary | None = None,
         alignments: bool = False,
         batch_tokens: int = BATCH_TOKENS,
@@ -242,12 +267,29 @@ class Translator:
         Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
         Rows are counted from ``first_row``.
         """
-        options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(_search_of(search, beam, nbest), cache, longest or self.longest, **options)
+        options = {
+            "rules": self._rules(rules),
+            "glossary": glossary,
+            "alignments": alignments,
+            "batch_tokens": batch_tokens,
+        }
+        job = self._job(self._search(search, beam, nbest), cache, longest or self.longest, **options)
         row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
             row += len(group)
+
+    def _search(self, search: SearchConfig | None, beam: int | None, nbest: int) -> SearchConfig:
+        if search is None and beam is None and nbest == 1 and self.defaults.search is not None:
+            return self.defaults.search
+        return _search_of(search, BEAM if beam is None else beam, nbest)
+
+    def _rules(self, rules: Sequence[RuleConfig] | None) -> list[RuleConfig]:
+        """Return the rules of a translation; the first token is the one of the language, or else the model's own."""
+        own = self.defaults.rules
+        first = self.first or next((rule for rule in own if isinstance(rule, FirstToken)), None)
+        chosen = [rule for rule in (own if rules is None else rules) if not isinstance(rule, FirstToken)]
+        return chosen if first is None else [*chosen, first]
 
     def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer

@@ -79,6 +79,19 @@ class HubConfig:
         return Rotary(theta=float(settings.get("rope_theta", self.get("rope_theta", theta))), scaling=scaling)
 
 
+def class_names(content: Mapping[str, Any]) -> dict[str, str] | list[str]:
+    """Return the names of the classes in a config.json; none where it has only usual ones, and of another number."""
+    names, stated = content.get("id2label") or {}, content.get("num_labels")
+    usual = isinstance(names, dict) and all(name == f"LABEL_{i}" for i, name in names.items())
+    return {} if usual and stated not in (None, len(names)) else names
+
+
+def class_count(given: HubConfig) -> int:
+    """Return the number of classes: of their names, or ``num_labels``, or 2."""
+    given.read |= {"id2label", "num_labels"}
+    return len(class_names(given.content)) or given.get("num_labels", 2)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
     "gelu": "gelu",

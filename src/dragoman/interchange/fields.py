@@ -10,6 +10,7 @@ from typing import Any
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.family import HubConfig
+from dragoman.interchange.generation import GENERATION_SETTINGS
 
 _LLAMA = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
 _GEMMA = {
@@ -31,11 +32,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gpt2": {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
     "marian": {"activation_function": "gelu"},
     "bart": {"activation_function": "gelu"},
+    "mbart": {"activation_function": "gelu", "max_position_embeddings": 1024},
+    "pegasus": {"activation_function": "gelu"},
+    "m2m_100": {"activation_function": "relu", "scale_embedding": True},
     "t5": {"feed_forward_proj": "relu", "layer_norm_epsilon": 1e-6},
     "mt5": {"feed_forward_proj": "gated-gelu", "layer_norm_epsilon": 1e-6, "tie_word_embeddings": False},
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
+    "electra": _BERT | {"embedding_size": 128},
+    "albert": _BERT | {"hidden_act": "gelu_new", "embedding_size": 128},
+    "modernbert": {"hidden_activation": "gelu", "classifier_activation": "gelu"},
+    "distilbert": {"activation": "gelu", "max_position_embeddings": 512},
     "mamba": {
         "state_size": 16, "expand": 2, "conv_kernel": 4, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
     },
@@ -53,7 +61,7 @@ HARMLESS = frozenset({
     "architectures", "model_type", "_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype",
     "_commit_hash", "auto_map", "tokenizer_class", "return_dict", "output_attentions", "output_hidden_states",
     "use_cache", "cache_implementation", "label2id", "id2label", "num_labels", "task_specific_params",
-    "finetuning_task", "problem_type",
+    "finetuning_task", "problem_type", "output_past", "eos_token_ids",
     "torchscript", "gradient_checkpointing", "chunk_size_feed_forward", "_attn_implementation",
     "_attn_implementation_autoset", "attn_implementation", "prefix", "model_max_length", "n_ctx", "vocab_size",
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id", "mask_token_id",
@@ -65,8 +73,9 @@ HARMLESS = frozenset({
     "activation_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "encoder_layerdrop", "decoder_layerdrop",
     "router_jitter_noise", "output_router_logits", "router_aux_loss_coef", "hidden_dropout", "tf_legacy_loss",
     "use_bfloat16", "time_step_min", "time_step_max", "time_step_floor", "time_step_scale", "time_step_init_scheme",
-    "rescale_prenorm_residual", "pad_vocab_size_multiple",
+    "rescale_prenorm_residual", "pad_vocab_size_multiple", "qa_dropout", "seq_classif_dropout",
     # heads that generation and these tasks do not use
+    "summary_last_dropout", "classifier_dropout_prob",
     "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
     "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
     "pooler_output_size", "pooler_act", "encoder_stride",
@@ -76,7 +85,8 @@ HARMLESS = frozenset({
     # settings of generation, which are in generation_config.json too
     "forced_eos_token_id", "forced_bos_token_id", "num_beams", "length_penalty", "early_stopping",
     "no_repeat_ngram_size", "min_length", "max_length", "bad_words_ids", "do_sample", "temperature", "top_k", "top_p",
-    "repetition_penalty", "suppress_tokens", "begin_suppress_tokens", "n_positions_trained",
+    "repetition_penalty", "suppress_tokens", "begin_suppress_tokens", "n_positions_trained", *GENERATION_SETTINGS,
+    "num_return_sequences", "output_scores", "return_dict_in_generate", "remove_invalid_values", "max_new_tokens",
 })  # fmt: skip
 """Fields that change nothing of what a model computes for a text."""
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragoman.errors import DataError
-from dragoman.interchange.vocabulary import named_ids
+from dragoman.interchange.languages import language_frame
+from dragoman.interchange.tokenizer_kinds import tokenizer_kind
+from dragoman.interchange.vocabulary import entries, named_ids
 from dragoman.json_files import read_json
 from dragoman.text.tokens.framing import between_texts, split_template
 
@@ -23,19 +25,18 @@ class TheirFrame(NamedTuple):
     between: tuple[int, ...] = ()
 
 
-_GENERIC = ("PreTrained", "Backend", "TokenizersBackend")
-"""Names of classes that take tokenizer.json as it is, without the endings of ``_class_of``."""
-_BY_MODEL = {
-    "bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "bart": "Roberta", "t5": "T5", "mt5": "T5",
-    "marian": "Marian",
-}  # fmt: skip
 _OWN = {
     "Bert": (("cls", "bos"), ("sep", "eos")),
+    "DistilBert": (("cls", "bos"), ("sep", "eos")),
     "Roberta": (("cls", "bos"), ("sep", "eos")),
     "Bart": (("cls", "bos"), ("sep", "eos")),
     "XLMRoberta": (("cls", "bos"), ("sep", "eos")),
     "T5": ((), ("eos",)),
+    "Electra": (("cls", "bos"), ("sep", "eos")),
+    "Albert": (("cls", "bos"), ("sep", "eos")),
+    "DebertaV2": (("cls", "bos"), ("sep", "eos")),
     "Marian": ((), ("eos",)),
+    "Pegasus": ((), ("eos",)),
 }
 _TWICE = ("Roberta", "Bart", "XLMRoberta")
 """Classes that write the end token twice between the texts of a pair."""
@@ -45,8 +46,12 @@ _TWICE = ("Roberta", "Bart", "XLMRoberta")
 def read_frame(folder: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> TheirFrame:
     """Return the tokens around a text; ``content`` is that of tokenizer.json, ``config`` that of config.json."""
     settings = read_json(folder / "tokenizer_config.json")
-    kind = _class_of(settings) or _BY_MODEL.get(config.get("model_type", ""), "")
+    kind = tokenizer_kind(folder, config)
     ids = _roles(config) | named_ids(folder, content)
+    if "eos_token_id" in ids and (
+        framed := language_frame(kind, settings, entries(folder, content), ids["eos_token_id"])
+    ):
+        return TheirFrame(*framed)
     found = _frame_of_processor(content.get("post_processor"))
     if kind in _OWN:
         return found if found != TheirFrame() else _own_frame(kind, ids)
@@ -55,12 +60,6 @@ def read_frame(folder: Path, content: Mapping[str, Any], config: Mapping[str, An
     sides = (("bos", settings.get("add_bos_token")), ("eos", settings.get("add_eos_token")))
     before, after = ((ids[f"{role}_token_id"],) if add and f"{role}_token_id" in ids else () for role, add in sides)
     return TheirFrame(before, after)
-
-
-def _class_of(settings: Mapping[str, Any]) -> str:
-    """Return the name of the tokenizer's class without common endings; "" where none is named."""
-    name = str(settings.get("tokenizer_class") or "")
-    return name if name in _GENERIC else name.removesuffix("Fast").removesuffix("Tokenizer")
 
 
 def _roles(config: Mapping[str, Any]) -> dict[str, int]:

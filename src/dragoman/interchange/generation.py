@@ -1,15 +1,16 @@
 """Settings of generation that a folder brings and that searches here do not take over: they are noted on import.
 
-For a model that continues text, ``decode/generation_settings.py`` obeys most of them.
+``decode/generation_settings.py`` obeys most of them, for models that continue text and for those that translate.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dragoman.interchange.vocabulary import Shape
 from dragoman.json_files import read_json
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+GENERATION_SETTINGS: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),
     "temperature": (1.0,),
@@ -46,13 +47,15 @@ OBEYED = (
     "length_penalty", "early_stopping", "min_new_tokens", "bad_words_ids", "suppress_tokens", "stop_strings",
 )  # fmt: skip
 """Settings of generation_config.json that hold for a model that continues text."""
+OBEYED_IN_TRANSLATION = (*OBEYED[:-1], "min_length", "forced_bos_token_id")
+"""Those that hold for a model that translates a source, also where they stand in config.json."""
 _BANNED = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 
 
-def unused_generation_settings(folder: Path, config: Mapping[str, Any], *, continues: bool = False) -> list[str]:
+def unused_generation_settings(folder: Path, config: Mapping[str, Any], shape: Shape) -> list[str]:
     """Return a line about the settings by which transformers would answer otherwise; none where there are none.
 
-    Of a model that ``continues`` text, those in ``OBEYED`` are left out.
+    Those that are obeyed for models of this ``shape`` are left out.
 
     Like transformers, read generation_config.json, and config.json only where that is missing.
     """
@@ -60,8 +63,10 @@ def unused_generation_settings(folder: Path, config: Mapping[str, Any], *, conti
     said = read_json(path) if path.is_file() else config
     roles = {said.get(name, config.get(name)) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")}
     found = []
-    obeyed = OBEYED if continues and path.is_file() else ()
-    for key, neutral in _NEUTRAL.items():
+    obeyed = OBEYED_IN_TRANSLATION if shape == "encoder-decoder" else ()
+    if shape == "decoder" and path.is_file():
+        obeyed = OBEYED
+    for key, neutral in GENERATION_SETTINGS.items():
         value = None if key in obeyed else said.get(key)
         if value in (None, [], {}, *neutral) or (key in _BANNED and set(_flat(value)) <= roles):
             continue

@@ -20,17 +20,19 @@ from dragoman.checkpoint import CONFIG, FOLDER, RunDirectory
 from dragoman.config import dump_yaml, from_dict, to_dict, unknown
 from dragoman.data.tasks.classification import ProblemType
 from dragoman.errors import CheckpointError, ConfigError
-from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Family
+from dragoman.interchange.architectures import as_architecture, find_family
+from dragoman.interchange.family import Family, class_names
 from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
 from dragoman.interchange.generation import unused_generation_settings
 from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.names import TensorPair, pairs
+from dragoman.interchange.older_tokenizers import TokenizerContent, contents
 from dragoman.interchange.sentences import read_sentence
 from dragoman.interchange.tensors import Report, TensorShards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
+from dragoman.interchange.tokenizer_kinds import tokenizer_kind
 from dragoman.interchange.vocabulary import VocabularyMapping, special_ids
-from dragoman.json_files import read_json
+from dragoman.json_files import read_json, write_json
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead
@@ -41,8 +43,8 @@ from dragoman.snapshot import Checkpoint, step_name
 ORIGIN, RECORD = "origin", "dragoman.json"
 SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "chat_template.jinja",
-    "chat_template.json",
+    "added_tokens.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "spm.model",
+    "chat_template.jinja", "chat_template.json",
     "vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm", "preprocessor_config.json", "modules.json",
     "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
@@ -51,8 +53,12 @@ MORE = "additional_chat_templates/*.jinja"
 """Further such files: chat templates for other purposes than the default."""
 
 
-def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | None = None) -> RunDirectory:
+def import_checkpoint(
+    folder: str | Path, run: str | Path, progress: Report | None = None, *, architecture: str | None = None
+) -> RunDirectory:
     """Import the Hugging Face folder ``folder`` as the run directory ``run``.
+
+    ``architecture``, such as BertForMaskedLM, is taken instead of the one that config.json names.
 
     Raises:
         CheckpointError: no such folder, missing or damaged weights, pickled code, tensors of other shapes than
@@ -66,17 +72,20 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     content = read_json(folder / "config.json")
     if not content:
         raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
+    if architecture is not None:
+        content = as_architecture(content, architecture)
     family = find_family(content, folder / "config.json")
     given = settings_of(content, folder / "config.json", family.model_type)
     check_kinds(content, folder / "config.json")
     cfg = family.config(given)
     cfg = from_dict(ModelConfig, to_dict(cfg), where=f"{folder / 'config.json'} makes model")
     notes = [f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)]
-    notes += unused_generation_settings(folder, content, continues=family.shape == "decoder")
+    notes += unused_generation_settings(folder, content, family.shape)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
-    vocabulary = _vocabulary(folder, content, family, cfg)
-    tokenizers = None if vocabulary is None else read_tokenizers(folder, vocabulary)
+    found = contents(folder, tokenizer_kind(folder, content)) if family.tables(cfg) else None
+    vocabulary = found and _vocabulary(folder, content, family, found[1])
+    tokenizers = found and vocabulary and read_tokenizers(folder, vocabulary, found)
     if vocabulary is not None and isinstance(cfg, TransformerConfig):
         cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, suppressed=vocabulary.suppressed)
     with TensorShards(folder) as shards:
@@ -87,41 +96,23 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
                 if tokenizers is not None:
                     RunDirectory(partial).write_tokenizers(*tokenizers)
                 _keep_origin(folder, partial / ORIGIN, source, notes + source.unused)
+                if architecture is not None:  # so that an export says it too
+                    write_json(partial / ORIGIN / "config.json", content)
                 _write(partial, source, {"kind": "run"} | _task(cfg, content) | {"model": to_dict(cfg)}, progress)
         except OSError as error:
             raise CheckpointError(f"{error.filename or run}: cannot create the run: {error.strerror}") from None
     return RunDirectory.open(run)
 
 
-def find_family(content: dict[str, Any], where: Path) -> Family:
-    """Return the family that a config.json names.
-
-    Raises:
-        ConfigError: none we know, or a quantized checkpoint.
-    """
-    if content.get("quantization_config"):
-        raise ConfigError(f"{where}: quantization_config: quantized checkpoints are not read; take the original")
-    named = content.get("architectures") or []
-    named = [named] if isinstance(named, str) else named
-    known = {name: family for family in FAMILIES for name in family.architectures}
-    for name in named:
-        if name in known:
-            return known[name]
-    for family in FAMILIES:
-        if not named and content.get("model_type") == family.model_type:
-            return family
-    raise ConfigError(unknown(f"{where}: architectures", named[0] if named else content.get("model_type"), known))
-
-
-def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: ModelConfig) -> VocabularyMapping | None:
-    """Return the mapping of a vocabulary; None for a model that reads no text.
+def _vocabulary(
+    folder: Path, content: dict[str, Any], family: Family, tokenizer: TokenizerContent
+) -> VocabularyMapping:
+    """Return the mapping of a vocabulary.
 
     Raises:
         ConfigError: an encoder without special tokens that differ from one another.
     """
-    if not family.tables(cfg):
-        return None
-    found = special_ids(folder, content, content.get("vocab_size", 0), shape=family.shape)
+    found = special_ids(folder, content, content.get("vocab_size", 0), shape=family.shape, content=tokenizer)
     if family.shape == "encoder" and found.added:
         raise ConfigError(
             f"{folder}: padding, beginning and end of a text must be three tokens of the vocabulary, and are "
@@ -192,8 +183,13 @@ class _Source:
         return {name: first[id(p)] for name, p in every if first[id(p)] != name}
 
 
+_OLD_NORM = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+"""Names of norms' tensors in folders that were converted from TensorFlow."""
+
+
 def _stored_name(pair: TensorPair, shards: TensorShards, family: Family) -> str:
-    names = (pair.theirs, *family.aliases.get(pair.theirs, ()))
+    names = [pair.theirs, *family.aliases.get(pair.theirs, ())]
+    names += [name.replace(new, old) for name in names for new, old in _OLD_NORM.items() if name.endswith(new)]
     candidates = [*names, *(name.removeprefix(family.prefix) for name in names)]
     for name in candidates:
         if name in shards.names:
@@ -243,7 +239,7 @@ def labels_of(cfg: ModelConfig, content: dict[str, Any]) -> list[str]:
     """
     if not (isinstance(cfg, EncoderConfig) and isinstance(cfg.head, ClassificationHead)):
         return []
-    names = content.get("id2label") or [f"LABEL_{i}" for i in range(cfg.head.classes or 0)]
+    names = class_names(content) or [f"LABEL_{i}" for i in range(cfg.head.classes or 0)]
     if isinstance(names, dict):
         if sorted(names) != sorted(str(i) for i in range(len(names))):
             raise ConfigError(

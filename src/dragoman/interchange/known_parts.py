@@ -23,13 +23,22 @@ from dragoman.model.heads import (
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
-from dragoman.model.masks.visibility import Causal, Full
+from dragoman.model.masks.visibility import Causal, Full, SlidingWindow
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, NoSkip, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
-from dragoman.model.positions.position import Alibi, Learned, NoEmbedding, NoPosition, Shaw, Sinusoidal, T5Bias
+from dragoman.model.positions.position import (
+    Alibi,
+    InclusiveSinusoidal,
+    Learned,
+    NoEmbedding,
+    NoPosition,
+    Shaw,
+    Sinusoidal,
+    T5Bias,
+)
 from dragoman.model.positions.rotary import (
     DynamicNtkScaling,
     LinearScaling,
@@ -42,17 +51,28 @@ from dragoman.model.positions.rotary import (
 )
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 from dragoman.model.short_convolution import ShortConvolution
-from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.tower import BlockConfig, SharedTower, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
-_MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, AttentionConfig)
+_MODELS = (TransformerConfig, EncoderConfig, TowerConfig, SharedTower, BlockConfig, AttentionConfig)
 _FEED_FORWARDS = (FeedForward, Gated, NoFeedForward)
 _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
 _HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
 _NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, NoNorm, PlainResidual, DeepNorm, NoSkip)
 _SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
-_POSITIONS = (NoEmbedding, Learned, Sinusoidal, NoPosition, Rotary, Alibi, T5Bias, Shaw, *_SCALINGS)
-_ATTENTION = (Full, Causal, ScaledDot, Dot, CappedDot, Multiplicative, Additive)
+_POSITIONS = (
+    NoEmbedding,
+    Learned,
+    Sinusoidal,
+    InclusiveSinusoidal,
+    NoPosition,
+    Rotary,
+    Alibi,
+    T5Bias,
+    Shaw,
+    *_SCALINGS,
+)
+_ATTENTION = (Full, Causal, SlidingWindow, ScaledDot, Dot, CappedDot, Multiplicative, Additive)
 
 
 def _with_every_field(part: type) -> dict[str, FieldRule]:

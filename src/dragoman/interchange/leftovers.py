@@ -14,15 +14,20 @@ _UNUSED: dict[str, str] = {
     r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias": "causal masks, which are computed",
     r"(.*\.)?pooler\.dense\.(weight|bias)": "a pooler, which this task does not use",
     r"cls\.seq_relationship\.(weight|bias)": "the head for the next sentence, which is not used",
+    r"sop_classifier\.classifier\.(weight|bias)": "the head for the order of sentences, which is not used",
+    r"discriminator_predictions\..*": "the head that tells replaced tokens, which is not used",
+    r"albert\.pooler\.(weight|bias)|pooler\.(weight|bias)": "a pooler, which this task does not use",
     r"(model\.)?(en|de)coder\.version": "the number of a version",
     r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight": (
         "positions between source and target, which T5 does not use"
     ),
 }
-_UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {
-    "marian": {r"(model\.)?(en|de)coder\.embed_positions\.weight": "sines and cosines, which are computed"},
-}
-_HEADS = r"(cls|lm_head|classifier|qa_outputs)\..*"
+_SINUSOIDS = {r"(model\.)?(en|de)coder\.embed_positions\.weights?": "sines and cosines, which are computed"}
+_UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {"marian": _SINUSOIDS, "pegasus": _SINUSOIDS, "m2m_100": _SINUSOIDS}
+_HEADS = (
+    r"(cls|lm_head|classifier|qa_outputs|predictions|generator_predictions|generator_lm_head|vocab_transform"
+    r"|vocab_layer_norm|vocab_projector|pre_classifier|head|decoder)\..*"
+)
 _COPIES = re.compile(
     r"(lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
 )

@@ -3,26 +3,29 @@
 vocab.json, merges.txt                 GPT-2, RoBERTa, BART
 vocab.txt                              BERT
 source.spm, target.spm, vocab.json     Marian: SentencePiece splits, vocab.json numbers
+a single SentencePiece model           see sentencepiece_layouts.py
 """
 
 import json
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from dragoman.errors import DataError
+from dragoman.interchange.sentencepiece_layouts import read_layout
+from dragoman.interchange.sentencepiece_model import ADVICE, UNIGRAM, SentencePieceModel, read_pieces
 from dragoman.json_files import read_json
 
 TokenizerContent = dict[str, Any]
 
 
-def contents(folder: Path) -> tuple[TokenizerContent, TokenizerContent, Path]:
+def contents(folder: Path, kind: str = "") -> tuple[TokenizerContent, TokenizerContent, Path]:
     """Return the source's and the target's tokenizer (one and the same, where there is one for both), and their file.
+
+    ``kind`` is the name of the tokenizer's class, without its ending.
 
     Raises:
         DataError: no tokenizer in any form, or one that is damaged.
@@ -33,7 +36,11 @@ def contents(folder: Path) -> tuple[TokenizerContent, TokenizerContent, Path]:
         if not isinstance(content.get("model"), dict):
             raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: it has no 'model'")
         return content, content, path
-    for name, make in (("source.spm", _marian), ("merges.txt", _byte_pairs), ("vocab.txt", _word_pieces)):
+    if (folder / "source.spm").is_file():
+        return *_marian(folder), folder / "source.spm"
+    if found := read_layout(folder, kind):
+        return found[0], *found
+    for name, make in (("merges.txt", _byte_pairs), ("vocab.txt", _word_pieces)):
         if (folder / name).is_file():
             return *make(folder), folder / name
     raise DataError(
@@ -81,10 +88,12 @@ def _marian(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
         raise DataError(f"{folder}: a Marian folder has source.spm, target.spm and vocab.json; one is missing")
     names = sorted(numbers, key=numbers.__getitem__)
     source, target = (read_pieces(folder / name) for name in ("source.spm", "target.spm"))
+    if source.kind != UNIGRAM or target.kind != UNIGRAM:
+        raise DataError(f"{folder}: source.spm and target.spm are of another kind than unigram: {ADVICE}")
     return _numbered(names, source, hide=True), _numbered(names, target, hide=False)
 
 
-def _numbered(names: list[str], pieces: "SentencePieceModel", *, hide: bool) -> TokenizerContent:
+def _numbered(names: list[str], pieces: SentencePieceModel, *, hide: bool) -> TokenizerContent:
     """Return a tokenizer that splits into ``pieces`` and numbers them by their position in ``names``.
 
     A character that is no piece keeps its number where it has one. Longer names that are no pieces (the other
@@ -97,7 +106,8 @@ def _numbered(names: list[str], pieces: "SentencePieceModel", *, hide: bool) -> 
     def entry(name: str) -> tuple[str, float]:
         if name in scores:
             return name, scores[name]
-        return (f"⟨other {name}⟩" if hide and len(name) > 1 and name not in _USUAL else name), lowest
+        kept = len(name) == 1 or name in _USUAL or _LANGUAGE.fullmatch(name)
+        return (name if kept or not hide else f"⟨other {name}⟩"), lowest
 
     unknown = names.index("<unk>") if "<unk>" in names else None
     inner = tokenizers.Tokenizer(models.Unigram([entry(name) for name in names], unk_id=unknown))
@@ -107,70 +117,10 @@ def _numbered(names: list[str], pieces: "SentencePieceModel", *, hide: bool) -> 
     inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     inner.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     inner.add_special_tokens([name for name in _USUAL if name in names])
+    languages = [AddedToken(name, special=False, normalized=False) for name in names if _LANGUAGE.fullmatch(name)]
+    inner.add_tokens(languages)
     return json.loads(inner.to_str())
 
 
-@dataclass(frozen=True)
-class SentencePieceModel:
-    """The parts of a SentencePiece model that we use."""
-
-    scores: dict[str, float]
-    charsmap: bytes
-    """Compiled rules by which characters are normalized."""
-
-
-def read_pieces(path: Path) -> SentencePieceModel:
-    """Read the parts of a SentencePiece model that we use.
-
-    The file is a protocol buffer: pieces are field 1 (text 1, score 2, type 3), the normalizer is field 3
-    (characters 2), the trainer field 2 (kind 3).
-
-    Raises:
-        DataError: not such a file, or no unigram model.
-    """
-    scores, charsmap = {}, b""
-    try:
-        for field, value in _fields(path.read_bytes()):
-            if field == 1:
-                piece = dict(_fields(value))
-                if piece.get(3, 1) == 1:  # neither control nor unknown
-                    scores[piece[1].decode()] = piece.get(2, 0.0)
-            elif field == 3:
-                charsmap = dict(_fields(value)).get(2, b"")
-            elif field == 2 and dict(_fields(value)).get(3, 1) != 1:
-                raise DataError(f"{path}: a SentencePiece model of another kind than unigram: {_ADVICE}")
-    except (IndexError, struct.error, UnicodeDecodeError, AttributeError, KeyError, TypeError):
-        raise DataError(f"{path}: not a SentencePiece model") from None
-    return SentencePieceModel(scores, charsmap)
-
-
-_ADVICE = "transformers writes a tokenizer.json with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield number and value of each field of a protocol buffer: bytes, integers, or 32-bit floats."""
-    at = 0
-    while at < len(message):
-        key, at = _number(message, at)
-        match key & 7:
-            case 0:
-                value, at = _number(message, at)
-            case 1:
-                value, at = message[at : at + 8], at + 8
-            case 2:
-                size, at = _number(message, at)
-                value, at = message[at : at + size], at + size
-            case 5:
-                (value,), at = struct.unpack("<f", message[at : at + 4]), at + 4
-            case _:
-                raise IndexError
-        yield key >> 3, value
-
-
-def _number(message: bytes, at: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while True:
-        byte = message[at]
-        value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
-        if byte < 128:
-            return value, at
+_LANGUAGE = re.compile(">>[^<>]+<<")
+"""Spelling of the token of a language, with which a source begins; also where it is part of a text."""

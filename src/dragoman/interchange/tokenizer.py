@@ -12,20 +12,24 @@ import tokenizers
 
 from dragoman.errors import DataError
 from dragoman.interchange.framing import TheirFrame, read_frame
-from dragoman.interchange.older_tokenizers import contents
+from dragoman.interchange.older_tokenizers import TokenizerContent
 from dragoman.interchange.vocabulary import NAMES, Shape, VocabularyMapping, further_ends
 from dragoman.json_files import read_json, write_json
 from dragoman.text.tokens.framing import FrameTemplate, TextFrame
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 
-def read_tokenizers(folder: Path, vocabulary: VocabularyMapping) -> tuple[Tokenizer, Tokenizer]:
+def read_tokenizers(
+    folder: Path, vocabulary: VocabularyMapping, found: tuple[TokenizerContent, TokenizerContent, Path]
+) -> tuple[Tokenizer, Tokenizer]:
     """Return the source's and the target's tokenizer; the same object where a folder has one for both.
 
+    ``found`` are their contents and their file, as ``older_tokenizers.contents`` returns them.
+
     Raises:
-        DataError: none, or one that does not fit the vocabulary.
+        DataError: one that does not fit the vocabulary.
     """
-    source, target, path = contents(folder)
+    source, target, path = found
     config = read_json(folder / "config.json")
     ends = further_ends(folder, config, vocabulary)
 

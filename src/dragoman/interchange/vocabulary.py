@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
+from dragoman.interchange.tokenizer_kinds import tokenizer_kind, usual_roles
 from dragoman.json_files import read_json
 from dragoman.model.vocabulary import SUPPRESSED_LOGIT
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -115,8 +116,15 @@ def of_tokenizer(tokenizer: Tokenizer) -> VocabularyMapping:
 # ---- special tokens of a Hugging Face folder --------------------------------------------------------
 
 
-def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Shape) -> VocabularyMapping:
-    """Return the roles that the files of ``folder`` name.
+def special_ids(
+    folder: Path,
+    config: Mapping[str, Any],
+    size: int,
+    *,
+    shape: Shape,
+    content: Mapping[str, Any] | None = None,
+) -> VocabularyMapping:
+    """Return the roles that the files of ``folder`` name; ``content`` is that of tokenizer.json, if it has been read.
 
     The tokenizer's own map comes before config.json, which is often older. For the end of a text,
     generation_config.json comes first.
@@ -124,7 +132,7 @@ def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Sh
     Raises:
         ConfigError: no token ends a text, or an id lies outside of the vocabulary.
     """
-    named = {role: i for role, i in named_ids(folder).items() if i < size}
+    named = {role: i for role, i in named_ids(folder, content).items() if i < size}
     generation = read_json(folder / "generation_config.json")
 
     def find(*names: str, sources: Sequence[Mapping[str, Any]] = (named, generation, config)) -> int | None:
@@ -176,9 +184,9 @@ def named_ids(folder: Path, content: Mapping[str, Any] | None = None) -> dict[st
     if content is None:
         content = read_json(folder / "tokenizer.json")
     settings = read_json(folder / "tokenizer_config.json")
-    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+    names: dict[str, Any] = dict(usual_roles(tokenizer_kind(folder, read_json(folder / "config.json"))))
     names |= read_json(folder / "special_tokens_map.json") | settings
-    ids = _entries(folder, content) | {
+    ids = entries(folder, content) | {
         token["content"]: int(i) for i, token in settings.get("added_tokens_decoder", {}).items()
     }
     found = {}
@@ -190,7 +198,7 @@ def named_ids(folder: Path, content: Mapping[str, Any] | None = None) -> dict[st
     return found
 
 
-def _entries(folder: Path, content: Mapping[str, Any]) -> dict[str, int]:
+def entries(folder: Path, content: Mapping[str, Any]) -> dict[str, int]:
     """Return the id of each entry of a folder's tokenizer."""
     if not content:
         if (folder / "vocab.txt").is_file():

@@ -19,9 +19,9 @@ from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_input
 from dragoman.model.interface import EncoderModel
 from dragoman.model.positions.tokens import Frames, Tokens
 from dragoman.model.recurrent.stack import RecurrentStackConfig
-from dragoman.model.tower import TowerConfig
+from dragoman.model.tower import SharedTower, TowerConfig
 
-EncoderTower = Annotated[TowerConfig | RecurrentStackConfig | ConvolutionStack, OneOf(usual="tower")]
+EncoderTower = Annotated[TowerConfig | SharedTower | RecurrentStackConfig | ConvolutionStack, OneOf(usual="tower")]
 """Layers between the inputs and the head of an encoder model."""
 
 

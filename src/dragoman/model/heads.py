@@ -17,7 +17,7 @@ from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.inputs import Embedding, InputLayer
 from dragoman.model.linear import Linear
 from dragoman.model.mlp import ACTIVATIONS, Activation
-from dragoman.model.norm import LayerNorm, Norm
+from dragoman.model.norm import LayerNorm, NoNorm, Norm
 
 KeepMask = Bool[Tensor, "B T"]
 
@@ -74,7 +74,9 @@ class MaskedLanguageHead:
 
     activation: Activation = "gelu"
     norm: Norm = LayerNorm()
-    """Norm after the layer of width D between hidden vectors and output."""
+    """Norm after the layer between hidden vectors and output, which has the width of the embeddings."""
+    bias: bool = True
+    """Bias of that layer."""
     tied: bool = True
     """Tie the output matrix to the embeddings."""
 
@@ -93,6 +95,10 @@ class ClassificationHead:
     pooling: Pooling = First()
     activation: Activation | None = None
     """Activation of a layer of width D before the output, as in BERT's pooler (tanh); None for no such layer."""
+    norm: Norm = NoNorm()
+    """Norm after that layer, as in ModernBERT."""
+    bias: bool = True
+    """Bias of that layer."""
     dropout: DropoutRate = 0.0
     """Before the output."""
 
@@ -106,22 +112,34 @@ class TaggingHead:
 
     classes: PositiveInt | None = None
     """Number of classes K; None until the labels set it."""
+    activation: Activation | None = None
+    """Activation of a layer of width D before the output; None for no such layer."""
+    norm: Norm = NoNorm()
+    """Norm after that layer."""
+    bias: bool = True
+    """Bias of that layer."""
     dropout: DropoutRate = 0.0
     """Before the output."""
 
     def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
-        return TaggingLayer(dim, _known(self.classes), self.dropout)
+        return TaggingLayer(self, dim, _known(self.classes))
 
 
 @config
 class SpansHead:
     """Question answering: two logits for each token, that the answer starts there and that it ends there."""
 
+    activation: Activation | None = None
+    """Activation of a layer of width D before the output; None for no such layer."""
+    norm: Norm = NoNorm()
+    """Norm after that layer."""
+    bias: bool = True
+    """Bias of that layer."""
     dropout: DropoutRate = 0.0
     """Before the output."""
 
     def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
-        return TaggingLayer(dim, 2, self.dropout)
+        return TaggingLayer(self, dim, 2)
 
 
 @config
@@ -164,44 +182,57 @@ class MaskedLanguageLayer(HeadLayer):
 
     def __init__(self, cfg: MaskedLanguageHead, dim: int, reader: Embedding):
         super().__init__()
-        self.dense, self.activation, self.norm = Linear(dim, dim), ACTIVATIONS[cfg.activation], cfg.norm.build(dim)
-        self.output = Linear(dim, reader.tokens.num_embeddings)
+        width = reader.tokens.embedding_dim
+        self.dense, self.activation = Linear(dim, width, bias=cfg.bias), ACTIVATIONS[cfg.activation]
+        self.norm, self.output = cfg.norm.build(width), Linear(width, reader.tokens.num_embeddings)
         self.tied = cfg.tied
 
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B T V"]:
         return self.output(self.features(x))
 
-    def features(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+    def features(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N E"]:
         """Return the input of ``output``: training projects only masked tokens, chunk by chunk."""
         return self.norm(self.activation(self.dense(x)))
 
 
-class ClassificationLayer(HeadLayer):
-    """Pooling, an optional dense layer, and projection to the classes."""
+class ProjectedHead(HeadLayer):
+    """An optional dense layer with activation and norm, and projection to the classes; pooling is the subclass's."""
 
-    def __init__(self, cfg: ClassificationHead, dim: int, classes: int):
+    def __init__(self, cfg: ClassificationHead | TaggingHead | SpansHead, dim: int, classes: int):
         super().__init__()
-        self.cfg = cfg
+        if cfg.activation is None and not isinstance(cfg.norm, NoNorm):
+            raise ConfigError("norm: stands behind the layer that activation names; name one, or leave the norm out")
+        self.activation = cfg.activation and ACTIVATIONS[cfg.activation]
         if cfg.activation:
-            self.dense = Linear(dim, dim)
+            self.dense = Linear(dim, dim, bias=cfg.bias)
+        self.norm = cfg.norm.build(dim)
         self.dropout, self.output = Dropout(cfg.dropout), Linear(dim, classes)
 
+    def classify(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N K"]:
+        if self.activation:
+            x = self.norm(self.activation(self.dense(x)))
+        return self.output(self.dropout(x))
+
+
+class ClassificationLayer(ProjectedHead):
+    """Logits of classes for the pooled input."""
+
+    def __init__(self, cfg: ClassificationHead, dim: int, classes: int):
+        super().__init__(cfg, dim, classes)
+        self.cfg = cfg
+
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B K"]:
-        pooled = self.cfg.pooling.pool(x, keep)
-        if self.cfg.activation:
-            pooled = ACTIVATIONS[self.cfg.activation](self.dense(pooled))
-        return self.output(self.dropout(pooled))
+        return self.classify(self.cfg.pooling.pool(x, keep))
 
 
-class TaggingLayer(HeadLayer):
-    """Projection of each token to the classes."""
+class TaggingLayer(ProjectedHead):
+    """Logits of classes for each token."""
 
-    def __init__(self, dim: int, classes: int, dropout: float):
-        super().__init__()
-        self.dropout, self.output = Dropout(dropout), Linear(dim, classes)
+    def __init__(self, cfg: TaggingHead | SpansHead, dim: int, classes: int):
+        super().__init__(cfg, dim, classes)
 
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B T K"]:
-        return self.output(self.dropout(x))
+        return self.classify(x)
 
 
 class SentenceLayer(HeadLayer):

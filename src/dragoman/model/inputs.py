@@ -1,6 +1,6 @@
 """Input layers: token ids, patches of an image, or float frames, turned into vectors.
 
-B batch, T length, D width, C channels.
+B batch, T length, D width, E width of a factorized embedding, C channels.
 """
 
 import itertools
@@ -39,6 +39,9 @@ class TokenInput:
     """Multiply the vectors of ids by sqrt(D) (Vaswani et al. 2017, section 3.4)."""
     norm: Norm = NoNorm()
     """Norm on the sum of all these."""
+    width: PositiveInt | None = None
+    """Width E of all these vectors, which a linear layer then projects to D: a factorized embedding (ALBERT,
+    arXiv:1909.11942, section 3.1). None for D itself, without a layer."""
     pad: NonNegativeInt | None = PAD
     """Id that marks padding where ids come without a mask; None where every id may be a token."""
     dropout: DropoutRate = 0.0
@@ -116,15 +119,17 @@ class InputLayer(nn.Module, ABC):
 
 
 class Embedding(InputLayer):
-    """Sum of token, position and type embeddings, with norm and dropout."""
+    """Sum of token, position and type embeddings, with norm and dropout, projected where it is factorized."""
 
     def __init__(self, cfg: TokenInput, vocab: int, dim: int):
         super().__init__()
-        self.pad, self.length, self.scale = cfg.pad, cfg.position.length, dim**0.5 if cfg.scale else 1.0
-        self.tokens = nn.Embedding(vocab, dim)
-        self.position = cfg.position.build(dim)
-        self.types = TypeEmbedding(cfg.types, dim) if cfg.types else nn.Identity()
-        self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
+        width = cfg.width or dim
+        self.pad, self.length, self.scale = cfg.pad, cfg.position.length, width**0.5 if cfg.scale else 1.0
+        self.tokens = nn.Embedding(vocab, width)
+        self.position = cfg.position.build(width)
+        self.types = TypeEmbedding(cfg.types, width) if cfg.types else nn.Identity()
+        self.norm, self.dropout = cfg.norm.build(width), Dropout(cfg.dropout)
+        self.project = Linear(width, dim) if cfg.width else nn.Identity()
 
     def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Positions]:
         if isinstance(given, Frames) or (isinstance(given, Tensor) and given.dim() != 2):
@@ -141,7 +146,7 @@ class Embedding(InputLayer):
         x = self.position(x, positions.pos)
         if isinstance(self.types, TypeEmbedding):
             x = self.types(x, positions.field)
-        return self.dropout(self.norm(x))
+        return self.project(self.dropout(self.norm(x)))
 
 
 class TypeEmbedding(nn.Embedding):

@@ -9,6 +9,7 @@ K inputs, N outputs, R rank of one layer.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -117,13 +118,14 @@ class Adapted(Linear):
 
 def adaptable(model: nn.Module) -> dict[str, nn.Linear]:
     """Return linear layers by name, except those with normalized weights, and those whose matrix is used elsewhere:
-    the output layer, which the loss multiplies by, and those tied to an embedding."""
-    embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    the output layer, which the loss multiplies by, those tied to an embedding, and those that layers share."""
+    tables = (nn.Embedding, nn.Linear)
+    uses = Counter(id(module.weight) for module in model.modules() if isinstance(module, tables))
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and not isinstance(module, WeightNormLinear)
-        if name != "output" and module.weight not in embeddings
+        if name != "output" and uses[id(module.weight)] == 1
     }
 
 

@@ -124,12 +124,13 @@ class _RmsNorm(torch.autograd.Function):
 
 # ---- placement ------------------------------------------------------------------------------------
 
-Placement = Literal["post", "pre", "sandwich", "output"]
+Placement = Literal["post", "pre", "pre_mlp", "sandwich", "output"]
 
 #                      before f   on f's output   after the sum
 _SLOTS: dict[Placement, tuple[bool, bool, bool]] = {
     "post":           (False,     False,          True),   # Vaswani et al. 2017
     "pre":            (True,      False,          False),  # GPT-2
+    "pre_mlp":        (True,      False,          False),  # of the feed-forward alone: ModernBERT's first block
     "sandwich":       (True,      True,           False),  # Gemma 2
     "output":         (False,     True,           False),  # OLMo 2
 }  # fmt: skip

@@ -60,7 +60,8 @@ class BlockConfig:
     mlp: Mlp
     norm: Norm
     placement: Placement = "pre"
-    """Position of the norms: after the sum (2017), before the sublayer, around it, or on its output."""
+    """Position of the norms: after the sum (2017), before the sublayer, around it, or on its output; ``pre_mlp`` is
+    before the feed-forward alone, where the embeddings have a norm and the first block reads them."""
     residual: ResidualScaling = PlainResidual()
     dropout: DropoutRate = 0.0
     """Dropout on each sublayer's output."""
@@ -95,10 +96,10 @@ class Block(nn.Module):
         with at("mlp"):
             self.mlp = cfg.mlp.build(dim)
 
-        def residual() -> Residual:
-            return Residual(cfg.norm, cfg.placement, dim, cfg.dropout, residual_scale)
+        def residual(norm: Norm = cfg.norm) -> Residual:
+            return Residual(norm, cfg.placement, dim, cfg.dropout, residual_scale)
 
-        self.mixer_residual = residual()
+        self.mixer_residual = residual(NoNorm()) if cfg.placement == "pre_mlp" else residual()
         self.mlp_residual = NoResidual() if isinstance(cfg.mlp, NoFeedForward) else residual()
         if cfg.cross:
             with at("cross"):
@@ -132,6 +133,15 @@ class Block(nn.Module):
         return self.mlp_residual(x, lambda y: self.mlp(y, real))
 
 
+def share_parameters(block: Block, owner: Block) -> None:
+    """Give ``block`` the parameters of ``owner``, which has the same shape."""
+    if block is owner:
+        return
+    for name, parameter in owner.named_parameters():
+        part, _, leaf = name.rpartition(".")
+        block.get_submodule(part).register_parameter(leaf, parameter)
+
+
 # ---- tower ----------------------------------------------------------------------------------------
 
 
@@ -143,6 +153,10 @@ class TowerConfig(StackConfig):
     pattern: tuple[BlockConfig, ...]
     """Layer i uses pattern[i % len(pattern)]: one entry for a uniform stack, six for Gemma 3's 5 local : 1 global."""
     final_norm: Norm = NoNorm()
+
+    def owner(self, layer: int) -> int:
+        """Return the layer whose weights a layer has: itself, where none are shared."""
+        return layer
 
     @property
     def longest(self) -> int | None:
@@ -176,6 +190,25 @@ class TowerConfig(StackConfig):
         return Tower(self, dim, Depths(self.depth, 0), init, is_encoder=True)
 
 
+@config
+class SharedTower(TowerConfig):
+    """Configuration of a stack whose layers share their weights in groups (ALBERT, arXiv:1909.11942, section 3.1)."""
+
+    groups: PositiveInt = 1
+    """Number of groups of successive layers; the layers of each have the same weights."""
+
+    def owner(self, layer: int) -> int:
+        return -(-(layer * self.groups // self.depth) * self.depth // self.groups)
+
+    def build_tower(self, dim: int, inputs: object, init: Init) -> "Tower":
+        if self.groups > self.depth:
+            raise ConfigError(f"groups: {self.groups} groups, and {self.depth} layers to divide among them")
+        for layer in range(self.depth):
+            if self.pattern[layer % len(self.pattern)] != self.pattern[self.owner(layer) % len(self.pattern)]:
+                raise ConfigError("pattern: layers that share their weights must be equal")
+        return super().build_tower(dim, inputs, init)
+
+
 class Tower(LayerStack):
     """Stack of blocks with a final norm."""
 
@@ -197,6 +230,7 @@ class Tower(LayerStack):
                 initialize(block, init, dim)
                 scale_outputs(block, init, part.sublayers * cfg.depth, scale.gain)
                 blocks.append(block)
+                share_parameters(block, blocks[cfg.owner(i)])
                 with at("mixer"):
                     if not is_encoder:
                         part.mixer.check_decoder()

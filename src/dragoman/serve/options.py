@@ -14,7 +14,7 @@ class TranslateOptions:
     """Options of a translation; the defaults are those of ``dragoman translate``."""
 
     search: SearchConfig = field(default_factory=lambda: search_for_beam(BEAM))
-    rules: tuple[RuleConfig, ...] = ()
+    rules: tuple[RuleConfig, ...] | None = None
     glossary: Glossary | None = None
     alignments: bool = False
     check_numbers: bool = True

@@ -13,6 +13,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
+from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.search.rule import RowMemory, Rule, SearchStart, TokenMemory
 from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokens.tokenizer import EOS
@@ -184,4 +185,4 @@ class Never(Rule):
         pass
 
 
-RuleConfig = Annotated[RepetitionPenalty | CountPenalty | NoRepeat | MinimumLength | Forbidden, OneOf()]
+RuleConfig = Annotated[RepetitionPenalty | CountPenalty | NoRepeat | MinimumLength | Forbidden | FirstToken, OneOf()]

@@ -25,7 +25,7 @@ from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.sentence_splitting import Splitting
 from dragoman.decode.translation import Candidate, Translation
-from dragoman.decode.translator import Progress, Translator
+from dragoman.decode.translator import BEAM, Progress, Translator
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise
@@ -35,22 +35,21 @@ from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import PrecedingSentences
 from dragoman.text.memory import TranslationMemory
 
-BEAM = 5
-"""Hypotheses kept where nothing else is said."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LineSettings:
     """Everything that the translation of a line depends on, except the line and those before it."""
 
     run: Path
-    search: SearchConfig
+    search: SearchConfig | None
+    """None for the search that came with an imported model, or else a beam of 5."""
     checkpoint: str = "best"
     device: str = "auto"
     precision: str = "auto"
     beam: int = BEAM
     """Fewest candidates asked for where the best one has lost a placeholder; 5 at least."""
-    rules: tuple[RuleConfig, ...] = ()
+    rules: tuple[RuleConfig, ...] | None = None
+    """None for the rules that came with an imported model."""
     cache: str | KVPolicy = "preallocated"
     glossary: Glossary | None = None
     tags: tuple[str, ...] = ()
@@ -65,6 +64,8 @@ class LineSettings:
     """Datastore whose nearest states vote."""
     special_tokens: bool = False
     source_language: str | None = None
+    target_language: str | None = None
+    """The language to translate to, for an imported model that has several."""
     split_sentences: Splitting = "auto"
 
     def check(self) -> None:
@@ -89,6 +90,7 @@ class LineSettings:
             context=self.context,
             split_sentences=self.split_sentences,
             source_language=self.source_language,
+            target_language=self.target_language,
             special_tokens=self.special_tokens,
             memory=self.memory,
             knn=self.knn,
@@ -205,7 +207,7 @@ class LineTranslator:
         return self._ask(questions, Beam(size=several, nbest=several))
 
     def _ask(
-        self, questions: Sequence[SourceQuestion], search: SearchConfig, progress: Progress | None = None
+        self, questions: Sequence[SourceQuestion], search: SearchConfig | None, progress: Progress | None = None
     ) -> list[Translation]:
         requests = [as_request(question, tags=self.settings.tags) for question in questions]
         return self.translator.translate(requests, search=search, progress=progress, **self._options())

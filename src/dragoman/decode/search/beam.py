@@ -67,10 +67,12 @@ def _not_negative(alpha: float) -> None:
 
 # ---- when a sentence is done -----------------------------------------------------------------------
 
-StopRule = Literal["first", "full", "certain"]
+StopRule = Literal["early", "first", "heuristic", "full", "certain"]
 
 _STOPS: dict[StopRule, Callable[["BeamStrategy"], Bool[Tensor, " N"]]] = {
+    "early": lambda search: search.finished >= search.beams,
     "first": lambda search: search.best[:, -1] >= search.best_unfinished(),
+    "heuristic": lambda search: search.best[:, -1] >= search.best_unfinished(),
     "full": lambda search: (search.best[:, -1] >= search.best_unfinished()) & (search.finished >= search.beams),
     "certain": lambda search: search.best[:, -1] >= search.best_attainable(),
 }
@@ -87,7 +89,8 @@ class Beam:
     """Condition under which a sentence is done. ``first``: the ``nbest`` best finished translations score at least as
     high as its best unfinished hypothesis does so far. ``full``: besides, ``size`` translations are finished, which
     gives longer ones a chance. ``certain``: no unfinished hypothesis can reach the ``nbest`` best any more, which may
-    take up to the length limit."""
+    take up to the length limit. As in transformers are ``early``, where ``size`` translations are finished whatever
+    else could come, and ``heuristic``, where the ``size`` best score as high as ``first`` wants it of ``nbest``."""
     nbest: int = 1
     """Translations returned for each source."""
     limit: LengthLimit = LengthLimit()
@@ -125,7 +128,8 @@ class BeamStrategy(Strategy):
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
         self.total = torch.zeros(len(limits), 1, device=device)  # (N, W): log-probability of each hypothesis
         self.finished = torch.zeros_like(self.limit)  # (N,): translations that have ended
-        self.best = torch.full((len(limits), cfg.nbest), -torch.inf, device=device)  # (N, nbest): their best scores
+        self.kept = self.beams if cfg.stop == "heuristic" else cfg.nbest
+        self.best = torch.full((len(limits), self.kept), -torch.inf, device=device)  # (N, kept): their best scores
         self.backpointers = Backpointers(len(limits))
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
@@ -211,7 +215,7 @@ class BeamStrategy(Strategy):
         self.backpointers.ended.append(EndedHypotheses(real.flatten(), sentence, *fields))
         self.finished = self.finished + real.sum(dim=1)
         scores = torch.cat([self.best, score.masked_fill(~real, -torch.inf)], dim=1)
-        self.best = scores.topk(self.cfg.nbest, dim=1).values
+        self.best = scores.topk(self.kept, dim=1).values
 
     def go_on(self, found: Best, ends: Bool[Tensor, "N G C"], parent: Tensor) -> Choice | None:
         """Continue with each group's K best candidates that do not end, in the sentences that are not done."""

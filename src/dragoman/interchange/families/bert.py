@@ -3,14 +3,14 @@
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.family import Family, HubConfig, class_count, their_activation
 from dragoman.interchange.names import NameTable
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import ClassificationHead, Head, MaskedLanguageHead, NoHead, SpansHead, TaggingHead
 from dragoman.model.inputs import TokenInput
 from dragoman.model.masks.visibility import Full
-from dragoman.model.mlp import FeedForward
+from dragoman.model.mlp import Activation, FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
 from dragoman.model.tower import BlockConfig, TowerConfig
@@ -63,17 +63,23 @@ def tables(cfg: EncoderConfig) -> frozenset[str]:
 # ---- config.json -> ours ---------------------------------------------------------------------------
 
 
-def head(given: HubConfig, norm: LayerNorm) -> Head:
-    """Return the head that the architecture implies."""
+def head(given: HubConfig, norm: LayerNorm, activation: str = "hidden_act", pooler: Activation | None = "tanh") -> Head:
+    """Return the head that the architecture implies.
+
+    Args:
+        norm: norm of a head that predicts tokens.
+        activation: name of the field with the activation of that head.
+        pooler: activation of the layer before the classes of a text; None for no such layer.
+    """
     given.read.add("tie_word_embeddings")  # irrelevant where no tokens are predicted
     name = str(next(iter(given.get("architectures", [])), ""))
-    classes = len(given.get("id2label", {})) or given.get("num_labels", 2)
+    classes = class_count(given)
     match name.partition("For")[2]:
         case "MaskedLM" | "PreTraining":
             tied = bool(given.get("tie_word_embeddings", True))
-            return MaskedLanguageHead(activation=given.activation("hidden_act"), norm=norm, tied=tied)
+            return MaskedLanguageHead(activation=given.activation(activation), norm=norm, tied=tied)
         case "SequenceClassification":
-            return ClassificationHead(classes=classes, activation="tanh")
+            return ClassificationHead(classes=classes, activation=pooler)
         case "TokenClassification":
             return TaggingHead(classes=classes)
         case "QuestionAnswering":
@@ -108,12 +114,13 @@ def config(given: HubConfig) -> EncoderConfig:
 
 # ---- ours -> config.json ---------------------------------------------------------------------------
 
-_AS = {
+AS = {
     "masked_language": "MaskedLM",
     "classification": "SequenceClassification",
     "tagging": "TokenClassification",
     "spans": "QuestionAnswering",
 }
+"""Endings of the names of architectures, by the kind of head."""
 
 
 def describe(cfg: EncoderConfig, name: str = "Bert") -> dict[str, Any]:
@@ -122,7 +129,7 @@ def describe(cfg: EncoderConfig, name: str = "Bert") -> dict[str, Any]:
         raise ConfigError("model.inputs: this layout reads token ids")
     classes = getattr(cfg.head, "classes", None) or 2
     return {
-        "architectures": [f"{name}For{_AS[kind]}" if kind in _AS else f"{name}Model"],
+        "architectures": [f"{name}For{AS[kind]}" if kind in AS else f"{name}Model"],
         "vocab_size": cfg.inputs.vocab,
         "hidden_size": cfg.dim,
         "num_hidden_layers": cfg.blocks.depth,

@@ -7,7 +7,7 @@ from dragoman.interchange.names import NameTable, TensorForm
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward
-from dragoman.model.norm import LayerNorm, NoNorm
+from dragoman.model.norm import LayerNorm, NoNorm, Placement
 from dragoman.model.positions.position import AbsolutePosition, Sinusoidal
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
 
@@ -46,7 +46,7 @@ ALIASES = {
 }
 
 
-def tower(given: HubConfig, side: str) -> TowerConfig:
+def tower(given: HubConfig, side: str, placement: Placement) -> TowerConfig:
     def attention(visibility: Causal | Full) -> AttentionConfig:
         return AttentionConfig(heads=given[f"{side}_attention_heads"], visibility=visibility, bias=True)
 
@@ -56,27 +56,35 @@ def tower(given: HubConfig, side: str) -> TowerConfig:
         cross=attention(Full()) if decoder else None,
         mlp=FeedForward(hidden=given[f"{side}_ffn_dim"], activation=given.activation("activation_function")),
         norm=LayerNorm(),
-        placement="post",
+        placement=placement,
     )
-    return TowerConfig(depth=given[f"{side}_layers"], pattern=(block,))
+    final_norm = LayerNorm() if placement == "pre" else NoNorm()
+    return TowerConfig(depth=given[f"{side}_layers"], pattern=(block,), final_norm=final_norm)
 
 
-def model(given: HubConfig, position: AbsolutePosition, embedding_norm: LayerNorm | NoNorm) -> TransformerConfig:
+def model(
+    given: HubConfig,
+    position: AbsolutePosition,
+    embedding_norm: LayerNorm | NoNorm,
+    *,
+    placement: Placement = "post",
+    output_bias: bool = True,
+) -> TransformerConfig:
     given.only("tie_word_embeddings", True)
     given.only("share_encoder_decoder_embeddings", True)
-    given.only("normalize_before", False)
+    given.only("normalize_before", placement == "pre")
     given.only("is_decoder", False)
     given.only("decoder_vocab_size", given["vocab_size"])
     given.read.add("num_hidden_layers")
     return TransformerConfig(
         vocab=given["vocab_size"],
         dim=given["d_model"],
-        encoder=tower(given, "encoder"),
-        decoder=tower(given, "decoder"),
+        encoder=tower(given, "encoder", placement),
+        decoder=tower(given, "decoder", placement),
         position=position,
         embedding_norm=embedding_norm,
         scale_embedding=bool(given.get("scale_embedding", False)),
-        output_bias=True,
+        output_bias=output_bias,
     )
 
 

@@ -12,7 +12,7 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, NoSkip, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
-from dragoman.model.positions.position import Learned, NoEmbedding, NoPosition, Sinusoidal
+from dragoman.model.positions.position import InclusiveSinusoidal, Learned, NoEmbedding, NoPosition, Sinusoidal
 from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, NtkScaling, Rotary, Yarn
 from dragoman.model.scorer import Dot, ScaledDot
 from dragoman.model.tower import BlockConfig, TowerConfig
@@ -58,6 +58,7 @@ KNOWN: dict[type, Fields] = {
     DeepNorm: Fields(),
     NoSkip: Fields(),
     Sinusoidal: Fields(computed="base layout"),
+    InclusiveSinusoidal: Fields(computed="base layout offset"),
     Learned: Fields(computed="length offset"),
     NoEmbedding: Fields(),
     NoPosition: Fields(),

@@ -155,6 +155,22 @@ class Causal(VisibilityRule):
 
 
 @config
+class SlidingWindow(VisibilityRule):
+    """Sliding window: a token sees those at most ``reach`` tokens away, in either direction (Longformer,
+    arXiv:2004.05150, section 3.1, as ModernBERT uses it, arXiv:2412.13663)."""
+
+    reach: PositiveInt
+    """Largest distance at which a token is seen."""
+
+    @property
+    def sees_future(self) -> bool:
+        return not overrides(self, SlidingWindow, "allows")
+
+    def allows(self, q: Positions, k: Positions) -> Bool[Tensor, "B Q K"]:
+        return (q.pos[:, :, None] - k.pos[:, None, :]).abs() <= self.reach
+
+
+@config
 class Prefix(VisibilityRule):
     """Prefix visibility: causal, but tokens of field 0 are visible to all: a prompt read in both directions (T5's
     prefix LM).
@@ -202,7 +218,7 @@ class Structural(VisibilityRule):
         return seen & (q.pos[:, :, None] >= k.pos[:, None, :]) if self.causal else seen
 
 
-Visibility = Annotated[Full | Causal | Prefix | Structural, OneOf()]
+Visibility = Annotated[Full | Causal | SlidingWindow | Prefix | Structural, OneOf()]
 
 # ---- functions for towers --------------------------------------------------------------------------
 

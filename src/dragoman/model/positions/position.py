@@ -1,6 +1,7 @@
 """Position schemes: added to the embeddings, or acting inside attention. (rotary.py has the rotary ones.)
 
-B batch, T length, D width, H heads, C channels of one head, Q/K query and key lengths; #B: B, or 1 for all rows.
+B batch, T length, D width, N wavelengths (D / 2), H heads, C channels of one head, Q/K query and key lengths; #B: B, or
+1 for all rows.
 """
 
 import math
@@ -34,11 +35,41 @@ class Sinusoidal:
     Marian."""
 
     length = None
+    offset = 0
 
     def build(self, dim: int) -> nn.Module:
-        if dim % 2:
-            raise ConfigError(f"position: sinusoidal positions come in pairs of channels, and the width {dim} is odd")
         return SinusoidalEmbedding(self, dim)
+
+    def frequencies(self, index: Float[Tensor, " N"], dim: int) -> Float[Tensor, " N"]:
+        """Return the angle by which each pair of channels turns from one position to the next."""
+        return self.base ** (-2 * index / dim)
+
+
+@config
+class InclusiveSinusoidal:
+    """Sinusoidal positions whose longest wavelength is base * 2 pi itself, and which count from ``offset``.
+
+    Exponents go from 0 to 1, as in tensor2tensor, fairseq and M2M-100 (arXiv:2010.11125); those of the paper end just
+    before 1.
+    """
+
+    base: PositiveFloat = 10_000.0
+    """Base of the wavelengths."""
+    layout: Literal["interleaved", "halves"] = "halves"
+    """Order of channels, as in ``Sinusoidal``."""
+    offset: NonNegativeInt = 0
+    """Number of the first position: 2 in M2M-100."""
+
+    length = None
+
+    def build(self, dim: int) -> nn.Module:
+        if dim < 4:
+            raise ConfigError(f"position: two wavelengths need four channels, and the width is {dim}")
+        return SinusoidalEmbedding(self, dim)
+
+    def frequencies(self, index: Float[Tensor, " N"], dim: int) -> Float[Tensor, " N"]:
+        """Return the angle by which each pair of channels turns from one position to the next."""
+        return self.base ** (-index / (dim // 2 - 1))
 
 
 @config
@@ -64,12 +95,16 @@ class NoEmbedding:
         return NoPositionEmbedding()
 
 
-AbsolutePosition = Annotated[Sinusoidal | Learned | NoEmbedding, OneOf()]
+AbsolutePosition = Annotated[Sinusoidal | InclusiveSinusoidal | Learned | NoEmbedding, OneOf()]
 
 
 class SinusoidalEmbedding(nn.Module):
-    def __init__(self, cfg: Sinusoidal, dim: int):
+    """Sines and cosines of position * frequency, added to the embeddings."""
+
+    def __init__(self, cfg: Sinusoidal | InclusiveSinusoidal, dim: int):
         super().__init__()
+        if dim % 2:
+            raise ConfigError(f"position: sinusoidal positions come in pairs of channels, and the width {dim} is odd")
         self.cfg, self.dim = cfg, dim
 
     def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
@@ -86,8 +121,8 @@ class SinusoidalEmbedding(nn.Module):
 
     def sinusoids(self, pos: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Return PE of the paper, in float64 to be exact even at position 10,000."""
-        index = torch.arange(0, self.dim, 2, dtype=torch.float64, device=pos.device)
-        angle = pos[..., None] * self.cfg.base ** (-index / self.dim)
+        index = torch.arange(self.dim // 2, dtype=torch.float64, device=pos.device)
+        angle = (pos + self.cfg.offset)[..., None] * self.cfg.frequencies(index, self.dim)
         return torch.stack([angle.sin(), angle.cos()], -1 if self.cfg.layout == "interleaved" else -2).flatten(-2)
 
 

@@ -142,6 +142,25 @@ class Tokenizer:
         """Return the original's template of special tokens; None for a tokenizer that was not imported."""
         return read_template(self._inner)
 
+    def with_template(self, template: FrameTemplate) -> "Tokenizer":
+        """Return a tokenizer that puts other special tokens around each text."""
+        other = copy.copy(self)
+        other.__dict__["template"] = template
+        return other
+
+    def token_id(self, name: str) -> int:
+        """Return the id of a special token by its name here.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return self._id_of(name)
+
+    @property
+    def original_names(self) -> Iterable[str]:
+        """Return the names of all entries as the library has them."""
+        return self._inner.get_vocab()
+
     def _id_of(self, name: str) -> int:
         found = self._inner.token_to_id(name)
         if found is None:

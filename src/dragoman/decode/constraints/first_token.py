@@ -1,0 +1,49 @@
+"""A first token that is given: the language in which a translator for many languages is to answer.
+
+B sentences of a batch, R rows, V vocabulary.
+"""
+
+import torch
+from jaxtyping import Float
+from pydantic import NonNegativeInt
+from torch import Tensor
+
+from dragoman.config import config
+from dragoman.decode.search.rule import RowMemory, Rule, SearchStart
+from dragoman.decode.search.strategy import Choice
+
+
+@config
+class FirstToken:
+    """Begin every answer with ``token``, which costs a beam nothing (``forced_bos_token_id`` in transformers)."""
+
+    token: NonNegativeInt
+    """Id in the target vocabulary."""
+
+    def start(self, search_start: SearchStart) -> Rule:
+        return GivenFirst(self.token, len(search_start.prompt), search_start.prompt.device)
+
+
+class GivenFirst(Rule):
+    """The rule of ``FirstToken`` for one batch."""
+
+    def __init__(self, token: int, rows: int, device: torch.device):
+        self.token, self.at_start = token, True
+        self.first = RowMemory(torch.ones(rows, dtype=torch.bool, device=device))
+        self.needs = [1] * rows
+
+    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        if not self.at_start:
+            return logits
+        only = torch.full_like(logits, -torch.inf)
+        only[:, self.token] = logits.float().logsumexp(dim=1).to(logits.dtype)  # log-probability 0: it is certain
+        return torch.where(self.first.rows[:, None], only, logits)
+
+    def follow(self, choice: Choice) -> None:
+        self.first.follow(choice)
+        self.first.rows, self.at_start = torch.zeros_like(self.first.rows), False
+
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, GivenFirst)
+        self.first.join(other.first)
+        self.at_start = self.at_start or other.at_start

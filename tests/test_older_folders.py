@@ -1,0 +1,134 @@
+"""Folders of 2020 and before: no architectures, no model_type, vocab.txt alone, stale classes, names of TensorFlow."""
+
+import json
+
+import foreign
+import foreign_text
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.cli import main
+from dragoman.errors import ConfigError
+from dragoman.interchange.architectures import find_family
+from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
+from dragoman.interchange.older_tokenizers import contents
+
+transformers = pytest.importorskip("transformers")
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+NAMES = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "door", "is", "open", "##s", "."]
+OLD = {"output_past": True, "torchscript": False, "use_bfloat16": False, "pruned_heads": {}, "finetuning_task": None}
+
+
+def write(folder, kind, *, prefix="", tensorflow=False, **settings):
+    """Write a folder as BERTs of 2020 have it: config.json, vocab.txt and a .bin file; return their model."""
+    torch.manual_seed(0)
+    model = getattr(transformers, kind)(transformers.BertConfig(**foreign.BERT | {"vocab_size": len(NAMES)} | settings))
+    model = model.eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    model.save_pretrained(folder)
+    weights = {name.removeprefix(prefix): value for name, value in load_file(folder / "model.safetensors").items()}
+    if tensorflow:
+        weights = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+            for name, value in weights.items()
+        }
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(NAMES) + "\n")
+    content = json.loads((folder / "config.json").read_text())
+    dropped = ("architectures", "model_type", "pad_token_id", "bos_token_id", "eos_token_id", "transformers_version")
+    content = {key: value for key, value in content.items() if key not in dropped} | OLD
+    (folder / "config.json").write_text(json.dumps(content))
+    return model
+
+
+def same(run, theirs, text="The doors is open."):
+    vocabulary = origin_vocabulary(RunDirectory.open(run))
+    assert vocabulary is not None
+    order = vocabulary.order()
+    ids = torch.tensor([[3, *([6, 7, 10, 8, 9, 11] if text else []), 4]])
+    with torch.inference_mode():
+        ours, wanted = foreign.load_encoder(run)(order.argsort()[ids]), theirs(input_ids=ids)[0]
+    wanted = wanted[..., order] if wanted.shape[-1] == len(NAMES) else wanted
+    return float((ours - wanted).abs().max())
+
+
+@pytest.mark.parametrize("tensorflow", [False, True], ids=["", "names of TensorFlow"])
+def test_a_folder_that_names_nothing_is_what_as_says(tensorflow, tmp_path, capsys):
+    theirs = write(tmp_path / "folder", "BertForMaskedLM", tensorflow=tensorflow)
+    arguments = ["import", str(tmp_path / "folder"), "--run", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "config.json: names no architectures and no model_type" in said
+    assert "--as BertForMaskedLM" in said
+    assert main([*arguments, "--as", "BertForMaskedLM"]) == 0
+    assert "note: config.json" not in capsys.readouterr().out
+    assert same(tmp_path / "run", theirs) < 1e-5
+    tokenizer = RunDirectory.open(tmp_path / "run").tokenizers()[0]
+    assert tokenizer.decode(tokenizer.encode("The doors is open.")) == "the doors is open."
+
+
+def test_a_bare_encoder_without_a_prefix_is_read(tmp_path):
+    theirs = write(tmp_path / "folder", "BertModel", prefix="bert.")
+    import_checkpoint(tmp_path / "folder", tmp_path / "run", architecture="BertModel")
+    assert same(tmp_path / "run", theirs) < 1e-5
+
+
+def test_the_number_of_classes_is_num_labels_where_their_names_are_stale(tmp_path):
+    theirs = write(tmp_path / "folder", "BertForSequenceClassification", num_labels=5)
+    content = json.loads((tmp_path / "folder" / "config.json").read_text())
+    content |= {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "num_labels": 5}
+    (tmp_path / "folder" / "config.json").write_text(json.dumps(content))
+    run = import_checkpoint(tmp_path / "folder", tmp_path / "run", architecture="BertForSequenceClassification")
+    assert run.config["task"]["labels"] == [f"LABEL_{i}" for i in range(5)]
+    assert same(tmp_path / "run", theirs) < 1e-5
+
+
+def test_an_imported_older_folder_is_exported_as_transformers_opens_it_today(tmp_path):
+    write(tmp_path / "folder", "BertForMaskedLM")
+    import_checkpoint(tmp_path / "folder", tmp_path / "run", architecture="BertForMaskedLM")
+    assert main(["export", str(tmp_path / "run"), "--to", "huggingface", "-o", str(tmp_path / "new")]) == 0
+    assert transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "new")
+    read = transformers.AutoTokenizer.from_pretrained(tmp_path / "new")
+    assert read("the door").input_ids == [3, 6, 7, 4]
+
+
+# ---- names of architectures ---------------------------------------------------------------------------
+
+SUGGESTED = {
+    "LamaForCausalLM": "LlamaForCausalLM",
+    "BertForMaskLM": "BertForMaskedLM",
+    "bertmodel": None,
+    "MBartForConditionalGenration": "MBartForConditionalGeneration",
+    "Gemma9ForCausalLM": None,  # another number is another model
+    "OPTForCausalLM": None,  # real, and no misspelling of GPT2's
+    "PLBartModel": None,
+    "RobertaForMultipleChoice": None,
+    "LongT5ForConditionalGeneration": None,
+    "BertForNextSentencePrediction": None,
+}
+
+
+@pytest.mark.parametrize("name", SUGGESTED)
+def test_only_a_misspelling_is_corrected_and_never_another_architecture(name):
+    with pytest.raises(ConfigError) as raised:
+        find_family({"architectures": [name]}, "config.json")
+    said, wanted = str(raised.value), SUGGESTED[name]
+    assert (f"Did you mean {wanted!r}?" in said) if wanted else "Did you mean" not in said
+    assert f"config.json: architectures: no {name!r} here." in said and "MarianMTModel" in said
+
+
+def test_texts_of_vocab_txt_are_read_as_bert_reads_them(tmp_path):
+    write(tmp_path, "BertForMaskedLM")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    inner = foreign_text.Library.from_str(json.dumps(contents(tmp_path, "Bert")[1] | {"post_processor": None}))
+    for text in foreign_text.TEXTS:
+        assert [3, *inner.encode(text, add_special_tokens=False).ids, 4] == theirs(text).input_ids, text

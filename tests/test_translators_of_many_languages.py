@@ -1,0 +1,245 @@
+"""Imported translators for many languages: the language of either side is a token, and the folder's settings hold."""
+
+import json
+from dataclasses import replace
+
+import foreign
+import foreign_text
+import pytest
+import torch
+
+from dragoman.checkpoint import load_model
+from dragoman.cli import main
+from dragoman.decode.search.beam import Average, Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.strategy import LengthLimit
+from dragoman.decode.translator import Translator
+from dragoman.errors import ConfigError
+from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
+from dragoman.text.tokens.tokenizer import SOURCE_FRAME
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("sentencepiece")
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+
+LIMIT = LengthLimit(tokens=foreign.LONGEST, ratio=0.0, extra=foreign.LONGEST)
+TEXTS = [
+    "The door is open.",
+    "Grüße aus Köln",
+    "12:30 and 3.14159, or not",
+    "Привет, мир",
+    "don't",
+    "no",
+    "a b c d e f",
+]
+FOLDERS = {  # case, languages as a user may name them and as their tokenizer does
+    "mBART-50": (foreign_text.Case("mBART", True), ("de", "de_DE"), ("fr", "fr_XX")),
+    "mBART": (foreign_text.Case("mBART", False), ("ro_RO", "ro_RO"), ("es", "es_XX")),
+    "NLLB": (foreign_text.Case("M2M-100", True), ("de", "deu_Latn"), ("fra_Latn", "fra_Latn")),
+    "M2M-100": (foreign_text.Case("M2M-100", False), ("deu", "de"), ("fr", "fr")),
+}
+
+
+class Made:
+    """A folder, its model and tokenizer, and the run that it becomes."""
+
+    def __init__(self, case, path):
+        self.folder, self.run = path / "folder", path / "run"
+        self.tokenizer, self.model = foreign_text.make(case, self.folder)
+        with torch.no_grad():
+            foreign.make_ends_likely(self.model)
+        self.model.save_pretrained(self.folder)
+
+    def imported(self, path, **settings):
+        """Import the folder with these settings of generation; return the run and their model, which obeys them too."""
+        never = [i for i in (self.model.config.pad_token_id, self.model.config.decoder_start_token_id)]
+        known = json.loads((self.folder / "generation_config.json").read_text())
+        end = self.model.config.eos_token_id
+        stated = known | {"suppress_tokens": [i for i in never if i != end], "max_length": None} | settings
+        (self.folder / "generation_config.json").write_text(json.dumps(stated))
+        import_checkpoint(self.folder, path)
+        for name, value in stated.items():
+            setattr(self.model.generation_config, name, value)
+        return path
+
+    def says(self, text, **options):
+        """Return the ids of their answer, the end left out; None where it does not end."""
+        ids = torch.tensor([self.tokenizer(text).input_ids])
+        with torch.inference_mode():
+            said = self.model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=foreign.LONGEST, **options
+            )[0].tolist()[1:]
+        end = self.model.config.eos_token_id
+        return said[: said.index(end)] if end in said else None
+
+
+def of_theirs(run, candidate):
+    vocabulary = origin_vocabulary(foreign.RunDirectory.open(run))
+    assert vocabulary is not None
+    return vocabulary.order()[list(candidate.tokens)].tolist()[:-1]
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def made(request, tmp_path_factory):
+    case, source, target = FOLDERS[request.param]
+    path = tmp_path_factory.mktemp("many")
+    folder = Made(case, path)
+    folder.imported(folder.run)
+    return folder, source, target
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_text_is_read_in_one_language_and_answered_in_another(made, beams):
+    folder, (source, their_source), (target, their_target) = made
+    translator = Translator.load(folder.run, source_language=source, target_language=target, precision="float32")
+    folder.tokenizer.src_lang = their_source
+    name = f"__{their_target}__" if their_target == "fr" else their_target
+    first = folder.tokenizer.convert_tokens_to_ids(name)
+    search = Greedy(limit=LIMIT) if beams == 1 else Beam(size=3, penalty=Average(), stop="first", limit=LIMIT)
+    compared = 0
+    for text, found in zip(TEXTS, translator.translate(TEXTS, search=search), strict=True):
+        said = folder.says(text, num_beams=beams, forced_bos_token_id=first)
+        if said is not None:
+            assert of_theirs(folder.run, found.candidates[0]) == said, text
+            assert said[0] == first
+            compared += 1
+    assert compared
+
+
+def test_an_unknown_language_and_one_that_may_be_two_are_refused_in_a_line(made):
+    folder, *_ = made
+    with pytest.raises(ConfigError, match=r"--to: no 'xx_YY' here.* Known: "):
+        Translator.load(folder.run, target_language="xx_YY")
+    with pytest.raises(ConfigError, match="--from: no 'klingon' here"):
+        Translator.load(folder.run, source_language="klingon")
+
+
+def test_the_command_line_translates_from_and_to(made, tmp_path, capsys):
+    folder, (source, _), (target, _) = made
+    assert main(["import", str(folder.folder), "--run", str(tmp_path / "run")]) == 0
+    assert "languages, chosen by --from and --to: " in capsys.readouterr().out
+    arguments = ["translate", str(folder.run), "The door is open.", "--from", source, "--to", target]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert main(["translate", str(folder.run), "The door is open.", "--to", "nowhere"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# ---- settings of generation ------------------------------------------------------------------------
+
+SETTINGS = {
+    "greedy": {"num_beams": 1},
+    "beams": {"num_beams": 4},
+    "a beam that stops early": {"num_beams": 3, "early_stopping": True},
+    "long answers": {"num_beams": 3, "length_penalty": 2.0, "min_length": 9},
+    "no pair of tokens twice": {"num_beams": 2, "no_repeat_ngram_size": 2},
+    "words that are bad": {"num_beams": 2, "bad_words_ids": [[20], [30], [41]]},
+    "a first token": {"num_beams": 3, "forced_bos_token_id": 12},
+}
+
+
+@pytest.fixture(scope="module")
+def pegasus(tmp_path_factory):
+    return Made(foreign_text.Case("Pegasus", True), tmp_path_factory.mktemp("settings"))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_settings_of_a_folder_are_obeyed_as_generate_obeys_them(name, pegasus, tmp_path):
+    neutral = {"num_beams": 1, "early_stopping": False, "length_penalty": 1.0, "min_length": 0}
+    neutral |= {"no_repeat_ngram_size": 0, "bad_words_ids": None, "forced_bos_token_id": None}
+    run = pegasus.imported(tmp_path / "run", **neutral | SETTINGS[name])
+    translator = Translator.load(run, precision="float32")
+
+    chosen = translator.defaults.search
+    assert chosen is not None
+    translator.defaults = replace(translator.defaults, search=replace(chosen, limit=LIMIT))
+    compared = 0
+    for text, found in zip(TEXTS, translator.translate(TEXTS), strict=True):
+        said = pegasus.says(text)
+        if said is not None:
+            assert of_theirs(run, found.candidates[0]) == said, text
+            compared += 1
+    assert compared
+    assert not translator.defaults.unused
+
+
+def test_a_user_who_chooses_a_beam_keeps_the_rules_of_the_folder(pegasus, tmp_path):
+    run = pegasus.imported(tmp_path / "run", num_beams=1, forced_bos_token_id=12)
+    translator = Translator.load(run)
+    [token] = load_model(run)[2].to_our_ids([12])
+    said = [
+        translator.translate(["The door is open."]),
+        translator.translate(["The door is open."], beam=2),
+        translator.translate(["The door is open."], rules=[]),
+    ]
+    assert [translations[0].candidates[0].tokens[0] for translations in said] == [token] * 3
+
+
+# ---- Marian: the language of the target stands before the source -------------------------------------
+
+
+@pytest.fixture(scope="module")
+def opus(tmp_path_factory):
+    """A folder as OPUS-MT has it, for several target languages, whose config.json alone says how to search."""
+    path = tmp_path_factory.mktemp("opus")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(foreign_text, "marian", lambda folder: with_languages(folder, plain))
+        made = Made(foreign_text.Case("Marian", True), path)
+    config = json.loads((made.folder / "config.json").read_text())
+    (made.folder / "generation_config.json").unlink()
+    (made.folder / "config.json").write_text(json.dumps(config | {"num_beams": 2, "bad_words_ids": [[30]]}))
+    import_checkpoint(made.folder, made.run)
+    return made
+
+
+plain = foreign_text.marian
+
+
+def with_languages(folder, make):
+    make(folder)
+    numbers = json.loads((folder / "vocab.json").read_text())
+    last = max(numbers.values())
+    numbers |= {">>fra<<": last + 1, ">>spa<<": last + 2, ">>cmn_Hans<<": last + 3, ">>cmn_Hant<<": last + 4}
+    (folder / "vocab.json").write_text(json.dumps(numbers))
+    files = [str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")]
+    return transformers.MarianTokenizer(*files)
+
+
+def test_a_target_language_before_a_source_is_read_as_marian_reads_it(opus):
+    tokenizer = load_model(opus.run)[1]
+    vocabulary = origin_vocabulary(foreign.RunDirectory.open(opus.run))
+    assert vocabulary is not None
+    order = vocabulary.order()
+    for text in (
+        ">>fra<< The door is open.",
+        ">>spa<<The door",
+        ">>cmn_Hant<< no",
+        "no >> and no <<",
+        ">>fra<<",
+        ">> a",
+    ):
+        assert order[tokenizer.encode(text)].tolist() == opus.tokenizer(text).input_ids[:-1], text
+    chosen = Translator.load(opus.run, target_language="fr")
+    known = ">>fra<< The door is open."
+    assert chosen.source_tokenizer.frame(SOURCE_FRAME).around(tokenizer.encode("The door is open.")) == [
+        *tokenizer.encode(known),
+        tokenizer.eos,
+    ]
+
+
+def test_to_chooses_the_target_language_of_marian(opus, capsys):
+    said = []
+    for arguments in (
+        ["The door is open.", "--to", "fra"],
+        ["The door is open.", "--to", "fr"],
+        [">>fra<< The door is open."],
+    ):
+        assert main(["translate", str(opus.run), *arguments]) == 0
+        said.append(capsys.readouterr())
+    assert len({one.out for one in said}) == 1
+    assert "beam size 2" in said[0].err and "(the model's config.json)" in said[0].err
+    assert main(["translate", str(opus.run), "The door is open.", "--to", "zh"]) == 2
+    assert "--to: zh may be cmn_Hans or cmn_Hant here: say which" in capsys.readouterr().err
