@@ -58,6 +58,7 @@ OTHER_MAMBA = MAMBA | {"hidden_size": 20, "num_hidden_layers": 3, "state_size": 
                        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}  # fmt: skip
 GEMMA = {"head_dim": 6, "query_pre_attn_scalar": 10, "sliding_window": 4, "bos_token_id": 2, "eos_token_id": 1,
          "pad_token_id": 0}  # fmt: skip
+QWEN_MOE = {"head_dim": 6, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 11}
 LFM2 = {"pad_token_id": 0, "block_auto_adjust_ff_dim": False}
 XLSTM = {"vocab_size": 31, "hidden_size": 64, "num_hidden_layers": 2, "num_heads": 4, "qk_dim_factor": 1.0,
          "ffn_proj_factor": 0.7, "ffn_round_up_to_multiple_of": 5, "autocast_kernel_dtype": "float32",
@@ -135,6 +136,19 @@ MODELS: dict[str, tuple[Make, Make]] = {
     "Mixtral": (
         lambda t: t.MixtralForCausalLM(t.MixtralConfig(**ONE, num_local_experts=3)),
         lambda t: t.MixtralForCausalLM(t.MixtralConfig(**TWO, num_local_experts=4, num_experts_per_tok=3)),
+    ),
+    "Qwen 3 MoE": (
+        lambda t: t.Qwen3MoeForCausalLM(t.Qwen3MoeConfig(**ONE | QWEN_MOE)),
+        lambda t: t.Qwen3MoeForCausalLM(
+            t.Qwen3MoeConfig(
+                **TWO | QWEN_MOE,
+                norm_topk_prob=True,
+                mlp_only_layers=[1],
+                use_sliding_window=True,
+                sliding_window=4,
+                tie_word_embeddings=True,
+            )
+        ),
     ),
     "LFM2": (
         lambda t: t.Lfm2ForCausalLM(t.Lfm2Config(**ONE | LFM2, layer_types=["conv", "full_attention"])),

@@ -146,8 +146,7 @@ class _Source:
 
     def __init__(self, shards: TensorShards, family: Family, cfg: ModelConfig, vocabulary: VocabularyMapping | None):
         self.shards, self.family, self.vocabulary = shards, family, vocabulary
-        with torch.device("meta"):
-            self.model: nn.Module = cfg.build()
+        self.model = _empty_model(cfg, shards.folder)
         self.parameters = dict(self.model.named_parameters())
         self.where: dict[str, tuple[TensorPair, str]] = {}
         """Our name -> the tensor of theirs that holds it, and its name in the file."""
@@ -189,6 +188,19 @@ class _Source:
         first = {id(parameter): name for name, parameter in self.parameters.items()}
         every = self.model.named_parameters(remove_duplicate=False)
         return {name: first[id(p)] for name, p in every if first[id(p)] != name}
+
+
+def _empty_model(cfg: ModelConfig, folder: Path) -> nn.Module:
+    """Return the model on the meta device.
+
+    Raises:
+        ConfigError: sizes that do not fit; the message opens with config.json.
+    """
+    try:
+        with torch.device("meta"):
+            return cfg.build()
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'config.json'} makes {error}") from None
 
 
 def _stored_name(pair: TensorPair, shards: TensorShards, family: Family) -> str:
