@@ -150,6 +150,10 @@ MODELS: dict[str, tuple[Make, Make]] = {
             )
         ),
     ),
+    "OLMo 2": (
+        lambda t: t.Olmo2ForCausalLM(t.Olmo2Config(**ONE)),
+        lambda t: t.Olmo2ForCausalLM(t.Olmo2Config(**TWO, tie_word_embeddings=True, attention_bias=True)),
+    ),
     "LFM2": (
         lambda t: t.Lfm2ForCausalLM(t.Lfm2Config(**ONE | LFM2, layer_types=["conv", "full_attention"])),
         lambda t: t.Lfm2ForCausalLM(

@@ -32,7 +32,7 @@ from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
-from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, ProjectionRmsNorm, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Alibi, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
 from dragoman.model.reformer import Reformer
@@ -99,6 +99,7 @@ VARIANTS: dict[str, Variant] = {
     "head size 5": Variant(attention={"head_dim": 5, "heads": 3}),
     "biases": Variant(attention={"bias": True}, model={"output_bias": True}),
     "qk rms norm": Variant(attention={"qk_norm": RmsNorm()}),
+    "qk rms norm over all heads": Variant(attention={"qk_norm": ProjectionRmsNorm(), "kv_heads": 2}),
     "qk layer norm, gqa": Variant(attention={"qk_norm": LayerNorm(), "kv_heads": 2}),
     "biases, not on the output": Variant(attention={"bias": True, "out_bias": False}),
     # positions
@@ -346,6 +347,7 @@ PARTS: dict[str, dict[str, Variant]] = {
         "raw": Variant(),
         "rms": Variant(attention={"qk_norm": RmsNorm()}),
         "layer": Variant(attention={"qk_norm": LayerNorm()}),
+        "all heads": Variant(attention={"qk_norm": ProjectionRmsNorm()}),
     },
     "norm": {
         "layer": Variant(block={"norm": LayerNorm()}),

@@ -27,7 +27,15 @@ from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
-from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.norm import (
+    DeepNorm,
+    LayerNorm,
+    NoNorm,
+    PlainResidual,
+    ProjectionRmsNorm,
+    RmsNorm,
+    ZeroCenteredRmsNorm,
+)
 from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
 from dragoman.model.positions.position import Alibi, Learned, NoEmbedding, NoPosition, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import (
@@ -49,7 +57,7 @@ _MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, Attention
 _FEED_FORWARDS = (FeedForward, Gated, NoFeedForward)
 _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
 _HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
-_NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, NoNorm, PlainResidual, DeepNorm)
+_NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, ProjectionRmsNorm, NoNorm, PlainResidual, DeepNorm)
 _SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
 _POSITIONS = (NoEmbedding, Learned, Sinusoidal, NoPosition, Rotary, Alibi, T5Bias, Shaw, *_SCALINGS)
 _ATTENTION = (Full, Causal, ScaledDot, Dot, CappedDot, Multiplicative, Additive)
