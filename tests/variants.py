@@ -34,7 +34,15 @@ from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, ProjectionRmsNorm, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Alibi, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
-from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
+from dragoman.model.positions.rotary import (
+    DynamicNtkScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongRope,
+    NtkScaling,
+    Rotary,
+    Yarn,
+)
 from dragoman.model.reformer import Reformer
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 from dragoman.model.short_convolution import ShortConvolution
@@ -116,6 +124,12 @@ VARIANTS: dict[str, Variant] = {
     "rotary yarn": Variant(mixer={"position": Rotary(scaling=Yarn(factor=4.0, trained=4, fast=2.0, slow=0.1))}),
     "rotary llama 3": Variant(
         mixer={"position": Rotary(scaling=Llama3Scaling(factor=4.0, trained=24, fast=2.0, slow=0.5))}
+    ),
+    "rotary long rope": Variant(  # each text is read again at its second token
+        attention={"head_dim": 6},
+        mixer={
+            "position": Rotary(scaling=LongRope(trained=1, short=(1.0, 1.5, 4.0), long=(1.2, 3.0, 9.0), magnitude=1.2))
+        },
     ),
     "alibi": Variant(mixer={"position": Alibi()}),
     "alibi, 3 heads": Variant(attention={"heads": 3}, mixer={"position": Alibi()}),

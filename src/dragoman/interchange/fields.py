@@ -30,6 +30,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4, "sliding_window": 4096, "moe_intermediate_size": 768, "num_experts_per_tok": 8,
         "num_experts": 128,
     },
+    "phi3": _LLAMA | {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096},
     "olmo2": _LLAMA | {"rms_norm_eps": 1e-5},
     "gemma2": _GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     "gemma3_text": _GEMMA,

@@ -70,7 +70,9 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     check_kinds(content, folder / "config.json")
     cfg = family.config(given)
     cfg = from_dict(ModelConfig, to_dict(cfg), where=f"{folder / 'config.json'} makes model")
-    notes = [f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)]
+    notes = given.notes + [
+        f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)
+    ]
     notes += unused_generation_settings(folder, content, continues=family.shape == "decoder")
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)

@@ -42,6 +42,7 @@ from dragoman.model.positions.rotary import (
     DynamicNtkScaling,
     LinearScaling,
     Llama3Scaling,
+    LongRope,
     NoScaling,
     NtkScaling,
     Rotary,
@@ -72,6 +73,7 @@ ONNX: Whitelist = {
     part: _with_every_field(part)
     for part in (*_MODELS, *_FEED_FORWARDS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
-"""Experts are not included: which of them compute depends on the tokens, and a graph is the same for all."""
+"""Experts and LongRoPE are not included: what computes depends on the tokens or on how many there are, and a graph is
+the same for all."""
 _MIXERS = (ShortConvolution, Mlstm, Mamba, Mamba2)
-HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, *_MIXERS)}}
+HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, LongRope, *_MIXERS)}}
