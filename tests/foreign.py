@@ -163,6 +163,14 @@ MODELS: dict[str, tuple[Make, Make]] = {
             )
         ),
     ),
+    "SmolLM 3": (
+        lambda t: t.SmolLM3ForCausalLM(t.SmolLM3Config(**ONE, pad_token_id=4, no_rope_layer_interval=2)),
+        lambda t: t.SmolLM3ForCausalLM(
+            t.SmolLM3Config(
+                **TWO, no_rope_layers=[0, 1, 1], use_sliding_window=True, sliding_window=4, tie_word_embeddings=False
+            )
+        ),
+    ),
     "OLMo 2": (
         lambda t: t.Olmo2ForCausalLM(t.Olmo2Config(**ONE)),
         lambda t: t.Olmo2ForCausalLM(t.Olmo2Config(**TWO, tie_word_embeddings=True, attention_bias=True)),

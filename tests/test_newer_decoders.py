@@ -45,6 +45,15 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "more active experts than there are": (
         "Qwen 3 MoE", {"num_experts_per_tok": 9}, "active: 9 active experts of 4",
     ),
+    "positions for fewer layers": (
+        "SmolLM 3", {"no_rope_layers": [1]}, "no_rope_layers: expected 1 (with positions) or 0 for each of 2 layers",
+    ),
+    "positions that are none": (
+        "SmolLM 3", {"no_rope_layers": [1, 2]}, "no_rope_layers: expected 1 (with positions) or 0 for each of 2",
+    ),
+    "an interval that is none": (
+        "SmolLM 3", {"no_rope_layers": None, "no_rope_layer_interval": 0}, "no_rope_layer_interval: expected a whole",
+    ),
     "factors for other heads": (
         "Phi 3", {"rope_parameters": LONG_ROPE | {"long_factor": [1.0, 2.0, 3.0]}},
         "position.scaling.long: 3 factors, for 2 pairs of channels",
