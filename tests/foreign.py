@@ -77,7 +77,11 @@ MODELS: dict[str, tuple[Make, Make]] = {
     ),
     "GPT-2": (
         lambda t: t.GPT2LMHeadModel(t.GPT2Config(**GPT2)),
-        lambda t: t.GPT2LMHeadModel(t.GPT2Config(**GPT2 | {"n_embd": 21, "n_inner": 29, "bos_token_id": 3})),
+        lambda t: t.GPT2LMHeadModel(
+            t.GPT2Config(
+                **GPT2 | {"n_embd": 21, "n_inner": 29, "bos_token_id": 3}, scale_attn_by_inverse_layer_idx=True
+            )
+        ),
     ),
     "LLaMA": (
         lambda t: t.LlamaForCausalLM(t.LlamaConfig(**ONE)),

@@ -166,3 +166,16 @@ def test_dynamic_scaling_is_theirs_up_to_the_trained_length_and_said_to_differ_b
     theirs, ours = pair.reference(longer, None), pair.ours(pair.inverse[longer][None])
     assert (pair.without_added(ours[0]) - pair.in_our_order(theirs)).abs().max() > 0.01
     assert foreign.comes_back(pair, tmp_path)
+
+
+# ---- GPT-2's factors of scores --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbered", [False, True], ids=["of each layer alike", "by number of layer"])
+@pytest.mark.parametrize("by_size", [False, True], ids=["not by size", "by size"])
+def test_scores_of_gpt2_are_scaled_as_its_file_says(by_size, numbered, folder_of, tmp_path):
+    settings = {"scale_attn_weights": by_size, "scale_attn_by_inverse_layer_idx": numbered}
+    pair = imported(folder_of("GPT-2"), tmp_path / "run", **settings)
+    assert max(foreign.logit_errors(pair, "right")) < TOLERANCE
+    assert max(foreign.cached_errors(pair)) < TOLERANCE
+    assert foreign.comes_back(pair, tmp_path)
