@@ -58,6 +58,12 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
         "Phi 3", {"rope_parameters": LONG_ROPE | {"long_factor": [1.0, 2.0, 3.0]}},
         "position.scaling.long: 3 factors, for 2 pairs of channels",
     ),
+    "settings of positions that are none": (
+        "LLaMA", {"rope_parameters": None, "rope_scaling": [8]}, "rope_scaling: expected settings by name, got [8]",
+    ),
+    "settings of positions that are none, of another family": (
+        "Phi 3", {"rope_parameters": "longrope"}, "rope_parameters: expected settings by name, got 'longrope'",
+    ),
     "factors that are none": (
         "Phi 3", {"rope_parameters": LONG_ROPE | {"short_factor": [1.0, "2"]}},
         "rope_parameters: short_factor: expected a list of numbers above 0 for longrope, got [1.0, '2']",

@@ -30,11 +30,8 @@ def read_rotary(given: HubConfig, kind: str | None = None, theta: float = 10_000
     Raises:
         ConfigError: settings that cannot be obeyed.
     """
-    settings, older, old_theta = (
-        given.get("rope_parameters", {}),
-        given.get("rope_scaling", {}),
-        given.get("rope_theta"),
-    )
+    settings, older = rope_settings(given, "rope_parameters"), rope_settings(given, "rope_scaling")
+    old_theta = given.get("rope_theta")
     settings = settings.get(kind, settings) if kind else settings
     settings = settings or {"rope_theta": old_theta or theta} | older
     where = f"{given.where}: {'rope_parameters' if 'rope_parameters' in given.content else 'rope_scaling'}"
@@ -44,6 +41,18 @@ def read_rotary(given: HubConfig, kind: str | None = None, theta: float = 10_000
     scaling = _scaling(settings, where, given)
     base = float(settings.get("rope_theta", given.get("rope_theta", theta)))
     return Rotary(theta=base, scaling=scaling, fraction=float(part))
+
+
+def rope_settings(given: HubConfig, name: str) -> dict[str, Any]:
+    """Return the settings in a field of config.json, empty where it is missing.
+
+    Raises:
+        ConfigError: the field holds something else.
+    """
+    settings = given.get(name, {})
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{given.where}: {name}: expected settings by name, got {settings!r}")
+    return settings
 
 
 _FIELDS = {

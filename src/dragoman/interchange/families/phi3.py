@@ -5,7 +5,7 @@ from typing import Any
 from dragoman.interchange.families import llama, mistral
 from dragoman.interchange.family import Family, HubConfig
 from dragoman.interchange.names import NameTable, TensorForm
-from dragoman.interchange.rope import read_rotary
+from dragoman.interchange.rope import read_rotary, rope_settings
 from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import Gated
 from dragoman.model.transformer import BlockConfig, TransformerConfig
@@ -24,7 +24,7 @@ def with_current_rope(given: HubConfig) -> HubConfig:
     """Return a config.json where LongRoPE has its present name; the first files called it ``su``, or ``yarn``."""
     changed = {}
     for name in ("rope_parameters", "rope_scaling"):
-        settings = given.get(name, {})
+        settings = rope_settings(given, name)
         if settings.get("rope_type", settings.get("type")) in ("su", "yarn"):
             changed[name] = {k: v for k, v in settings.items() if k != "type"} | {"rope_type": "longrope"}
     return given.changed(**changed)
@@ -32,6 +32,7 @@ def with_current_rope(given: HubConfig) -> HubConfig:
 
 def config(given: HubConfig) -> TransformerConfig:
     given, norm = with_current_rope(given), llama.rms_norm(given)
+    given.read.add("original_max_position_embeddings")  # unused without LongRoPE
     attention = llama.attention(
         given,
         position=read_rotary(given, partial=True),
