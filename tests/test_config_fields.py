@@ -146,7 +146,7 @@ REFUSED = {
     "a factor in quotes": (
         lambda f: change(f, rope_parameters={"rope_type": "yarn", "factor": "2"}), "expected a number for yarn"),
     "a scaling that nobody knows": (
-        lambda f: change(f, rope_parameters={"rope_type": "proportional"}), "rope_type 'proportional' is not supported"),
+        lambda f: change(f, rope_parameters={"rope_type": "proportional"}), "'proportional' is not supported"),
     "a template without its token": (
         lambda f: rewrite(f, post_processor=TEMPLATE), "the template of the tokenizer names <nope>"),
     "an unknown activation": (lambda f: change(f, hidden_act="snake"), "hidden_act: no 'snake' here"),

@@ -7,9 +7,13 @@ from typing import Any
 
 import foreign
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from dragoman.checkpoint import RunDirectory
+from dragoman.cli import main
 from dragoman.errors import ConfigError
+from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint, import_notes
 
 transformers = pytest.importorskip("transformers")
@@ -185,3 +189,121 @@ def test_scores_of_gpt2_are_scaled_as_its_file_says(by_size, numbered, folder_of
     assert max(foreign.logit_errors(pair, "right")) < TOLERANCE
     assert max(foreign.cached_errors(pair)) < TOLERANCE
     assert foreign.comes_back(pair, tmp_path)
+
+
+# ---- Gemma 3 in its multimodal folder --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def multimodal(tmp_path_factory):
+    """A folder of Gemma 3 that reads images, as published: its config.json leaves out what is usual."""
+    folder = tmp_path_factory.mktemp("gemma3")
+    torch.manual_seed(0)
+    text = transformers.Gemma3TextConfig(
+        **foreign.ONE | foreign.GEMMA | {"num_attention_heads": 8, "num_key_value_heads": 4, "hidden_size": 24},
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        layer_types=["sliding_attention", "full_attention"],
+    )
+    vision = transformers.SiglipVisionConfig(
+        hidden_size=12, intermediate_size=20, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    cfg = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=28, boi_token_index=29,
+        eoi_token_index=30, eos_token_id=[1, 5],
+    )  # fmt: skip
+    model = transformers.Gemma3ForConditionalGeneration(cfg).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+        foreign.make_ends_likely(Ends(model))
+    model.save_pretrained(folder)
+    content = json.loads((folder / "config.json").read_text())
+    usual = ("num_attention_heads", "num_key_value_heads", "hidden_activation", "rms_norm_eps", "rope_parameters",
+             "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings", "attention_bias")  # fmt: skip
+    text = {name: value for name, value in content["text_config"].items() if name not in usual}
+    content["text_config"] = text | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    (folder / "config.json").write_text(json.dumps(content))
+    (folder / "config.json").rename(folder / "whole.json")  # the tokenizer has names for single tokens
+    (folder / "config.json").write_text(json.dumps({"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}))
+    foreign.write_tokenizer(folder, 31)
+    (folder / "whole.json").rename(folder / "config.json")
+    return folder
+
+
+class Ends:
+    """The model with the configuration of its text model where ``foreign`` looks for sizes."""
+
+    def __init__(self, model: Any):
+        self.model, self.config = model, model.config.get_text_config()
+
+    def __call__(self, **given: Any) -> Any:
+        return self.model(**given)
+
+    def get_output_embeddings(self) -> Any:
+        return self.model.get_output_embeddings()
+
+
+def multimodal_pair(folder: Path, run: Path) -> foreign.Pair:
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    import_checkpoint(folder, run)
+    return foreign.Pair("", theirs, foreign.load_model(run)[0], folder, run)
+
+
+def test_the_text_model_of_a_multimodal_folder_says_what_the_whole_says(multimodal, tmp_path):
+    pair = multimodal_pair(multimodal, tmp_path / "run")
+    for side in ("left", "right"):
+        assert max(foreign.logit_errors(pair, side)) < TOLERANCE
+    assert max(foreign.cached_errors(pair)) < TOLERANCE
+    for beams in (1, 3):
+        same, compared = foreign.identical(pair, beams, 6)
+        assert same == compared > 2
+
+
+def test_what_reads_images_is_said_to_be_left_out(multimodal, tmp_path, capsys):
+    assert main(["import", str(multimodal), "-o", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "note: config.json: vision_config: what reads images is left out" in said
+    stored = load_file(multimodal / "model.safetensors")
+    images = [name for name in stored if name.startswith(("vision_tower.", "multi_modal_projector."))]
+    assert f"note: weights: not used: what reads images ({len(images)})" in said
+    assert main(["generate", str(tmp_path / "run"), "w11 w12"]) == 0
+
+
+def test_a_text_model_out_of_a_multimodal_folder_is_exported_as_a_text_model(multimodal, tmp_path):
+    pair = multimodal_pair(multimodal, tmp_path / "run")
+    assert export_huggingface(pair.run, tmp_path / "text") == "gemma3"
+    alone = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "text").eval()
+    assert type(alone).__name__ == "Gemma3ForCausalLM"
+    (text,) = pair.texts(1)
+    torch.testing.assert_close(alone(input_ids=text[None]).logits[0], pair.reference(text, None))
+    import_checkpoint(tmp_path / "text", tmp_path / "again")
+    runs = (pair.run, tmp_path / "again")
+    assert len({(run / "checkpoints/step-000000/model.safetensors").read_bytes() for run in runs}) == 1
+
+
+def test_names_of_weights_as_newer_files_have_them_are_read(multimodal, tmp_path):
+    shutil.copytree(multimodal, tmp_path / "newer")
+    tensors = load_file(tmp_path / "newer" / "model.safetensors")
+    newer = {
+        name.replace("language_model.model.", "model.language_model.")
+        if name.startswith("language_model.model.")
+        else f"model.{name}": tensor
+        for name, tensor in tensors.items()
+    }
+    newer["lm_head.weight"] = newer["model.language_model.embed_tokens.weight"].clone()
+    save_file(newer, tmp_path / "newer" / "model.safetensors")
+    runs = [
+        import_checkpoint(folder, tmp_path / f"run-{i}") for i, folder in enumerate((multimodal, tmp_path / "newer"))
+    ]
+    assert len({(run.path / "checkpoints/step-000000/model.safetensors").read_bytes() for run in runs}) == 1
+
+
+def test_a_multimodal_folder_without_a_text_part_is_refused(multimodal, tmp_path):
+    shutil.copytree(multimodal, tmp_path / "folder")
+    path = tmp_path / "folder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"text_config": None}))
+    with pytest.raises(ConfigError, match=r"config.json: text_config: must be given"):
+        import_checkpoint(tmp_path / "folder", tmp_path / "run")

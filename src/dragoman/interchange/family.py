@@ -61,6 +61,8 @@ class Family:
     """Prefix of their names that some of their files omit."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other names that their files may use for a tensor."""
+    within: tuple[str, ...] = ()
+    """Prefixes of their names in files of a larger model, of which this one is a part."""
     shape: Shape = "decoder"
     tables: Callable[[Any], frozenset[str]] = lambda cfg: TABLES
     """Returns our tensors with a row for each entry of the vocabulary; none where there is no vocabulary."""

@@ -25,12 +25,13 @@ from dragoman.interchange.family import Family
 from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
 from dragoman.interchange.generation import unused_generation_settings
 from dragoman.interchange.leftovers import describe_leftovers
+from dragoman.interchange.multimodal import text_part
 from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.sentences import read_sentence
 from dragoman.interchange.tensors import Report, TensorShards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.vocabulary import VocabularyMapping, special_ids
-from dragoman.json_files import read_json
+from dragoman.json_files import read_json, write_json
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead
@@ -65,19 +66,20 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     content = read_json(folder / "config.json")
     if not content:
         raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
+    content, notes = text_part(content, folder / "config.json")
     family = find_family(content, folder / "config.json")
     given = settings_of(content, folder / "config.json", family.model_type)
     check_kinds(content, folder / "config.json")
     cfg = family.config(given)
     cfg = from_dict(ModelConfig, to_dict(cfg), where=f"{folder / 'config.json'} makes model")
-    notes = given.notes + [
+    notes += given.notes + [
         f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)
     ]
     notes += unused_generation_settings(folder, content, continues=family.shape == "decoder")
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     vocabulary = _vocabulary(folder, content, family, cfg)
-    tokenizers = None if vocabulary is None else read_tokenizers(folder, vocabulary)
+    tokenizers = None if vocabulary is None else read_tokenizers(folder, vocabulary, content)
     if vocabulary is not None and isinstance(cfg, TransformerConfig):
         cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, suppressed=vocabulary.suppressed)
     with TensorShards(folder) as shards:
@@ -87,7 +89,7 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
             with durable.folder(run) as partial:
                 if tokenizers is not None:
                     RunDirectory(partial).write_tokenizers(*tokenizers)
-                _keep_origin(folder, partial / ORIGIN, source, notes + source.unused)
+                _keep_origin(folder, partial / ORIGIN, content, source, notes + source.unused)
                 _write(partial, source, {"kind": "run"} | _task(cfg, content) | {"model": to_dict(cfg)}, progress)
         except OSError as error:
             raise CheckpointError(f"{error.filename or run}: cannot create the run: {error.strerror}") from None
@@ -180,7 +182,7 @@ class _Source:
     def prefixed(self) -> bool:
         """True where their names begin with the family's prefix."""
         prefix = self.family.prefix
-        return not prefix or any(stored.startswith(prefix) for _, stored in self.where.values())
+        return not prefix or any(stored.startswith((prefix, *self.family.within)) for _, stored in self.where.values())
 
     def dtype(self, name: str) -> torch.dtype:
         return self.shards.dtype(self.where[name][1])
@@ -208,6 +210,7 @@ def _empty_model(cfg: ModelConfig, folder: Path) -> nn.Module:
 def _stored_name(pair: TensorPair, shards: TensorShards, family: Family) -> str:
     names = (pair.theirs, *family.aliases.get(pair.theirs, ()))
     candidates = [*names, *(name.removeprefix(family.prefix) for name in names)]
+    candidates += [within + name for within in family.within for name in candidates]
     for name in candidates:
         if name in shards.names:
             return name
@@ -232,12 +235,15 @@ def import_notes(run: RunDirectory) -> list[str]:
     return read_json(run.path / ORIGIN / RECORD).get("notes", [])
 
 
-def _keep_origin(folder: Path, origin: Path, source: _Source, notes: list[str]) -> None:
+def _keep_origin(folder: Path, origin: Path, content: dict[str, Any], source: _Source, notes: list[str]) -> None:
+    """Keep the small files, and ``content`` as config.json where only a part of the folder's was taken."""
     origin.mkdir()
     for name in (*SMALL, *(str(path.relative_to(folder)) for path in folder.glob(MORE))):
         if (folder / name).is_file():
             (origin / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, origin / name)
+    if content != read_json(folder / "config.json"):
+        write_json(origin / "config.json", content)
     vocabulary = source.vocabulary
     record = {
         "family": source.family.name,

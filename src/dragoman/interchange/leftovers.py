@@ -20,11 +20,12 @@ _UNUSED: dict[str, str] = {
     ),
 }
 _UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {
+    "gemma3": {r"(model\.)?(vision_tower|multi_modal_projector)\..*": "what reads images"},
     "marian": {r"(model\.)?(en|de)coder\.embed_positions\.weight": "sines and cosines, which are computed"},
 }
 _HEADS = r"(cls|lm_head|classifier|qa_outputs)\..*"
 _COPIES = re.compile(
-    r"(lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
+    r"((.*\.)?lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
 )
 """Names of tensors that tied models may store a second time."""
 _SHOWN = 3

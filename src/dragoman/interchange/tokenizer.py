@@ -4,7 +4,7 @@ has rows; and ours to theirs."""
 import copy
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,18 @@ from dragoman.text.tokens.framing import FrameTemplate, TextFrame
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 
-def read_tokenizers(folder: Path, vocabulary: VocabularyMapping) -> tuple[Tokenizer, Tokenizer]:
+def read_tokenizers(
+    folder: Path, vocabulary: VocabularyMapping, config: Mapping[str, Any] | None = None
+) -> tuple[Tokenizer, Tokenizer]:
     """Return the source's and the target's tokenizer; the same object where a folder has one for both.
+
+    ``config`` is the content of config.json; it is read where that is None.
 
     Raises:
         DataError: none, or one that does not fit the vocabulary.
     """
     source, target, path = contents(folder)
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json") if config is None else config
     ends = further_ends(folder, config, vocabulary)
 
     def adapted(content: dict[str, Any]) -> Tokenizer:

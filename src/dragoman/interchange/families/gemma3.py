@@ -50,4 +50,5 @@ FAMILY = Family(
     config=config,
     describe=describe,
     prefix="model.",
+    within=("language_model.", "model.language_model."),
 )
