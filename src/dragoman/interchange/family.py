@@ -72,7 +72,7 @@ class Family:
 
 # ---- can a family express a configuration? ----------------------------------------------------------
 
-_NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "suppressed", "pad"})
+_NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "suppressed", "pad", "preprocessing"})
 
 
 def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[str, Any, Any] | None:

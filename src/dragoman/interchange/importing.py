@@ -24,6 +24,7 @@ from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family
 from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
 from dragoman.interchange.generation import unused_generation_settings
+from dragoman.interchange.image_processor import with_preprocessing
 from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.multimodal import text_part
 from dragoman.interchange.names import TensorPair, pairs
@@ -35,6 +36,7 @@ from dragoman.json_files import read_json, write_json
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead
+from dragoman.model.inputs import PatchInput
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
 
@@ -76,6 +78,9 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
         f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)
     ]
     notes += unused_generation_settings(folder, content, continues=family.shape == "decoder")
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
+        inputs = with_preprocessing(cfg.inputs, folder, content.get("model_type", ""), notes)
+        cfg = dataclasses.replace(cfg, inputs=inputs)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     vocabulary = _vocabulary(folder, content, family, cfg)

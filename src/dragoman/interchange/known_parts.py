@@ -66,7 +66,7 @@ _ATTENTION = (Full, Causal, ScaledDot, Dot, CappedDot, Multiplicative, Additive)
 
 def _with_every_field(part: type) -> dict[str, FieldRule]:
     names = [field.name for field in dataclasses.fields(part)]
-    return {name: "harmless" if name in ("init", "dropout") else "written" for name in names}
+    return {name: "harmless" if name in ("init", "dropout", "preprocessing") else "written" for name in names}
 
 
 ONNX: Whitelist = {
