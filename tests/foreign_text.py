@@ -97,7 +97,7 @@ def own(name: str, *, begins: bool, folder: Path) -> Any:
         case "GPT-2":
             extra = {"add_bos_token": True} if begins else {}
             return t.GPT2Tokenizer(vocab, merges, bos_token="<s>", **roles, **extra)
-        case "Qwen 2" | "Qwen 3":
+        case "Qwen 2" | "Qwen 3" | "Qwen 3 MoE":
             extra = {"bos_token": "<s>", "add_bos_token": True} if begins else {}
             return t.Qwen2Tokenizer(vocab, merges, **roles, **extra)
         case "RoBERTa" | "BART":

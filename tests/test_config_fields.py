@@ -25,6 +25,7 @@ CLASSES = {
     "gpt2": "GPT2Config", "mixtral": "MixtralConfig", "gemma2": "Gemma2Config", "gemma3": "Gemma3TextConfig",
     "marian": "MarianConfig", "bart": "BartConfig", "t5": "T5Config", "bert": "BertConfig",
     "roberta": "RobertaConfig", "vit": "ViTConfig",
+    "qwen3_moe": "Qwen3MoeConfig", "olmo2": "Olmo2Config", "phi3": "Phi3Config", "smollm3": "SmolLM3Config",
     "mamba": "MambaConfig", "mamba2": "Mamba2Config", "lfm2": "Lfm2Config", "xlstm": "xLSTMConfig",
 }  # fmt: skip
 CLASSES |= foreign_families.CLASSES
@@ -147,7 +148,7 @@ REFUSED = {
     "a factor in quotes": (
         lambda f: change(f, rope_parameters={"rope_type": "yarn", "factor": "2"}), "expected a number for yarn"),
     "a scaling that nobody knows": (
-        lambda f: change(f, rope_parameters={"rope_type": "longrope"}), "rope_type 'longrope' is not supported"),
+        lambda f: change(f, rope_parameters={"rope_type": "proportional"}), "'proportional' is not supported"),
     "a template without its token": (
         lambda f: rewrite(f, post_processor=TEMPLATE), "the template of the tokenizer names <nope>"),
     "an unknown activation": (lambda f: change(f, hidden_act="snake"), "hidden_act: no 'snake' here"),

@@ -139,8 +139,8 @@ MISTAKES = {
     "a setting that is missing": (lambda f: change(f, hidden_size=None), "config.json: hidden_size: must be given"),
     "an unknown activation": (lambda f: change(f, hidden_act="snake"), "hidden_act: no 'snake' here; known: relu"),
     "unknown positions": (
-        lambda f: change(f, rope_parameters={"rope_type": "longrope"}),
-        "rope_parameters: rope_type 'longrope' is not supported",
+        lambda f: change(f, rope_parameters={"rope_type": "proportional"}),
+        "rope_parameters: rope_type 'proportional' is not supported; known: default, linear, dynamic, llama3, ",
     ),
     "quantized weights": (lambda f: change(f, quantization_config={"bits": 4}), "quantized checkpoints are not read"),
     "a missing shard": (save_index, r"model-00002-of-\d+.safetensors: missing: model.safetensors.index.json names"),

@@ -8,6 +8,8 @@ from torch import Tensor
 from variants import assert_equal, ids
 
 from dragoman.errors import ConfigError
+from dragoman.interchange.hub_config import HubConfig
+from dragoman.interchange.rope import read_rotary
 from dragoman.model.positions.position import (
     Alibi,
     AlibiScheme,
@@ -24,6 +26,7 @@ from dragoman.model.positions.rotary import (
     DynamicRotaryEffect,
     LinearScaling,
     Llama3Scaling,
+    LongRope,
     NoScaling,
     NtkScaling,
     Rotary,
@@ -186,6 +189,36 @@ def test_scaled_frequencies_are_those_of_hugging_face(factor, trained, channels)
         want, _ = hugging_face("dynamic", channels, trained, factor, length)
         (got,) = scaling.stretched(torch.tensor([length]), 10_000.0, channels)
         torch.testing.assert_close(got, want, rtol=2e-6, atol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize("attention_factor", [None, 1.3])
+def test_long_rope_is_that_of_hugging_face_on_both_sides_of_the_trained_length(attention_factor):
+    transformers = pytest.importorskip("transformers")
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    short, long = (1.0, 1.5, 2.0, 3.0), (2.0, 5.0, 9.0, 20.0)
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "short_factor": list(short), "long_factor": list(long),
+            "original_max_position_embeddings": 16, "attention_factor": attention_factor}  # fmt: skip
+    cfg = transformers.LlamaConfig(
+        hidden_size=8, num_attention_heads=1, max_position_embeddings=64, rope_parameters=rope
+    )
+    magnitude = read_rotary(HubConfig(cfg.to_dict())).scaling.magnitude
+    scaling = LongRope(trained=16, short=short, long=long, magnitude=magnitude)
+    for length in (1, 16, 17, 64):
+        want, wanted_magnitude = ROPE_INIT_FUNCTIONS["longrope"](cfg, "cpu", seq_len=length)
+        got = scaling.selected(positions_of(Tokens(ids(1, length))), 10_000.0, 8)
+        torch.testing.assert_close(got, want.expand_as(got), rtol=2e-6, atol=0, check_dtype=False)
+        assert magnitude == pytest.approx(wanted_magnitude)
+
+
+def test_long_rope_goes_by_the_length_of_each_text_of_a_batch_and_of_a_row():
+    scaling = LongRope(trained=3, short=(1.0, 1.0), long=(2.0, 2.0))
+    row = Tokens(ids(1, 8), segment=torch.tensor([[4, 4, 4, 7, 7, 7, 7, 7]]))
+    long = scaling.selected(positions_of(row), 100.0, 4)[0, :, 0] == 0.5
+    assert long.tolist() == [False] * 3 + [True] * 5
+    keep = torch.tensor([[True] * 3 + [False] * 2, [True] * 5])
+    rows = scaling.selected(positions_of(Tokens(ids(2, 5), keep)), 100.0, 4)[:, :, 0] == 0.5
+    assert rows.tolist() == [[False] * 5, [True] * 5]
 
 
 def test_ntk_interpolates_the_slowest_pair_and_keeps_the_fastest():

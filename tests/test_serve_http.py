@@ -485,7 +485,5 @@ def test_a_speculative_search_gives_the_answers_of_the_search_that_it_speeds_up(
     plain = translations(server, text=SENTENCES, search="greedy")
     guessed = translations(server, text=SENTENCES, search={"kind": "speculative"})
     assert [one["text"] for one in guessed] == [one["text"] for one in plain]
-    scores = [
-        one["candidates"][0]["score"] for one in plain
-    ]
+    scores = [one["candidates"][0]["score"] for one in plain]
     assert [one["candidates"][0]["score"] for one in guessed] == pytest.approx(scores, abs=1e-5)

@@ -32,9 +32,17 @@ from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
-from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, NoSkip, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, NoSkip, ProjectionRmsNorm, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Alibi, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
-from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
+from dragoman.model.positions.rotary import (
+    DynamicNtkScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongRope,
+    NtkScaling,
+    Rotary,
+    Yarn,
+)
 from dragoman.model.reformer import Reformer
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 from dragoman.model.short_convolution import ShortConvolution
@@ -99,6 +107,7 @@ VARIANTS: dict[str, Variant] = {
     "head size 5": Variant(attention={"head_dim": 5, "heads": 3}),
     "biases": Variant(attention={"bias": True}, model={"output_bias": True}),
     "qk rms norm": Variant(attention={"qk_norm": RmsNorm()}),
+    "qk rms norm over all heads": Variant(attention={"qk_norm": ProjectionRmsNorm(), "kv_heads": 2}),
     "qk layer norm, gqa": Variant(attention={"qk_norm": LayerNorm(), "kv_heads": 2}),
     "biases, not on the output": Variant(attention={"bias": True, "out_bias": False}),
     # positions
@@ -115,6 +124,12 @@ VARIANTS: dict[str, Variant] = {
     "rotary yarn": Variant(mixer={"position": Rotary(scaling=Yarn(factor=4.0, trained=4, fast=2.0, slow=0.1))}),
     "rotary llama 3": Variant(
         mixer={"position": Rotary(scaling=Llama3Scaling(factor=4.0, trained=24, fast=2.0, slow=0.5))}
+    ),
+    "rotary long rope": Variant(  # each text is read again at its second token
+        attention={"head_dim": 6},
+        mixer={
+            "position": Rotary(scaling=LongRope(trained=1, short=(1.0, 1.5, 4.0), long=(1.2, 3.0, 9.0), magnitude=1.2))
+        },
     ),
     "alibi": Variant(mixer={"position": Alibi()}),
     "alibi, 3 heads": Variant(attention={"heads": 3}, mixer={"position": Alibi()}),
@@ -347,6 +362,7 @@ PARTS: dict[str, dict[str, Variant]] = {
         "raw": Variant(),
         "rms": Variant(attention={"qk_norm": RmsNorm()}),
         "layer": Variant(attention={"qk_norm": LayerNorm()}),
+        "all heads": Variant(attention={"qk_norm": ProjectionRmsNorm()}),
     },
     "norm": {
         "layer": Variant(block={"norm": LayerNorm()}),

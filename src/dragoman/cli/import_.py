@@ -13,7 +13,10 @@ def import_(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="The run directory to create; default: imported/ and the folder's name.", callback=writable_folder
+            "--run",
+            "-o",
+            help="The run directory to create; default: imported/ and the folder's name.",
+            callback=writable_folder,
         ),
     ] = None,
     architecture: Annotated[

@@ -5,7 +5,6 @@ One class for each kind of input in ``model/inputs.py``; training and inference 
 N examples, B of them in a batch, T length, C channels.
 """
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,9 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dragoman.data.image_files import image_of, normalized, open_image, prepare_pixels
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.inputs import FrameInput, Input, PatchInput, TokenInput
 from dragoman.model.positions.tokens import PAD, Frames
+from dragoman.model.preprocessing import ExactSize, ImagePreprocessing
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, Tokenizer
 
 LONGEST = 512
@@ -112,8 +113,9 @@ def padded(rows: Sequence[np.ndarray], value: int = PAD) -> Int[Tensor, "B T"]:
 class ImageMaterial(Material):
     """Images as arrays, height x width or height x width x channels, or as files: their paths, or their bytes.
 
-    Integers from 0 to 255 are scaled to -1 to 1, as in ViT; float arrays are used as they are. Files are converted to
-    the channels that the model reads and, with ``resize``, to its size.
+    Files are turned upright and converted to the channels that the model reads. Files and integers from 0 to 255 are
+    prepared as ``cfg.preprocessing`` says; without it, they are scaled to -1 to 1, as in ViT, and files are converted
+    to the model's size with ``resize``. Float arrays are used as they are.
     """
 
     what = "images"
@@ -132,6 +134,8 @@ class ImageMaterial(Material):
     def _row(self, image: np.ndarray | bytes | Path, place: str) -> np.ndarray:
         array = image if isinstance(image, np.ndarray) else self._opened(image, place)
         array = array[:, :, None] if array.ndim == 2 else array
+        if isinstance(image, np.ndarray) and self.cfg.preprocessing is not None and self._has_pixels(array):
+            array = prepare_pixels(image_of(array, place), self.cfg.preprocessing)
         C, H, W = self.shape
         if array.shape != (H, W, C):
             got, wanted = (" x ".join(map(str, shape)) for shape in (array.shape, (H, W, C)))
@@ -146,25 +150,18 @@ class ImageMaterial(Material):
         flat = np.ascontiguousarray(array.transpose(2, 0, 1)).ravel()
         return flat if flat.dtype == np.uint8 else flat.astype(np.float32)
 
+    def _has_pixels(self, array: np.ndarray) -> bool:
+        """Return whether an array holds an image of any size, in whole numbers from 0 to 255."""
+        return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == self.cfg.channels and array.size > 0
+
     def _opened(self, image: bytes | Path, place: str) -> np.ndarray:
-        modes = {1: "L", 3: "RGB", 4: "RGBA"}
         C, H, W = self.shape
-        if C not in modes:
-            raise ConfigError(f"model.inputs.channels: image files have 1, 3 or 4, not {C}")
-        try:
-            from PIL import Image
-        except ImportError:
-            raise ConfigError(f"{place}: image files need Pillow: pip install pillow (the extra images)") from None
-        try:
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                converted = opened.convert(modes[C])
-        except FileNotFoundError:
-            raise DataError(f"{place}: no such file") from None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{place}: not an image that can be read: {error}") from None
-        if self.resize and converted.size != (W, H):
-            converted = converted.resize((W, H), Image.Resampling.BILINEAR)
-        return np.array(converted)
+        opened = open_image(image, C, place)
+        if self.cfg.preprocessing is not None:
+            return prepare_pixels(opened, self.cfg.preprocessing)
+        if self.resize and opened.size != (W, H):
+            return prepare_pixels(opened, ImagePreprocessing(size=ExactSize(height=H, width=W)))
+        return np.array(opened)
 
     def restored(self, row: np.ndarray) -> np.ndarray:
         return row.reshape(self.shape).transpose(1, 2, 0)
@@ -176,7 +173,7 @@ class ImageMaterial(Material):
 
     def collate(self, rows: Sequence[np.ndarray]) -> Float[Tensor, "B C height width"]:
         images = torch.from_numpy(np.stack(rows)).view(len(rows), *self.shape)
-        return images / 127.5 - 1 if images.dtype == torch.uint8 else images
+        return normalized(images, self.cfg.preprocessing) if images.dtype == torch.uint8 else images
 
 
 class FrameMaterial(Material):

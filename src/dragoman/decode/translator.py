@@ -288,7 +288,9 @@ class Translator:
         """Return the rules of a translation; the first token is the one of the language, or else the model's own."""
         own = self.defaults.rules
         first = self.first or next((rule for rule in own if isinstance(rule, FirstToken)), None)
-        chosen = [rule for rule in (own if rules is None else rules) if not isinstance(rule, FirstToken)]
+        chosen: list[RuleConfig] = [
+            rule for rule in (own if rules is None else rules) if not isinstance(rule, FirstToken)
+        ]
         return chosen if first is None else [*chosen, first]
 
     def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:

@@ -160,7 +160,7 @@ def _tower_obstacles(cfg: TransformerConfig, towers: dict[str, TowerConfig]) -> 
 
 
 def _norms(tower: TowerConfig) -> list[Norm]:
-    heads = [block.attention.qk_norm for block in tower.pattern]
+    heads: list[Any] = [block.attention.qk_norm for block in tower.pattern]
     return [tower.final_norm, *(block.norm for block in tower.pattern), *heads]
 
 

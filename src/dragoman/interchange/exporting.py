@@ -21,6 +21,7 @@ from dragoman.interchange.checking import check_huggingface, check_tokenizer, ch
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family, alike, has_mixers, obstacle, shape_of
 from dragoman.interchange.fields import settings_of
+from dragoman.interchange.image_processor import write_preprocessing
 from dragoman.interchange.importing import (
     ORIGIN,
     RECORD,
@@ -42,6 +43,7 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, SentenceHead
+from dragoman.model.inputs import PatchInput
 from dragoman.model.positions.position import Sinusoidal
 from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
@@ -332,4 +334,6 @@ def _describe(
         content |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead):
         write_sentence(folder, cfg.head, cfg.dim)
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
+        write_preprocessing(folder, cfg.inputs)
     write_json(folder / "config.json", content)

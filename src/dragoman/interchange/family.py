@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from dragoman.config import kind_of, to_dict
 from dragoman.errors import ConfigError
+from dragoman.interchange.hub_config import ACTIVATIONS, HubConfig
 from dragoman.interchange.names import NameTable
 from dragoman.interchange.vocabulary import TABLES, Shape
 from dragoman.model.attention import AttentionConfig, resolve_kv_heads
@@ -14,69 +14,8 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.mamba import Mamba
 from dragoman.model.mlp import Activation
-from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
 from dragoman.model.tower import Mixer
 from dragoman.model.transformer import TransformerConfig
-
-
-class HubConfig:
-    """A config.json, whose errors name its path."""
-
-    def __init__(self, content: dict[str, Any], where: Path | str = "config.json", read: set[str] | None = None):
-        self.content, self.where = content, where
-        self.read: set[str] = set() if read is None else read
-        """Names of the fields that have been read."""
-
-    def changed(self, **fields: Any) -> "HubConfig":
-        """Return a copy with other values; fields read from it count as read here."""
-        return HubConfig(self.content | fields, self.where, self.read)
-
-    def __getitem__(self, name: str) -> Any:
-        """Return a field; raises ConfigError where it is missing."""
-        self.read.add(name)
-        if self.content.get(name) is None:
-            raise ConfigError(f"{self.where}: {name}: must be given")
-        return self.content[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return a field, or ``default`` where it is missing or null."""
-        self.read.add(name)
-        value = self.content.get(name)
-        return default if value is None else value
-
-    def only(self, name: str, *known: Any, default: Any = None) -> Any:
-        """Return a field that must be one of ``known``; the first where it is missing.
-
-        Raises:
-            ConfigError: another value.
-        """
-        value = self.get(name, known[0] if default is None else default)
-        if value not in known:
-            settings = " or ".join(map(repr, known))
-            raise ConfigError(f"{self.where}: {name}: {value!r} is not supported here, only {settings}")
-        return value
-
-    def activation(self, name: str) -> Activation:
-        """Return our name of an activation; raises ConfigError where there is none."""
-        value = self[name]
-        if value not in ACTIVATIONS:
-            raise ConfigError(f"{self.where}: {name}: no {value!r} here; known: {', '.join(ACTIVATIONS)}")
-        return ACTIVATIONS[value]
-
-    def rotary(self, kind: str | None = None, theta: float = 10_000.0) -> Rotary:
-        """Return the rotary positions of ``rope_parameters`` (all layers' or one ``kind``'s) or ``rope_scaling``."""
-        settings, older, old_theta = (
-            self.get("rope_parameters", {}),
-            self.get("rope_scaling", {}),
-            self.get("rope_theta"),
-        )
-        settings = settings.get(kind, settings) if kind else settings
-        settings = settings or {"rope_theta": old_theta or theta} | older
-        where = f"{self.where}: {'rope_parameters' if 'rope_parameters' in self.content else 'rope_scaling'}"
-        if (part := settings.get("partial_rotary_factor", self.get("partial_rotary_factor", 1.0))) != 1.0:
-            raise ConfigError(f"{self.where}: partial_rotary_factor: {part} is not supported here, only 1.0")
-        scaling = _scaling(settings, where, self.get("max_position_embeddings"))
-        return Rotary(theta=float(settings.get("rope_theta", self.get("rope_theta", theta))), scaling=scaling)
 
 
 def class_names(content: Mapping[str, Any]) -> dict[str, str] | list[str]:
@@ -92,18 +31,6 @@ def class_count(given: HubConfig) -> int:
     return len(class_names(given.content)) or given.get("num_labels", 2)
 
 
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "quick_gelu": "gelu_quick",
-    "silu": "silu",
-    "swish": "silu",
-}
-
-
 def their_activation(ours: Activation) -> str:
     """Return the name that transformers has for an activation of ours.
 
@@ -114,73 +41,6 @@ def their_activation(ours: Activation) -> str:
         if known == ours:
             return theirs
     raise ConfigError(f"activation: {ours} has no name in transformers")
-
-
-_ROPE_FIELDS = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": ("factor", "original_max_position_embeddings", "high_freq_factor", "low_freq_factor"),
-    "yarn": ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow"),
-}
-_ROPE_NEEDS = {
-    "linear": ("factor",),
-    "llama3": ("factor", "high_freq_factor", "low_freq_factor"),
-    "yarn": ("factor",),
-}
-
-
-def _scaling(settings: Mapping[str, Any], where: str, longest: int | None) -> Any:
-    kind = settings.get("rope_type", settings.get("type", "default"))
-    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *_ROPE_FIELDS.get(kind, ())}
-    if unread := sorted(
-        name for name in settings if settings[name] is not None and name not in known and kind in _ROPE_FIELDS
-    ):
-        raise ConfigError(f"{where}: {unread[0]} of {kind} is not supported")
-    trained = settings.get("original_max_position_embeddings", longest)
-    for name in (name for name in known if name in settings or name in _ROPE_NEEDS.get(kind, ())):
-        if name not in ("rope_type", "type") and type(settings.get(name)) not in (int, float):
-            raise ConfigError(f"{where}: {name}: expected a number for {kind}, got {settings.get(name)!r}")
-    match kind:
-        case "default":
-            return NoScaling()
-        case "linear":
-            return LinearScaling(factor=float(settings["factor"]))
-        case "llama3":
-            return Llama3Scaling(
-                factor=float(settings["factor"]),
-                trained=trained,
-                fast=float(settings["high_freq_factor"]),
-                slow=float(settings["low_freq_factor"]),
-            )
-        case "yarn":
-            fast, slow = float(settings.get("beta_fast") or 32), float(settings.get("beta_slow") or 1)
-            return Yarn(factor=float(settings["factor"]), trained=trained, fast=fast, slow=slow)
-    raise ConfigError(f"{where}: rope_type {kind!r} is not supported; known: default, linear, llama3, yarn")
-
-
-def their_rotary(rotary: Any) -> dict[str, Any]:
-    """Return ``rope_parameters`` as transformers writes them, where it has these positions."""
-    theta = {"rope_theta": getattr(rotary, "theta", 10_000.0)}
-    match getattr(rotary, "scaling", None):
-        case LinearScaling(factor=factor):
-            return theta | {"rope_type": "linear", "factor": factor}
-        case Llama3Scaling(factor=factor, trained=trained, fast=fast, slow=slow):
-            return theta | {
-                "rope_type": "llama3",
-                "factor": factor,
-                "original_max_position_embeddings": trained,
-                "high_freq_factor": fast,
-                "low_freq_factor": slow,
-            }
-        case Yarn(factor=factor, trained=trained, fast=fast, slow=slow):
-            return theta | {
-                "rope_type": "yarn",
-                "factor": factor,
-                "original_max_position_embeddings": trained,
-                "beta_fast": fast,
-                "beta_slow": slow,
-            }
-    return theta | {"rope_type": "default"}
 
 
 def shape_of(cfg: ModelConfig) -> Shape | None:
@@ -214,6 +74,8 @@ class Family:
     """Prefix of their names that some of their files omit."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other names that their files may use for a tensor."""
+    within: tuple[str, ...] = ()
+    """Prefixes of their names in files of a larger model, of which this one is a part."""
     shape: Shape = "decoder"
     tables: Callable[[Any], frozenset[str]] = lambda cfg: TABLES
     """Returns our tensors with a row for each entry of the vocabulary; none where there is no vocabulary."""
@@ -223,7 +85,7 @@ class Family:
 
 # ---- can a family express a configuration? ----------------------------------------------------------
 
-_NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "suppressed", "pad"})
+_NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "suppressed", "pad", "preprocessing"})
 
 
 def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[str, Any, Any] | None:

@@ -27,6 +27,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": "silu", "rms_norm_eps": 1e-5, "num_key_value_heads": 8, "rope_theta": 1e6,
         "num_local_experts": 8, "num_experts_per_tok": 2,
     },
+    "qwen3_moe": _LLAMA | {
+        "num_key_value_heads": 4, "sliding_window": 4096, "moe_intermediate_size": 768, "num_experts_per_tok": 8,
+        "num_experts": 128,
+    },
+    "smollm3": _LLAMA | {"num_key_value_heads": 4, "tie_word_embeddings": True},
+    "phi3": _LLAMA | {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096},
+    "olmo2": _LLAMA | {"rms_norm_eps": 1e-5},
     "gemma2": _GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     "gemma3_text": _GEMMA,
     "gpt2": {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
@@ -115,7 +122,11 @@ _SIZES = re.compile(
     r"(num|n|max)_\w+|(\w+_)?(size|layers?|heads?|dim|ffn_dim|embeddings)|d_model|d_kv|d_ff|(encoder|decoder)_\w+_(heads|dim)"
 )
 _NUMBERS = re.compile(r"\w+_(eps|epsilon|theta|base_freq|scalar|softcapping)|logit_scale|\w+_multiplier")
-_NO_SIZES = frozenset({"num_labels", "chunk_size_feed_forward", "max_window_layers", "tie_word_embeddings"})
+_NO_SIZES = frozenset({
+    "num_labels", "chunk_size_feed_forward", "max_window_layers", "tie_word_embeddings", "mlp_only_layers",
+    "no_rope_layers",
+})  # fmt: skip
+"""Fields with such a name that are no sizes; a family that reads one checks it."""
 _PAIRS = frozenset({"image_size", "patch_size"})
 """Sizes that may be two numbers, of height and width."""
 

@@ -24,7 +24,9 @@ from dragoman.interchange.architectures import as_architecture, find_family
 from dragoman.interchange.family import Family, class_names
 from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
 from dragoman.interchange.generation import unused_generation_settings
+from dragoman.interchange.image_processor import with_preprocessing
 from dragoman.interchange.leftovers import describe_leftovers
+from dragoman.interchange.multimodal import text_part
 from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.older_tokenizers import TokenizerContent, contents
 from dragoman.interchange.sentences import read_sentence
@@ -36,6 +38,7 @@ from dragoman.json_files import read_json, write_json
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead
+from dragoman.model.inputs import PatchInput
 from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
@@ -74,18 +77,24 @@ def import_checkpoint(
         raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
     if architecture is not None:
         content = as_architecture(content, architecture)
+    content, notes = text_part(content, folder / "config.json")
     family = find_family(content, folder / "config.json")
     given = settings_of(content, folder / "config.json", family.model_type)
     check_kinds(content, folder / "config.json")
     cfg = family.config(given)
     cfg = from_dict(ModelConfig, to_dict(cfg), where=f"{folder / 'config.json'} makes model")
-    notes = [f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)]
+    notes += given.notes + [
+        f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)
+    ]
     notes += unused_generation_settings(folder, content, family.shape)
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
+        inputs = with_preprocessing(cfg.inputs, folder, content.get("model_type", ""), notes)
+        cfg = dataclasses.replace(cfg, inputs=inputs)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     found = contents(folder, tokenizer_kind(folder, content)) if family.tables(cfg) else None
     vocabulary = found and _vocabulary(folder, content, family, found[1])
-    tokenizers = found and vocabulary and read_tokenizers(folder, vocabulary, found)
+    tokenizers = found and vocabulary and read_tokenizers(folder, vocabulary, found, content)
     if vocabulary is not None and isinstance(cfg, TransformerConfig):
         cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, suppressed=vocabulary.suppressed)
     with TensorShards(folder) as shards:
@@ -95,9 +104,7 @@ def import_checkpoint(
             with durable.folder(run) as partial:
                 if tokenizers is not None:
                     RunDirectory(partial).write_tokenizers(*tokenizers)
-                _keep_origin(folder, partial / ORIGIN, source, notes + source.unused)
-                if architecture is not None:  # so that an export says it too
-                    write_json(partial / ORIGIN / "config.json", content)
+                _keep_origin(folder, partial / ORIGIN, content, source, notes + source.unused)
                 _write(partial, source, {"kind": "run"} | _task(cfg, content) | {"model": to_dict(cfg)}, progress)
         except OSError as error:
             raise CheckpointError(f"{error.filename or run}: cannot create the run: {error.strerror}") from None
@@ -138,8 +145,7 @@ class _Source:
 
     def __init__(self, shards: TensorShards, family: Family, cfg: ModelConfig, vocabulary: VocabularyMapping | None):
         self.shards, self.family, self.vocabulary = shards, family, vocabulary
-        with shapes_alone():
-            self.model: nn.Module = cfg.build()
+        self.model = _empty_model(cfg, shards.folder)
         self.parameters = dict(self.model.named_parameters())
         self.where: dict[str, tuple[TensorPair, str]] = {}
         """Our name -> the tensor of theirs that holds it, and its name in the file."""
@@ -171,7 +177,7 @@ class _Source:
     def prefixed(self) -> bool:
         """True where their names begin with the family's prefix."""
         prefix = self.family.prefix
-        return not prefix or any(stored.startswith(prefix) for _, stored in self.where.values())
+        return not prefix or any(stored.startswith((prefix, *self.family.within)) for _, stored in self.where.values())
 
     def dtype(self, name: str) -> torch.dtype:
         return self.shards.dtype(self.where[name][1])
@@ -187,10 +193,24 @@ _OLD_NORM = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm
 """Names of norms' tensors in folders that were converted from TensorFlow."""
 
 
+def _empty_model(cfg: ModelConfig, folder: Path) -> nn.Module:
+    """Return the model on the meta device.
+
+    Raises:
+        ConfigError: sizes that do not fit; the message opens with config.json.
+    """
+    try:
+        with shapes_alone():
+            return cfg.build()
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'config.json'} makes {error}") from None
+
+
 def _stored_name(pair: TensorPair, shards: TensorShards, family: Family) -> str:
     names = [pair.theirs, *family.aliases.get(pair.theirs, ())]
     names += [name.replace(new, old) for name in names for new, old in _OLD_NORM.items() if name.endswith(new)]
     candidates = [*names, *(name.removeprefix(family.prefix) for name in names)]
+    candidates += [within + name for within in family.within for name in candidates]
     for name in candidates:
         if name in shards.names:
             return name
@@ -215,12 +235,15 @@ def import_notes(run: RunDirectory) -> list[str]:
     return read_json(run.path / ORIGIN / RECORD).get("notes", [])
 
 
-def _keep_origin(folder: Path, origin: Path, source: _Source, notes: list[str]) -> None:
+def _keep_origin(folder: Path, origin: Path, content: dict[str, Any], source: _Source, notes: list[str]) -> None:
+    """Keep the small files, and ``content`` as config.json where only a part of the folder's was taken."""
     origin.mkdir()
     for name in (*SMALL, *(str(path.relative_to(folder)) for path in folder.glob(MORE))):
         if (folder / name).is_file():
             (origin / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, origin / name)
+    if content != read_json(folder / "config.json"):
+        write_json(origin / "config.json", content)
     vocabulary = source.vocabulary
     record = {
         "family": source.family.name,

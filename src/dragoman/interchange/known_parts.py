@@ -27,7 +27,16 @@ from dragoman.model.masks.visibility import Causal, Full, SlidingWindow
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
-from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, NoSkip, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.norm import (
+    DeepNorm,
+    LayerNorm,
+    NoNorm,
+    NoSkip,
+    PlainResidual,
+    ProjectionRmsNorm,
+    RmsNorm,
+    ZeroCenteredRmsNorm,
+)
 from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
 from dragoman.model.positions.position import (
     Alibi,
@@ -43,6 +52,7 @@ from dragoman.model.positions.rotary import (
     DynamicNtkScaling,
     LinearScaling,
     Llama3Scaling,
+    LongRope,
     NoScaling,
     NtkScaling,
     Rotary,
@@ -58,7 +68,7 @@ _MODELS = (TransformerConfig, EncoderConfig, TowerConfig, SharedTower, BlockConf
 _FEED_FORWARDS = (FeedForward, Gated, NoFeedForward)
 _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
 _HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
-_NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, NoNorm, PlainResidual, DeepNorm, NoSkip)
+_NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, ProjectionRmsNorm, NoNorm, PlainResidual, DeepNorm, NoSkip)
 _SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
 _POSITIONS = (
     NoEmbedding,
@@ -77,13 +87,14 @@ _ATTENTION = (Full, Causal, SlidingWindow, ScaledDot, Dot, CappedDot, Multiplica
 
 def _with_every_field(part: type) -> dict[str, FieldRule]:
     names = [field.name for field in dataclasses.fields(part)]
-    return {name: "harmless" if name in ("init", "dropout") else "written" for name in names}
+    return {name: "harmless" if name in ("init", "dropout", "preprocessing") else "written" for name in names}
 
 
 ONNX: Whitelist = {
     part: _with_every_field(part)
     for part in (*_MODELS, *_FEED_FORWARDS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
-"""Experts are not included: which of them compute depends on the tokens, and a graph is the same for all."""
+"""Experts and LongRoPE are not included: what computes depends on the tokens or on how many there are, and a graph is
+the same for all."""
 _MIXERS = (ShortConvolution, Mlstm, Mamba, Mamba2)
-HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, *_MIXERS)}}
+HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, LongRope, *_MIXERS)}}

@@ -23,13 +23,18 @@ _UNUSED: dict[str, str] = {
     ),
 }
 _SINUSOIDS = {r"(model\.)?(en|de)coder\.embed_positions\.weights?": "sines and cosines, which are computed"}
-_UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {"marian": _SINUSOIDS, "pegasus": _SINUSOIDS, "m2m_100": _SINUSOIDS}
+_UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {
+    "gemma3": {r"(model\.)?(vision_tower|multi_modal_projector)\..*": "what reads images"},
+    "marian": _SINUSOIDS,
+    "pegasus": _SINUSOIDS,
+    "m2m_100": _SINUSOIDS,
+}
 _HEADS = (
     r"(cls|lm_head|classifier|qa_outputs|predictions|generator_predictions|generator_lm_head|vocab_transform"
     r"|vocab_layer_norm|vocab_projector|pre_classifier|head|decoder)\..*"
 )
 _COPIES = re.compile(
-    r"(lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
+    r"((.*\.)?lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
 )
 """Names of tensors that tied models may store a second time."""
 _SHOWN = 3

@@ -4,7 +4,7 @@ has rows; and ours to theirs."""
 import copy
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,21 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 
 
 def read_tokenizers(
-    folder: Path, vocabulary: VocabularyMapping, found: tuple[TokenizerContent, TokenizerContent, Path]
+    folder: Path,
+    vocabulary: VocabularyMapping,
+    found: tuple[TokenizerContent, TokenizerContent, Path],
+    config: Mapping[str, Any],
 ) -> tuple[Tokenizer, Tokenizer]:
     """Return the source's and the target's tokenizer; the same object where a folder has one for both.
 
-    ``found`` are their contents and their file, as ``older_tokenizers.contents`` returns them.
+    Args:
+        found: their contents and their file, as ``older_tokenizers.contents`` returns them.
+        config: the content of config.json.
 
     Raises:
         DataError: one that does not fit the vocabulary.
     """
     source, target, path = found
-    config = read_json(folder / "config.json")
     ends = further_ends(folder, config, vocabulary)
 
     def adapted(content: dict[str, Any]) -> Tokenizer:

@@ -21,7 +21,7 @@ from dragoman.model.exact import is_plain
 from dragoman.model.linear import Linear
 from dragoman.model.masks.visibility import AttentionMask, Visibility, VisibilityRule, build_self_mask
 from dragoman.model.mixer import MixerConfig, MixerLayer
-from dragoman.model.norm import NoNorm, Norm
+from dragoman.model.norm import NoNorm, QueryKeyNorm, build_query_key_norm
 from dragoman.model.ops import attention as kernels
 from dragoman.model.ops import elementwise
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
@@ -53,8 +53,8 @@ class AttentionConfig(MixerConfig):
     visibility: Visibility  # pyright: ignore[reportIncompatibleVariableOverride]
     """Attention mask: usually causal in a decoder, full in an encoder and in cross-attention."""
     scorer: AnyScorer = ScaledDot()
-    qk_norm: Norm = NoNorm()
-    """Norm on each head's queries and keys, before positions."""
+    qk_norm: QueryKeyNorm = NoNorm()
+    """Norm on queries and keys, before positions: on each head's, or on those of all heads together."""
     bias: bool = False
     """Bias on queries, keys and values, and on the output."""
     out_bias: bool | None = None
@@ -116,7 +116,7 @@ class Attention(MixerLayer):
         self.k = Linear(dim, G * C, bias=cfg.bias)
         self.v = Linear(dim, G * C, bias=cfg.bias)
         self.out = Linear(H * C, dim, bias=cfg.bias if cfg.out_bias is None else cfg.out_bias)
-        self.q_norm, self.k_norm = cfg.qk_norm.build(C), cfg.qk_norm.build(C)
+        self.q_norm, self.k_norm = (build_query_key_norm(cfg.qk_norm, heads, C) for heads in (H, G))
         self.scorer = cfg.scorer.build(H, C)
         # for forward hooks: receive (B, H, Q, K), before the mask and after softmax, only while one is registered
         self.scores, self.weights = nn.Identity(), nn.Identity()

@@ -21,6 +21,7 @@ from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.positions.grid import GridPosition, LearnedGrid
 from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
 from dragoman.model.positions.tokens import PAD, Frames, Positions, Tokens, as_tokens, positions_of
+from dragoman.model.preprocessing import ImagePreprocessing
 
 # ---- configurations --------------------------------------------------------------------------------
 
@@ -69,6 +70,8 @@ class PatchInput:
     position: GridPosition = LearnedGrid()
     norm: Norm = NoNorm()
     """Norm on the sum of patches and positions."""
+    preprocessing: ImagePreprocessing | None = None
+    """Preparation of images that are given as files or whole numbers; None: of this size, scaled to -1 to 1."""
     dropout: DropoutRate = 0.0
 
     def build(self, dim: int) -> "InputLayer":

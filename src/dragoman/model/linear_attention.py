@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor
 
-from dragoman.config import OneOf, config
+from dragoman.config import OneOf, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.caches.state import KVPolicy, VisibleKeys
 from dragoman.model.caches.summary import Summary, SummaryState
@@ -28,7 +28,7 @@ from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.ops.chunked_recurrence import LOG_ZERO, decayed_recurrence, full_precision, stabilize, widen
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import NoPosition
-from dragoman.model.positions.rotary import DynamicNtkScaling, Rotary, Yarn
+from dragoman.model.positions.rotary import DynamicNtkScaling, LongRope, Rotary, Yarn
 from dragoman.model.positions.tokens import Positions
 from dragoman.model.recurrence import Recurrence
 
@@ -79,10 +79,10 @@ class LinearAttention(MixerConfig):
                 "position.scaling: dynamic_ntk_scaling rotates all keys again for each query, and linear attention "
                 "keeps only their sum: use ntk_scaling"
             )
-        if isinstance(scaling, Yarn) and isinstance(self.features, EluFeatures):
+        if isinstance(scaling, Yarn | LongRope) and isinstance(self.features, EluFeatures):
             raise ConfigError(
-                "position.scaling: yarn sharpens a softmax, and elu_features have none: use ntk_scaling, or "
-                "favor_features"
+                f"position.scaling: {kind_of(type(scaling))} sharpens a softmax, and elu_features have none: use "
+                "ntk_scaling, or favor_features"
             )
         return self.position.build(self.heads, self.channels(dim))
 

@@ -65,6 +65,25 @@ class NoNorm:
 Norm = Annotated[LayerNorm | RmsNorm | ZeroCenteredRmsNorm | NoNorm, OneOf()]
 
 
+@config
+class ProjectionRmsNorm:
+    """RMSNorm of queries, and of keys, over the channels of all heads together (OLMo 2, arXiv:2501.00656)."""
+
+    eps: PositiveFloat = 1e-6
+
+    def build_for_heads(self, heads: int, head_dim: int) -> nn.Module:
+        return ProjectionRmsNormLayer(heads * head_dim, self.eps)
+
+
+QueryKeyNorm = Annotated[LayerNorm | RmsNorm | ZeroCenteredRmsNorm | NoNorm | ProjectionRmsNorm, OneOf()]
+"""Norm of queries and keys: of each head by itself, or of all heads together."""
+
+
+def build_query_key_norm(norm: QueryKeyNorm, heads: int, head_dim: int) -> nn.Module:
+    """Return the norm of ``heads`` heads, which takes (B, heads, T, head_dim)."""
+    return norm.build_for_heads(heads, head_dim) if isinstance(norm, ProjectionRmsNorm) else norm.build(head_dim)
+
+
 class RmsNormLayer(nn.Module):
     """x / root mean square * weight."""
 
@@ -93,6 +112,14 @@ class ZeroCenteredRmsNormLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         return rms_norm(x, self.scale, self.eps)
+
+
+class ProjectionRmsNormLayer(RmsNormLayer):
+    """RMSNorm over all heads of a token; its weight has their channels, head by head."""
+
+    def forward(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
+        together = x.transpose(1, 2).flatten(-2)
+        return super().forward(together).unflatten(-1, (-1, x.shape[-1])).transpose(1, 2)
 
 
 def rms_norm(x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:

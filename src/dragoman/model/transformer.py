@@ -31,6 +31,7 @@ from dragoman.model.memory import Memory, ProjectedMemory, TransformerState
 from dragoman.model.norm import Depths, NoNorm, Norm
 from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
 from dragoman.model.positions.tokens import PAD, Frames, Positions, Tokens, as_tokens, positions_of
+from dragoman.model.rereading import RereadingState
 from dragoman.model.tower import BlockConfig, Tower, TowerConfig
 from dragoman.model.vocabulary import Tying, suppress, tie_vocabulary
 
@@ -131,6 +132,8 @@ class Transformer(SequenceModel):
         self.logit_cap = cfg.logit_cap
         limits = (cfg.position.length, cfg.encoder and cfg.encoder.longest, cfg.decoder.longest)
         self.longest = min(filter(None, limits), default=None)
+        self.limits = tuple(sorted({length for scheme in self.decoder.schemes for length in scheme.limits}))
+        """Lengths in tokens beyond which positions change for all of a text."""
         self.sees_only_past = all(visibility.sees_only_past for _, visibility in self.decoder.kinds)
 
     def tie(self) -> None:
@@ -147,7 +150,8 @@ class Transformer(SequenceModel):
         tokens = self.tokens(target)
         positions = self.positions_after(tokens, state)
         real = positions.keep
-        if self.sees_only_past and not isinstance(target, Tokens):  # padding on the right needs no mask: it is future
+        if self.sees_only_past and not self.limits and not isinstance(target, Tokens):
+            # padding on the right needs no mask: it is future
             positions = positions_of(Tokens(tokens.ids))
         return self.scaled(self.decoder(self.embed(tokens.ids, positions), positions, state, real, memory))
 
@@ -159,17 +163,22 @@ class Transformer(SequenceModel):
         memory = self.encode(source)
         if memory is not None:
             memory = ProjectedMemory(memory, [block.cross for block in self.decoder.blocks], policy)
+        if self.limits:
+            return RereadingState(lambda: self.decoder.new_state(policy), memory, self.limits)
         return TransformerState(self.decoder.new_state(policy), memory)
 
     def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
         assert isinstance(state, TransformerState)
         if not isinstance(tokens, Tokens):
             tokens = Tokens(tokens) if tokens.shape[1] == 1 else self.tokens(tokens, wait=True)
+        new = tokens.ids.shape[1]
+        if isinstance(state, RereadingState):
+            tokens = state.tokens_to_read(tokens)
         state.rows = tokens.ids.shape[0]
         positions = self.positions_after(tokens, state.tower)
         memory = cast(ProjectedMemory | None, state.memory)
         x = self.decoder(self.embed(tokens.ids, positions), positions, state.tower, positions.keep, memory)
-        return self.logits(self.scaled(x))
+        return self.logits(self.scaled(x[:, -new:]))
 
     def encode(self, source: Tensor | Tokens | Frames | None) -> Memory | None:
         """Encode the source; return None where there is no encoder.

@@ -12,7 +12,7 @@
 #include "attention.h"
 #include "products.h"
 
-enum { NO_NORM, LAYER_NORM, RMS_NORM };
+enum { NO_NORM, LAYER_NORM, RMS_NORM, RMS_NORM_OVER_HEADS }; /* the last one of queries and keys alone */
 enum { RELU, GELU, GELU_TANH, GELU_QUICK, SILU, TANH };
 enum { NO_ROTATION, HALVES, NEIGHBOURS };
 
@@ -156,8 +156,9 @@ static void rotate(const Attention *a, int64_t position, float *x) {
 
 /* Norm and rotate the heads of one token, which start at x. */
 static void prepare(const Attention *a, const Norm *norm, int64_t heads, int64_t position, float *x) {
+    if (norm->kind == RMS_NORM_OVER_HEADS) normalize(norm, x, heads * a->C, x);
     for (int64_t h = 0; h < heads; h++) {
-        if (norm->kind != NO_NORM) normalize(norm, x + h * a->C, a->C, x + h * a->C);
+        if (norm->kind != NO_NORM && norm->kind != RMS_NORM_OVER_HEADS) normalize(norm, x + h * a->C, a->C, x + h * a->C);
         if (a->rotation != NO_ROTATION) rotate(a, position, x + h * a->C);
     }
 }

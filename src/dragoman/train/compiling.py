@@ -19,7 +19,7 @@ from dragoman.data.packing import TextBatch
 from dragoman.errors import ConfigError
 from dragoman.machine import compiler_message
 from dragoman.model.moe import Mixture
-from dragoman.model.positions.rotary import DynamicNtkScaling
+from dragoman.model.positions.rotary import DynamicNtkScaling, LongRope
 from dragoman.model.positions.tokens import Frames
 from dragoman.model.recurrent.stack import RecurrentStackConfig
 from dragoman.train.distributed.micro_batch import tensors
@@ -175,7 +175,7 @@ def _untraceable(value: Any, path: str) -> Iterator[tuple[str, str]]:
         yield path, "the experts that compute a token depend on the text"
     if isinstance(value, RecurrentStackConfig):
         yield path, "how far recurrent layers read depends on the text's length"
-    if isinstance(value, DynamicNtkScaling):
+    if isinstance(value, DynamicNtkScaling | LongRope):
         yield path, "the rotation of positions depends on the text"
     if isinstance(value, tuple):
         for i, part in enumerate(value):

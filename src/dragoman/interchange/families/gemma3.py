@@ -3,7 +3,8 @@
 from typing import Any
 
 from dragoman.interchange.families import gemma2, qwen2
-from dragoman.interchange.family import Family, HubConfig, their_rotary
+from dragoman.interchange.family import Family, HubConfig
+from dragoman.interchange.rope import read_rotary, their_rotary
 from dragoman.model.positions.rotary import Rotary
 from dragoman.model.transformer import BlockConfig, TransformerConfig
 
@@ -22,9 +23,9 @@ def config(given: HubConfig) -> TransformerConfig:
 
 def _block(given: HubConfig, kind: str, mask: Any) -> BlockConfig:
     if given.get("rope_parameters"):
-        position = given.rotary(kind)
+        position = read_rotary(given, kind)
     elif kind == "full_attention":
-        position = given.rotary(theta=1_000_000.0)
+        position = read_rotary(given, theta=1_000_000.0)
     else:
         position = Rotary(theta=float(given.get("rope_local_base_freq", 10_000.0)))
     return gemma2.block(given, visibility=mask, position=position, qk_norm=gemma2.norm(given))
@@ -49,4 +50,5 @@ FAMILY = Family(
     config=config,
     describe=describe,
     prefix="model.",
+    within=("language_model.", "model.language_model."),
 )

@@ -1,7 +1,10 @@
 """GPT-2 (Radford et al. 2019). Its matrices are stored as inputs x outputs, queries, keys and values in one."""
 
+import itertools
+import math
 from typing import Any
 
+from dragoman.interchange.families import llama
 from dragoman.interchange.family import Family, HubConfig, their_activation
 from dragoman.interchange.names import NameTable, TensorForm
 from dragoman.model.attention import AttentionConfig
@@ -9,6 +12,7 @@ from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
+from dragoman.model.scorer import ScaledDot
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
 
 _BLOCK = "decoder.blocks.{i}."
@@ -32,25 +36,54 @@ TABLE: NameTable = {
 }
 
 
+def scales(given: HubConfig) -> list[float]:
+    """Return each layer's factor of scores: 1 / sqrt(C), or 1; divided by its number where the file says so (Mistral's
+    GPT-2, which trained in float16)."""
+    channels = given["n_embd"] // given["n_head"]
+    scale = channels**-0.5 if given.only("scale_attn_weights", True, False) else 1.0
+    numbered = given.only("scale_attn_by_inverse_layer_idx", False, True)
+    return [scale / (i + 1 if numbered else 1) for i in range(given["n_layer"])]
+
+
 def config(given: HubConfig) -> TransformerConfig:
-    given.only("scale_attn_weights", True)
-    given.only("scale_attn_by_inverse_layer_idx", False)
     given.only("add_cross_attention", False)
     norm = LayerNorm(eps=given.get("layer_norm_epsilon", 1e-5))
-    block = BlockConfig(
-        mixer=AttentionConfig(heads=given["n_head"], visibility=Causal(), bias=True),
-        mlp=FeedForward(
-            hidden=given.get("n_inner", 4 * given["n_embd"]), activation=given.activation("activation_function")
-        ),
-        norm=norm,
+    mlp = FeedForward(
+        hidden=given.get("n_inner", 4 * given["n_embd"]), activation=given.activation("activation_function")
     )
+    usual = (given["n_embd"] // given["n_head"]) ** -0.5
+    blocks = [
+        BlockConfig(
+            mixer=AttentionConfig(
+                heads=given["n_head"],
+                visibility=Causal(),
+                bias=True,
+                scorer=ScaledDot(scale=None if scale == usual else scale),
+            ),
+            mlp=mlp,
+            norm=norm,
+        )
+        for scale in scales(given)
+    ]
     return TransformerConfig(
         vocab=given["vocab_size"],
         dim=given["n_embd"],
-        decoder=TowerConfig(depth=given["n_layer"], pattern=(block,), final_norm=norm),
+        decoder=TowerConfig(depth=given["n_layer"], pattern=llama.repeated(blocks), final_norm=norm),
         position=Learned(length=given["n_positions"]),
         tying="target" if given.get("tie_word_embeddings", True) else "none",
     )
+
+
+def described_scales(cfg: TransformerConfig) -> dict[str, bool]:
+    """Return the settings of ``scales`` that make the layers' factors; the usual ones where none does."""
+    mixers = [cfg.decoder.pattern[i % len(cfg.decoder.pattern)].attention for i in range(cfg.decoder.depth)]
+    usual = mixers[0].channels(cfg.dim) ** -0.5
+    found = [getattr(mixer.scorer, "scale", 1.0) or usual for mixer in mixers]  # dot products have the factor 1
+    for by_size, numbered in itertools.product((True, False), (False, True)):
+        made = [(usual if by_size else 1.0) / (i + 1 if numbered else 1) for i in range(len(mixers))]
+        if all(math.isclose(a, b) for a, b in zip(found, made, strict=True)):
+            return {"scale_attn_weights": by_size, "scale_attn_by_inverse_layer_idx": numbered}
+    return {}
 
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:
@@ -65,6 +98,7 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
         "activation_function": their_activation(getattr(block.mlp, "activation", "gelu_tanh")),
         "layer_norm_epsilon": getattr(cfg.decoder.final_norm, "eps", 1e-5),
         "tie_word_embeddings": cfg.tying in ("all", "target"),
+        **described_scales(cfg),
     }
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.families import llama
-from dragoman.interchange.family import Family, HubConfig, their_rotary
+from dragoman.interchange.family import Family, HubConfig
 from dragoman.interchange.names import NameTable
+from dragoman.interchange.rope import read_rotary, their_rotary
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import RmsNorm
@@ -62,7 +63,7 @@ def config(given: HubConfig) -> TransformerConfig:
     mixers = {
         "conv": lambda: ShortConvolution(kernel=kernel, bias=bias),
         "full_attention": lambda: llama.attention(
-            given, bias=False, qk_norm=norm, position=given.rotary(theta=1_000_000.0)
+            given, bias=False, qk_norm=norm, position=read_rotary(given, theta=1_000_000.0)
         ),
     }
     mlp = Gated(hidden=hidden(given))

@@ -6,8 +6,9 @@ The families that follow its layout (Mistral, Qwen, Gemma, Mixtral) reuse this c
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.family import Family, HubConfig, their_activation, their_rotary
+from dragoman.interchange.family import Family, HubConfig, their_activation
 from dragoman.interchange.names import NameTable
+from dragoman.interchange.rope import read_rotary, their_longest, their_rotary
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.masks.visibility import Causal, Visibility
 from dragoman.model.mlp import Gated
@@ -47,7 +48,7 @@ def attention(given: HubConfig, **options: Any) -> AttentionConfig:
             "heads": heads,
             "kv_heads": given.get("num_key_value_heads", heads),
             "head_dim": given.get("head_dim", given["hidden_size"] // heads),
-            "position": options.get("position") or given.rotary(),
+            "position": options.get("position") or read_rotary(given),
             "visibility": Causal(),
             "bias": bool(given.get("attention_bias", False)),
         }
@@ -123,7 +124,7 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
         "hidden_act": their_activation(getattr(mlp, "activation", "silu")),
         "rms_norm_eps": getattr(cfg.decoder.final_norm, "eps", 1e-6),
         "rope_parameters": their_rotary(mixer.position),
-        "max_position_embeddings": LONGEST,
+        "max_position_embeddings": their_longest(mixer.position, LONGEST),
         "tie_word_embeddings": cfg.tying in ("all", "target"),
         "attention_bias": mixer.bias,
         "mlp_bias": getattr(mlp, "bias", False),

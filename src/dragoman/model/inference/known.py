@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
-from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, NoSkip, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.norm import (
+    DeepNorm,
+    LayerNorm,
+    NoNorm,
+    NoSkip,
+    PlainResidual,
+    ProjectionRmsNorm,
+    RmsNorm,
+    ZeroCenteredRmsNorm,
+)
 from dragoman.model.positions.position import InclusiveSinusoidal, Learned, NoEmbedding, NoPosition, Sinusoidal
 from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, NtkScaling, Rotary, Yarn
 from dragoman.model.scorer import Dot, ScaledDot
@@ -53,6 +62,7 @@ KNOWN: dict[type, Fields] = {
     LayerNorm: Fields(computed="eps bias"),
     RmsNorm: Fields(computed="eps"),
     ZeroCenteredRmsNorm: Fields(computed="eps"),
+    ProjectionRmsNorm: Fields(computed="eps"),
     NoNorm: Fields(),
     PlainResidual: Fields(),
     DeepNorm: Fields(),

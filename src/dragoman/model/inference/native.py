@@ -29,7 +29,7 @@ from dragoman.model.interface import DecodingState
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mixer import MixerLayer
 from dragoman.model.mlp import ACTIVATIONS, FeedForwardLayer
-from dragoman.model.norm import Residual, RmsNormLayer, ZeroCenteredRmsNormLayer
+from dragoman.model.norm import ProjectionRmsNormLayer, Residual, RmsNormLayer, ZeroCenteredRmsNormLayer
 from dragoman.model.positions.effect import RelativeScheme
 from dragoman.model.positions.position import LearnedEmbedding, NoPositionEmbedding, SinusoidalEmbedding
 from dragoman.model.positions.rotary import RotaryScheme
@@ -204,6 +204,8 @@ class NativeTower(StepKernel):
             return NormStruct(weight=self.pointer(norm.weight), kind=2, eps=norm.eps)
         if type(norm) is ZeroCenteredRmsNormLayer:
             return NormStruct(weight=self.pointer(1 + norm.weight), kind=2, eps=norm.eps)
+        if type(norm) is ProjectionRmsNormLayer:
+            return NormStruct(weight=self.pointer(norm.weight), kind=3, eps=norm.eps)
         raise UnknownToKernels("how sums are normed")
 
     def residual(self, residual: nn.Module) -> ResidualStruct:
@@ -358,7 +360,7 @@ def project_source(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tens
     both = cross.kv(hidden)
     if not isinstance(cross.k_norm, nn.Identity):
         keys = both[:, : both.shape[1] // 2]
-        keys.copy_(cross.k_norm(keys.unflatten(1, (-1, cross.head_dim))).flatten(1))
+        keys.copy_(cross.k_norm(cross.split_heads(keys[None]))[0].transpose(0, 1).flatten(1))
     return both
 
 

@@ -44,6 +44,9 @@ class PositionEffect:
 class RelativeScheme(nn.Module):
     """Base of the schemes, without an effect; a scheme overrides ``effect``."""
 
+    limits: tuple[int, ...] = ()
+    """Lengths in tokens beyond which a text has other positions, in all of it: see ``rereading.py``."""
+
     def effect(self, q: Positions, k: Positions, dtype: torch.dtype) -> PositionEffect:
         """Compute the effect for one forward.
 

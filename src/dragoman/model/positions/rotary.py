@@ -136,7 +136,56 @@ class Llama3Scaling:
         return freq * keep + freq / self.factor * (1 - keep)
 
 
-RotaryScaling = Annotated[NoScaling | LinearScaling | NtkScaling | DynamicNtkScaling | Yarn | Llama3Scaling, OneOf()]
+@config
+class LongRope:
+    """LongRoPE: divide each pair's frequency by a factor of its own, found by search (Ding et al., arXiv:2402.13753).
+
+    There is a list of factors for texts of up to ``trained`` tokens, and one for longer texts, which turns all of their
+    tokens. So a text that grows beyond is read again (``model/rereading.py``).
+    """
+
+    trained: PositiveInt
+    """Length in tokens that the model was trained on before scaling."""
+    short: tuple[PositiveFloat, ...]
+    """Factor of each pair, in texts of up to ``trained`` tokens."""
+    long: tuple[PositiveFloat, ...]
+    """Factor of each pair, in longer texts."""
+    magnitude: PositiveFloat = 1.0
+    """Factor of queries and keys, in all texts."""
+
+    def frequencies(self, theta: float, channels: int) -> Tensor:
+        return frequencies(theta, channels) / torch.tensor(self.short, dtype=torch.float64)
+
+    def selected(self, where: Positions, theta: float, channels: int) -> Float[Tensor, "B T P"]:
+        """Return the frequencies of each token, which are those of its text."""
+        of_length = [
+            frequencies(theta, channels) / torch.tensor(f, dtype=torch.float64) for f in (self.short, self.long)
+        ]
+        short, long = (freq.to(where.pos.device) for freq in of_length)
+        return torch.where(longest_of_text(where)[..., None] < self.trained, short, long)
+
+    def check(self, channels: int) -> None:
+        """Raise ConfigError where there is not a factor for each pair."""
+        for name in ("short", "long"):
+            if (given := len(getattr(self, name))) != channels // 2:
+                raise ConfigError(
+                    f"position.scaling.{name}: {given} factors, for {channels // 2} pairs of channels that are rotated"
+                )
+
+
+def longest_of_text(where: Positions) -> Int[Tensor, "B T"]:
+    """Return for each token the last position of the text that it belongs to."""
+    if where.segment is None or where.pos.is_meta:
+        return where.pos.amax(dim=1, keepdim=True).expand_as(where.pos)
+    segment = where.segment.long().expand_as(where.pos)
+    segment = segment - segment.amin()
+    longest = where.pos.new_zeros(len(segment), int(segment.amax()) + 1)
+    return longest.scatter_reduce(1, segment, where.pos, "amax").gather(1, segment)
+
+
+RotaryScaling = Annotated[
+    NoScaling | LinearScaling | NtkScaling | DynamicNtkScaling | Yarn | Llama3Scaling | LongRope, OneOf()
+]
 
 # ---- schemes ---------------------------------------------------------------------------------------
 
@@ -161,6 +210,8 @@ class Rotary:
             raise ConfigError(f"position: rotary needs pairs of channels, and would rotate {channels} of {head_dim}")
         if channels == 2 and isinstance(self.scaling, NtkScaling | DynamicNtkScaling):
             raise ConfigError("position.scaling: NTK scaling needs two pairs of channels at least, and there is one")
+        if isinstance(self.scaling, LongRope):
+            self.scaling.check(channels)
         return RotaryScheme(self, channels)
 
 
@@ -170,10 +221,14 @@ class RotaryScheme(RelativeScheme):
     def __init__(self, cfg: Rotary, channels: int):
         super().__init__()
         self.cfg, self.channels = cfg, channels
+        self.limits = (cfg.scaling.trained,) if isinstance(cfg.scaling, LongRope) else ()
 
     def effect(self, q: Positions, k: Positions, dtype: torch.dtype) -> PositionEffect:
         if isinstance(self.cfg.scaling, DynamicNtkScaling):
             return DynamicRotaryEffect(self.cfg, self.cfg.scaling, self.channels, q, k, dtype)
+        if isinstance(self.cfg.scaling, LongRope):
+            freq = self.cfg.scaling.selected(q, self.cfg.theta, self.channels)
+            return RotaryEffect(self.cfg, q.pos[..., None] * freq, dtype)
         freq = self.cfg.scaling.frequencies(self.cfg.theta, self.channels).to(q.pos.device)
         return RotaryEffect(self.cfg, q.pos[..., None] * freq, dtype)
 
