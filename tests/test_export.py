@@ -186,8 +186,6 @@ def test_ctranslate2_takes_what_was_imported(name, size, tmp_path):
 # ---- what cannot be said ---------------------------------------------------------------------------
 
 REFUSED = {
-    "alibi in marian": (changed(BASE, position=Alibi()), "huggingface", r"model\.decoder\.pattern\.0\.mixer\.position"),
-    "the 2026 encoder-decoder": (MODERN, "huggingface", r"^dragoman: model\.\S+: .* cannot be expressed in a Hugging"),
     "alibi": (changed(BASE, position=Alibi()), "ctranslate2", r"model\.decoder\.pattern\.0\.mixer\.position: alibi"),
     "a window": (
         changed(MODERN, visibility=Causal(window=4)),
@@ -210,6 +208,24 @@ def test_what_cannot_be_said_is_refused_with_its_place(name, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and re.search(message, said), said
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+WITH_CODE = {
+    "alibi in marian": (changed(BASE, position=Alibi()), r"model\.decoder\.pattern\.0\.mixer\.position"),
+    "the 2026 encoder-decoder": (MODERN, r"^model\.\S+: .* cannot be expressed in a Hugging"),
+}
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_what_no_layout_holds_is_written_with_its_code_and_the_setting_to_blame_is_named(name, tmp_path, capsys):
+    cfg, message = WITH_CODE[name]
+    run = save(cfg, tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "huggingface", "-o", str(tmp_path / "folder")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(message, said), said
+    assert "trust_remote_code=True" in said and "the same answers" in said
+    code = {"configuration_dragoman.py", "modeling_dragoman.py", "network_dragoman.py"}
+    assert code == {path.name for path in (tmp_path / "folder").iterdir() if path.suffix == ".py" or path.is_dir()}
 
 
 def test_a_folder_is_never_overwritten(tmp_path, capsys):

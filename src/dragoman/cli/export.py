@@ -44,8 +44,10 @@ def export(
     if to is ExportFormat.huggingface:
         from dragoman.interchange.exporting import export_huggingface
 
-        family = export_huggingface(run, folder, checkpoint, check=check)
-        print(f"{folder}: in the layout of {family}; open it in transformers with from_pretrained")
+        family = export_huggingface(run, folder, checkpoint, check=check, explain=print)
+        trust = ", trust_remote_code=True" if family == "dragoman" else ""
+        layout = "with the model's own code" if trust else f"in the layout of {family}"
+        print(f"{folder}: {layout}; open it in transformers with from_pretrained({str(folder)!r}{trust})")
     elif to is ExportFormat.onnx:
         from dragoman.interchange.onnx import export_onnx
 
