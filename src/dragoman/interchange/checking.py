@@ -26,7 +26,7 @@ from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 TOLERANCE = 1e-3
 """Largest difference of logits and log-probabilities in float32, relative to the largest where that is above 1."""
-LIBRARIES = {"huggingface": "transformers", "ctranslate2": "ctranslate2", "onnx": "onnxruntime"}
+LIBRARIES = {"huggingface": "transformers", "ctranslate2": "ctranslate2", "onnx": "onnxruntime", "gguf": "llama_cpp"}
 TEXTS = (
     "The door is open.", " two  spaces, and one behind ", "Grüße an 3 Leute: 12,50 €!", "don't we'll I'm",
     "x = f(y) # 漢字",
@@ -247,6 +247,34 @@ def check_ctranslate2(folder: Path, model: nn.Module, names: tuple[Sequence[str]
 
 def _log_probs(logits: Float[Tensor, "T V"], ids: list[int]) -> Float[Tensor, " T"]:
     return logits.float().log_softmax(dim=-1)[torch.arange(len(ids)), torch.tensor(ids)]
+
+
+# ---- llama.cpp --------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def check_gguf(path: Path, model: nn.Module, vocabulary: VocabularyMapping) -> None:
+    """Compare the log-probabilities that llama.cpp computes for a few texts with the run's.
+
+    Raises:
+        CheckpointError: it does not open, or answers otherwise.
+    """
+    import llama_cpp
+
+    try:
+        opened: Any = llama_cpp.Llama(
+            str(path), n_ctx=64, logits_all=True, type_k=0, type_v=0, n_threads=1, verbose=False
+        )
+    except ValueError as error:
+        raise CheckpointError(f"llama.cpp does not open the export: {str(error).splitlines()[0]}") from None
+    order = vocabulary.order()
+    for example in examples(vocabulary.size + vocabulary.added, translates=False):
+        target = torch.tensor([[1, *example.target]])
+        target[target >= vocabulary.size] = 3
+        opened.reset()
+        opened.eval(_rows(order[target], vocabulary)[0].tolist())
+        logits = torch.from_numpy(opened.scores[: target.shape[1]].copy())[None]
+        compare("llama.cpp", *_comparable_logits(logits, model(target), order, vocabulary))
 
 
 # ---- ONNX ------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def export_huggingface(
             explain(str(error))
         _write_with_code(directory, folder, cfg, weights, check=check)
         return MODEL_TYPE
-    vocabulary = _vocabulary(directory)
+    vocabulary = vocabulary_of(directory)
     with durable.folder(folder) as partial:
         described = _write_layout(partial, directory, layout, vocabulary, progress)
         if check and checker_missing("huggingface") is None:
@@ -199,7 +199,12 @@ def _prefix(run: RunDirectory, family: Family, cfg: Expressible) -> str:
     return "" if record.get("prefixed", not bare) else family.prefix
 
 
-def _vocabulary(run: RunDirectory) -> VocabularyMapping | None:
+def vocabulary_of(run: RunDirectory) -> VocabularyMapping | None:
+    """Return the mapping of a run's vocabulary to that of an export; None for a model that reads no text.
+
+    Raises:
+        ConfigError: source and target have tokenizers of their own.
+    """
     if not run.tokenizer_files():
         return None  # a model that reads no text
     if vocabulary := origin_vocabulary(run):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from dragoman.model.positions.position import Learned, Sinusoidal
 from dragoman.model.positions.tokens import PAD
 from dragoman.model.transformer import TransformerConfig
 
+_SCALE = re.compile(r"model\.(inputs\.)?scale")
 ModelWeights = Mapping[str, Tensor]
 Expressible = TransformerConfig | EncoderConfig
 
@@ -56,7 +58,8 @@ def find_layout(cfg: ModelConfig, weights: ModelWeights, run: RunDirectory) -> L
         try:
             return _numbered_from_padding(Layout(choose_family(candidate, run), candidate, values), run)
         except ConfigError as error:
-            refusal = refusal or error
+            if refusal is None or _SCALE.match(str(refusal)):  # that, folding has removed
+                refusal = error
     assert refusal is not None
     raise refusal
 

@@ -26,10 +26,12 @@ from dragoman.errors import ConfigError
 from dragoman.interchange.checking import built, check_onnx, checker_missing
 from dragoman.interchange.exporting import check_free, weights_of
 from dragoman.interchange.known_parts import ONNX
+from dragoman.interchange.nearest import nearest_preset
 from dragoman.interchange.whitelist import unknown_parts
 from dragoman.model.attention import Attention, AttentionConfig
 from dragoman.model.caches.state import KV, KVState, LayerState, TowerState
 from dragoman.model.encoder import Encoder, EncoderConfig
+from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.memory import ProjectedMemory, TransformerState
 from dragoman.model.positions.tokens import Positions, Tokens
@@ -51,10 +53,11 @@ def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best", 
     check_free(folder)
     _check_installed()
     cfg, weights = weights_of(directory, which)
-    if isinstance(cfg, TransformerConfig | EncoderConfig) and (unknown := next(unknown_parts(cfg, ONNX), None)):
-        raise ConfigError(f"{unknown}: does not become an ONNX graph")
     model = built(cfg, weights)
-    graphs = _graphs(model)
+    try:
+        graphs = graphs_of(cfg, model)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {nearest_preset(cfg, 'onnx')}") from None
     with durable.folder(folder) as partial:
         for name, (module, inputs) in graphs.items():
             _write(partial / name, module, inputs)
@@ -75,6 +78,17 @@ def _check_installed() -> None:
 
 GraphExample = dict[str, tuple[Tensor, dict[int, str]]]
 """Mapping from input names to an example of each, and the names of the dimensions that may differ."""
+
+
+def graphs_of(cfg: ModelConfig, model: nn.Module) -> "dict[str, tuple[nn.Module, GraphExample]]":
+    """Return the graphs of a model, each with an example of its inputs.
+
+    Raises:
+        ConfigError: a part that does not become a graph; the message names its path.
+    """
+    if isinstance(cfg, TransformerConfig | EncoderConfig) and (unknown := next(unknown_parts(cfg, ONNX), None)):
+        raise ConfigError(f"{unknown}: does not become an ONNX graph")
+    return _graphs(model)
 
 
 def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, GraphExample]]:
