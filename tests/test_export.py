@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import foreign
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from dragoman.model.masks.visibility import Causal
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Alibi, Learned
 from dragoman.model.positions.rotary import Rotary
+from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import rewritten2026, vaswani2017
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
@@ -280,11 +282,24 @@ def test_onnx_steps_say_the_same(tmp_path):
         want = model(torch.cat(target, dim=1), source)[:, -1]
         torch.testing.assert_close(torch.from_numpy(logits), want.detach(), rtol=0, atol=1e-5)
         token = want.argmax(dim=1, keepdim=True)
+    merged = runtime.InferenceSession(tmp_path / "graphs" / "decoder.onnx")
+    whole, nothing = torch.cat(target, dim=1), memory[:, :, :, :, :0]
+    for cut in (1, 3):  # the same in one piece, and in two
+        found, past = [], nothing
+        for part in (whole[:, :cut], whole[:, cut:]):
+            mask = np.ones((len(TEXTS), past.shape[4] + part.shape[1]), dtype=bool)
+            given = {"ids": part.numpy(), "mask": mask, "past": past, "memory": memory, "keep": keep.numpy()}
+            logits, past = merged.run(None, given)
+            found.append(torch.from_numpy(logits))
+        torch.testing.assert_close(torch.cat(found, dim=1), model(whole, source).detach(), rtol=0, atol=1e-5)
 
 
-def test_onnx_refuses_what_forgets(tmp_path, capsys):
+def test_onnx_refuses_what_keeps_no_keys(tmp_path, capsys):
     pytest.importorskip("onnxscript")
-    run = save(changed(MODERN, visibility=Causal(window=4)), tmp_path / "run")
+    block = dataclasses.replace(LANGUAGE_MODEL.decoder.pattern[0], mixer=ShortConvolution())
+    cfg = dataclasses.replace(LANGUAGE_MODEL, decoder=dataclasses.replace(LANGUAGE_MODEL.decoder, pattern=(block,)))
+    run = save(cfg, tmp_path / "run")
     assert main(["export", str(run.path), "--to", "onnx", "-o", str(tmp_path / "graphs")]) == 2
-    assert "model.decoder.pattern.0.mixer.visibility.window" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "model.decoder.pattern.0.mixer: short_convolution" in said and "nearest preset" in said
     assert not (tmp_path / "graphs").exists()

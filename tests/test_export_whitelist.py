@@ -98,8 +98,6 @@ REFUSED = {
         with_final_norm(LANGUAGE_MODEL, LayerNorm(eps=1e-6)), "ctranslate2", r"decoder\.final_norm"),
     "an activation the engine has not": (
         with_block(LANGUAGE_MODEL, mlp=TANH), "ctranslate2", r"mlp\.activation: tanh"),
-    "experts in a graph": (
-        with_block(LANGUAGE_MODEL, mlp=EXPERTS), "onnx", r"mlp: mixture"),
     "experts in the engine": (
         with_block(LANGUAGE_MODEL, mlp=EXPERTS), "ctranslate2", r"mlp: mixture"),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dragoman.errors import CheckpointError
 from dragoman.interchange.vocabulary import VocabularyMapping
-from dragoman.model.contrastive import TwoTowersConfig
+from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import PatchInput
@@ -298,6 +298,10 @@ def check_onnx(folder: Path, model: nn.Module) -> None:
     if isinstance(model, Encoder):
         _check_reader(graphs["model"], model)
         return
+    if isinstance(model, TwoTowers):
+        for name, graph in graphs.items():
+            _check_reader(graph, getattr(model, name))
+        return
     cfg: Any = model.cfg
     translates = cfg.encoder is not None
     for example in examples(cfg.vocab, translates=translates, source_vocab=cfg.source_vocab):
@@ -315,6 +319,18 @@ def check_onnx(folder: Path, model: nn.Module) -> None:
             found.append(torch.from_numpy(logits[0]))
         wanted = model(target) if source is None else model(target, source)
         compare("onnxruntime", torch.stack(found).log_softmax(-1), wanted[0].float().log_softmax(-1))
+        whole = _read_whole(graphs["decoder"], target, past[:, :, :, :, :0], given)
+        compare("onnxruntime", whole.log_softmax(-1), wanted[0].float().log_softmax(-1))
+
+
+def _read_whole(graph: Any, target: Tensor, past: Any, given: dict[str, Any]) -> Float[Tensor, "T V"]:
+    """Return the logits of a target that is read in two parts."""
+    found, length = [], target.shape[1]
+    for part in (target[:, : length // 2], target[:, length // 2 :]):
+        mask = np.ones((1, past.shape[4] + part.shape[1]), dtype=bool)
+        logits, past = graph.run(None, {"ids": part.numpy(), "mask": mask, "past": past} | given)
+        found.append(torch.from_numpy(logits[0]))
+    return torch.cat(found)
 
 
 def _check_reader(graph: Any, model: Encoder) -> None:

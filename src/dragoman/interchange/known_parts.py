@@ -62,8 +62,8 @@ def _with_every_field(part: type) -> dict[str, FieldRule]:
 
 ONNX: Whitelist = {
     part: _with_every_field(part)
-    for part in (*_MODELS, *_FEED_FORWARDS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
+    for part in (*_MODELS, *_FEED_FORWARDS, Mixture, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
-"""Experts are not included: which of them compute depends on the tokens, and a graph is the same for all."""
+"""Of experts, all compute: which are needed depends on the tokens, and a graph is the same for all."""
 _MIXERS = (ShortConvolution, Mlstm, Mamba, Mamba2)
-HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, *_MIXERS)}}
+HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in _MIXERS}}
