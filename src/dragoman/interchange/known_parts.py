@@ -64,6 +64,6 @@ ONNX: Whitelist = {
     part: _with_every_field(part)
     for part in (*_MODELS, *_FEED_FORWARDS, Mixture, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
-"""Of experts, all compute: which are needed depends on the tokens, and a graph is the same for all."""
+"""Parts that become graphs. Mixtures are among them with all experts: which are needed depends on the tokens."""
 _MIXERS = (ShortConvolution, Mlstm, Mamba, Mamba2)
 HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in _MIXERS}}
