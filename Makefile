@@ -65,6 +65,7 @@ bench: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_decode.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/optimizers.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/parity.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exports.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/museum.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import foreign
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from dragoman.model.masks.visibility import Causal
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Alibi, Learned
 from dragoman.model.positions.rotary import Rotary
+from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import rewritten2026, vaswani2017
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
@@ -186,8 +188,6 @@ def test_ctranslate2_takes_what_was_imported(name, size, tmp_path):
 # ---- what cannot be said ---------------------------------------------------------------------------
 
 REFUSED = {
-    "alibi in marian": (changed(BASE, position=Alibi()), "huggingface", r"model\.decoder\.pattern\.0\.mixer\.position"),
-    "the 2026 encoder-decoder": (MODERN, "huggingface", r"^dragoman: model\.\S+: .* cannot be expressed in a Hugging"),
     "alibi": (changed(BASE, position=Alibi()), "ctranslate2", r"model\.decoder\.pattern\.0\.mixer\.position: alibi"),
     "a window": (
         changed(MODERN, visibility=Causal(window=4)),
@@ -210,6 +210,24 @@ def test_what_cannot_be_said_is_refused_with_its_place(name, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and re.search(message, said), said
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+WITH_CODE = {
+    "alibi in marian": (changed(BASE, position=Alibi()), r"model\.decoder\.pattern\.0\.mixer\.position"),
+    "the 2026 encoder-decoder": (MODERN, r"^model\.\S+: .* cannot be expressed in a Hugging"),
+}
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_what_no_layout_holds_is_written_with_its_code_and_the_setting_to_blame_is_named(name, tmp_path, capsys):
+    cfg, message = WITH_CODE[name]
+    run = save(cfg, tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "huggingface", "-o", str(tmp_path / "folder")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(message, said), said
+    assert "trust_remote_code=True" in said and "the same answers" in said
+    code = {"configuration_dragoman.py", "modeling_dragoman.py", "network_dragoman.py"}
+    assert code == {path.name for path in (tmp_path / "folder").iterdir() if path.suffix == ".py" or path.is_dir()}
 
 
 def test_a_folder_is_never_overwritten(tmp_path, capsys):
@@ -264,11 +282,24 @@ def test_onnx_steps_say_the_same(tmp_path):
         want = model(torch.cat(target, dim=1), source)[:, -1]
         torch.testing.assert_close(torch.from_numpy(logits), want.detach(), rtol=0, atol=1e-5)
         token = want.argmax(dim=1, keepdim=True)
+    merged = runtime.InferenceSession(tmp_path / "graphs" / "decoder.onnx")
+    whole, nothing = torch.cat(target, dim=1), memory[:, :, :, :, :0]
+    for cut in (1, 3):  # the same in one piece, and in two
+        found, past = [], nothing
+        for part in (whole[:, :cut], whole[:, cut:]):
+            mask = np.ones((len(TEXTS), past.shape[4] + part.shape[1]), dtype=bool)
+            given = {"ids": part.numpy(), "mask": mask, "past": past, "memory": memory, "keep": keep.numpy()}
+            logits, past = merged.run(None, given)
+            found.append(torch.from_numpy(logits))
+        torch.testing.assert_close(torch.cat(found, dim=1), model(whole, source).detach(), rtol=0, atol=1e-5)
 
 
-def test_onnx_refuses_what_forgets(tmp_path, capsys):
+def test_onnx_refuses_what_keeps_no_keys(tmp_path, capsys):
     pytest.importorskip("onnxscript")
-    run = save(changed(MODERN, visibility=Causal(window=4)), tmp_path / "run")
+    block = dataclasses.replace(LANGUAGE_MODEL.decoder.pattern[0], mixer=ShortConvolution())
+    cfg = dataclasses.replace(LANGUAGE_MODEL, decoder=dataclasses.replace(LANGUAGE_MODEL.decoder, pattern=(block,)))
+    run = save(cfg, tmp_path / "run")
     assert main(["export", str(run.path), "--to", "onnx", "-o", str(tmp_path / "graphs")]) == 2
-    assert "model.decoder.pattern.0.mixer.visibility.window" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "model.decoder.pattern.0.mixer: short_convolution" in said and "nearest preset" in said
     assert not (tmp_path / "graphs").exists()

@@ -98,10 +98,6 @@ REFUSED = {
         with_final_norm(LANGUAGE_MODEL, LayerNorm(eps=1e-6)), "ctranslate2", r"decoder\.final_norm"),
     "an activation the engine has not": (
         with_block(LANGUAGE_MODEL, mlp=TANH), "ctranslate2", r"mlp\.activation: tanh"),
-    "an activation transformers has not": (
-        with_block(test_export.GPT, mlp=TANH), "huggingface", "tanh has no name"),
-    "experts in a graph": (
-        with_block(LANGUAGE_MODEL, mlp=EXPERTS), "onnx", r"mlp: mixture"),
     "experts in the engine": (
         with_block(LANGUAGE_MODEL, mlp=EXPERTS), "ctranslate2", r"mlp: mixture"),
 }  # fmt: skip

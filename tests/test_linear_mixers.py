@@ -94,7 +94,7 @@ def test_commands_take_it(translator, folder, command, capsys):
         assert rows and not [row for row in rows if row.get("passed") is False]
 
 
-@pytest.mark.parametrize("to", ["ctranslate2", "onnx", "huggingface"])
+@pytest.mark.parametrize("to", ["ctranslate2", "onnx"])
 def test_an_export_refuses_it_in_one_line(translator, folder, to, capsys):
     assert main(["export", str(translator[0]), "--to", to, "-o", str(folder / to)]) == 2
     told = capsys.readouterr().err

@@ -273,10 +273,10 @@ def test_a_language_model_learns_continues_is_verified_and_goes_to_hugging_face(
     assert main(["verify", str(run), "--sentences", "1", "--beam", "2"]) == 0, capsys.readouterr()
     code = main(["export", str(run), "--to", "huggingface", "-o", str(tmp_path / "folder")])
     told = capsys.readouterr()
-    if kind == "mamba":  # with attention, which no layout has
-        assert code == 2 and "pattern.0.mixer" in told.err and len(told.err.strip().splitlines()) == 1
-        return
     assert code == 0, told
+    if kind == "mamba":  # with attention, which no layout has
+        assert "pattern.0.mixer" in told.out and "trust_remote_code" in told.out
+        return
     assert main(["import", str(tmp_path / "folder"), "--run", str(tmp_path / "back")]) == 0
 
 

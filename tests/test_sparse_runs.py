@@ -100,7 +100,7 @@ def test_commands_take_it(translators, folder, mixer, capsys):
 
 
 @every_mixer
-@pytest.mark.parametrize("to", ["ctranslate2", "onnx", "huggingface"])
+@pytest.mark.parametrize("to", ["ctranslate2", "onnx"])
 def test_an_export_refuses_it_in_one_line(translators, folder, mixer, to, capsys):
     assert main(["export", str(folder / mixer), "--to", to, "-o", str(folder / to)]) == 2
     told = capsys.readouterr().err

@@ -13,7 +13,7 @@ from dragoman.interchange.ctranslate2 import export_ctranslate2
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.tensors import Report
 
-Program = Literal["huggingface", "ctranslate2", "onnx"]
+Program = Literal["huggingface", "ctranslate2", "onnx", "gguf"]
 
 
 def import_checkpoint(folder: str | Path, run: str | Path | None = None, *, progress: Report | None = None) -> Run:
@@ -62,13 +62,14 @@ def export(
     check: bool = True,
     which: str | int = "best",
 ) -> Exported:
-    """Write a run's model so that transformers, CTranslate2 or ONNX Runtime can open it.
+    """Write a run's model so that transformers, CTranslate2, ONNX Runtime or llama.cpp can open it.
 
     Args:
         run: a run, or its directory.
-        to: ``huggingface``, ``ctranslate2`` or ``onnx``.
+        to: ``huggingface``, ``ctranslate2``, ``onnx`` or ``gguf``.
         output: the folder to create; by default the run's name and the program's.
-        quantization: for CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32.
+        quantization: for CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32; for GGUF: f32, f16,
+            bf16 or q8_0.
         check: open the export with that program, if it is installed, and compare answers before it is put in place.
         which: ``best``, ``last``, a step number, or the name of a checkpoint.
 
@@ -78,8 +79,8 @@ def export(
     """
     if to not in get_args(Program):
         raise ConfigError(unknown("to", to, get_args(Program)))
-    if quantization is not None and to != "ctranslate2":
-        raise ConfigError(f"quantization: is for ctranslate2, not for {to}")
+    if quantization is not None and to not in ("ctranslate2", "gguf"):
+        raise ConfigError(f"quantization: is for ctranslate2 and gguf, not for {to}")
     path = run_path(run)
     folder, layout = Path(output or f"{path.resolve().name}-{to}"), to
     if to == "huggingface":
@@ -88,6 +89,10 @@ def export(
         from dragoman.interchange.onnx import export_onnx
 
         export_onnx(path, folder, which, check=check)
+    elif to == "gguf":
+        from dragoman.interchange.gguf import export_gguf
+
+        layout = export_gguf(path, folder, which, quantization, check=check)
     else:
         export_ctranslate2(path, folder, which, quantization, check=check)
     files = tuple(sorted(file.name for file in folder.iterdir()))

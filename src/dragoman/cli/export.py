@@ -15,6 +15,7 @@ class ExportFormat(StrEnum):
     huggingface = "huggingface"
     ctranslate2 = "ctranslate2"
     onnx = "onnx"
+    gguf = "gguf"
 
 
 def export(
@@ -30,26 +31,37 @@ def export(
         ),
     ] = None,
     quantization: Annotated[
-        str | None, typer.Option(help="For CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32.")
+        str | None,
+        typer.Option(
+            help="For CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32; "
+            "for GGUF: f32, f16, bf16 or q8_0."
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the export with the run before it is put in place.")
     ] = True,
     checkpoint: CheckpointOption = "best",
 ) -> None:
-    """Write a run's model so that transformers, CTranslate2 or ONNX Runtime can open it."""
+    """Write a run's model so that transformers, CTranslate2, ONNX Runtime or llama.cpp can open it."""
     from dragoman.interchange.checking import checker_missing
 
     folder = output or Path(f"{run.resolve().name}-{to.value}")
     if to is ExportFormat.huggingface:
         from dragoman.interchange.exporting import export_huggingface
 
-        family = export_huggingface(run, folder, checkpoint, check=check)
-        print(f"{folder}: in the layout of {family}; open it in transformers with from_pretrained")
+        family = export_huggingface(run, folder, checkpoint, check=check, explain=print)
+        trust = ", trust_remote_code=True" if family == "dragoman" else ""
+        layout = "with the model's own code" if trust else f"in the layout of {family}"
+        print(f"{folder}: {layout}; open it in transformers with from_pretrained({str(folder)!r}{trust})")
     elif to is ExportFormat.onnx:
         from dragoman.interchange.onnx import export_onnx
 
         print(f"{folder}: {', '.join(export_onnx(run, folder, checkpoint, check=check))}")
+    elif to is ExportFormat.gguf:
+        from dragoman.interchange.gguf import FILE, export_gguf
+
+        architecture = export_gguf(run, folder, checkpoint, quantization, check=check)
+        print(f"{folder / FILE}: of the architecture {architecture}; llama.cpp opens it")
     else:
         from dragoman.interchange.ctranslate2 import export_ctranslate2
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dragoman.errors import CheckpointError
 from dragoman.interchange.vocabulary import VocabularyMapping
+from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import PatchInput
@@ -25,7 +26,7 @@ from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 TOLERANCE = 1e-3
 """Largest difference of logits and log-probabilities in float32, relative to the largest where that is above 1."""
-LIBRARIES = {"huggingface": "transformers", "ctranslate2": "ctranslate2", "onnx": "onnxruntime"}
+LIBRARIES = {"huggingface": "transformers", "ctranslate2": "ctranslate2", "onnx": "onnxruntime", "gguf": "llama_cpp"}
 TEXTS = (
     "The door is open.", " two  spaces, and one behind ", "Grüße an 3 Leute: 12,50 €!", "don't we'll I'm",
     "x = f(y) # 漢字",
@@ -98,8 +99,12 @@ def compare(name: str, theirs: Tensor, ours: Tensor) -> None:
 
 
 @torch.inference_mode()
-def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: VocabularyMapping | None) -> None:
+def check_huggingface(
+    folder: Path, cfg: ModelConfig, weights: Any, vocabulary: VocabularyMapping | None, opener: Any = None
+) -> None:
     """Compare the model in ``folder`` as transformers opens it with the run's.
+
+    ``opener`` is the class of the model, where it is none of transformers.
 
     Raises:
         CheckpointError: it does not open, or answers otherwise.
@@ -109,23 +114,28 @@ def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: 
     architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
     with quiet():
         try:
-            opener: Any = getattr(transformers, architecture)
+            opener = opener or getattr(transformers, architecture)
             theirs = opener.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
             if hasattr(theirs, "set_experts_implementation"):
                 theirs.set_experts_implementation("eager")  # the fast one requires sizes that 4 divides
         except Exception as error:  # a library may raise anything for a folder that it cannot open
             raise CheckpointError(f"transformers does not open the export: {str(error).splitlines()[0]}") from None
     ours = built(cfg, weights)
+    if isinstance(cfg, TwoTowersConfig):
+        _check_towers(theirs, ours, cfg)
+        return
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
-        images = torch.linspace(-1, 1, cfg.inputs.channels * cfg.inputs.size[0] * cfg.inputs.size[1])
-        given = images.view(1, cfg.inputs.channels, *cfg.inputs.size)
+        given = _images(cfg.inputs)
         compare("transformers", _answer(theirs(pixel_values=given)), ours(given))
         return
     assert vocabulary is not None, "texts are read"
     order = vocabulary.order()
-    for example in examples(vocabulary.size + vocabulary.added, translates=getattr(cfg, "encoder", None) is not None):
+    translates, size = getattr(cfg, "encoder", None) is not None, vocabulary.size + vocabulary.added
+    target_size = (getattr(cfg, "vocab", None) or size) if translates else size
+    for example in examples(target_size, translates=translates, source_vocab=size):
         target = torch.tensor([[1, *example.target]])
-        target[target >= vocabulary.size] = 3
+        if not translates:
+            target[target >= vocabulary.size] = 3
         if example.source is not None:
             source = torch.tensor([[*example.source, EOS]])
             reply = theirs(input_ids=order[source], decoder_input_ids=_rows(order[target], vocabulary))
@@ -133,6 +143,22 @@ def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: 
         else:
             reply, answer = theirs(input_ids=_rows(order[target], vocabulary)), ours(target)
         compare("transformers", *_comparable_logits(_answer(reply), answer, order, vocabulary))
+
+
+def _images(inputs: PatchInput) -> Tensor:
+    count = inputs.channels * inputs.size[0] * inputs.size[1]
+    return torch.linspace(-1, 1, count).view(1, inputs.channels, *inputs.size)
+
+
+def _check_towers(theirs: Any, ours: nn.Module, cfg: TwoTowersConfig) -> None:
+    """Compare the similarities of a text with itself, or with an image."""
+    texts = torch.tensor([[1, 5, 4, 3, EOS]])
+    second = (cfg.second or cfg.first).inputs
+    if isinstance(second, PatchInput):
+        images = _images(second)
+        compare("transformers", theirs(input_ids=texts, pixel_values=images)["logits"], ours(texts, images))
+        return
+    compare("transformers", theirs(input_ids=texts, second_input_ids=texts)["logits"], ours(texts, texts))
 
 
 def _rows(ids: Tensor, vocabulary: VocabularyMapping) -> Tensor:
@@ -145,7 +171,8 @@ def _answer(reply: Any) -> Tensor:
         return logits
     if (start := reply.get("start_logits")) is not None:
         return torch.stack([start, reply["end_logits"]], dim=-1)
-    return reply["last_hidden_state"]
+    pooled = reply.get("pooler_output") if "Dragoman" in type(reply).__name__ else None
+    return reply["last_hidden_state"] if pooled is None else pooled
 
 
 def _comparable_logits(
@@ -158,8 +185,12 @@ def _comparable_logits(
     return theirs[..., order[own]].log_softmax(dim=-1), ours[..., own].log_softmax(dim=-1)
 
 
-def check_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMapping, frame: TextFrame) -> None:
+def check_tokenizer(
+    folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMapping, frame: TextFrame, *, with_code: bool = False
+) -> None:
     """Compare the ids of a few texts as transformers reads them with ours.
+
+    ``AutoTokenizer`` asks before it opens a folder ``with_code``; its class for such folders does not.
 
     Raises:
         CheckpointError: they differ.
@@ -167,7 +198,8 @@ def check_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMa
     import transformers
 
     with quiet():
-        theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        opener: Any = transformers.PreTrainedTokenizerFast if with_code else transformers.AutoTokenizer
+        theirs = opener.from_pretrained(folder, local_files_only=True)
     order = vocabulary.order().tolist()
     for text in TEXTS:
         ours = [order[i] for i in frame.around(tokenizer.encode(text))]
@@ -217,6 +249,34 @@ def _log_probs(logits: Float[Tensor, "T V"], ids: list[int]) -> Float[Tensor, " 
     return logits.float().log_softmax(dim=-1)[torch.arange(len(ids)), torch.tensor(ids)]
 
 
+# ---- llama.cpp --------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def check_gguf(path: Path, model: nn.Module, vocabulary: VocabularyMapping) -> None:
+    """Compare the log-probabilities that llama.cpp computes for a few texts with the run's.
+
+    Raises:
+        CheckpointError: it does not open, or answers otherwise.
+    """
+    import llama_cpp
+
+    try:
+        opened: Any = llama_cpp.Llama(
+            str(path), n_ctx=64, logits_all=True, type_k=0, type_v=0, n_threads=1, verbose=False
+        )
+    except ValueError as error:
+        raise CheckpointError(f"llama.cpp does not open the export: {str(error).splitlines()[0]}") from None
+    order = vocabulary.order()
+    for example in examples(vocabulary.size + vocabulary.added, translates=False):
+        target = torch.tensor([[1, *example.target]])
+        target[target >= vocabulary.size] = 3
+        opened.reset()
+        opened.eval(_rows(order[target], vocabulary)[0].tolist())
+        logits = torch.from_numpy(opened.scores[: target.shape[1]].copy())[None]
+        compare("llama.cpp", *_comparable_logits(logits, model(target), order, vocabulary))
+
+
 # ---- ONNX ------------------------------------------------------------------------------------------
 
 
@@ -238,6 +298,10 @@ def check_onnx(folder: Path, model: nn.Module) -> None:
     if isinstance(model, Encoder):
         _check_reader(graphs["model"], model)
         return
+    if isinstance(model, TwoTowers):
+        for name, graph in graphs.items():
+            _check_reader(graph, getattr(model, name))
+        return
     cfg: Any = model.cfg
     translates = cfg.encoder is not None
     for example in examples(cfg.vocab, translates=translates, source_vocab=cfg.source_vocab):
@@ -255,6 +319,18 @@ def check_onnx(folder: Path, model: nn.Module) -> None:
             found.append(torch.from_numpy(logits[0]))
         wanted = model(target) if source is None else model(target, source)
         compare("onnxruntime", torch.stack(found).log_softmax(-1), wanted[0].float().log_softmax(-1))
+        whole = _read_whole(graphs["decoder"], target, past[:, :, :, :, :0], given)
+        compare("onnxruntime", whole.log_softmax(-1), wanted[0].float().log_softmax(-1))
+
+
+def _read_whole(graph: Any, target: Tensor, past: Any, given: dict[str, Any]) -> Float[Tensor, "T V"]:
+    """Return the logits of a target that is read in two parts."""
+    found, length = [], target.shape[1]
+    for part in (target[:, : length // 2], target[:, length // 2 :]):
+        mask = np.ones((1, past.shape[4] + part.shape[1]), dtype=bool)
+        logits, past = graph.run(None, {"ids": part.numpy(), "mask": mask, "past": past} | given)
+        found.append(torch.from_numpy(logits[0]))
+    return torch.cat(found)
 
 
 def _check_reader(graph: Any, model: Encoder) -> None:

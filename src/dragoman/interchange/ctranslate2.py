@@ -20,9 +20,11 @@ from dragoman.config import kind_of, unknown
 from dragoman.errors import ConfigError
 from dragoman.interchange.checking import built, check_ctranslate2
 from dragoman.interchange.exporting import ModelWeights, check_free, weights_of
+from dragoman.interchange.nearest import nearest_preset
 from dragoman.interchange.vocabulary import NAMES
 from dragoman.interchange.whitelist import FieldRule, Whitelist, only, unknown_parts
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.families import ModelConfig
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import Activation, FeedForward, Gated
 from dragoman.model.norm import LayerNorm, NoNorm, Norm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
@@ -61,10 +63,9 @@ def export_ctranslate2(
     cfg, weights = weights_of(directory, which)
     if quantization not in (None, *QUANTIZATIONS):
         raise ConfigError(unknown("quantization", quantization, QUANTIZATIONS))
-    if not isinstance(cfg, TransformerConfig):
-        raise ConfigError(f"model.kind: {_kind(cfg)}: cannot be expressed in CTranslate2")
-    if hindrance := next(obstacles(cfg), None):
-        raise ConfigError(f"{hindrance}: cannot be expressed in CTranslate2")
+    if hindrance := ctranslate2_obstacle(cfg):
+        raise ConfigError(f"{hindrance}: cannot be expressed in CTranslate2; {nearest_preset(cfg, 'ctranslate2')}")
+    assert isinstance(cfg, TransformerConfig), "checked just now"
     source, target = directory.tokenizers()
 
     def write(path: Path, quantization: str | None) -> None:
@@ -123,6 +124,13 @@ KNOWN: Whitelist = {
     ScaledDot: {"scale": only(None)},
 }  # fmt: skip
 """Parts that can be written for the engine; all others are refused."""
+
+
+def ctranslate2_obstacle(cfg: ModelConfig) -> str | None:
+    """Return the first part that cannot be expressed, with its path; None where all can."""
+    if not isinstance(cfg, TransformerConfig):
+        return f"model.kind: {_kind(cfg)}"
+    return next(obstacles(cfg), None)
 
 
 def obstacles(cfg: TransformerConfig) -> Iterator[str]:

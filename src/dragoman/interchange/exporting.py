@@ -1,12 +1,13 @@
 """Export of a run to a Hugging Face folder that `transformers` opens.
 
 An imported run is written in its own layout and order of entries, with its small files as they were. A run trained here
-takes the layout of the first family that can express its configuration.
+takes the layout of the first family that can express its configuration. Where none can, the folder holds the model's
+own code, for ``trust_remote_code``.
 """
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ from torch import Tensor
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
-from dragoman.config import from_dict, kind_of
+from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.checking import check_huggingface, check_tokenizer, checker_missing
-from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Family, alike, has_mixers, obstacle, shape_of
+from dragoman.interchange.family import Family, alike
 from dragoman.interchange.fields import settings_of
 from dragoman.interchange.image_processor import write_preprocessing
 from dragoman.interchange.importing import (
@@ -31,26 +31,39 @@ from dragoman.interchange.importing import (
     problem_type_of,
     their_problem_type,
 )
-from dragoman.interchange.known_parts import HUGGINGFACE
+from dragoman.interchange.layouts import (
+    Expressible,
+    Layout,
+    ModelWeights,
+    find_layout,
+    to_layout,
+    with_halved_sinusoids,
+    with_zero_biases,
+)
 from dragoman.interchange.names import TensorPair, pairs
+from dragoman.interchange.remote_code.opening import open_with_code
+from dragoman.interchange.remote_code.writing import (
+    MODEL_TYPE,
+    describe_network,
+    shape_with_code,
+    write_code,
+    write_network,
+)
 from dragoman.interchange.sentences import write_sentence
 from dragoman.interchange.tensors import Report, write_stream
 from dragoman.interchange.tokenizer import write_tokenizer
-from dragoman.interchange.vocabulary import VocabularyMapping, of_tokenizer
-from dragoman.interchange.whitelist import unknown_parts
+from dragoman.interchange.vocabulary import Shape, VocabularyMapping, of_tokenizer
 from dragoman.json_files import read_json, write_json
-from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, SentenceHead
-from dragoman.model.inputs import PatchInput
-from dragoman.model.positions.position import Sinusoidal
+from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME, Tokenizer
 
-ModelWeights = Mapping[str, Tensor]
-Expressible = TransformerConfig | EncoderConfig
+TARGET = "target_tokenizer"
+"""Folder of the target's tokenizer, where it is not the source's."""
 
 
 def export_huggingface(
@@ -60,59 +73,111 @@ def export_huggingface(
     progress: Report | None = None,
     *,
     check: bool = True,
+    explain: Callable[[str], None] | None = None,
 ) -> str:
     """Write the Hugging Face folder ``folder`` and return the name of the family whose layout it has.
 
+    A model that no layout can express is written with its own code, and ``dragoman`` is returned.
     Its answers and ids are compared with the run's first, unless ``check`` is false or transformers is not installed.
+
+    Args:
+        run: a run directory.
+        folder: the folder to create.
+        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        progress: called with the numbers of tensors written and to be written.
+        check: compare before the folder is put in place.
+        explain: called with the reason, where no layout can express the model.
 
     Raises:
         CheckpointError: as ``RunDirectory.load``, something is at ``folder`` already, or the export answers otherwise.
-        ConfigError: no layout can express the model; the message names the path that stands in the way.
+        ConfigError: an imported model that its own layout can no longer express, or a part that cannot be exported.
     """
     directory, folder = RunDirectory.open(run), Path(folder)
     check_free(folder)
     cfg, weights = weights_of(directory, which)
-    if not isinstance(cfg, TransformerConfig | EncoderConfig):
-        raise ConfigError(f"model.kind: {kind_of(type(cfg))} cannot be expressed in a Hugging Face layout")
-    if unknown := next(unknown_parts(cfg, HUGGINGFACE), None):
-        raise ConfigError(f"{unknown}: cannot be expressed in a Hugging Face layout")
-    family, learned = choose_family(cfg, directory), weights
-    vocabulary = _vocabulary(directory)
+    try:
+        layout = find_layout(cfg, weights, directory)
+    except ConfigError as error:
+        if (directory.path / ORIGIN / RECORD).is_file():
+            raise
+        if explain:
+            explain(str(error))
+        _write_with_code(directory, folder, cfg, weights, check=check)
+        return MODEL_TYPE
+    vocabulary = vocabulary_of(directory)
+    with durable.folder(folder) as partial:
+        described = _write_layout(partial, directory, layout, vocabulary, progress)
+        if check and checker_missing("huggingface") is None:
+            tokenizer = directory.tokenizers()[0] if described else None
+            _check(partial, layout.family.shape, cfg, weights, vocabulary, tokenizer)
+    return layout.family.name
+
+
+def _write_layout(
+    folder: Path,
+    directory: RunDirectory,
+    layout: Layout,
+    vocabulary: VocabularyMapping | None,
+    progress: Report | None,
+) -> bool:
+    """Write a model in the layout of a family; return whether its tokenizer is written by us, not as it came."""
+    family, cfg, weights = layout.family, layout.cfg, layout.weights
     if vocabulary is not None and vocabulary.bos is None:
         _check_beginning(weights, vocabulary, family)
     if family.name == "marian" and isinstance(cfg, TransformerConfig):
         weights = with_halved_sinusoids(cfg, weights)
     weights = with_zero_biases(to_layout(cfg, family), weights)
+    prefix = _prefix(directory, family, cfg)
+    _write_weights(folder / "model.safetensors", family, cfg, weights, vocabulary, prefix, progress)
+    if _is_as_it_came(directory, family, cfg, vocabulary):
+        _give_back(directory.path / ORIGIN, folder)
+        return False
+    content = {"architectures": [family.architectures[0]], "model_type": family.model_type}
+    content |= family.describe(to_layout(cfg, family))
+    _describe(folder, content, family.shape, cfg, directory, vocabulary)
+    return vocabulary is not None
+
+
+def _write_with_code(
+    directory: RunDirectory, folder: Path, cfg: ModelConfig, weights: ModelWeights, *, check: bool
+) -> None:
+    """Write a model with its own code, for ``trust_remote_code``.
+
+    A target that has a tokenizer of its own has it in a folder below, ``target_tokenizer``.
+    """
+    shape = shape_with_code(cfg)
+    source, target = directory.tokenizers() if directory.tokenizer_files() else (None, None)
+    vocabulary = of_tokenizer(source) if source else None
     with durable.folder(folder) as partial:
-        prefix = _prefix(directory, family, cfg)
-        _write_weights(partial / "model.safetensors", family, cfg, weights, vocabulary, prefix, progress)
-        described = None
-        if _is_as_it_came(directory, family, cfg, vocabulary):
-            _give_back(directory.path / ORIGIN, partial)
-        else:
-            _describe(partial, family, cfg, directory, vocabulary)
-            described = vocabulary
+        write_code(partial, cfg)
+        write_network(partial / "model.safetensors", cfg, weights)
+        _describe(partial, describe_network(cfg), shape, cfg, directory, vocabulary)
+        if target is not None and target is not source:
+            (partial / TARGET).mkdir()
+            write_tokenizer(partial / TARGET, target, of_tokenizer(target), shape=shape)
+            (partial / TARGET / "generation_config.json").unlink()
         if check and checker_missing("huggingface") is None:
-            _check(partial, family, cfg, learned, vocabulary, described and directory.tokenizers()[0])
-    return family.name
+            _check(partial, shape, cfg, weights, vocabulary, source)
 
 
 def _check(
     folder: Path,
-    family: Family,
-    cfg: Expressible,
+    shape: Shape,
+    cfg: ModelConfig,
     weights: ModelWeights,
     vocabulary: VocabularyMapping | None,
     tokenizer: Tokenizer | None,
 ) -> None:
     """Compare a folder with the run; the tokenizer too, where we have written it."""
-    headless = isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead)
-    if headless:
+    with_code = read_json(folder / "config.json")["model_type"] == MODEL_TYPE
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead) and not with_code:
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
-    check_huggingface(folder, dataclasses.replace(cfg, head=NoHead()) if headless else cfg, weights, vocabulary)
+        cfg = dataclasses.replace(cfg, head=NoHead())
+    opener = open_with_code(folder) if with_code else None
+    check_huggingface(folder, cfg, weights, vocabulary, opener)
     if tokenizer is not None and vocabulary is not None:
-        default = {"decoder": PROMPT_FRAME, "encoder-decoder": SOURCE_FRAME, "encoder": INPUT_FRAME}[family.shape]
-        check_tokenizer(folder, tokenizer, vocabulary, tokenizer.frame(default))
+        default = {"decoder": PROMPT_FRAME, "encoder-decoder": SOURCE_FRAME, "encoder": INPUT_FRAME}[shape]
+        check_tokenizer(folder, tokenizer, vocabulary, tokenizer.frame(default), with_code=with_code)
 
 
 def check_free(folder: Path) -> None:
@@ -126,99 +191,7 @@ def weights_of(run: RunDirectory, which: str | int) -> tuple[ModelConfig, ModelW
     return from_dict(ModelConfig, content.config["model"], where=str(run.path)), content.tensors["model"]
 
 
-# ---- which layout ----------------------------------------------------------------------------------
-
-
-def choose_family(cfg: Expressible, run: RunDirectory) -> Family:
-    """Return the family that a model was imported from, or else the first that can express it.
-
-    Raises:
-        ConfigError: none can; the message names what stands in the way in the nearest one.
-    """
-    origin = read_json(run.path / ORIGIN / RECORD).get("family")
-    found = []
-    for family in FAMILIES:
-        if origin not in (None, family.name) or family.shape != shape_of(cfg):
-            continue
-        hindrance = obstacle(family, to_layout(cfg, family))
-        if hindrance is None:
-            return family
-        found.append((family, hindrance))
-    family, (path, ours, theirs) = max(found, key=lambda f: (has_mixers(f[0], cfg), f[1][0].count(".")))
-    raise ConfigError(
-        f"{path}: {ours} cannot be expressed in a Hugging Face layout; the nearest, {family.name}, has {theirs} there. "
-        f"Layouts: {', '.join(known.name for known in FAMILIES)}"
-    )
-
-
-def to_layout(cfg: Expressible, family: Family) -> Expressible:
-    """Return the configuration as the family writes it.
-
-    For Marian, sines come first and the logits have a bias (of zeros, where we have none). A sentence encoder is
-    written without its head, which is in another file.
-    """
-    if isinstance(cfg, EncoderConfig):
-        return dataclasses.replace(cfg, head=NoHead()) if isinstance(cfg.head, SentenceHead) else cfg
-    if family.name == "llama":
-        return _with_output_biases(cfg)
-    if family.name != "marian":
-        return cfg
-    position = cfg.position
-    if isinstance(position, Sinusoidal) and position.layout == "interleaved":
-        position = dataclasses.replace(position, layout="halves")
-    return dataclasses.replace(cfg, position=position, output_bias=True)
-
-
-def _with_output_biases(cfg: TransformerConfig) -> TransformerConfig:
-    """Return Qwen 2's configuration in the layout of LLaMA, which has a bias on attention's output too.
-
-    The bias is of zeros, where we have none. The layout is changed because transformers reads the text of a folder in
-    Qwen 2's layout with the tokenizer of Qwen 2, whatever tokenizer.json states.
-    """
-    pattern = tuple(
-        dataclasses.replace(block, mixer=dataclasses.replace(block.mixer, out_bias=True))
-        if isinstance(block.mixer, AttentionConfig) and block.mixer.bias
-        else block
-        for block in cfg.decoder.pattern
-    )
-    return dataclasses.replace(cfg, decoder=dataclasses.replace(cfg.decoder, pattern=pattern))
-
-
-def with_zero_biases(to_layout: Expressible, weights: ModelWeights) -> ModelWeights:
-    """Return the weights with zeros for the biases that a layout has and the model has not."""
-    with shapes_alone():
-        wanted = to_layout.build().named_parameters()
-    missing = {name: parameter.shape for name, parameter in wanted if name not in weights and name.endswith(".bias")}
-    dtype = next(iter(weights.values())).dtype
-    return dict(weights) | {name: torch.zeros(shape, dtype=dtype) for name, shape in missing.items()}
-
-
-def with_halved_sinusoids(cfg: TransformerConfig, weights: ModelWeights) -> ModelWeights:
-    """Return the same model with its channels reordered: those that carry sines first, then those with cosines.
-
-    Where sines and cosines alternate, nothing else says which channel is which, so every matrix that reads or writes
-    them is reordered.
-    """
-    found = dict(weights)
-    if "output.bias" not in found:
-        found["output.bias"] = torch.zeros(len(found["output.weight"]))
-    if not (isinstance(cfg.position, Sinusoidal) and cfg.position.layout == "interleaved"):
-        return found
-    channels = torch.arange(cfg.dim)
-    order = torch.cat([channels[0::2], channels[1::2]])
-    done: dict[int, Tensor] = {}
-    for name, value in found.items():
-        part, leaf = name.rsplit(".", 1)
-        last = part.rpartition(".")[2]
-        if value.data_ptr() in done:
-            found[name] = done[value.data_ptr()]
-            continue
-        if last in ("q", "k", "v", "up", "tokens", "output") and leaf == "weight" and ".mixer_residual" not in part:
-            found[name] = value[:, order]
-        elif last == "out" or "_residual." in name:
-            found[name] = value[order]
-        done[value.data_ptr()] = found[name]
-    return found
+# ---- what is written -------------------------------------------------------------------------------
 
 
 def _prefix(run: RunDirectory, family: Family, cfg: Expressible) -> str:
@@ -228,10 +201,12 @@ def _prefix(run: RunDirectory, family: Family, cfg: Expressible) -> str:
     return "" if record.get("prefixed", not bare) else family.prefix
 
 
-# ---- what is written -------------------------------------------------------------------------------
+def vocabulary_of(run: RunDirectory) -> VocabularyMapping | None:
+    """Return the mapping of a run's vocabulary to that of an export; None for a model that reads no text.
 
-
-def _vocabulary(run: RunDirectory) -> VocabularyMapping | None:
+    Raises:
+        ConfigError: source and target have tokenizers of their own.
+    """
     if not run.tokenizer_files():
         return None  # a model that reads no text
     if vocabulary := origin_vocabulary(run):
@@ -319,21 +294,36 @@ def _give_back(origin: Path, folder: Path) -> None:
 
 
 def _describe(
-    folder: Path, family: Family, cfg: Expressible, run: RunDirectory, vocabulary: VocabularyMapping | None
+    folder: Path,
+    content: dict[str, Any],
+    shape: Shape,
+    cfg: ModelConfig,
+    run: RunDirectory,
+    vocabulary: VocabularyMapping | None,
 ) -> None:
     """Write config.json and the tokenizer's files for a model that was trained here."""
-    content: dict[str, Any] = {"architectures": [family.architectures[0]], "model_type": family.model_type}
-    content |= family.describe(to_layout(cfg, family))
     if vocabulary is not None:
         content |= {"vocab_size": vocabulary.size}
         content |= write_tokenizer(
-            folder, run.tokenizers()[1], vocabulary, shape=family.shape, origin=run.path / ORIGIN
+            folder,
+            run.tokenizers()[0],
+            vocabulary,
+            shape=shape,
+            origin=run.path / ORIGIN,
+            types=_token_types(cfg),
         )
     if labels := _labels(run):
         content |= {"problem_type": their_problem_type(_problem_type(run))}
         content |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead):
+    with_code = content["model_type"] == MODEL_TYPE
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead) and not with_code:
         write_sentence(folder, cfg.head, cfg.dim)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
         write_preprocessing(folder, cfg.inputs)
     write_json(folder / "config.json", content)
+
+
+def _token_types(cfg: ModelConfig) -> int:
+    """Return the number of token types that a model tells apart."""
+    inputs = cfg.inputs if isinstance(cfg, EncoderConfig) else None
+    return inputs.types if isinstance(inputs, TokenInput) else 0

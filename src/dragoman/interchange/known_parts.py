@@ -92,9 +92,9 @@ def _with_every_field(part: type) -> dict[str, FieldRule]:
 
 ONNX: Whitelist = {
     part: _with_every_field(part)
-    for part in (*_MODELS, *_FEED_FORWARDS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
+    for part in (*_MODELS, *_FEED_FORWARDS, Mixture, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
-"""Experts and LongRoPE are not included: what computes depends on the tokens or on how many there are, and a graph is
-the same for all."""
+"""Parts that become graphs. Mixtures are among them with all experts: which are needed depends on the tokens. LongRoPE
+is not: its angles depend on how long a text gets, and a graph is the same for all."""
 _MIXERS = (ShortConvolution, Mlstm, Mamba, Mamba2)
-HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, LongRope, *_MIXERS)}}
+HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (LongRope, *_MIXERS)}}

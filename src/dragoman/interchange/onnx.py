@@ -1,11 +1,15 @@
-"""A run as ONNX graphs: an encoder whole, a decoder one step at a time.
+"""A run as ONNX graphs: an encoder whole, a decoder one step at a time, and a decoder that also reads whole prompts.
 
     encoder.onnx   encoder-decoder   ids (B, S), keep (B, S)                    -> memory (L, 2, B, G, S, C)
     step.onnx                        token (B, 1), past (L, 2, B, G, K, C)       -> logits (B, V), past with K + 1
                                      and, with an encoder, memory and keep
+    decoder.onnx                     ids (B, T), mask (B, K + T), past           -> logits (B, T, V), past with K + T
+                                     and, with an encoder, memory and keep
     model.onnx     encoder alone     ids (B, T), keep (B, T); or images         -> output of its head
+    first.onnx, second.onnx          two towers: each as model.onnx
 
-``keep`` is False on padding. Texts begin with BOS, and the first step's past has K = 0; ids are ours.
+``keep`` and ``mask`` are False on padding. Texts begin with BOS, and the first past has K = 0; ids are ours. The past
+holds all tokens, those outside of a layer's window too.
 
 B batch, S source length, T length, K tokens before, L layers, G key/value heads, C channels of one head, V vocabulary.
 """
@@ -24,12 +28,16 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of
 from dragoman.errors import ConfigError
 from dragoman.interchange.checking import built, check_onnx, checker_missing
+from dragoman.interchange.dense_mixture import with_dense_mixtures
 from dragoman.interchange.exporting import check_free, weights_of
 from dragoman.interchange.known_parts import ONNX
+from dragoman.interchange.nearest import nearest_preset
 from dragoman.interchange.whitelist import unknown_parts
 from dragoman.model.attention import Attention, AttentionConfig
 from dragoman.model.caches.state import KV, KVState, LayerState, TowerState
+from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
 from dragoman.model.encoder import Encoder, EncoderConfig
+from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.memory import ProjectedMemory, TransformerState
 from dragoman.model.positions.tokens import Positions, Tokens
@@ -51,10 +59,11 @@ def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best", 
     check_free(folder)
     _check_installed()
     cfg, weights = weights_of(directory, which)
-    if isinstance(cfg, TransformerConfig | EncoderConfig) and (unknown := next(unknown_parts(cfg, ONNX), None)):
-        raise ConfigError(f"{unknown}: does not become an ONNX graph")
     model = built(cfg, weights)
-    graphs = _graphs(model)
+    try:
+        graphs = graphs_of(cfg, model)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {nearest_preset(cfg, 'onnx')}") from None
     with durable.folder(folder) as partial:
         for name, (module, inputs) in graphs.items():
             _write(partial / name, module, inputs)
@@ -77,6 +86,29 @@ GraphExample = dict[str, tuple[Tensor, dict[int, str]]]
 """Mapping from input names to an example of each, and the names of the dimensions that may differ."""
 
 
+def graphs_of(cfg: ModelConfig, model: nn.Module) -> "dict[str, tuple[nn.Module, GraphExample]]":
+    """Return the graphs of a model, each with an example of its inputs.
+
+    Raises:
+        ConfigError: a part that does not become a graph; the message names its path.
+    """
+    if isinstance(model, TwoTowers) and isinstance(cfg, TwoTowersConfig):
+        return _tower_graphs(cfg, model)
+    if isinstance(cfg, TransformerConfig | EncoderConfig) and (unknown := next(unknown_parts(cfg, ONNX), None)):
+        raise ConfigError(f"{unknown}: does not become an ONNX graph")
+    return _graphs(with_dense_mixtures(model))
+
+
+def _tower_graphs(cfg: TwoTowersConfig, model: TwoTowers) -> "dict[str, tuple[nn.Module, GraphExample]]":
+    towers = {"first": (cfg.first, model.first)} | ({"second": (cfg.second, model.second)} if cfg.second else {})
+    found = {}
+    for name, (part, tower) in towers.items():
+        if unknown := next(unknown_parts(part, ONNX, f"model.{name}"), None):
+            raise ConfigError(f"{unknown}: does not become an ONNX graph")
+        found |= {f"{name}.onnx": graph for graph in _graphs(tower).values()}
+    return found
+
+
 def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, GraphExample]]:
     text: GraphExample = {
         "ids": (torch.full((2, 5), 3), {0: "batch", 1: "length"}),
@@ -94,14 +126,18 @@ def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, GraphExample]]:
     if model.cfg.source is not None:
         raise ConfigError("model.source: a source that is no text does not become a graph")
     _check_caches(model)
-    steps: GraphExample = {
-        "token": (torch.full((2, 1), 3), {0: "batch"}),
-        "past": (_example(model, 3), {2: "batch", 4: "before"}),
-    }
+    past: GraphExample = {"past": (_example(model, 3), {2: "batch", 4: "before"})}
+    step = {"token": (torch.full((2, 1), 3), {0: "batch"})} | past
+    ids = (torch.full((2, 4), 3), {0: "batch", 1: "tokens"})
+    whole = {"ids": ids, "mask": (torch.ones(2, 7, dtype=torch.bool), {0: "batch", 1: "before+tokens"})} | past
     if model.cfg.encoder is None:
-        return {"step.onnx": (StepGraph(model), steps)}
-    steps |= {"memory": (_example(model, 5), {2: "batch", 4: "length"}), "keep": text["keep"]}
-    return {"encoder.onnx": (SourceGraph(model), text), "step.onnx": (TranslationStepGraph(model), steps)}
+        return {"step.onnx": (StepGraph(model), step), "decoder.onnx": (DecoderGraph(model), whole)}
+    source: GraphExample = {"memory": (_example(model, 5), {2: "batch", 4: "length"}), "keep": text["keep"]}
+    return {
+        "encoder.onnx": (SourceGraph(model), text),
+        "step.onnx": (TranslationStepGraph(model), step | source),
+        "decoder.onnx": (TranslationDecoderGraph(model), whole | source),
+    }
 
 
 def _check_caches(model: Transformer) -> None:
@@ -109,8 +145,6 @@ def _check_caches(model: Transformer) -> None:
         path = f"model.decoder.pattern.{i}.mixer"
         if not isinstance(block.mixer, AttentionConfig):
             raise ConfigError(f"{path}: a step of {kind_of(type(block.mixer))} does not become a graph")
-        if block.mixer.visibility.window is not None:
-            raise ConfigError(f"{path}.visibility.window: a step that forgets does not become a graph")
     shapes = {_sizes(block.mixer) for block in model.decoder.blocks if isinstance(block.mixer, Attention)}
     if model.cfg.encoder is not None:
         shapes |= {_sizes(block.cross) for block in model.decoder.blocks}
@@ -167,13 +201,20 @@ class StepGraph(nn.Module):
         return self.step(token, past, None)
 
     def step(self, token: Tensor, past: Tensor, memory: "GraphMemory | None") -> tuple[Tensor, Tensor]:
-        layers = [GraphState(KV(*layer)) for layer in past]
-        tower = TowerState(layers, [visibility for _, visibility in self.model.decoder.kinds])
         before = Positions(torch.arange(past.shape[4], device=past.device)[None])
-        tower.length, tower.newest = past.shape[4], Positions(torch.full((1, 1), past.shape[4] - 1))
-        tower.visible = dict.fromkeys(tower.visible, before)
-        logits = self.model.decode(token, TransformerState(tower, memory))
-        return logits[:, -1], torch.stack([torch.stack(layer.kv) for layer in layers])
+        newest = Positions(torch.full((1, 1), past.shape[4] - 1))
+        logits, past = self.read(Tokens(token), past, before, newest, memory)
+        return logits[:, -1], past
+
+    def read(
+        self, tokens: Tokens, past: Tensor, before: Positions, newest: Positions, memory: "GraphMemory | None"
+    ) -> tuple[Tensor, Tensor]:
+        """Return the logits of tokens behind those at ``before``, of which the last is at ``newest``."""
+        layers = [GraphState(KV(*layer)) for layer in past]
+        tower = GraphTowerState(layers, [visibility for _, visibility in self.model.decoder.kinds])
+        tower.newest, tower.visible = newest, dict.fromkeys(tower.visible, before)
+        logits = self.model.decode(tokens, TransformerState(tower, memory))
+        return logits, torch.stack([torch.stack(layer.kv) for layer in layers])
 
 
 class TranslationStepGraph(StepGraph):
@@ -183,6 +224,45 @@ class TranslationStepGraph(StepGraph):
         self, token: Int[Tensor, "B 1"], past: CacheTensor, memory: CacheTensor, keep: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B V"], CacheTensor]:
         return self.step(token, past, GraphMemory(memory, keep))
+
+
+class DecoderGraph(StepGraph):
+    """A decoder of several tokens behind a past, which may be empty: for prompts and for steps."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B N"], past: CacheTensor
+    ) -> tuple[Float[Tensor, "B T V"], CacheTensor]:
+        return self.extend(ids, mask, past, None)
+
+    def extend(self, ids: Tensor, mask: Tensor, past: Tensor, memory: "GraphMemory | None") -> tuple[Tensor, Tensor]:
+        """Return the logits of ``ids``; ``mask`` is that of the past and of them (B, K + T)."""
+        K = past.shape[4]
+        position = mask.long().cumsum(dim=1) - 1
+        before = Positions(position[:, :K], mask[:, :K])
+        newest = Positions(mask[:, :K].long().sum(dim=1, keepdim=True) - 1)
+        return self.read(Tokens(ids, mask[:, K:]), past, before, newest, memory)
+
+
+class TranslationDecoderGraph(DecoderGraph):
+    """The same with a source: its keys and values are further inputs."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        ids: Int[Tensor, "B T"],
+        mask: Bool[Tensor, "B N"],
+        past: CacheTensor,
+        memory: CacheTensor,
+        keep: Bool[Tensor, "B S"],
+    ) -> tuple[Float[Tensor, "B T V"], CacheTensor]:
+        return self.extend(ids, mask, past, GraphMemory(memory, keep))
+
+
+class GraphTowerState(TowerState):
+    """State of a graph's decoder: whoever runs it keeps all of the past, and layers with a window mask it."""
+
+    @property
+    def remembers(self) -> bool:
+        return False
 
 
 class GraphState(KVState):
@@ -224,12 +304,13 @@ class GraphMemory(ProjectedMemory):
 
 
 def _write(path: Path, module: nn.Module, inputs: GraphExample) -> None:
-    outputs = {"encoder.onnx": ["memory"], "step.onnx": ["logits", "past_with_token"], "model.onnx": ["said"]}
-    names = sorted({name for _, free in inputs.values() for name in free.values()})
-    dimensions = {name: torch.export.Dim(name) for name in names}
-    shapes: dict[str, Any] = {
-        name: {i: dimensions[free] for i, free in dynamic.items()} for name, (_, dynamic) in inputs.items()
+    outputs = {
+        "encoder.onnx": ["memory"],
+        "step.onnx": ["logits", "past_with_token"],
+        "decoder.onnx": ["logits", "past_with_tokens"],
     }
+    auto = torch.export.Dim.DYNAMIC  # which sizes are sums of others, is found out
+    shapes: dict[str, Any] = {name: dict.fromkeys(dynamic, auto) for name, (_, dynamic) in inputs.items()}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own, about itself
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and about packages that it can do without
@@ -238,7 +319,7 @@ def _write(path: Path, module: nn.Module, inputs: GraphExample) -> None:
                 module,
                 tuple(example for example, _ in inputs.values()),
                 input_names=list(inputs),
-                output_names=outputs[path.name],
+                output_names=outputs.get(path.name, ["said"]),
                 dynamic_shapes=shapes,
                 dynamo=True,
                 verbose=False,

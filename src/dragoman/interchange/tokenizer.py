@@ -141,9 +141,17 @@ def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> dict[
 
 
 def write_tokenizer(
-    folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMapping, *, shape: Shape, origin: Path | None = None
+    folder: Path,
+    tokenizer: Tokenizer,
+    vocabulary: VocabularyMapping,
+    *,
+    shape: Shape,
+    origin: Path | None = None,
+    types: int = 0,
 ) -> dict[str, Any]:
     """Write the tokenizer; return its fields of config.json. Of several roles in one row, one has its name.
+
+    A model that tells two token ``types`` apart gets the second for the second text of a pair.
 
     An imported tokenizer gets its own names back, and the chat template and the settings of generation that came with
     it in ``origin``.
@@ -166,7 +174,7 @@ def write_tokenizer(
         order = vocabulary.order().tolist()
         frame = tokenizer.frame(TextFrame())
         before, after, between = ([order[i] for i in ids] for ids in (frame.before, frame.after, frame.between))
-    content["post_processor"] = _processor(before, after, between, by_id)
+    content["post_processor"] = _processor(before, after, between, by_id, second=int(types > 1))
     write_json(folder / "tokenizer.json", content)
     names = {f"{role}_token": by_id[i] for role, i in zip(("pad", "bos", "eos"), (pad, bos, eos), strict=True)}
     restored = _chat_template(folder, origin)
@@ -189,18 +197,22 @@ def _names_by_id(content: dict[str, Any]) -> dict[int, str]:
 
 
 def _processor(
-    before: Sequence[int], after: Sequence[int], between: Sequence[int], by_id: dict[int, str]
+    before: Sequence[int], after: Sequence[int], between: Sequence[int], by_id: dict[int, str], *, second: int = 0
 ) -> dict[str, Any]:
-    """A post-processor with these ids around one text, and around and between two."""
+    """Return a post-processor with these ids around one text, and around and between two.
+
+    ``second`` is the type of the second text and of what ends it.
+    """
     head, tail, middle = (
         [{"SpecialToken": {"id": by_id[i], "type_id": 0}} for i in ids] for ids in (before, after, between)
     )
-    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in ("A", "B"))
+    first, other = ({"Sequence": {"id": name, "type_id": kind}} for name, kind in (("A", 0), ("B", second)))
+    last = [{"SpecialToken": part["SpecialToken"] | {"type_id": second}} for part in tail]
     named = (*before, *after, *between)
     return {
         "type": "TemplateProcessing",
         "single": [*head, first, *tail],
-        "pair": [*head, first, *middle, second, *tail] if middle else [first, second],
+        "pair": [*head, first, *middle, other, *last] if middle else [first, other],
         "special_tokens": {by_id[i]: {"id": by_id[i], "ids": [i], "tokens": [by_id[i]]} for i in named},
     }
 

@@ -26,6 +26,7 @@ from dragoman.model.mlp import NoFeedForward
 from dragoman.model.norm import Depths, RmsNorm
 from dragoman.model.positions.tokens import Positions
 from dragoman.model.scorer import AnyScorer
+from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.tower import BlockConfig, Mixer, Tower, TowerConfig
 from dragoman.plan import shapes
 from dragoman.plan.counting import count, on_shapes
@@ -155,7 +156,7 @@ def _always_explicit(q: Tensor, kv: KV, context: AttentionContext) -> Kernel:
 
 def _peak(mixer: Any, dim: int, length: int, *, written_out: bool = False) -> int:
     """Return the bytes that a forward and backward pass holds at once, counted on shapes."""
-    with torch.device("meta"):
+    with shapes_alone():
         layer = _tower(mixer, dim)
     if written_out:
         _write_out(layer)

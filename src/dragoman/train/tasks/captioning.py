@@ -21,6 +21,7 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.errors import ConfigError
 from dragoman.model.inputs import PatchInput
 from dragoman.model.prefixed import PrefixedTransformer, PrefixedTransformerConfig
+from dragoman.model.shapes_alone import shapes_alone
 from dragoman.text.cleaning.split import PairSplit
 from dragoman.text.splits import SplitExamples
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ class CaptioningTaskData(ReaderTaskData):
     def outline(cls, cfg: RunConfig) -> PrefixedTransformer:
         model = _model(cfg)
         tokenizer = _earlier_tokenizer(cfg)
-        with torch.device("meta"):
+        with shapes_alone():
             return model.sized(vocab=model.vocab or (len(tokenizer) if tokenizer else 1000)).build()
 
     @classmethod

@@ -1,0 +1,116 @@
+"""Language models as GGUF files: the numbers read back, the answers of llama.cpp, and what is refused."""
+
+import re
+from typing import Any
+
+import exported
+import numpy as np
+import pytest
+import torch
+
+from dragoman.checkpoint import load_model
+from dragoman.cli import main
+from dragoman.interchange.gguf import FILE, as_halves, as_neighbours, export_gguf
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import Bpe, Unigram
+
+gguf = pytest.importorskip("gguf")
+
+NAMES = {"lm-small": "llama", "llama-3.2-1b": "llama", "qwen2-0.5b": "llama", "qwen3-0.6b": "qwen3", "palm": "llama"}
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def pair(request, tmp_path_factory):
+    """A run, and the folder of its export."""
+    base = tmp_path_factory.mktemp("gguf")
+    run = exported.save_preset(request.param, base / "run")
+    assert export_gguf(run.path, base / "folder", check=False) == NAMES[request.param]
+    return run.path, base / "folder" / FILE, NAMES[request.param]
+
+
+def test_tensors_read_back_are_those_of_the_run(pair):
+    run, path, architecture = pair
+    model: Any = load_model(run)[0]
+    mixer, scale = model.cfg.decoder.pattern[0].mixer, model.cfg.dim**0.5 if model.cfg.scale_embedding else 1.0
+    reader = gguf.GGUFReader(path)
+    found = {t.name: torch.from_numpy(np.array(t.data)).view(*reversed(t.shape.tolist())) for t in reader.tensors}
+    torch.testing.assert_close(found["token_embd.weight"], model.embed.tokens.weight * scale, rtol=0, atol=0)
+    for i, block in enumerate(model.decoder.blocks):
+        q, k = found[f"blk.{i}.attn_q.weight"], found[f"blk.{i}.attn_k.weight"]
+        if architecture == "llama":
+            q, k = as_halves(q, mixer.heads), as_halves(k, mixer.key_value_heads)
+        assert torch.equal(q, block.mixer.q.weight) and torch.equal(k, block.mixer.k.weight)
+        assert torch.equal(found[f"blk.{i}.attn_output.weight"], block.mixer.out.weight)
+        assert torch.equal(found[f"blk.{i}.ffn_down.weight"], block.mlp.out.weight)
+    assert torch.equal(found["output_norm.weight"], model.decoder.final_norm.weight)
+
+
+def test_llama_cpp_writes_the_same_greedy_ids(pair):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    run, path, _ = pair
+    model, tokenizer, _ = load_model(run)
+    opened = llama_cpp.Llama(str(path), n_ctx=64, type_k=0, type_v=0, n_threads=1, logits_all=True, verbose=False)
+    for text in ("abc", " Guten Tag!", "x"):
+        ids = [1, *tokenizer.encode(text)]
+        assert opened.tokenize(text.encode(), add_bos=True) == ids
+        for _ in range(8):
+            wanted = model(torch.tensor([ids]))[0, -1]
+            opened.reset()
+            opened.eval(ids)
+            logits = torch.from_numpy(opened.scores[len(ids) - 1].copy())
+            torch.testing.assert_close(logits, wanted.detach(), rtol=0, atol=1e-4)
+            ids.append(int(wanted.argmax()))
+
+
+def test_rows_in_the_order_of_llama_cpp_and_back_are_the_same():
+    rows = torch.randn(6 * 8, 5)
+    assert torch.equal(as_halves(as_neighbours(rows, 6), 6), rows)
+    pairs = as_neighbours(torch.arange(8.0), 1)  # channel 0 turns with channel 4
+    assert pairs.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+def test_a_trained_vocabulary_reads_text_as_here(tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    texts = ["the cat sees the red house", "don't we'll see 12,50 cats", "the houses, the cats"] * 9
+    tokenizer = Tokenizer.train(Bpe(vocab=285), texts)
+    cfg = exported.small_config("lm-small", len(tokenizer))
+    run = exported.save_run(cfg, tmp_path / "run", tokenizer=tokenizer)
+    export_gguf(run.path, tmp_path / "folder")
+    opened = llama_cpp.Llama(str(tmp_path / "folder" / FILE), vocab_only=True, verbose=False)
+    for text in (*texts[:3], "Grüße an 3 Leute: 12,50 €!", "漢字  two"):
+        # a space stands before the first word here, which llama.cpp leaves to whoever asks
+        assert opened.tokenize(f" {text}".encode(), add_bos=False) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_numbers_are_rounded_only_where_asked(kind, tmp_path):
+    run = exported.save_preset("lm-tiny", tmp_path / "run")
+    export_gguf(run.path, tmp_path / "folder", quantization=kind)
+    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "folder" / FILE).tensors}
+    assert kinds <= {"F32", "F16", "Q8_0"} and kind.upper() in kinds | {"Q8_0"}
+
+
+REFUSED = {
+    "a mixer": ("mamba-small", r"mamba.*the nearest preset that can be exported so is [\w.-]+"),
+    "positions": ("lm-small-2019", r"the nearest preset that can be exported so is [\w.-]+"),
+    "a translator": ("transformer-small", r"decoders like LLaMA"),
+    "a classifier": ("classifier-tiny", r"decoders like LLaMA"),
+    "recurrence": ("lstm-lm-small", r"model\.kind: recurrent.*nearest preset"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_llama_cpp_has_not_is_refused_with_the_setting_and_a_preset(case, tmp_path, capsys):
+    name, message = REFUSED[case]
+    run = exported.save_preset(name, tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "gguf", "-o", str(tmp_path / "folder")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and re.search(message, said), said
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_vocabulary_without_merges_is_refused(tmp_path, capsys):
+    tokenizer = Tokenizer.train(Unigram(vocab=275), ["the cat sees the red house", "the houses, the cats"] * 9)
+    run = exported.save_run(exported.small_config("lm-small", len(tokenizer)), tmp_path / "run", tokenizer=tokenizer)
+    assert main(["export", str(run.path), "--to", "gguf", "-o", str(tmp_path / "folder")]) == 2
+    assert "tokenizer: Unigram: llama.cpp reads a byte-level BPE" in capsys.readouterr().err
