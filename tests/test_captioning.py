@@ -134,7 +134,9 @@ def test_captions_of_new_images_are_right(generator, new):
 
 
 def test_handwritten_digits_are_named(tmp_path):
-    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     rows = []
     for number, (image, label) in enumerate(zip(digits.images[:700], digits.target, strict=False)):
