@@ -10,15 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
+import dragoman
 from dragoman import cli
 from dragoman.checkpoint import RunDirectory, load_any
 from dragoman.config import from_dict, merge, to_dict
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
-from dragoman.errors import ConfigError, UserError
+from dragoman.errors import CheckpointError, ConfigError, UserError
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import Frames
+from dragoman.serve.served import ServedModel
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bytes
 from dragoman.train import recipe
@@ -132,7 +134,9 @@ def test_captions_of_new_images_are_right(generator, new):
 
 
 def test_handwritten_digits_are_named(tmp_path):
-    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     rows = []
     for number, (image, label) in enumerate(zip(digits.images[:700], digits.target, strict=False)):
@@ -283,6 +287,15 @@ def test_a_run_is_evaluated_beside_the_most_frequent_caption(trained, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["sentences"] == 12
     assert found["scores"]["exact_match"]["value"] > 75 > found["baseline"]["exact_match"]["value"]
+
+
+def test_python_loads_a_captioner_and_a_server_refuses_it(trained, new):
+    run = dragoman.Run(trained)
+    assert run.task == "captioning"
+    found = dragoman.load(run).generate([""], images=[new[0][0]], search=Greedy(), max_new_tokens=8)
+    assert found[0].text.strip() == new[0][1]
+    with pytest.raises(CheckpointError, match="cannot be served"):
+        ServedModel.load("captions", trained)
 
 
 def test_verify_finds_the_same_captions_every_way(trained, capsys):

@@ -95,6 +95,12 @@ def test_a_pair_is_never_its_own_match():
     assert own == [("Öffne den Ordner.",)] * 2
 
 
+def test_a_prefix_before_a_text_does_not_hide_that_a_pair_is_its_own():
+    pair = Sourced("translate English to German: Open the file.", "x", "x")
+    attached = FuzzyMatches(threshold=0.2, matches=4).attach([pair], index())
+    assert attached[0].matches == (("Öffne den Ordner.",),)
+
+
 # ---- reading --------------------------------------------------------------------------------------------
 
 

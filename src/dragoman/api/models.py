@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.api.run import Run, run_path
-from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, TAGS, TRANSLATES, ability
+from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, DESCRIBES, TAGS, TRANSLATES, ability
 from dragoman.checkpoint import RunDirectory, run_folder
 from dragoman.config import from_dict
 from dragoman.decode.generator import Generator
@@ -19,6 +19,7 @@ LoadedModel = Translator | Generator | Classifier | Tagger | Answerer | Embedder
 _CLASSES: dict[Any, type[LoadedModel]] = {
     TRANSLATES: Translator,
     CONTINUES: Generator,
+    DESCRIBES: Generator,
     CLASSIFIES: Classifier,
     TAGS: Tagger,
     ANSWERS: Answerer,
@@ -28,8 +29,8 @@ _CLASSES: dict[Any, type[LoadedModel]] = {
 def load(run: str | Path | Run, which: str | int = "best", *, device: str = "auto", **options: Any) -> LoadedModel:
     """Load the model of a run as the class for its task.
 
-    A model that translates is a ``Translator``, one that continues text a ``Generator``; others are a ``Classifier``,
-    ``Tagger``, ``Answerer`` or ``Embedder``.
+    A model that translates is a ``Translator``, one that continues text or images a ``Generator``; others are a
+    ``Classifier``, ``Tagger``, ``Answerer`` or ``Embedder``.
 
     Args:
         run: a run, its directory, or one of its checkpoints.

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, EMBEDS, TAGS, TRANSLATES, ability
+from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, DESCRIBES, EMBEDS, TAGS, TRANSLATES, ability
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.decode.brief import html_table
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TASKS = {
     TRANSLATES: "translation", CONTINUES: "language model", CLASSIFIES: "classification", TAGS: "tagging",
-    ANSWERS: "question answering", EMBEDS: "embedding",
+    ANSWERS: "question answering", EMBEDS: "embedding", DESCRIBES: "captioning",
 }  # fmt: skip
 
 

@@ -11,7 +11,15 @@ import typer
 from dragoman.cli.argument import RULE, STDIN, is_file
 from dragoman.cli.lines import input_lines, write_lines
 from dragoman.cli.live_input import is_pipe, line_batches
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
+from dragoman.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    OutputOption,
+    PassagesOption,
+    RunArgument,
+    SpecialTokensOption,
+    TopPassagesOption,
+)
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import progress_bar
 
@@ -32,6 +40,8 @@ def answer(
     context: Annotated[
         Path | None, typer.Option("--context", "-c", help="A text file that the questions are about.")
     ] = None,
+    passages: PassagesOption = None,
+    top_passages: TopPassagesOption = 3,
     output: OutputOption = None,
     format: Annotated[
         OutputFormat | None,
@@ -44,22 +54,41 @@ def answer(
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
-    """Answer questions by spans of a text."""
+    """Answer questions by spans of a text, or of the passages of a file that are about them."""
     from dragoman.decode.readers.answerer import Answerer
 
-    batches = _read_records(text) if context is None else _on_context(_context(context), text)
+    batches = _batches(text, context, passages, top_passages)
     if text is not None and not is_pipe(text):
         batches = iter(list(batches))  # what is wrong with a file is told before a model is loaded
     answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
 
-    def found() -> "Iterator[Answered]":
+    def found() -> "Iterator[tuple[str, Answered]]":
         for questions in batches:
             with progress_bar("answering", len(questions)) as progress:
                 answers = answerer.ask(questions, progress)
-            yield from answers
+            yield from zip((context for context, _ in questions), answers, strict=True)
 
-    plain = format is OutputFormat.text or (format is None and context is not None)
-    write_lines(_as_text(found()) if plain else _as_json(found()), output)
+    plain = format is OutputFormat.text or (format is None and (context is not None or passages is not None))
+    write_lines(_as_text(found()) if plain else _as_json(found(), looked_up=passages is not None), output)
+
+
+def _batches(
+    text: str | None, context: Path | None, passages: str | None, count: int
+) -> Iterator[list[tuple[str, str]]]:
+    """Return batches of pairs of context and question.
+
+    Raises:
+        ConfigError: both a context and passages are named.
+    """
+    from dragoman.errors import ConfigError
+    from dragoman.text.passages import Passages
+
+    if passages is None:
+        return _read_records(text) if context is None else _on_context(_context(context), text)
+    if context is not None:
+        raise ConfigError("--passages: the context is looked up there: leave --context out")
+    known = Passages.read(passages, count)
+    return ([(known.context(line), line) for line in lines] for lines in line_batches(input_lines(text)))
 
 
 def _context(path: Path) -> str:
@@ -98,13 +127,13 @@ def _read_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
         yield questions
 
 
-def _as_text(found: "Iterable[Answered]") -> Iterator[str]:
-    for answered in found:
+def _as_text(found: "Iterable[tuple[str, Answered]]") -> Iterator[str]:
+    for _, answered in found:
         yield " ".join(answered.answer.split())
 
 
-def _as_json(found: "Iterable[Answered]") -> Iterator[str]:
-    for row, answered in enumerate(found, 1):
+def _as_json(found: "Iterable[tuple[str, Answered]]", *, looked_up: bool) -> Iterator[str]:
+    for row, (context, answered) in enumerate(found, 1):
         record = {
             "row": row,
             "question": answered.question,
@@ -112,4 +141,4 @@ def _as_json(found: "Iterable[Answered]") -> Iterator[str]:
             "start": answered.start,
             "probability": answered.probability,
         }
-        yield json.dumps(record, ensure_ascii=False)
+        yield json.dumps(record | ({"context": context} if looked_up else {}), ensure_ascii=False)

@@ -16,6 +16,7 @@ from dragoman.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from dragoman.decode.chat import ChatModel
     from dragoman.decode.generator import Generation
+    from dragoman.text.passages import Passages
 
 HELP = "/reset begins anew, /system TEXT sets the system prompt, Ctrl-C stops an answer, Ctrl-D leaves"
 
@@ -29,6 +30,8 @@ class Chat:
     """Settings of ``ChatModel.reply``."""
     system: str | None = None
     """System prompt that every conversation without one begins with."""
+    passages: "Passages | None" = None
+    """Passages that a user's last message is looked up in."""
 
     def begun(self) -> list[dict[str, Any]]:
         """Return the messages that a conversation begins with."""
@@ -37,7 +40,14 @@ class Chat:
     def completed(self, messages: list[Any]) -> list[Any]:
         """Return the messages, with the system prompt in front where they have none."""
         has_one = bool(messages) and isinstance(messages[0], dict) and messages[0].get("role") == "system"
-        return messages if has_one else [*self.begun(), *messages]
+        return self.looked_up(messages if has_one else [*self.begun(), *messages])
+
+    def looked_up(self, messages: list[Any]) -> list[Any]:
+        """Return the messages, with its passages in the last one where that is a user's."""
+        last = messages[-1] if messages and isinstance(messages[-1], dict) else {}
+        if self.passages is None or last.get("role") != "user" or not isinstance(last.get("content"), str):
+            return messages
+        return [*messages[:-1], last | {"content": self.passages.prompt(last["content"])}]
 
 
 def is_conversation(given: str | None) -> bool:
@@ -104,9 +114,9 @@ def _answered(chat: Chat, messages: list[dict[str, Any]]) -> list[dict[str, Any]
 
 def _pieces(chat: Chat, messages: list[dict[str, Any]]) -> Iterator[str]:
     if chat.model.can_stream(chat.settings.get("search")):
-        yield from chat.model.stream(messages, **chat.settings)
+        yield from chat.model.stream(chat.looked_up(messages), **chat.settings)
     else:
-        yield chat.model.reply([messages], **chat.settings)[0].text
+        yield chat.model.reply([chat.looked_up(messages)], **chat.settings)[0].text
 
 
 # ---- messages as arguments and in files -----------------------------------------------------------------

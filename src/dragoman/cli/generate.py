@@ -19,9 +19,11 @@ from dragoman.cli.options import (
     CheckpointOption,
     DeviceOption,
     OutputOption,
+    PassagesOption,
     PrecisionOption,
     RunArgument,
     SpecialTokensOption,
+    TopPassagesOption,
 )
 from dragoman.cli.searching import (
     MinPOption,
@@ -66,6 +68,8 @@ def generate(
             help="For a model that reads an image before its text: the image to continue; may be repeated.",
         ),
     ] = None,
+    passages: PassagesOption = None,
+    top_passages: TopPassagesOption = 3,
     stream: Annotated[bool, typer.Option("--stream", help="Write the text as it is generated.")] = False,
     chat: Annotated[
         bool,
@@ -110,6 +114,8 @@ def generate(
     """
     from dragoman.cli import chat as chats
     from dragoman.decode.generator import Generator
+    from dragoman.decode.passage_prompts import prompts_with_passages
+    from dragoman.text.passages import Passages
 
     chats.check_options(
         images=bool(image), system=system, template=chat_template, chat=chat, special_tokens=special_tokens
@@ -130,12 +136,13 @@ def generate(
         "cache": cache,
     }
     loading: dict[str, Any] = {"which": checkpoint, "device": device, "precision": precision}
+    known = None if passages is None else Passages.read(passages, top_passages)
     if chat:
         from dragoman.decode.chat import ChatModel
 
         model = ChatModel.load(run, template=chat_template, **loading)
         settings = _with_defaults(model.generator, settings, search, sampling)
-        asked = chats.Chat(model, settings, system)
+        asked = chats.Chat(model, settings, system, known)
         if chats.is_conversation(prompt) and output is None:
             chats.converse(asked)
         elif stream and prompt is not None:
@@ -146,18 +153,20 @@ def generate(
     prompts = _prompts(prompt, image, as_kind, written=written, stream=stream)
     generator = Generator.load(run, special_tokens=special_tokens, **loading)
     settings = _with_defaults(generator, settings, search, sampling)
+    prompt_of = prompts_with_passages(generator, known, max_new_tokens)
     if image:
-        write_lines(_formatted(generator.generate(list(prompts), images=image, **settings), format), output)
+        described = generator.generate(list(map(prompt_of, prompts)), images=image, **settings)
+        write_lines(_formatted(described, format), output)
         return
     if stream:
         for text in prompts:
-            _show(generator.stream(text, **settings), text)
+            _show(generator.stream(prompt_of(text), **settings), text)
         return
 
     def found() -> "Iterator[Generation]":
         for batch in line_batches(prompts):
             with progress_bar("generating", len(batch)) as progress:
-                generations = generator.generate(batch, **settings, progress=progress)
+                generations = generator.generate(list(map(prompt_of, batch)), **settings, progress=progress)
             yield from generations
 
     write_lines(_formatted(found(), format), output)

@@ -66,6 +66,16 @@ def folder_name(name: str | None) -> str | None:
     return name
 
 
+PassagesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Passages to look the question up in: text with blank lines between them, or JSON lines with a text each.",
+    ),
+]
+TopPassagesOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="With --passages: passages that are read with a question.")
+]
 RunArgument = Annotated[Path, typer.Argument(help="The directory of a run.", callback=resolve_run)]
 """Argument of commands that only read a run: the only run in a folder need not be named."""
 OwnRunArgument = Annotated[Path, typer.Argument(help="The directory of a run.")]

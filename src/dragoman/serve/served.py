@@ -65,7 +65,7 @@ class ServedModel:
         config = run_config(path)
         cfg = from_dict(ModelConfig, config["model"], where=str(path))
         found = ability(cfg)
-        if found is None:
+        if found not in _LOADERS:
             raise CheckpointError(f"{path}: its model cannot be served: choose another run")
         task, loader = _LOADERS[found]
         options = {"device": device} | ({"precision": precision} if found in (TRANSLATES, CONTINUES) else {})

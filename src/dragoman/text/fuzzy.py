@@ -58,13 +58,14 @@ class FuzzyIndex:
             threshold: least similarity.
             count: most matches.
             candidates: pairs whose similarity is computed, those that share most n-grams; None for all.
-            others_only: leave out pairs of the very same source.
+            others_only: leave out pairs of the very same source, and of one that the text is but a prefix before, such
+                as "translate English to German: ".
         """
         text = normalise(text)
         own, found = units(text), dict[str, tuple[float, int]]()
         for row in self._candidates(text, candidates):
             source, target = self.pairs[row]
-            if others_only and source == text:
+            if others_only and text.endswith(source):
                 continue
             similarity = self.distance.normalized_similarity(own, _units(source), score_cutoff=threshold)
             if similarity >= threshold and own:

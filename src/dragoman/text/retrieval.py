@@ -36,7 +36,7 @@ class FuzzyMatches:
     """Translation memories, besides the training pairs themselves."""
     training_pairs: bool = True
     """Find matches among the training pairs too."""
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Least similarity of a match: 1 - edits / words of the longer sentence."""
     matches: PositiveInt = 1
     """Most matches of a sentence."""
@@ -45,7 +45,7 @@ class FuzzyMatches:
     candidates: PositiveInt | None = 32
     """Sentences that share most character n-grams, of which the similarity is computed; None for all: exact, and slow
     where the memory is large."""
-    without: Fraction = 0.3
+    without: Fraction = 0.5
     """Fraction of the sentences that are read without their matches, drawn anew at each step: the model learns to
     translate either way."""
 
@@ -86,7 +86,7 @@ def retrieval_of_run(run: Mapping[str, Any]) -> NoRetrieval | FuzzyMatches:
 
 
 class NoMatcher:
-    """MemoryMatcher that finds nothing."""
+    """Matcher that finds nothing."""
 
     def find(self, text: str) -> tuple[FuzzyMatch, ...]:
         """Return no matches."""
