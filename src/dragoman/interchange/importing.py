@@ -79,8 +79,9 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     ]
     notes += unused_generation_settings(folder, content, continues=family.shape == "decoder")
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
-        inputs = with_preprocessing(cfg.inputs, folder, content.get("model_type", ""), notes)
-        cfg = dataclasses.replace(cfg, inputs=inputs)
+        inputs = with_preprocessing(cfg.inputs, folder, family, notes)
+        head = family.vector if isinstance(cfg.head, NoHead) and family.vector else cfg.head
+        cfg = dataclasses.replace(cfg, inputs=inputs, head=head)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     vocabulary = _vocabulary(folder, content, family, cfg)

@@ -12,6 +12,7 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import (
     ClassificationHead,
     First,
+    FirstAndMean,
     Last,
     MaskedLanguageHead,
     Mean,
@@ -30,6 +31,7 @@ from dragoman.model.moe import Mixture
 from dragoman.model.norm import (
     DeepNorm,
     LayerNorm,
+    LayerScale,
     NoNorm,
     PlainResidual,
     ProjectionRmsNorm,
@@ -57,8 +59,19 @@ from dragoman.model.transformer import TransformerConfig
 _MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, AttentionConfig)
 _FEED_FORWARDS = (FeedForward, Gated, NoFeedForward)
 _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
-_HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
-_NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, ProjectionRmsNorm, NoNorm, PlainResidual, DeepNorm)
+_HEADS = (
+    NoHead,
+    MaskedLanguageHead,
+    ClassificationHead,
+    TaggingHead,
+    SpansHead,
+    SentenceHead,
+    First,
+    Last,
+    Mean,
+    FirstAndMean,
+)
+_NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, ProjectionRmsNorm, NoNorm, PlainResidual, DeepNorm, LayerScale)
 _SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
 _POSITIONS = (NoEmbedding, Learned, Sinusoidal, NoPosition, Rotary, Alibi, T5Bias, Shaw, *_SCALINGS)
 _ATTENTION = (Full, Causal, ScaledDot, Dot, CappedDot, Multiplicative, Additive)

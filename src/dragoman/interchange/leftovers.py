@@ -20,6 +20,7 @@ _UNUSED: dict[str, str] = {
     ),
 }
 _UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {
+    "dinov2": {r"(dinov2\.)?embeddings\.mask_token": "the vector of hidden patches, which its training used"},
     "gemma3": {r"(model\.)?(vision_tower|multi_modal_projector)\..*": "what reads images"},
     "marian": {r"(model\.)?(en|de)coder\.embed_positions\.weight": "sines and cosines, which are computed"},
 }

@@ -28,6 +28,8 @@ KeepMask = Bool[Tensor, "B T"]
 class First:
     """Pooling by the first token: a class token, BERT's [CLS]."""
 
+    vectors = 1
+
     def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         return x[:, 0] if keep is None else _pick(x, keep.int().argmax(dim=1))
 
@@ -35,6 +37,8 @@ class First:
 @config
 class Last:
     """Pooling by the last token, the only one that sees all others in causal towers: CLIP's end of text."""
+
+    vectors = 1
 
     def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         return x[:, -1] if keep is None else _pick(x, x.shape[1] - 1 - keep.flip(1).int().argmax(dim=1))
@@ -44,13 +48,30 @@ class Last:
 class Mean:
     """Pooling by the mean of all real tokens."""
 
+    vectors = 1
+
     def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         if keep is None:
             return x.mean(dim=1)
         return (x * keep[..., None]).sum(dim=1) / keep.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-Pooling = Annotated[First | Last | Mean, OneOf()]
+@config
+class FirstAndMean:
+    """Pooling by the first token and the mean of all others, one after the other (DINOv2, arXiv:2304.07193)."""
+
+    vectors = 2
+    """Number of vectors of the width that are joined."""
+
+    def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B 2*D"]:
+        first = First().pool(x, keep)
+        if keep is None:
+            return torch.cat([first, x[:, 1:].mean(dim=1)], dim=1)
+        others = keep & (keep.cumsum(dim=1) > 1)
+        return torch.cat([first, Mean().pool(x, others)], dim=1)
+
+
+Pooling = Annotated[First | Last | Mean | FirstAndMean, OneOf()]
 
 
 def _pick(x: Float[Tensor, "B T D"], index: Tensor) -> Float[Tensor, "B D"]:
@@ -182,9 +203,10 @@ class ClassificationLayer(HeadLayer):
     def __init__(self, cfg: ClassificationHead, dim: int, classes: int):
         super().__init__()
         self.cfg = cfg
+        pooled = cfg.pooling.vectors * dim
         if cfg.activation:
-            self.dense = Linear(dim, dim)
-        self.dropout, self.output = Dropout(cfg.dropout), Linear(dim, classes)
+            self.dense = Linear(pooled, dim)
+        self.dropout, self.output = Dropout(cfg.dropout), Linear(dim if cfg.activation else pooled, classes)
 
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B K"]:
         pooled = self.cfg.pooling.pool(x, keep)
@@ -210,7 +232,7 @@ class SentenceLayer(HeadLayer):
     def __init__(self, cfg: SentenceHead, dim: int):
         super().__init__()
         self.cfg = cfg
-        self.output = Linear(dim, cfg.size, bias=False) if cfg.size else nn.Identity()
+        self.output = Linear(cfg.pooling.vectors * dim, cfg.size, bias=False) if cfg.size else nn.Identity()
 
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B E"]:
         vector = self.output(self.cfg.pooling.pool(x, keep))

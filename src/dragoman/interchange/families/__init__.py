@@ -3,6 +3,7 @@
 from dragoman.interchange.families import (
     bart,
     bert,
+    dinov2,
     gemma2,
     gemma3,
     gpt2,
@@ -45,6 +46,7 @@ FAMILIES: tuple[Family, ...] = (
     bert.FAMILY,
     roberta.FAMILY,
     vit.FAMILY,
+    dinov2.FAMILY,
     mamba.FAMILY,
     mamba2.FAMILY,
     lfm2.FAMILY,
