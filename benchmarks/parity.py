@@ -112,7 +112,7 @@ def main() -> int:
         "each text alone; greedy and beam search (4) identical token by token to `generate`, of the texts that it",
         f"ends within {foreign.LONGEST} tokens; and",
         "import, export, import again identical bit by bit, as are their own tensors. Two sizes or more, float32.",
-        "Images (ViT, DINOv2) stand in the first column; nothing is padded there.",
+        "Images (ViT, DINOv2, SigLIP) stand in the first column; nothing is padded there.",
         "",
         f"{date.today()}; Python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}; {time.monotonic() - began:.0f} s.",

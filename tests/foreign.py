@@ -218,6 +218,10 @@ ENCODERS: dict[str, tuple[Make, ...]] = {
         lambda t: t.RobertaForMaskedLM(t.RobertaConfig(**BERT | ROBERTA)),
         lambda t: t.RobertaForSequenceClassification(t.RobertaConfig(**OTHER_BERT | ROBERTA)),
     ),
+    "SigLIP, images": (
+        lambda t: t.SiglipVisionModel(t.SiglipVisionConfig(**VIT)),
+        lambda t: t.SiglipVisionModel(t.SiglipVisionConfig(**VIT | {"num_hidden_layers": 3, "hidden_act": "gelu"})),
+    ),
     "DINOv2": (
         lambda t: t.Dinov2ForImageClassification(t.Dinov2Config(**DINO)),
         lambda t: t.Dinov2Model(t.Dinov2Config(**DINO | {"use_swiglu_ffn": True, "qkv_bias": False})),
@@ -229,7 +233,7 @@ ENCODERS: dict[str, tuple[Make, ...]] = {
         ),
     ),
 }
-IMAGES = ("ViT", "DINOv2")
+IMAGES = ("ViT", "DINOv2", "SigLIP, images")
 """Families that read images."""
 CASES = [(name, size) for name in MODELS for size in (0, 1)]
 ENCODER_CASES = [(name, size) for name, makes in ENCODERS.items() for size in range(len(makes))]

@@ -84,6 +84,47 @@ def test_classes_of_image_files_are_those_of_dinov2(photos, tmp_path):
         assert list(classified.probabilities.values()) == pytest.approx(wanted.tolist(), abs=TOLERANCE)
 
 
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory):
+    """The whole of SigLIP, as published: config.json leaves out what is usual."""
+    folder = tmp_path_factory.mktemp("siglip")
+    torch.manual_seed(0)
+    texts = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 20,
+             "vocab_size": 31, "max_position_embeddings": 8, "projection_size": 24}  # fmt: skip
+    images = foreign.VIT | {"hidden_size": 24, "num_attention_heads": 12}
+    model = transformers.SiglipModel(transformers.SiglipConfig(text_config=texts, vision_config=images)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    model.save_pretrained(folder)
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    for name in ("num_attention_heads", "hidden_act", "layer_norm_eps", "num_channels", "vision_use_head"):
+        del content["vision_config"][name]
+    path.write_text(json.dumps(content))
+    settings = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 12, "width": 12}, "resample": 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_vectors_of_image_files_are_those_of_siglip(siglip, photos, tmp_path, capsys):
+    assert main(["import", str(siglip), "-o", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "note: config.json: text_config: what reads texts is left out" in said and "what reads texts (" in said
+    processor = transformers.AutoImageProcessor.from_pretrained(siglip)
+    model = transformers.AutoModel.from_pretrained(siglip).eval()
+    with torch.inference_mode():
+        images = [processor(str(path), return_tensors="pt").pixel_values for path in photos]
+        wanted = torch.cat([model.vision_model(pixel_values=image).pooler_output for image in images])
+    got = Embedder.load(tmp_path / "run").embed(photos)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=TOLERANCE)
+    assert main(["export", str(tmp_path / "run"), "--to", "huggingface", "-o", str(tmp_path / "alone")]) == 0
+    alone = transformers.SiglipVisionModel.from_pretrained(tmp_path / "alone").eval()
+    with torch.inference_mode():
+        again = torch.cat([alone(pixel_values=image).pooler_output for image in images])
+    torch.testing.assert_close(again, wanted, rtol=0, atol=TOLERANCE)
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "images that patches do not fill": (
         {}, {"crop_size": 17}, "size: images of 17 x 17 pixels, and the model of config.json reads 12 x 12",

@@ -19,6 +19,7 @@ from dragoman.errors import CheckpointError
 from dragoman.interchange.vocabulary import VocabularyMapping
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
+from dragoman.model.heads import AttentionPoolingHead
 from dragoman.model.inputs import PatchInput
 from dragoman.text.tokens.framing import TextFrame
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
@@ -119,7 +120,9 @@ def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: 
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
         images = torch.linspace(-1, 1, cfg.inputs.channels * cfg.inputs.size[0] * cfg.inputs.size[1])
         given = images.view(1, cfg.inputs.channels, *cfg.inputs.size)
-        compare("transformers", _answer(theirs(pixel_values=given)), ours(given))
+        reply = theirs(pixel_values=given)
+        pools = isinstance(cfg.head, AttentionPoolingHead)
+        compare("transformers", reply["pooler_output"] if pools else _answer(reply), ours(given))
         return
     assert vocabulary is not None, "texts are read"
     order = vocabulary.order()

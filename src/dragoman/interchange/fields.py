@@ -51,6 +51,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "chunk_size": 256, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": False,
     },
     "lfm2": {"norm_eps": 1e-5, "num_key_value_heads": 8, "conv_L_cache": 3, "tie_word_embeddings": True},
+    "siglip_vision_model": {
+        "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "image_size": 224, "patch_size": 16,
+    },
     "dinov2": {
         "hidden_act": "gelu", "layer_norm_eps": 1e-6, "image_size": 224, "patch_size": 14, "mlp_ratio": 4,
         "qkv_bias": True,

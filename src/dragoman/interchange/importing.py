@@ -26,7 +26,7 @@ from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
 from dragoman.interchange.generation import unused_generation_settings
 from dragoman.interchange.image_processor import with_preprocessing
 from dragoman.interchange.leftovers import describe_leftovers
-from dragoman.interchange.multimodal import text_part
+from dragoman.interchange.multimodal import part_of
 from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.sentences import read_sentence
 from dragoman.interchange.tensors import Report, TensorShards, write_stream
@@ -68,7 +68,7 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     content = read_json(folder / "config.json")
     if not content:
         raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
-    content, notes = text_part(content, folder / "config.json")
+    content, notes = part_of(content, folder / "config.json")
     family = find_family(content, folder / "config.json")
     given = settings_of(content, folder / "config.json", family.model_type)
     check_kinds(content, folder / "config.json")

@@ -10,6 +10,7 @@ from dragoman.interchange.whitelist import FieldRule, Whitelist
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import (
+    AttentionPoolingHead,
     ClassificationHead,
     First,
     FirstAndMean,
@@ -66,6 +67,7 @@ _HEADS = (
     TaggingHead,
     SpansHead,
     SentenceHead,
+    AttentionPoolingHead,
     First,
     Last,
     Mean,

@@ -16,7 +16,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.inputs import Embedding, InputLayer
 from dragoman.model.linear import Linear
-from dragoman.model.mlp import ACTIVATIONS, Activation
+from dragoman.model.mlp import ACTIVATIONS, Activation, FeedForward
 from dragoman.model.norm import LayerNorm, Norm
 
 KeepMask = Bool[Tensor, "B T"]
@@ -160,7 +160,31 @@ class SentenceHead:
         return SentenceLayer(self, dim)
 
 
-Head = Annotated[NoHead | MaskedLanguageHead | ClassificationHead | TaggingHead | SpansHead | SentenceHead, OneOf()]
+@config
+class AttentionPoolingHead:
+    """Attention pooling: a learned query reads all vectors, and a feed-forward layer follows (SigLIP, arXiv:2303.15343;
+    Lee et al., arXiv:1810.00825)."""
+
+    heads: PositiveInt
+    """Attention heads H, which divide the width."""
+    hidden: PositiveInt
+    """Hidden width of the feed-forward layer."""
+    activation: Activation = "gelu_tanh"
+    norm: Norm = LayerNorm()
+    """Norm before the feed-forward layer."""
+
+    def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
+        if dim % self.heads:
+            raise ConfigError(f"heads: {self.heads} heads do not divide the width {dim}")
+        return AttentionPoolingLayer(self, dim)
+
+
+OneVector = SentenceHead | AttentionPoolingHead
+"""Heads that return one vector for the whole input."""
+Head = Annotated[
+    NoHead | MaskedLanguageHead | ClassificationHead | TaggingHead | SpansHead | SentenceHead | AttentionPoolingHead,
+    OneOf(),
+]
 
 
 def _known(classes: int | None) -> int:
@@ -238,3 +262,24 @@ class SentenceLayer(HeadLayer):
         vector = self.output(self.cfg.pooling.pool(x, keep))
         vector = vector.to(torch.promote_types(vector.dtype, torch.float32))  # in bfloat16 the length would not be 1
         return F.normalize(vector, dim=-1) if self.cfg.normalize else vector
+
+
+class AttentionPoolingLayer(HeadLayer):
+    """Attention of a learned query to all vectors, and a feed-forward layer with a residual connection."""
+
+    def __init__(self, cfg: AttentionPoolingHead, dim: int):
+        super().__init__()
+        self.heads = cfg.heads
+        self.query = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.q, self.k, self.v, self.out = (Linear(dim, dim) for _ in range(4))
+        self.norm = cfg.norm.build(dim)
+        self.mlp = FeedForward(hidden=cfg.hidden, activation=cfg.activation).build(dim)
+
+    def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B D"]:
+        query = self.query.to(x.dtype).expand(x.shape[0], 1, -1)
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q(query), self.k(x), self.v(x))
+        )
+        seen = F.scaled_dot_product_attention(q, k, v, None if keep is None else keep[:, None, None])
+        y = self.out(seen.transpose(1, 2).flatten(2))[:, 0]
+        return y + self.mlp(self.norm(y))
