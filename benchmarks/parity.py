@@ -56,7 +56,7 @@ def count(name: str, texts: int) -> tuple[list[Count], float]:
                     foreign.cached_errors(pair, texts),
                 ]
             else:
-                sides = ("left",) if name == "ViT" else ("left", "right")
+                sides = ("left",) if name in foreign.IMAGES else ("left", "right")
                 errors = [foreign.encoder_errors(pair, side, texts) for side in sides]
             for found, one in zip(errors, counts, strict=False):
                 one.add(sum(error < TOLERANCE for error in found), len(found))
@@ -112,7 +112,7 @@ def main() -> int:
         "each text alone; greedy and beam search (4) identical token by token to `generate`, of the texts that it",
         f"ends within {foreign.LONGEST} tokens; and",
         "import, export, import again identical bit by bit, as are their own tensors. Two sizes or more, float32.",
-        "Images (ViT) stand in the first column; nothing is padded there.",
+        "Images (ViT, DINOv2, SigLIP) stand in the first column; nothing is padded there.",
         "",
         f"{date.today()}; Python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}; {time.monotonic() - began:.0f} s.",

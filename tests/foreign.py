@@ -205,6 +205,8 @@ OTHER_BERT = BERT | {"hidden_size": 20, "num_attention_heads": 5, "hidden_act": 
 ROBERTA = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}
 VIT = {"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 29, "image_size": 12,
        "patch_size": 3}  # fmt: skip
+DINO = {"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 12, "patch_size": 3,
+        "use_mask_token": False}  # fmt: skip
 ENCODERS: dict[str, tuple[Make, ...]] = {
     "BERT": (
         lambda t: t.BertForMaskedLM(t.BertConfig(**BERT)),
@@ -217,6 +219,14 @@ ENCODERS: dict[str, tuple[Make, ...]] = {
         lambda t: t.RobertaForMaskedLM(t.RobertaConfig(**BERT | ROBERTA)),
         lambda t: t.RobertaForSequenceClassification(t.RobertaConfig(**OTHER_BERT | ROBERTA)),
     ),
+    "SigLIP, images": (
+        lambda t: t.SiglipVisionModel(t.SiglipVisionConfig(**VIT)),
+        lambda t: t.SiglipVisionModel(t.SiglipVisionConfig(**VIT | {"num_hidden_layers": 3, "hidden_act": "gelu"})),
+    ),
+    "DINOv2": (
+        lambda t: t.Dinov2ForImageClassification(t.Dinov2Config(**DINO)),
+        lambda t: t.Dinov2Model(t.Dinov2Config(**DINO | {"use_swiglu_ffn": True, "qkv_bias": False})),
+    ),
     "ViT": (
         lambda t: t.ViTForImageClassification(t.ViTConfig(**VIT, num_labels=5)),
         lambda t: t.ViTForImageClassification(
@@ -226,6 +236,8 @@ ENCODERS: dict[str, tuple[Make, ...]] = {
 }
 MODELS |= foreign_families.WRITERS
 ENCODERS |= foreign_families.READERS
+IMAGES = ("ViT", "DINOv2", "SigLIP, images")
+"""Families that read images."""
 CASES = [(name, size) for name in MODELS for size in (0, 1)]
 ENCODER_CASES = [(name, size) for name, makes in ENCODERS.items() for size in range(len(makes))]
 
@@ -374,9 +386,10 @@ def logit_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
 @torch.inference_mode()
 def encoder_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
     """For each text of a padded batch (or each image) the largest difference to their answer to that one alone."""
-    if pair.name == "ViT":
+    if pair.name in IMAGES:
         images = torch.randn(count, *(pair.ours.cfg.inputs.channels, *pair.ours.cfg.inputs.size))
-        wanted = torch.cat([pair.theirs(image[None]).logits for image in images])
+        answers = [pair.theirs(image[None]) for image in images]
+        wanted = torch.cat([a.logits if "logits" in a else a.pooler_output for a in answers])
         return (pair.ours(images) - wanted).abs().amax(dim=1).tolist()
     begin, end = torch.tensor([pair.vocabulary.bos]), torch.tensor([pair.vocabulary.eos])
     texts = [torch.cat([begin, text, end]) for text in pair.texts(count)]

@@ -32,7 +32,16 @@ from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
-from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, NoSkip, ProjectionRmsNorm, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.norm import (
+    DeepNorm,
+    LayerNorm,
+    LayerScale,
+    NoNorm,
+    NoSkip,
+    ProjectionRmsNorm,
+    RmsNorm,
+    ZeroCenteredRmsNorm,
+)
 from dragoman.model.positions.position import Alibi, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import (
     DynamicNtkScaling,
@@ -296,6 +305,7 @@ VARIANTS: dict[str, Variant] = {
         for placement in ("post", "pre", "sandwich", "output")
     },
     "layer norm without bias": Variant(block={"norm": LayerNorm(bias=False)}),
+    "layer scale": Variant(block={"residual": LayerScale(initial=0.3), "placement": "pre"}),
     "DeepNorm": Variant(block={"residual": DeepNorm(), "placement": "post"}),
     "no skip": Variant(block={"residual": NoSkip()}),
     # feed-forwards

@@ -20,6 +20,7 @@ from dragoman.interchange.vocabulary import VocabularyMapping
 from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
+from dragoman.model.heads import AttentionPoolingHead
 from dragoman.model.inputs import PatchInput
 from dragoman.text.tokens.framing import TextFrame
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
@@ -126,7 +127,9 @@ def check_huggingface(
         return
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
         given = _images(cfg.inputs)
-        compare("transformers", _answer(theirs(pixel_values=given)), ours(given))
+        reply = theirs(pixel_values=given)
+        pools = isinstance(cfg.head, AttentionPoolingHead)
+        compare("transformers", reply["pooler_output"] if pools else _answer(reply), ours(given))
         return
     assert vocabulary is not None, "texts are read"
     order = vocabulary.order()

@@ -12,6 +12,7 @@ from dragoman.interchange.vocabulary import TABLES, Shape
 from dragoman.model.attention import AttentionConfig, resolve_kv_heads
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
+from dragoman.model.heads import SentenceHead
 from dragoman.model.mamba import Mamba
 from dragoman.model.mlp import Activation
 from dragoman.model.tower import Mixer
@@ -79,6 +80,10 @@ class Family:
     shape: Shape = "decoder"
     tables: Callable[[Any], frozenset[str]] = lambda cfg: TABLES
     """Returns our tensors with a row for each entry of the vocabulary; none where there is no vocabulary."""
+    vector: SentenceHead | None = None
+    """Head that gives the one vector of an input, for models without a head of their own."""
+    resamples: bool = False
+    """True where images of another size than config.json names are read, with resampled positions."""
     mixers: tuple[type, ...] = (AttentionConfig,)
     """Kinds of mixers that its layers may have."""
 

@@ -59,6 +59,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "chunk_size": 256, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": False,
     },
     "lfm2": {"norm_eps": 1e-5, "num_key_value_heads": 8, "conv_L_cache": 3, "tie_word_embeddings": True},
+    "siglip_vision_model": {
+        "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "image_size": 224, "patch_size": 16,
+    },
+    "dinov2": {
+        "hidden_act": "gelu", "layer_norm_eps": 1e-6, "image_size": 224, "patch_size": 14, "mlp_ratio": 4,
+        "qkv_bias": True,
+    },
     "vit": {"hidden_act": "gelu", "layer_norm_eps": 1e-12},
 }  # fmt: skip
 """Values of missing fields, by model_type. Sizes have no default: they must be given."""
@@ -81,11 +88,13 @@ HARMLESS = frozenset({
     "router_jitter_noise", "output_router_logits", "router_aux_loss_coef", "hidden_dropout", "tf_legacy_loss",
     "use_bfloat16", "time_step_min", "time_step_max", "time_step_floor", "time_step_scale", "time_step_init_scheme",
     "rescale_prenorm_residual", "pad_vocab_size_multiple", "qa_dropout", "seq_classif_dropout",
+    "layerscale_value", "drop_path_rate", "use_mask_token",
     # heads that generation and these tasks do not use
     "summary_last_dropout", "classifier_dropout_prob",
     "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
     "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
-    "pooler_output_size", "pooler_act", "encoder_stride",
+    "pooler_output_size", "pooler_act", "encoder_stride", "out_features", "out_indices", "stage_names",
+    "apply_layernorm", "reshape_hidden_states", "_out_features", "_out_indices",
     # how numbers are computed, not their values
     "reorder_and_upcast_attn", "attention_implementation", "use_flash_attn", "use_mambapy", "use_associative_scan",
     "residual_in_fp32", "fused_add_norm",

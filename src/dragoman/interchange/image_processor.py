@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dragoman.errors import ConfigError
+from dragoman.interchange.family import Family
 from dragoman.json_files import read_json, write_json
 from dragoman.model.inputs import PatchInput
+from dragoman.model.positions.grid import LearnedGrid
 from dragoman.model.preprocessing import (
     ExactSize,
     ImagePreprocessing,
@@ -123,17 +125,22 @@ def _crop(given: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
     raise ConfigError(f"{path}: crop_size: expected height and width, got {given.get('crop_size')!r}")
 
 
-def with_preprocessing(inputs: PatchInput, folder: Path, model_type: str, notes: list[str]) -> PatchInput:
+def with_preprocessing(inputs: PatchInput, folder: Path, family: Family, notes: list[str]) -> PatchInput:
     """Return the inputs of a model with the preparation of images that its folder names.
+
+    A model whose family resamples positions reads images of the size that they are prepared to.
 
     Raises:
         ConfigError: a setting that cannot be obeyed, or images that would not have the size that the model reads.
     """
-    found = read_preprocessing(folder, model_type)
+    found = read_preprocessing(folder, family.model_type)
     if found is None:
         notes.append(f"{FILE}: missing: images must have the size of the model, and pixels become -1 to 1")
         return inputs
-    made = output_size(found)
+    made, patch = output_size(found), inputs.patch
+    if made != inputs.size and made is not None and family.resamples and not any(side % patch for side in made):
+        stored = (inputs.size[0] // patch, inputs.size[1] // patch)
+        return dataclasses.replace(inputs, size=made, position=LearnedGrid(stored=stored), preprocessing=found)
     if made != inputs.size:
         got = "of many sizes" if made is None else f"of {made[0]} x {made[1]} pixels"
         raise ConfigError(

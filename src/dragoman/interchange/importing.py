@@ -26,7 +26,7 @@ from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
 from dragoman.interchange.generation import unused_generation_settings
 from dragoman.interchange.image_processor import with_preprocessing
 from dragoman.interchange.leftovers import describe_leftovers
-from dragoman.interchange.multimodal import text_part
+from dragoman.interchange.multimodal import part_of
 from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.older_tokenizers import TokenizerContent, contents
 from dragoman.interchange.sentences import read_sentence
@@ -77,7 +77,7 @@ def import_checkpoint(
         raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
     if architecture is not None:
         content = as_architecture(content, architecture)
-    content, notes = text_part(content, folder / "config.json")
+    content, notes = part_of(content, folder / "config.json")
     family = find_family(content, folder / "config.json")
     given = settings_of(content, folder / "config.json", family.model_type)
     check_kinds(content, folder / "config.json")
@@ -88,8 +88,9 @@ def import_checkpoint(
     ]
     notes += unused_generation_settings(folder, content, family.shape)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
-        inputs = with_preprocessing(cfg.inputs, folder, content.get("model_type", ""), notes)
-        cfg = dataclasses.replace(cfg, inputs=inputs)
+        inputs = with_preprocessing(cfg.inputs, folder, family, notes)
+        head = family.vector if isinstance(cfg.head, NoHead) and family.vector else cfg.head
+        cfg = dataclasses.replace(cfg, inputs=inputs, head=head)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     found = contents(folder, tokenizer_kind(folder, content)) if family.tables(cfg) else None

@@ -10,8 +10,10 @@ from dragoman.interchange.whitelist import FieldRule, Whitelist
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import (
+    AttentionPoolingHead,
     ClassificationHead,
     First,
+    FirstAndMean,
     Last,
     MaskedLanguageHead,
     Mean,
@@ -30,6 +32,7 @@ from dragoman.model.moe import Mixture
 from dragoman.model.norm import (
     DeepNorm,
     LayerNorm,
+    LayerScale,
     NoNorm,
     NoSkip,
     PlainResidual,
@@ -67,8 +70,21 @@ from dragoman.model.transformer import TransformerConfig
 _MODELS = (TransformerConfig, EncoderConfig, TowerConfig, SharedTower, BlockConfig, AttentionConfig)
 _FEED_FORWARDS = (FeedForward, Gated, NoFeedForward)
 _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
-_HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
-_NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, ProjectionRmsNorm, NoNorm, PlainResidual, DeepNorm, NoSkip)
+_HEADS = (
+    NoHead,
+    MaskedLanguageHead,
+    ClassificationHead,
+    TaggingHead,
+    SpansHead,
+    SentenceHead,
+    AttentionPoolingHead,
+    First,
+    Last,
+    Mean,
+    FirstAndMean,
+)
+_NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, ProjectionRmsNorm, NoNorm)
+_RESIDUALS = (PlainResidual, DeepNorm, NoSkip, LayerScale)
 _SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
 _POSITIONS = (
     NoEmbedding,
@@ -92,7 +108,7 @@ def _with_every_field(part: type) -> dict[str, FieldRule]:
 
 ONNX: Whitelist = {
     part: _with_every_field(part)
-    for part in (*_MODELS, *_FEED_FORWARDS, Mixture, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
+    for part in (*_MODELS, *_FEED_FORWARDS, Mixture, *_INPUTS, *_HEADS, *_NORMS, *_RESIDUALS, *_POSITIONS, *_ATTENTION)
 }
 """Parts that become graphs. Mixtures are among them with all experts: which are needed depends on the tokens. LongRoPE
 is not: its angles depend on how long a text gets, and a graph is the same for all."""

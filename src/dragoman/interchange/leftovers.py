@@ -24,6 +24,11 @@ _UNUSED: dict[str, str] = {
 }
 _SINUSOIDS = {r"(model\.)?(en|de)coder\.embed_positions\.weights?": "sines and cosines, which are computed"}
 _UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {
+    "dinov2": {r"(dinov2\.)?embeddings\.mask_token": "the vector of hidden patches, which its training used"},
+    "siglip": {
+        r"(text_model\..*|logit_scale|logit_bias)": "what reads texts",
+        r"(vision_model\.)?embeddings\.position_ids": "numbers of positions, which are computed",
+    },
     "gemma3": {r"(model\.)?(vision_tower|multi_modal_projector)\..*": "what reads images"},
     "marian": _SINUSOIDS,
     "pegasus": _SINUSOIDS,

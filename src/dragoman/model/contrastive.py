@@ -98,4 +98,4 @@ def _size(name: str, cfg: EncoderConfig) -> int:
         raise ConfigError(
             f"{name}.head: must be a normalized sentence head, to return one vector that can be compared with others"
         )
-    return cfg.head.size or cfg.dim
+    return cfg.head.size or cfg.head.pooling.vectors * cfg.dim

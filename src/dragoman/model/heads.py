@@ -16,7 +16,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.inputs import Embedding, InputLayer
 from dragoman.model.linear import Linear
-from dragoman.model.mlp import ACTIVATIONS, Activation
+from dragoman.model.mlp import ACTIVATIONS, Activation, FeedForward
 from dragoman.model.norm import LayerNorm, NoNorm, Norm
 
 KeepMask = Bool[Tensor, "B T"]
@@ -28,6 +28,8 @@ KeepMask = Bool[Tensor, "B T"]
 class First:
     """Pooling by the first token: a class token, BERT's [CLS]."""
 
+    vectors = 1
+
     def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         return x[:, 0] if keep is None else _pick(x, keep.int().argmax(dim=1))
 
@@ -35,6 +37,8 @@ class First:
 @config
 class Last:
     """Pooling by the last token, the only one that sees all others in causal towers: CLIP's end of text."""
+
+    vectors = 1
 
     def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         return x[:, -1] if keep is None else _pick(x, x.shape[1] - 1 - keep.flip(1).int().argmax(dim=1))
@@ -44,13 +48,30 @@ class Last:
 class Mean:
     """Pooling by the mean of all real tokens."""
 
+    vectors = 1
+
     def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         if keep is None:
             return x.mean(dim=1)
         return (x * keep[..., None]).sum(dim=1) / keep.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-Pooling = Annotated[First | Last | Mean, OneOf()]
+@config
+class FirstAndMean:
+    """Pooling by the first token and the mean of all others, one after the other (DINOv2, arXiv:2304.07193)."""
+
+    vectors = 2
+    """Number of vectors of the width that are joined."""
+
+    def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B 2*D"]:
+        first = First().pool(x, keep)
+        if keep is None:
+            return torch.cat([first, x[:, 1:].mean(dim=1)], dim=1)
+        others = keep & (keep.cumsum(dim=1) > 1)
+        return torch.cat([first, Mean().pool(x, others)], dim=1)
+
+
+Pooling = Annotated[First | Last | Mean | FirstAndMean, OneOf()]
 
 
 def _pick(x: Float[Tensor, "B T D"], index: Tensor) -> Float[Tensor, "B D"]:
@@ -157,7 +178,31 @@ class SentenceHead:
         return SentenceLayer(self, dim)
 
 
-Head = Annotated[NoHead | MaskedLanguageHead | ClassificationHead | TaggingHead | SpansHead | SentenceHead, OneOf()]
+@config
+class AttentionPoolingHead:
+    """Attention pooling: a learned query reads all vectors, and a feed-forward layer follows (SigLIP, arXiv:2303.15343;
+    Lee et al., arXiv:1810.00825)."""
+
+    heads: PositiveInt
+    """Attention heads H, which divide the width."""
+    hidden: PositiveInt
+    """Hidden width of the feed-forward layer."""
+    activation: Activation = "gelu_tanh"
+    norm: Norm = LayerNorm()
+    """Norm before the feed-forward layer."""
+
+    def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
+        if dim % self.heads:
+            raise ConfigError(f"heads: {self.heads} heads do not divide the width {dim}")
+        return AttentionPoolingLayer(self, dim)
+
+
+OneVector = SentenceHead | AttentionPoolingHead
+"""Heads that return one vector for the whole input."""
+Head = Annotated[
+    NoHead | MaskedLanguageHead | ClassificationHead | TaggingHead | SpansHead | SentenceHead | AttentionPoolingHead,
+    OneOf(),
+]
 
 
 def _known(classes: int | None) -> int:
@@ -198,15 +243,20 @@ class MaskedLanguageLayer(HeadLayer):
 class ProjectedHead(HeadLayer):
     """An optional dense layer with activation and norm, and projection to the classes; pooling is the subclass's."""
 
-    def __init__(self, cfg: ClassificationHead | TaggingHead | SpansHead, dim: int, classes: int):
+    def __init__(self, cfg: ClassificationHead | TaggingHead | SpansHead, dim: int, classes: int, vectors: int = 1):
+        """
+        Args:
+            vectors: vectors of ``dim`` numbers that are read together.
+        """
         super().__init__()
+        inputs = vectors * dim
         if cfg.activation is None and not isinstance(cfg.norm, NoNorm):
             raise ConfigError("norm: stands behind the layer that activation names; name one, or leave the norm out")
         self.activation = cfg.activation and ACTIVATIONS[cfg.activation]
         if cfg.activation:
-            self.dense = Linear(dim, dim, bias=cfg.bias)
+            self.dense = Linear(inputs, dim, bias=cfg.bias)
         self.norm = cfg.norm.build(dim)
-        self.dropout, self.output = Dropout(cfg.dropout), Linear(dim, classes)
+        self.dropout, self.output = Dropout(cfg.dropout), Linear(dim if cfg.activation else inputs, classes)
 
     def classify(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N K"]:
         if self.activation:
@@ -218,7 +268,7 @@ class ClassificationLayer(ProjectedHead):
     """Logits of classes for the pooled input."""
 
     def __init__(self, cfg: ClassificationHead, dim: int, classes: int):
-        super().__init__(cfg, dim, classes)
+        super().__init__(cfg, dim, classes, cfg.pooling.vectors)
         self.cfg = cfg
 
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B K"]:
@@ -241,9 +291,30 @@ class SentenceLayer(HeadLayer):
     def __init__(self, cfg: SentenceHead, dim: int):
         super().__init__()
         self.cfg = cfg
-        self.output = Linear(dim, cfg.size, bias=False) if cfg.size else nn.Identity()
+        self.output = Linear(cfg.pooling.vectors * dim, cfg.size, bias=False) if cfg.size else nn.Identity()
 
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B E"]:
         vector = self.output(self.cfg.pooling.pool(x, keep))
         vector = vector.to(torch.promote_types(vector.dtype, torch.float32))  # in bfloat16 the length would not be 1
         return F.normalize(vector, dim=-1) if self.cfg.normalize else vector
+
+
+class AttentionPoolingLayer(HeadLayer):
+    """Attention of a learned query to all vectors, and a feed-forward layer with a residual connection."""
+
+    def __init__(self, cfg: AttentionPoolingHead, dim: int):
+        super().__init__()
+        self.heads = cfg.heads
+        self.query = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.q, self.k, self.v, self.out = (Linear(dim, dim) for _ in range(4))
+        self.norm = cfg.norm.build(dim)
+        self.mlp = FeedForward(hidden=cfg.hidden, activation=cfg.activation).build(dim)
+
+    def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B D"]:
+        query = self.query.to(x.dtype).expand(x.shape[0], 1, -1)
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q(query), self.k(x), self.v(x))
+        )
+        seen = F.scaled_dot_product_attention(q, k, v, None if keep is None else keep[:, None, None])
+        y = self.out(seen.transpose(1, 2).flatten(2))[:, 0]
+        return y + self.mlp(self.norm(y))

@@ -171,7 +171,7 @@ class PatchEmbedding(InputLayer):
         self.project = Linear(cfg.channels * cfg.patch**2, dim, bias=cfg.bias)
         if cfg.class_token:
             self.class_token = nn.Parameter(torch.zeros(dim))
-        self.position = cfg.position.build(dim, self.rows * self.columns, self.before)
+        self.position = cfg.position.build(dim, (self.rows, self.columns), self.before)
         self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
 
     def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Positions]:

@@ -216,7 +216,18 @@ class NoSkip:
         return ResidualScale(0.0, 1.0)
 
 
-ResidualScaling = Annotated[PlainResidual | DeepNorm | NoSkip, OneOf()]
+@config
+class LayerScale:
+    """LayerScale: a learned factor for each channel of a sublayer's output (Touvron et al., arXiv:2103.17239)."""
+
+    initial: PositiveFloat = 1e-5
+    """Initial value of all factors."""
+
+    def scale(self, depths: Depths, in_encoder: bool, placement: Placement) -> ResidualScale:
+        return ResidualScale(1.0, 1.0)
+
+
+ResidualScaling = Annotated[PlainResidual | DeepNorm | NoSkip | LayerScale, OneOf()]
 
 
 class Residual(nn.Module):
@@ -257,6 +268,17 @@ class Residual(nn.Module):
             if kernels.supports_sum(x, y):
                 return norm(kernels.AddFunction.apply(x, y, self.residual_scale, rate))
         return norm(torch.add(self.dropout(y), x, alpha=self.residual_scale))
+
+
+class LayerScaledResidual(Residual):
+    """Residual connection with a factor for each channel: x -> after(x + dropout(factor * output(f(before(x)))))."""
+
+    def __init__(self, norm: Norm, placement: Placement, dim: int, dropout: float, initial: float):
+        super().__init__(norm, placement, dim, dropout)
+        self.factor = nn.Parameter(torch.full((dim,), initial))
+
+    def add(self, x: Float[Tensor, "B T D"], y: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        return super().add(x, y * self.factor.to(y.dtype))
 
 
 class NoResidual(nn.Module):

@@ -28,7 +28,18 @@ from dragoman.model.masks.visibility import VisibilityRule, build_cross_mask
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.moe import Mixture
-from dragoman.model.norm import Depths, NoNorm, NoResidual, Norm, Placement, PlainResidual, Residual, ResidualScaling
+from dragoman.model.norm import (
+    Depths,
+    LayerScale,
+    LayerScaledResidual,
+    NoNorm,
+    NoResidual,
+    Norm,
+    Placement,
+    PlainResidual,
+    Residual,
+    ResidualScaling,
+)
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.tokens import Positions
@@ -97,6 +108,8 @@ class Block(nn.Module):
             self.mlp = cfg.mlp.build(dim)
 
         def residual(norm: Norm = cfg.norm) -> Residual:
+            if isinstance(cfg.residual, LayerScale):
+                return LayerScaledResidual(norm, cfg.placement, dim, cfg.dropout, cfg.residual.initial)
             return Residual(norm, cfg.placement, dim, cfg.dropout, residual_scale)
 
         self.mixer_residual = residual(NoNorm()) if cfg.placement == "pre_mlp" else residual()

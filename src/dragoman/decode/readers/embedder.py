@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dragoman.decode.readers.input_reader import InputReader, Progress
-from dragoman.model.heads import Mean, SentenceHead
+from dragoman.model.heads import Mean, OneVector
 from dragoman.model.positions.tokens import Frames
 
 
@@ -31,6 +31,6 @@ class Embedder(InputReader):
 
     @torch.inference_mode()
     def answer(self, inputs: Tensor | Frames) -> Float[Tensor, "B E"]:
-        if isinstance(self.model.cfg.head, SentenceHead):
+        if isinstance(self.model.cfg.head, OneVector):
             return self.model(inputs)
         return F.normalize(Mean().pool(*self.model.encode(inputs)).float(), dim=-1)

@@ -40,9 +40,15 @@ def table(cfg: EncoderConfig) -> NameTable:
     }
 
 
-def config(given: HubConfig) -> EncoderConfig:
-    norm, size = LayerNorm(eps=given.get("layer_norm_eps", 1e-12)), given["image_size"]
+def image_size(given: HubConfig) -> tuple[int, int]:
+    """Return the height and width of images in pixels."""
+    size = given["image_size"]
     height, width = size if isinstance(size, list) else (size, size)
+    return height, width
+
+
+def config(given: HubConfig) -> EncoderConfig:
+    norm = LayerNorm(eps=given.get("layer_norm_eps", 1e-12))
     block = BlockConfig(
         mixer=AttentionConfig(
             heads=given["num_attention_heads"],
@@ -56,7 +62,7 @@ def config(given: HubConfig) -> EncoderConfig:
     classifies = "ViTForImageClassification" in given.get("architectures", [])
     classes = len(given.get("id2label", {})) or given.get("num_labels", 2)
     return EncoderConfig(
-        inputs=PatchInput(size=(height, width), patch=given["patch_size"], channels=given.get("num_channels", 3)),
+        inputs=PatchInput(size=image_size(given), patch=given["patch_size"], channels=given.get("num_channels", 3)),
         dim=given["hidden_size"],
         tower=TowerConfig(depth=given["num_hidden_layers"], pattern=(block,), final_norm=norm),
         head=ClassificationHead(classes=classes, pooling=First()) if classifies else NoHead(),
