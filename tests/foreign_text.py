@@ -42,11 +42,13 @@ TEXTS = (
 CORPUS = [" ".join(TEXTS), "The door is open. The light is on. We don't know what is in the room, and I'll ask."] * 8
 ROLES = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "<|im_start|>", "<|im_end|>")
 LONGEST = 8
-TRANSLATORS = ("Marian", "T5", "BART", "mBART", "M2M-100", "Pegasus")
-_FROM_PADDING = ("Marian", "T5", "Pegasus")
+TRANSLATORS = ("Marian", "T5", "umT5", "BART", "mBART", "M2M-100", "Pegasus")
+_FROM_PADDING = ("Marian", "T5", "umT5", "Pegasus")
 """Translators whose targets begin with padding; those of the others begin with the end."""
 PIECES = {"mBART": ("mBART-50", "mBART"), "M2M-100": ("NLLB", "M2M-100"), "Pegasus": ("Pegasus", "Pegasus")}
+PIECES |= {"ALBERT": ("ALBERT", "ALBERT with accents"), "DeBERTa-v3": ("DeBERTa-v3", "DeBERTa-v2 by marks")}
 """Tokenizers of ``foreign_pieces`` of these families, where a source begins with its language and where not."""
+READERS = ("DistilBERT", "ELECTRA", "ALBERT", "ModernBERT", "DeBERTa-v3")
 TIES = 1
 """Texts that SentencePiece cuts in one of two equally likely ways, and `tokenizers` in the other."""
 
@@ -102,10 +104,12 @@ def own(name: str, *, begins: bool, folder: Path) -> Any:
             return t.Qwen2Tokenizer(vocab, merges, **roles, **extra)
         case "RoBERTa" | "BART":
             return t.RobertaTokenizer(vocab, merges, add_prefix_space=not begins)
-        case "mBART" | "M2M-100" | "Pegasus":
+        case "umT5":
+            return t.ByT5Tokenizer() if begins else own("T5", begins=begins, folder=folder)
+        case "mBART" | "M2M-100" | "Pegasus" | "ALBERT" | "DeBERTa-v3":
             foreign_pieces.make(PIECES[name][not begins], made(folder), CORPUS)
             return t.AutoTokenizer.from_pretrained(folder)
-        case "BERT" | "DistilBERT":
+        case "BERT" | "DistilBERT" | "ELECTRA":
             inner = Library(models.WordPiece(unk_token="[UNK]"))
             inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
             special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -157,7 +161,7 @@ class Case(NamedTuple):
     begins: bool
 
 
-CASES = [Case(*pair) for pair in itertools.product([*foreign.MODELS, "BERT", "RoBERTa", "DistilBERT"], (True, False))]
+CASES = [Case(*pair) for pair in itertools.product([*foreign.MODELS, "BERT", "RoBERTa", *READERS], (True, False))]
 
 
 def make(case: Case, folder: Path) -> tuple[Any, Any]:

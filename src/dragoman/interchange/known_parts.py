@@ -8,6 +8,7 @@ import dataclasses
 
 from dragoman.interchange.whitelist import FieldRule, Whitelist
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.disentangled import DisentangledAttention
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import (
     ClassificationHead,
@@ -85,5 +86,5 @@ ONNX: Whitelist = {
     for part in (*_MODELS, *_FEED_FORWARDS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
 """Experts are not included: which of them compute depends on the tokens, and a graph is the same for all."""
-_MIXERS = (ShortConvolution, Mlstm, Mamba, Mamba2)
+_MIXERS = (DisentangledAttention, ShortConvolution, Mlstm, Mamba, Mamba2)
 HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, *_MIXERS)}}

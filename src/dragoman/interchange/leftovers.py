@@ -26,7 +26,7 @@ _SINUSOIDS = {r"(model\.)?(en|de)coder\.embed_positions\.weights?": "sines and c
 _UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {"marian": _SINUSOIDS, "pegasus": _SINUSOIDS, "m2m_100": _SINUSOIDS}
 _HEADS = (
     r"(cls|lm_head|classifier|qa_outputs|predictions|generator_predictions|generator_lm_head|vocab_transform"
-    r"|vocab_layer_norm|vocab_projector|pre_classifier|head|decoder)\..*"
+    r"|lm_predictions|mask_predictions|vocab_layer_norm|vocab_projector|pre_classifier|head|decoder)\..*"
 )
 _COPIES = re.compile(
     r"(lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
