@@ -104,8 +104,6 @@ def own(name: str, *, begins: bool, folder: Path) -> Any:
             return t.Qwen2Tokenizer(vocab, merges, **roles, **extra)
         case "RoBERTa" | "BART":
             return t.RobertaTokenizer(vocab, merges, add_prefix_space=not begins)
-        case "umT5":
-            return t.ByT5Tokenizer() if begins else own("T5", begins=begins, folder=folder)
         case "mBART" | "M2M-100" | "Pegasus" | "ALBERT" | "DeBERTa-v3":
             foreign_pieces.make(PIECES[name][not begins], made(folder), CORPUS)
             return t.AutoTokenizer.from_pretrained(folder)
@@ -115,7 +113,7 @@ def own(name: str, *, begins: bool, folder: Path) -> Any:
             special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
             inner.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
             return t.BertTokenizer(inner.get_vocab(), do_lower_case=begins)
-        case "T5":
+        case "T5" | "umT5":
             special = ["<pad>", "</s>", "<unk>"]
             trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="<unk>")
             inner = Library(models.Unigram())
