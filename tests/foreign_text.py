@@ -107,6 +107,11 @@ def own(name: str, *, begins: bool, folder: Path) -> Any:
         case "mBART" | "M2M-100" | "Pegasus" | "ALBERT" | "DeBERTa-v3":
             foreign_pieces.make(PIECES[name][not begins], made(folder), CORPUS)
             return t.AutoTokenizer.from_pretrained(folder)
+        case "ModernBERT":  # its published tokenizers have a template in tokenizer.json, and no class of their own
+            tokenizer = generic("bytes", begins=False)
+            single = {"single": "<s> $A </s>", "special_tokens": [("<s>", 1), ("</s>", 2)]}
+            tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(**single)
+            return tokenizer
         case "BERT" | "DistilBERT" | "ELECTRA":
             inner = Library(models.WordPiece(unk_token="[UNK]"))
             inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
