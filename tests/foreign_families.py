@@ -16,7 +16,18 @@ SIDES = {
 OTHER_SIDES = SIDES | {"d_model": 20, "encoder_attention_heads": 5, "decoder_attention_heads": 2, "decoder_layers": 3}
 TWO_LANGUAGES = {"decoder_start_token_id": 2, "scale_embedding": True}
 
+UMT5 = {
+    "d_model": 18, "d_kv": 5, "d_ff": 31, "num_layers": 2, "num_heads": 3, "vocab_size": 31,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20, "decoder_start_token_id": 0,
+}  # fmt: skip
+
 WRITERS: dict[str, Any] = {
+    "umT5": (
+        lambda t: t.UMT5ForConditionalGeneration(t.UMT5Config(**UMT5)),
+        lambda t: t.UMT5ForConditionalGeneration(
+            t.UMT5Config(**UMT5 | {"num_layers": 3, "num_decoder_layers": 1}, feed_forward_proj="relu")
+        ),
+    ),
     "mBART": (
         lambda t: t.MBartForConditionalGeneration(t.MBartConfig(**SIDES, decoder_start_token_id=27)),
         lambda t: t.MBartForConditionalGeneration(
@@ -50,7 +61,25 @@ MODERN = BERT | {
     "hidden_size": 24, "num_hidden_layers": 4, "local_attention": 4, "cls_token_id": 4, "sep_token_id": 7,
 }  # fmt: skip
 BIASED = {"norm_bias": True, "attention_bias": True, "mlp_bias": True, "classifier_bias": True, "num_labels": 3}
+DEBERTA = BERT | {
+    "relative_attention": True, "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 4,
+    "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0,
+}  # fmt: skip
+OTHER_DEBERTA = DEBERTA | {"hidden_size": 20, "num_attention_heads": 5, "num_labels": 3}
 READERS: dict[str, Any] = {
+    "DeBERTa-v3": (
+        lambda t: t.DebertaV2ForMaskedLM(t.DebertaV2Config(**DEBERTA)),
+        lambda t: t.DebertaV2ForSequenceClassification(
+            t.DebertaV2Config(**OTHER_DEBERTA | {"norm_rel_ebd": "none", "position_buckets": 6})
+        ),
+        lambda t: t.DebertaV2ForTokenClassification(
+            t.DebertaV2Config(**OTHER_DEBERTA | {"position_biased_input": True, "type_vocab_size": 2})
+        ),
+        lambda t: t.DebertaV2ForQuestionAnswering(
+            t.DebertaV2Config(**DEBERTA | {"position_buckets": -1, "max_relative_positions": 3})
+        ),
+        lambda t: t.DebertaV2Model(t.DebertaV2Config(**OTHER_DEBERTA, max_relative_positions=9)),
+    ),
     "ELECTRA": (
         lambda t: t.ElectraForMaskedLM(t.ElectraConfig(**BERT | NARROW, hidden_act="relu")),
         lambda t: t.ElectraForSequenceClassification(t.ElectraConfig(**OTHER_BERT | NARROW)),
@@ -87,6 +116,7 @@ READERS: dict[str, Any] = {
 """Families that read text."""
 CLASSES = {
     "distilbert": "DistilBertConfig", "mbart": "MBartConfig", "pegasus": "PegasusConfig", "m2m_100": "M2M100Config",
-    "electra": "ElectraConfig", "albert": "AlbertConfig", "modernbert": "ModernBertConfig",
+    "umt5": "UMT5Config", "electra": "ElectraConfig", "albert": "AlbertConfig", "modernbert": "ModernBertConfig",
+    "deberta": "DebertaV2Config",
 }  # fmt: skip
 """Classes of config.json by the family's name."""

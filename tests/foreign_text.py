@@ -42,11 +42,13 @@ TEXTS = (
 CORPUS = [" ".join(TEXTS), "The door is open. The light is on. We don't know what is in the room, and I'll ask."] * 8
 ROLES = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "<|im_start|>", "<|im_end|>")
 LONGEST = 8
-TRANSLATORS = ("Marian", "T5", "BART", "mBART", "M2M-100", "Pegasus")
-_FROM_PADDING = ("Marian", "T5", "Pegasus")
+TRANSLATORS = ("Marian", "T5", "umT5", "BART", "mBART", "M2M-100", "Pegasus")
+_FROM_PADDING = ("Marian", "T5", "umT5", "Pegasus")
 """Translators whose targets begin with padding; those of the others begin with the end."""
 PIECES = {"mBART": ("mBART-50", "mBART"), "M2M-100": ("NLLB", "M2M-100"), "Pegasus": ("Pegasus", "Pegasus")}
+PIECES |= {"ALBERT": ("ALBERT", "ALBERT with accents"), "DeBERTa-v3": ("DeBERTa-v3", "DeBERTa-v2 by marks")}
 """Tokenizers of ``foreign_pieces`` of these families, where a source begins with its language and where not."""
+READERS = ("DistilBERT", "ELECTRA", "ALBERT", "ModernBERT", "DeBERTa-v3")
 TIES = 1
 """Texts that SentencePiece cuts in one of two equally likely ways, and `tokenizers` in the other."""
 
@@ -102,16 +104,21 @@ def own(name: str, *, begins: bool, folder: Path) -> Any:
             return t.Qwen2Tokenizer(vocab, merges, **roles, **extra)
         case "RoBERTa" | "BART":
             return t.RobertaTokenizer(vocab, merges, add_prefix_space=not begins)
-        case "mBART" | "M2M-100" | "Pegasus":
+        case "mBART" | "M2M-100" | "Pegasus" | "ALBERT" | "DeBERTa-v3":
             foreign_pieces.make(PIECES[name][not begins], made(folder), CORPUS)
             return t.AutoTokenizer.from_pretrained(folder)
-        case "BERT" | "DistilBERT":
+        case "ModernBERT":  # its published tokenizers have a template in tokenizer.json, and no class of their own
+            tokenizer = generic("bytes", begins=False)
+            single = {"single": "<s> $A </s>", "special_tokens": [("<s>", 1), ("</s>", 2)]}
+            tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(**single)
+            return tokenizer
+        case "BERT" | "DistilBERT" | "ELECTRA":
             inner = Library(models.WordPiece(unk_token="[UNK]"))
             inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
             special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
             inner.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
             return t.BertTokenizer(inner.get_vocab(), do_lower_case=begins)
-        case "T5":
+        case "T5" | "umT5":
             special = ["<pad>", "</s>", "<unk>"]
             trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="<unk>")
             inner = Library(models.Unigram())
@@ -157,7 +164,7 @@ class Case(NamedTuple):
     begins: bool
 
 
-CASES = [Case(*pair) for pair in itertools.product([*foreign.MODELS, "BERT", "RoBERTa", "DistilBERT"], (True, False))]
+CASES = [Case(*pair) for pair in itertools.product([*foreign.MODELS, "BERT", "RoBERTa", *READERS], (True, False))]
 
 
 def make(case: Case, folder: Path) -> tuple[Any, Any]:

@@ -35,6 +35,21 @@ def test_texts_are_read_as_auto_tokenizer_reads_them(name, tmp_path):
         assert ours == wanted, text
 
 
+def test_byt5_reads_bytes_and_writes_texts_though_no_file_tells_them(tmp_path):
+    theirs = transformers.ByT5Tokenizer()
+    theirs.save_pretrained(tmp_path)
+    config = {"model_type": "t5"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    _, content, _ = contents(tmp_path, tokenizer_kind(tmp_path, config))
+    frame, inner = read_frame(tmp_path, content, config), Library.from_str(json.dumps(content))
+    inner.encode_special_tokens = True
+    assert inner.token_to_id("<extra_id_0>") == theirs.convert_tokens_to_ids("<extra_id_0>") == 259
+    for text in foreign_text.TEXTS:
+        ids = inner.encode(text, add_special_tokens=False).ids
+        assert [*frame.before, *ids, *frame.after] == theirs(text).input_ids, text
+        assert inner.decode(ids) == text
+
+
 def test_a_file_that_is_no_sentencepiece_model_is_named(tmp_path):
     for content in (b"", b"\xff\xff\xff", b"{}", b"\x0a\x03abc"):
         (tmp_path / "spiece.model").write_bytes(content)

@@ -40,6 +40,7 @@ from dragoman.model.convolution.attention import MultiStepAttention
 from dragoman.model.convolution.blocks import ConvolutionBlock
 from dragoman.model.convolution.stack import ConvolutionTower
 from dragoman.model.convolutional import ConvolutionalModel
+from dragoman.model.disentangled import DisentangledLayer
 from dragoman.model.encoder import Encoder
 from dragoman.model.gated_delta_net import GatedDeltaNetLayer
 from dragoman.model.heads import HeadLayer
@@ -295,7 +296,7 @@ def _of_mixer(mixer: Any, name: str) -> Iterator[Place]:
 
 def _of_summary(mixer: Any, name: str) -> Iterator[Place]:
     """List the places of a mixer that is not softmax attention over tokens."""
-    if isinstance(mixer, LinearAttentionLayer | LinformerLayer):
+    if isinstance(mixer, LinearAttentionLayer | LinformerLayer | DisentangledLayer):
         split = SplitHeads(mixer.head_dim)
         for part, one in (("queries", mixer.q), ("keys", mixer.k), ("values", mixer.v)):
             yield Place(f"{name}.{part}", "B H T C", f"{part} of each head", OutputTap(one, split))

@@ -47,6 +47,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
+    "umt5": {"feed_forward_proj": "gated-gelu", "layer_norm_epsilon": 1e-6},
+    "deberta-v2": {"hidden_act": "gelu", "pooler_hidden_act": "gelu", "layer_norm_eps": 1e-7, "type_vocab_size": 0},
     "electra": _BERT | {"embedding_size": 128},
     "albert": _BERT | {"hidden_act": "gelu_new", "embedding_size": 128},
     "modernbert": {"hidden_activation": "gelu", "classifier_activation": "gelu"},
@@ -136,6 +138,8 @@ _NO_SIZES = frozenset({
     "no_rope_layers",
 })  # fmt: skip
 """Fields with such a name that are no sizes; a family that reads one checks it."""
+_LEAST = {"type_vocab_size": 0, "max_relative_positions": -1}
+"""Smallest values of sizes that may be below 1."""
 _PAIRS = frozenset({"image_size", "patch_size"})
 """Sizes that may be two numbers, of height and width."""
 
@@ -151,7 +155,7 @@ def check_kinds(content: Mapping[str, Any], where: Any) -> None:
             continue
         if _SIZES.fullmatch(name):
             several = value if name in _PAIRS and isinstance(value, list) else [value]
-            least = 0 if name == "type_vocab_size" else 1
+            least = _LEAST.get(name, 1)
             if not isinstance(value, bool) and not all(type(n) is int and n >= least for n in several):
                 raise ConfigError(f"{where}: {name}: expected a whole number above 0, got {value!r}")
         elif _NUMBERS.fullmatch(name) and (isinstance(value, bool) or not isinstance(value, int | float)):

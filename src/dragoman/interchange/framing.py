@@ -37,6 +37,7 @@ _OWN = {
     "DebertaV2": (("cls", "bos"), ("sep", "eos")),
     "Marian": ((), ("eos",)),
     "Pegasus": ((), ("eos",)),
+    "ByT5": ((), ("eos",)),
 }
 _TWICE = ("Roberta", "Bart", "XLMRoberta")
 """Classes that write the end token twice between the texts of a pair."""

@@ -8,6 +8,7 @@ import dataclasses
 
 from dragoman.interchange.whitelist import FieldRule, Whitelist
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.disentangled import DisentangledAttention
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import (
     AttentionPoolingHead,
@@ -112,5 +113,5 @@ ONNX: Whitelist = {
 }
 """Parts that become graphs. Mixtures are among them with all experts: which are needed depends on the tokens. LongRoPE
 is not: its angles depend on how long a text gets, and a graph is the same for all."""
-_MIXERS = (ShortConvolution, Mlstm, Mamba, Mamba2)
+_MIXERS = (DisentangledAttention, ShortConvolution, Mlstm, Mamba, Mamba2)
 HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (LongRope, *_MIXERS)}}

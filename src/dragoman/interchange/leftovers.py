@@ -36,7 +36,7 @@ _UNUSED_BY_FAMILY: dict[str, dict[str, str]] = {
 }
 _HEADS = (
     r"(cls|lm_head|classifier|qa_outputs|predictions|generator_predictions|generator_lm_head|vocab_transform"
-    r"|vocab_layer_norm|vocab_projector|pre_classifier|head|decoder)\..*"
+    r"|lm_predictions|mask_predictions|vocab_layer_norm|vocab_projector|pre_classifier|head|decoder)\..*"
 )
 _COPIES = re.compile(
     r"((.*\.)?lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"

@@ -3,6 +3,7 @@
 vocab.json, merges.txt                 GPT-2, RoBERTa, BART
 vocab.txt                              BERT
 source.spm, target.spm, vocab.json     Marian: SentencePiece splits, vocab.json numbers
+tokenizer_config.json                  ByT5: its entries are the bytes
 a single SentencePiece model           see sentencepiece_layouts.py
 """
 
@@ -36,6 +37,8 @@ def contents(folder: Path, kind: str = "") -> tuple[TokenizerContent, TokenizerC
         if not isinstance(content.get("model"), dict):
             raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: it has no 'model'")
         return content, content, path
+    if kind == "ByT5":  # its entries are bytes, of which no file tells
+        return *_bytes(folder), folder / "tokenizer_config.json"
     if (folder / "source.spm").is_file():
         return *_marian(folder), folder / "source.spm"
     if found := read_layout(folder, kind):
@@ -60,6 +63,29 @@ def _twice(inner: tokenizers.Tokenizer, folder: Path) -> tuple[TokenizerContent,
 
 
 _USUAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "<|endoftext|>")
+
+
+def _bytes(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
+    """Return ByT5's tokenizer: padding, end and unknown, the 256 bytes, and 125 marks of spans."""
+    names = ["<pad>", "</s>", "<unk>", *(_BYTES[i] for i in range(256))]
+    inner = tokenizers.Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [], unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    settings = read_json(folder / "tokenizer_config.json")
+    marks = settings.get("additional_special_tokens") or settings.get("extra_special_tokens")
+    inner.add_special_tokens([*names[:3], *(marks or (f"<extra_id_{i}>" for i in range(125)))])
+    content = json.loads(inner.to_str())
+    return content, content
+
+
+def _bytes_by_spelling() -> dict[int, str]:
+    """Return the printable symbol by which byte-level tokenizers write each byte."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [i for i in range(256) if i not in plain]
+    return {i: chr(i) for i in plain} | {i: chr(256 + n) for n, i in enumerate(others)}
+
+
+_BYTES = _bytes_by_spelling()
 
 
 def _byte_pairs(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:

@@ -19,6 +19,7 @@ _ENDED = {"pad_token": "<pad>", "eos_token": "</s>"}
 _ROLES = {
     "T5": _ENDED,
     "Pegasus": _ENDED,
+    "ByT5": _ENDED,
     "Marian": _ENDED,
     "Albert": _SQUARE | {"pad_token": "<pad>"},
     "Llama": {"bos_token": "<s>", "eos_token": "</s>"},

@@ -18,6 +18,7 @@ from dragoman.model.attention import Attention, AttentionConfig, AttentionContex
 from dragoman.model.bidirectional import Bidirectional, Recurrent
 from dragoman.model.big_bird import BigBird
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState, stateless
+from dragoman.model.disentangled import DisentangledAttention
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
 from dragoman.model.layer_stack import LayerStack, StackConfig
@@ -50,7 +51,7 @@ from dragoman.model.sparse_transformer import FixedAttention, StridedAttention
 Mixer = Annotated[
     (AttentionConfig | ShortConvolution)
     | (Recurrent | Bidirectional)
-    | (LinearAttention | Linformer)
+    | (LinearAttention | Linformer | DisentangledAttention)
     | (Longformer | BigBird | StridedAttention | FixedAttention | Reformer),
     OneOf(usual="attention"),
 ]

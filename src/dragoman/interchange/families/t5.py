@@ -48,7 +48,8 @@ def table(cfg: TransformerConfig) -> NameTable:
     )
 
 
-def config(given: HubConfig) -> TransformerConfig:
+def config(given: HubConfig, *, shared: bool = True) -> TransformerConfig:
+    """Return our configuration; with ``shared``, all layers of a tower have one table of biases."""
     norm = RmsNorm(eps=given.get("layer_norm_epsilon", 1e-6))
     projection = given.get("feed_forward_proj", "relu")
     activation = (
@@ -79,6 +80,7 @@ def config(given: HubConfig) -> TransformerConfig:
             buckets=given.get("relative_attention_num_buckets", 32),
             reach=given.get("relative_attention_max_distance", 128),
             bidirectional=not decoder,
+            shared=shared,
         )
         block = BlockConfig(
             mixer=attention(bias, Causal() if decoder else Full()),
