@@ -41,52 +41,60 @@ def attempt(run: Path, to: Any, folder: Path) -> str:
         return f"wrong: {error}"
 
 
-def count(name: str, base: Path) -> dict[str, str]:
-    """Return what came of each format for a preset."""
-    run = exported.save_preset(name, base / "run")
-    return {to: attempt(run.path, to, base / to) for to in ALL}
-
-
 def wrong(name: str, found: dict[str, str]) -> list[str]:
-    """Return the formats that hold, refuse or answer a preset other than declared."""
+    """Return what holds, refuses or answers a preset other than declared."""
     declared = {"huggingface", *EXPORTS[name][1:]}
-    return [to for to, came in found.items() if (came == "same") != (to in declared)]
+    differ = [to for to, came in found.items() if (came == "same") != (to in declared)]
+    return [f"{name} {to}: {found[to]}" for to in differ]
+
+
+def written(found: dict[str, dict[str, str]], seconds: float) -> str:
+    """Return the page of results."""
+    tried = {to: [came[to] for came in found.values() if to in came] for to in ALL}
+    held = ", ".join(f"{to} {came.count('same')} of {len(came)}" for to, came in tried.items())
+    differ = [line for name, came in found.items() for line in wrong(name, came)]
+    rows = [
+        f"| {name} | {EXPORTS[name][0]} | {' | '.join(came.get(to, 'not tried').split(':')[0] for to in ALL)} |"
+        for name, came in found.items()
+    ]
+    return "\n".join(
+        [
+            "# Exports of every preset",
+            "",
+            f"{date.today()}, {platform.machine()}, toy sizes, {len(found)} presets that differ, {seconds:.0f} s. "
+            f"Exported, opened and with the same answers: {held}. Other than declared: {len(differ)}.",
+            "",
+            "`same`: exported, and the answers are those of the run. `refused`: one line names the setting to blame.",
+            "",
+            f"| preset | layout | {' | '.join(ALL)} |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            *differ,
+        ]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="*", help="presets to try; default: all that differ")
+    parser.add_argument("--minutes", type=float, help="stop after so long; graphs, which take longest, come last")
     add_smoke(parser)
     given = parser.parse_args()
     first = exported.distinct()
     names = given.only or (SMOKE if given.smoke else [name for name in PRESETS if first[name] == name])
-    lines, failed, begun, totals = [], [], time.monotonic(), dict.fromkeys(ALL, 0)
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            found = count(name, Path(folder))
-        failed += [f"{name} {to}: {found[to]}" for to in wrong(name, found)]
-        for to, came in found.items():
-            totals[to] += came == "same"
-        cells = [EXPORTS[name][0], *(came.split(":")[0] for came in found.values())]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
-    held = ", ".join(f"{to} {n} of {len(names)}" for to, n in totals.items())
-    text = [
-        "# Exports of every preset",
-        "",
-        f"{date.today()}, {platform.machine()}, toy sizes, {len(names)} presets that differ, "
-        f"{time.monotonic() - begun:.0f} s. Exported, opened and with the same answers: {held}. "
-        f"Other than declared: {len(failed)}.",
-        "",
-        "`same`: exported, and the answers are those of the run. `refused`: one line names the setting to blame.",
-        "",
-        "| preset | layout | huggingface | ctranslate2 | onnx | gguf |",
-        "|---|---|---|---|---|---|",
-        *lines,
-    ]
-    write_results("exports.md", "\n".join(text), smoke=given.smoke or bool(given.only))
-    print(held, *failed, sep="\n")
-    sys.exit(bool(failed))
+    begun, found = time.monotonic(), {name: dict[str, str]() for name in names}
+    for to in sorted(ALL, key=lambda to: to == "onnx"):
+        for name in names:
+            if given.minutes and time.monotonic() - begun > 60 * given.minutes:
+                break
+            with tempfile.TemporaryDirectory() as folder:
+                run = exported.save_preset(name, Path(folder) / "run")
+                found[name][to] = attempt(run.path, to, Path(folder) / to)
+            print(f"{to} {name}: {found[name][to]}", flush=True)
+            page = written(found, time.monotonic() - begun)
+            write_results("exports.md", page, smoke=given.smoke or bool(given.only))
+    print(page)
+    sys.exit(any(wrong(name, came) for name, came in found.items()))
 
 
 if __name__ == "__main__":

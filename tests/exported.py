@@ -39,8 +39,15 @@ def _with_every_layer(plain: Any) -> Any:
     return plain
 
 
-def save_run(cfg: Any, path: Path, *, tokenizer: Tokenizer | None = None, shake: float = 0.1) -> RunDirectory:
-    """Save a run of a model that has learned nothing, over bytes."""
+def save_run(
+    cfg: Any,
+    path: Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    target: Tokenizer | None = None,
+    shake: float = 0.1,
+) -> RunDirectory:
+    """Save a run of a model that has learned nothing, over bytes; ``target`` is another tokenizer of the target."""
     torch.manual_seed(0)
     model = cfg.build()
     with torch.no_grad():
@@ -50,7 +57,7 @@ def save_run(cfg: Any, path: Path, *, tokenizer: Tokenizer | None = None, shake:
     run = RunDirectory.create(path, config)
     if reads_text(cfg):
         tokenizer = tokenizer or Tokenizer.train(Bytes(), [])
-        run.write_tokenizers(tokenizer, tokenizer)
+        run.write_tokenizers(tokenizer, target or tokenizer)
     run.save(1, tensors={"model": model.state_dict()}, progress={}, config=config)
     run.close()
     return run

@@ -20,10 +20,11 @@ from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.ctranslate2 import export_ctranslate2, tokens
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint
+from dragoman.model.mamba import Mamba
 from dragoman.model.masks.visibility import Causal
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Alibi, Learned
-from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.rotary import LinearScaling, Rotary
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import rewritten2026, vaswani2017
@@ -138,6 +139,8 @@ ENGINES = {
     "rotary of neighbours": changed(MODERN, position=Rotary(pairs="neighbours", theta=5000.0)),
     "decoder only": LANGUAGE_MODEL,
     "learned positions": GPT,
+    "linear scaling": changed(MODERN, position=Rotary(scaling=LinearScaling(factor=2.0))),
+    "alibi": changed(LANGUAGE_MODEL, position=Alibi()),
     "queries and keys with norms": changed(LANGUAGE_MODEL, qk_norm=RmsNorm()),
 }
 
@@ -188,7 +191,7 @@ def test_ctranslate2_takes_what_was_imported(name, size, tmp_path):
 # ---- what cannot be said ---------------------------------------------------------------------------
 
 REFUSED = {
-    "alibi": (changed(BASE, position=Alibi()), "ctranslate2", r"model\.decoder\.pattern\.0\.mixer\.position: alibi"),
+    "alibi": (changed(MODERN, position=Alibi()), "ctranslate2", r"model\.decoder\.pattern\.0\.mixer\.position: alibi"),
     "a window": (
         changed(MODERN, visibility=Causal(window=4)),
         "ctranslate2",
@@ -294,12 +297,34 @@ def test_onnx_steps_say_the_same(tmp_path):
         torch.testing.assert_close(torch.cat(found, dim=1), model(whole, source).detach(), rtol=0, atol=1e-5)
 
 
-def test_onnx_refuses_what_keeps_no_keys(tmp_path, capsys):
+def test_onnx_refuses_what_loops_over_tokens(tmp_path, capsys):
     pytest.importorskip("onnxscript")
-    block = dataclasses.replace(LANGUAGE_MODEL.decoder.pattern[0], mixer=ShortConvolution())
+    block = dataclasses.replace(LANGUAGE_MODEL.decoder.pattern[0], mixer=Mamba())
     cfg = dataclasses.replace(LANGUAGE_MODEL, decoder=dataclasses.replace(LANGUAGE_MODEL.decoder, pattern=(block,)))
     run = save(cfg, tmp_path / "run")
     assert main(["export", str(run.path), "--to", "onnx", "-o", str(tmp_path / "graphs")]) == 2
     said = capsys.readouterr().err
-    assert "model.decoder.pattern.0.mixer: short_convolution" in said and "nearest preset" in said
+    assert "model.decoder.pattern.0.mixer: mamba" in said and "nearest preset" in said
     assert not (tmp_path / "graphs").exists()
+
+
+@pytest.mark.slow
+def test_onnx_states_of_any_kind_say_the_same(tmp_path):
+    """A short convolution beside attention, whose state is neither keys nor values; greedy, in rows of their own."""
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    (block,) = LANGUAGE_MODEL.decoder.pattern
+    blocks = (dataclasses.replace(block, mixer=ShortConvolution()), block)
+    decoder = dataclasses.replace(LANGUAGE_MODEL.decoder, pattern=blocks)
+    run = save(dataclasses.replace(LANGUAGE_MODEL, decoder=decoder), tmp_path / "run")
+    export_in_another_process(run.path, tmp_path / "graphs")
+    begin, step = (runtime.InferenceSession(tmp_path / "graphs" / f"{name}.onnx") for name in ("begin", "step"))
+    model, _, _ = load_model(run.path)
+    ids = torch.ones(3, 1, dtype=torch.long)
+    logits, *state = begin.run(None, {"token": ids.numpy()})
+    names = [entry.name for entry in step.get_inputs()[1:]]
+    for _ in range(6):
+        want = model(ids)[:, -1].detach()
+        torch.testing.assert_close(torch.from_numpy(logits), want, rtol=0, atol=1e-5)
+        ids = torch.cat([ids, want.argmax(dim=1, keepdim=True)], dim=1)
+        logits, *state = step.run(None, {"token": ids[:, -1:].numpy()} | dict(zip(names, state, strict=True)))

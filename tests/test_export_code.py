@@ -1,5 +1,6 @@
 """Models that no layout of transformers holds answer as their runs do, where this package is not installed."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,15 +14,18 @@ import pytest
 import torch
 
 from dragoman.checkpoint import load_any
+from dragoman.cli import main
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.exporting import export_huggingface
+from dragoman.interchange.remote_code import bundle
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import SpansHead
 from dragoman.model.inputs import PatchInput
-from dragoman.text.tokens.tokenizer import BOS, EOS, INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME
+from dragoman.text.tokens.tokenizer import BOS, EOS, INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME, Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 pytest.importorskip("transformers")
 
@@ -119,3 +123,22 @@ def differences(folders: list[Path], cache: Path) -> dict[str, dict[str, Any]]:
 def test_a_folder_with_code_answers_as_the_run_where_this_package_is_not_installed(opened, name):
     assert opened[name].pop("logits") < 1e-5
     assert not opened[name]
+
+
+def test_a_target_with_a_tokenizer_of_its_own_has_it_in_a_folder_below(tmp_path):
+    source, target = Tokenizer.train(Bytes(), []), Tokenizer.train(Bytes(), [], marks=["⟨mask⟩"])
+    plain = exported.small_config("transformer-small", len(target))
+    cfg = dataclasses.replace(plain, source_vocab=len(source), tying="target")
+    run = exported.save_run(cfg, tmp_path / "run", tokenizer=source, target=target)
+    assert export_huggingface(run.path, tmp_path / "folder") == "dragoman"
+    beside = json.loads((tmp_path / "folder" / "target_tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    assert "⟨mask⟩" in {token["content"] for token in beside["added_tokens"]}
+    assert not (tmp_path / "folder" / "target_tokenizer" / "generation_config.json").exists()
+
+
+def test_code_that_cannot_leave_the_package_is_refused(monkeypatch, tmp_path, capsys):
+    run = exported.save_preset("transformer-small", tmp_path / "run")
+    monkeypatch.setattr(bundle, "STAYING", ("dragoman.model.attention",))
+    assert main(["export", str(run.path), "--to", "huggingface", "-o", str(tmp_path / "folder")]) == 2
+    assert "dragoman.model.attention cannot be part of an export" in capsys.readouterr().err
+    assert not (tmp_path / "folder").exists()

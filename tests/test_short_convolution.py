@@ -215,7 +215,7 @@ def test_commands_take_it(translator, folder, command, capsys):
     assert main([words.get(word, word) for word in command.split()]) == 0, capsys.readouterr()
 
 
-@pytest.mark.parametrize("to", ["ctranslate2", "onnx"])
+@pytest.mark.parametrize("to", ["ctranslate2"])
 def test_an_export_refuses_it_in_one_line(translator, folder, to, capsys):
     assert main(["export", str(translator[0]), "--to", to, "-o", str(folder / to)]) == 2
     told = capsys.readouterr().err

@@ -310,20 +310,39 @@ def check_onnx(folder: Path, model: nn.Module) -> None:
     for example in examples(cfg.vocab, translates=translates, source_vocab=cfg.source_vocab):
         given: dict[str, Any] = {}
         source = None if example.source is None else torch.tensor([[*example.source, EOS]])
-        if source is not None:
+        if source is not None and "encoder" in graphs:
             keep = np.ones(source.shape, dtype=bool)
             (memory,) = graphs["encoder"].run(None, {"ids": source.numpy(), "keep": keep})
             given = {"memory": memory, "keep": keep}
         target, found = torch.tensor([[1, *example.target]]), []
+        wanted = model(target) if source is None else model(target, source)
+        if "begin" in graphs:
+            stepwise = _read_by_states(graphs, target, source)
+            compare("onnxruntime", stepwise.log_softmax(-1), wanted[0].float().log_softmax(-1))
+            continue
         past = np.zeros([d if isinstance(d, int) else 1 for d in graphs["step"].get_inputs()[1].shape], np.float32)
         past = past[:, :, :, :, :0]
         for i in range(target.shape[1]):
             logits, past = graphs["step"].run(None, {"token": target[:, i : i + 1].numpy(), "past": past} | given)
             found.append(torch.from_numpy(logits[0]))
-        wanted = model(target) if source is None else model(target, source)
         compare("onnxruntime", torch.stack(found).log_softmax(-1), wanted[0].float().log_softmax(-1))
         whole = _read_whole(graphs["decoder"], target, past[:, :, :, :, :0], given)
         compare("onnxruntime", whole.log_softmax(-1), wanted[0].float().log_softmax(-1))
+
+
+def _read_by_states(graphs: dict[str, Any], target: Tensor, source: Tensor | None) -> Float[Tensor, "T V"]:
+    """Return the logits of a target that is read token by token, each with the state that the one before left."""
+    given: dict[str, Any] = {"token": target[:, :1].numpy()}
+    if source is not None:
+        given |= {"ids": source.numpy(), "keep": np.ones(source.shape, dtype=bool)}
+    logits, *state = graphs["begin"].run(None, given)
+    found = [torch.from_numpy(logits[0])]
+    names = [entry.name for entry in graphs["step"].get_inputs()[1:]]
+    for i in range(1, target.shape[1]):
+        by_name = dict(zip(names, state, strict=True))
+        logits, *state = graphs["step"].run(None, {"token": target[:, i : i + 1].numpy()} | by_name)
+        found.append(torch.from_numpy(logits[0]))
+    return torch.stack(found)
 
 
 def _read_whole(graph: Any, target: Tensor, past: Any, given: dict[str, Any]) -> Float[Tensor, "T V"]:

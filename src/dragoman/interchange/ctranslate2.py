@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,9 +29,17 @@ from dragoman.model.families import ModelConfig
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import Activation, FeedForward, Gated
 from dragoman.model.norm import LayerNorm, NoNorm, Norm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
-from dragoman.model.positions.position import Learned, NoEmbedding, NoPosition, Sinusoidal, SinusoidalEmbedding
-from dragoman.model.positions.rotary import NoScaling, Rotary
-from dragoman.model.scorer import ScaledDot
+from dragoman.model.positions.position import (
+    Alibi,
+    Learned,
+    NoEmbedding,
+    NoPosition,
+    Sinusoidal,
+    SinusoidalEmbedding,
+    T5Bias,
+)
+from dragoman.model.positions.rotary import LinearScaling, NoScaling, Rotary
+from dragoman.model.scorer import Dot, ScaledDot
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -119,6 +128,10 @@ KNOWN: Whitelist = {
     NoPosition: {},
     Rotary: {"theta": "written", "scaling": "written", "fraction": "written", "pairs": "written"},
     NoScaling: {},
+    LinearScaling: {"factor": "written"},
+    T5Bias: {"buckets": "written", "reach": "written", "bidirectional": "written", "shared": only(True)},
+    Alibi: {},
+    Dot: {},
     Full: {},
     Causal: {"window": only(None), "sinks": only(0)},  # its own window forgets other tokens than ours
     ScaledDot: {"scale": only(None)},
@@ -142,7 +155,7 @@ def obstacles(cfg: TransformerConfig) -> Iterator[str]:
     towers = {"decoder": cfg.decoder} | ({"encoder": cfg.encoder} if cfg.encoder else {})
     yield from _tower_obstacles(cfg, towers)
     inside = cfg.decoder.pattern[0].attention.position
-    if isinstance(cfg.position, NoEmbedding) != isinstance(inside, Rotary):
+    if isinstance(cfg.position, NoEmbedding) != isinstance(inside, Rotary | T5Bias | Alibi):
         yield f"model.position: {_kind(cfg.position)} with {_kind(inside)} inside attention"
 
 
@@ -182,11 +195,17 @@ def _norm_obstacles(cfg: TransformerConfig, tower: TowerConfig, path: str) -> It
 
 
 def _attention_obstacles(block: BlockConfig, path: str, *, crossing: bool) -> Iterator[str]:
-    qk_norm = block.attention.qk_norm
+    qk_norm, position = block.attention.qk_norm, block.attention.position
+    if isinstance(position, Alibi) and crossing:
+        yield f"{path}.mixer.position: alibi in a model with an encoder"
+    if isinstance(position, T5Bias) and position.bidirectional != isinstance(block.attention.visibility, Full):
+        yield f"{path}.mixer.position.bidirectional: {position.bidirectional}"
     if not isinstance(qk_norm, NoNorm) and (crossing or type(qk_norm) is not RmsNorm):
         yield f"{path}.mixer.qk_norm: {_kind(qk_norm)}" + (" in a model with an encoder" if crossing else "")
     if block.cross is None:
         return
+    if not isinstance(block.cross.position, NoPosition):
+        yield f"{path}.cross.position: {_kind(block.cross.position)}"
     if not isinstance(block.cross.qk_norm, NoNorm):
         yield f"{path}.cross.qk_norm: {_kind(block.cross.qk_norm)}"
     for name in ("heads", "kv_heads", "head_dim"):
@@ -241,13 +260,27 @@ def _options(cfg: TransformerConfig, tower: TowerConfig) -> dict[str, Any]:
         "rms_norm": isinstance(block.norm, RmsNorm | ZeroCenteredRmsNorm),
         "qk_norm": isinstance(mixer.qk_norm, RmsNorm),
     }
+    if isinstance(mixer.position, T5Bias):
+        options["relative_attention_bias"] = True
+    if isinstance(mixer.position, Alibi):
+        options["alibi"] = True
     if isinstance(mixer.position, Rotary):
+        options |= _scaling(mixer.position)
         options |= {
             "rotary_dim": int(mixer.channels(cfg.dim) * mixer.position.fraction),
             "rotary_interleave": mixer.position.pairs == "neighbours",
             "rotary_base": mixer.position.theta,
         }
     return options
+
+
+def _scaling(position: Rotary) -> dict[str, Any]:
+    from ctranslate2.specs import attention_spec
+
+    if not isinstance(position.scaling, LinearScaling):
+        return {}
+    kind = attention_spec.RotaryScalingType.Linear
+    return {"rotary_scaling_type": kind, "rotary_scaling_factor": position.scaling.factor}
 
 
 def _output_bias(cfg: TransformerConfig, weights: ModelWeights) -> Tensor | None:
@@ -276,6 +309,9 @@ def _fill_tower(
         _fill_norm(spec.layer_norm, weights, f"{side}.final_norm", tower.final_norm)
     for i, layer in enumerate(spec.layer):
         _fill_block(layer, tower.pattern[0], weights, f"{side}.blocks.{i}")
+        if isinstance(bias := tower.pattern[0].attention.position, T5Bias):
+            layer.self_attention.relative_attention_bias = weights[f"{side}.schemes.0.table.weight"]
+            layer.self_attention.relative_attention_max_distance = np.dtype("int32").type(bias.reach)
 
 
 def _encodings(cfg: TransformerConfig, weights: ModelWeights, embed: str) -> Tensor:
@@ -299,6 +335,8 @@ def _fill_block(layer: Any, block: BlockConfig, weights: ModelWeights, path: str
     ):
         if spec is None:
             continue
+        if isinstance(getattr(block, part).scorer, Dot):
+            spec.queries_scale = 1.0
         for one, names in zip(spec.linear, groups, strict=True):
             linear(one, *(f"{part}.{name}" for name in names))
         _fill_norm(spec.layer_norm, weights, f"{path}.{part}_residual.{slot}", block.norm)

@@ -5,6 +5,7 @@
                                      and, with an encoder, memory and keep
     decoder.onnx                     ids (B, T), mask (B, K + T), past           -> logits (B, T, V), past with K + T
                                      and, with an encoder, memory and keep
+    begin.onnx     other states      see state_graphs.py; step.onnx then takes and returns these
     model.onnx     encoder alone     ids (B, T), keep (B, T); or images         -> output of its head
     first.onnx, second.onnx          two towers: each as model.onnx
 
@@ -32,16 +33,30 @@ from dragoman.interchange.dense_mixture import with_dense_mixtures
 from dragoman.interchange.exporting import check_free, weights_of
 from dragoman.interchange.known_parts import ONNX
 from dragoman.interchange.nearest import nearest_preset
+from dragoman.interchange.state_graphs import (
+    BeginGraph,
+    GraphTowerState,
+    StateStepGraph,
+    example_state,
+    free_dimensions,
+    tensors_of,
+)
 from dragoman.interchange.whitelist import unknown_parts
 from dragoman.model.attention import Attention, AttentionConfig
-from dragoman.model.caches.state import KV, KVState, LayerState, TowerState
+from dragoman.model.caches.state import KV, KVState, LayerState
 from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
-from dragoman.model.encoder import Encoder, EncoderConfig
+from dragoman.model.convolutional import ConvolutionalModel
+from dragoman.model.encoder import Encoder
 from dragoman.model.families import ModelConfig
+from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.model.linear_attention import LinearAttention
 from dragoman.model.memory import ProjectedMemory, TransformerState
+from dragoman.model.min_gru import MinGru
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.positions.tokens import Positions, Tokens
-from dragoman.model.transformer import Transformer, TransformerConfig
+from dragoman.model.short_convolution import ShortConvolution
+from dragoman.model.transformer import Transformer
 
 CacheTensor = Float[Tensor, "L 2 B G K C"]
 
@@ -65,8 +80,9 @@ def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best", 
     except ConfigError as error:
         raise ConfigError(f"{error}; {nearest_preset(cfg, 'onnx')}") from None
     with durable.folder(folder) as partial:
+        states = sum(name.startswith("state.") for name in graphs.get("step.onnx", (None, {}))[1])
         for name, (module, inputs) in graphs.items():
-            _write(partial / name, module, inputs)
+            _write(partial / name, module, inputs, states)
         for path in directory.tokenizer_files():
             (partial / path.name).write_bytes(path.read_bytes())
         if check and checker_missing("onnx") is None:
@@ -94,7 +110,8 @@ def graphs_of(cfg: ModelConfig, model: nn.Module) -> "dict[str, tuple[nn.Module,
     """
     if isinstance(model, TwoTowers) and isinstance(cfg, TwoTowersConfig):
         return _tower_graphs(cfg, model)
-    if isinstance(cfg, TransformerConfig | EncoderConfig) and (unknown := next(unknown_parts(cfg, ONNX), None)):
+    plain = _keeps_keys_alone(model) if isinstance(model, Transformer) else isinstance(model, Encoder)
+    if plain and (unknown := next(unknown_parts(cfg, ONNX), None)):  # others have a list of their own
         raise ConfigError(f"{unknown}: does not become an ONNX graph")
     return _graphs(with_dense_mixtures(model))
 
@@ -120,11 +137,16 @@ def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, GraphExample]]:
         if isinstance(model.cfg.inputs, PatchInput):
             images = torch.zeros(2, model.cfg.inputs.channels, *model.cfg.inputs.size)
             return {"model.onnx": (model, {"inputs": (images, {0: "batch"})})}
+    if isinstance(model, Transformer) and model.cfg.source is not None:
+        raise ConfigError("model.source: a source that is no text does not become a graph")
+    if isinstance(model, ConvolutionalModel) and model.cfg.encoder is None:
+        return _state_graphs(model, text)
+    if isinstance(model, Transformer) and not _keeps_keys_alone(model):
+        _check_states(model)
+        return _state_graphs(model, text)
     if not isinstance(model, Transformer):
         kind = kind_of(type(getattr(model, "cfg", model)))
-        raise ConfigError(f"model.kind: {kind}: only transformers and encoders of text and images become graphs")
-    if model.cfg.source is not None:
-        raise ConfigError("model.source: a source that is no text does not become a graph")
+        raise ConfigError(f"model.kind: {kind}: only writers and encoders of text and images become graphs")
     _check_caches(model)
     past: GraphExample = {"past": (_example(model, 3), {2: "batch", 4: "before"})}
     step = {"token": (torch.full((2, 1), 3), {0: "batch"})} | past
@@ -138,6 +160,39 @@ def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, GraphExample]]:
         "step.onnx": (TranslationStepGraph(model), step | source),
         "decoder.onnx": (TranslationDecoderGraph(model), whole | source),
     }
+
+
+def _keeps_keys_alone(model: Transformer) -> bool:
+    """Return whether a model is a Transformer of attention, whose state is keys and values."""
+    return all(isinstance(block.mixer, Attention) for block in model.decoder.blocks)
+
+
+def _state_graphs(
+    model: Transformer | ConvolutionalModel, text: GraphExample
+) -> "dict[str, tuple[nn.Module, GraphExample]]":
+    """Return the graphs of a model that keeps something else of the past than keys and values."""
+    cfg = model.cfg
+    state = example_state(model, 2, 5, 3, translates=cfg.translates)
+    free = free_dimensions(state, example_state(model, 3, 7, 5, translates=cfg.translates))
+    token: GraphExample = {"token": (torch.full((2, 1), 3), {0: "batch"})}
+    behind = {f"state.{i}": pair for i, pair in enumerate(zip(tensors_of(state), free, strict=True))}
+    begin = token | text if cfg.translates else token
+    return {"begin.onnx": (BeginGraph(model), begin), "step.onnx": (StateStepGraph(model, state), token | behind)}
+
+
+_WITH_STATE = (AttentionConfig, ShortConvolution, LinearAttention, GatedDeltaNet, MinGru, Mlstm)
+"""Mixers whose step is a graph for every number of rows, as tried."""
+
+
+def _check_states(model: Transformer) -> None:
+    """Check that no layer has a loop over tokens, and that the steps of all of them become graphs."""
+    towers = {"decoder": model.cfg.decoder} | ({"encoder": model.cfg.encoder} if model.cfg.encoder else {})
+    for side, tower in towers.items():
+        known = _WITH_STATE if side == "decoder" else (AttentionConfig, ShortConvolution)
+        for i, block in enumerate(tower.pattern):
+            if type(block.mixer) not in known:
+                kind = kind_of(type(block.mixer))
+                raise ConfigError(f"model.{side}.pattern.{i}.mixer: {kind}: its state does not become a graph")
 
 
 def _check_caches(model: Transformer) -> None:
@@ -257,14 +312,6 @@ class TranslationDecoderGraph(DecoderGraph):
         return self.extend(ids, mask, past, GraphMemory(memory, keep))
 
 
-class GraphTowerState(TowerState):
-    """State of a graph's decoder: whoever runs it keeps all of the past, and layers with a window mask it."""
-
-    @property
-    def remembers(self) -> bool:
-        return False
-
-
 class GraphState(KVState):
     """State of a graph's layer: keys and values are inputs, and outputs with the new ones."""
 
@@ -303,14 +350,22 @@ class GraphMemory(ProjectedMemory):
 # ---- writing ---------------------------------------------------------------------------------------
 
 
-def _write(path: Path, module: nn.Module, inputs: GraphExample) -> None:
-    outputs = {
+def _outputs(name: str, states: int) -> list[str]:
+    """Return the names of a graph's outputs."""
+    if states:
+        return ["logits", *(f"next_state.{i}" for i in range(states))]
+    known = {
         "encoder.onnx": ["memory"],
         "step.onnx": ["logits", "past_with_token"],
         "decoder.onnx": ["logits", "past_with_tokens"],
     }
+    return known.get(name, ["said"])
+
+
+def _write(path: Path, module: nn.Module, inputs: GraphExample, states: int) -> None:
     auto = torch.export.Dim.DYNAMIC  # which sizes are sums of others, is found out
-    shapes: dict[str, Any] = {name: dict.fromkeys(dynamic, auto) for name, (_, dynamic) in inputs.items()}
+    free: list[Any] = [dict.fromkeys(dynamic, auto) for _, dynamic in inputs.values()]
+    shapes = (free[0], tuple(free[1:])) if isinstance(module, StateStepGraph) else tuple(free)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own, about itself
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and about packages that it can do without
@@ -319,7 +374,7 @@ def _write(path: Path, module: nn.Module, inputs: GraphExample) -> None:
                 module,
                 tuple(example for example, _ in inputs.values()),
                 input_names=list(inputs),
-                output_names=outputs.get(path.name, ["said"]),
+                output_names=_outputs(path.name, states),
                 dynamic_shapes=shapes,
                 dynamo=True,
                 verbose=False,

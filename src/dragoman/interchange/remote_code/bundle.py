@@ -26,6 +26,8 @@ _ALWAYS = {name for name in dir(nn.Module) if name != "extra_repr"} | {"backward
 """Methods that PyTorch calls by name."""
 _STATES = re.compile(rf"{PACKAGE}\.model\.(caches\..*|memory|interface|.*\.(state|memory))")
 """Modules of caches and states."""
+STAYING = (f"{PACKAGE}.native", f"{PACKAGE}.text")
+"""Modules of which nothing leaves this package: what they do, an export must not need."""
 _OF_SERVERS = {"join", "fork", "forget_unseen", "rewind", "allow_rewind", "nbytes"}
 """Methods of caches and states that only searches and servers of this package call, not ``generate``."""
 
@@ -121,7 +123,7 @@ def bundle(roots: Sequence[type], attributes: Sequence[str]) -> tuple[list[str],
         ValueError: the code needs a part of this package that cannot leave it, such as a kernel in C.
     """
     reach = _Reach([SourceName(root.__module__, root.__name__) for root in roots], attributes)
-    if strange := sorted({place.module for place in reach.live} & _staying(reach)):
+    if strange := sorted(place.module for place in reach.live if place.module.startswith(STAYING)):
         raise ValueError(f"{strange[0]} cannot be part of an export")
     renamed, written = _renamed(reach.live), []
     for module in _in_order({place.module for place in reach.live}):
@@ -136,18 +138,12 @@ def bundle(roots: Sequence[type], attributes: Sequence[str]) -> tuple[list[str],
     return sorted(outside), "\n\n\n".join(written) + "\n"
 
 
-def _staying(reach: _Reach) -> set[str]:
-    return {place.module for place in reach.live if place.module.startswith((f"{PACKAGE}.native", f"{PACKAGE}.text"))}
-
-
-def _copied(node: ast.AST) -> Any:
+def _copied(node: Definition) -> Any:
     """Return a copy whose methods know the ones that they are copies of."""
     copied = ast.parse(ast.unparse(node)).body[0]
-    for old, new in zip(ast.walk(node), ast.walk(copied), strict=False):
-        if isinstance(old, ast.ClassDef) and isinstance(new, ast.ClassDef):
-            for a, b in zip(old.body, new.body, strict=True):
-                b.original = id(a)  # pyright: ignore[reportAttributeAccessIssue]
-        break
+    if isinstance(node, ast.ClassDef) and isinstance(copied, ast.ClassDef):
+        for old, new in zip(node.body, copied.body, strict=True):
+            new.original = id(old)  # pyright: ignore[reportAttributeAccessIssue]
     return copied
 
 
