@@ -221,6 +221,9 @@ def test_a_time_for_the_whole_study_shortens_all_trainings_alike(tmp_path, monke
     assert run(tmp_path, "--budget", "15s", budget={"steps": 100}) == 0
     assert [one["steps"] for one in found(tmp_path)["contestants"]] == [3, 3]  # 4 trainings x 3 s, and a quarter more
     assert found(tmp_path)["command"] == "dragoman compare widths.yaml --budget 15s"
+    monkeypatch.setattr("dragoman.train.prediction.RunCounter.predict", lambda counter: pytest.fail("as it began"))
+    assert run(tmp_path, "--budget", "15s", "--seeds", "3", budget={"steps": 100}) == 0
+    assert {run["steps"] for run in found(tmp_path)["runs"]} == {3} and len(found(tmp_path)["runs"]) == 6
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800)])

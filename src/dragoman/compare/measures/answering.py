@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from dragoman.compare.figure import Figure, FigureCurve, StudySubject, mean_of
 
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject, mean_of
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.greedy import Greedy
 from dragoman.errors import ConfigError

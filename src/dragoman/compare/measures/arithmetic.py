@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-from dragoman.compare.figure import Figure, StudySubject
 
+from dragoman.compare.figure import Figure, StudySubject
 from dragoman.config import from_dict, unknown
 from dragoman.errors import ConfigError
 from dragoman.model.families import ModelConfig

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 
 from dragoman.compare.figure import Figure, StudySubject
-
 from dragoman.config import kind_of
 from dragoman.errors import ConfigError
 from dragoman.evaluate.examiners import EXAMINERS

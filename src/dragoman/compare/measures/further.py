@@ -1,7 +1,6 @@
 """Measures of shipped studies, by name."""
 
 from dragoman.compare.figure import Measure
-
 from dragoman.compare.measures.answering import answers, memorised
 from dragoman.compare.measures.arithmetic import formula
 from dragoman.compare.measures.curves import mistakes, steps_to_loss

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from dragoman.compare.figure import Figure, FigureCurve, StudySubject
 from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject
 from dragoman.config import from_dict
 from dragoman.data.tasks import LanguageModellingTask
 from dragoman.errors import ConfigError, DataError

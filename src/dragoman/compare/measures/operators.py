@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from dragoman.compare.figure import Figure, FigureCurve, StudySubject
 from torch import Tensor, nn
 
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject
 from dragoman.config import from_dict
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext, Kernel, explicit

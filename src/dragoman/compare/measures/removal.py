@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
 from sacrebleu.metrics.bleu import BLEU
 from torch import nn
 
 from dragoman.checkpoint import load_writer
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
 from dragoman.decode.request import request_for
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
