@@ -160,7 +160,7 @@ def _study(named: str, settings: Sequence[str], more: Sequence[str], vary: Seque
     from dragoman.compare.study import read_study
 
     if vary:
-        return varied(named, settings, vary, more)
+        return varied(named, settings, vary, more, size)
     return read_study(named, size=size, overrides=[*settings, *more])
 
 

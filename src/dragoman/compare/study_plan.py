@@ -32,6 +32,8 @@ POINTS = 20
 """Validations of a training, for its learning curve."""
 SAVED_EVERY = 500
 """Steps between checkpoints, which an interrupted training goes on from."""
+OF_A_TIME = 100
+"""Steps between validations of a training that lasts a time."""
 OVERHEAD = 1.25
 """Time of a training with its validations and measures, in that of its steps."""
 OF_THE_LOSS = ("label_smoothing", "r_drop")
@@ -286,7 +288,7 @@ def _lasting(planned: Planned, steps: int | None, minutes: float | None) -> Plan
     """Return the contestant with this length, and with nothing but what its figures depend on."""
     assert planned.cfg is not None, "it trains"
     train = planned.cfg.train
-    every = max(1, (steps or POINTS * train.validate_every) // POINTS)
+    every = max(1, steps // POINTS) if steps else min(OF_A_TIME, train.validate_every)
     train = replace(
         train,
         budget=Steps(steps=steps) if steps else Minutes(minutes=minutes or 1.0),
