@@ -12,6 +12,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent
 RESULTS = "benchmarks/results"
+STUDIES = "studies/results"
 FETCHED = re.compile(r'<script src="https://unpkg\.com/iframe-worker/shim"></script>')
 """What the theme would fetch so that the search works in pages opened as files."""
 WORKER = """<script>
@@ -63,6 +64,9 @@ def on_files(files: Files, config: Any) -> Files:
     for path in sorted((ROOT / RESULTS).iterdir()):
         if path.suffix in (".md", ".png", ".svg"):
             files.append(File.generated(config, f"{RESULTS}/{path.name}", content=path.read_bytes()))
+    for path in sorted((ROOT / STUDIES).glob("*")):
+        if path.suffix in (".html", ".json"):
+            files.append(File.generated(config, f"{STUDIES}/{path.name}", content=path.read_bytes()))
     return files
 
 
@@ -97,6 +101,8 @@ def _rewritten(found: re.Match[str], depth: int) -> str:
         return found[0]
     path = target.removeprefix(outside)
     where, _, _ = path.partition("#")
+    if where.startswith(STUDIES) and (ROOT / where).is_file():
+        return f"[{label}]({'../' * depth}{path})"
     if where.startswith(RESULTS) and (ROOT / where).is_file() and Path(where).suffix in (".md", ".png", ".svg"):
         return f"[{label}]({'../' * depth}{path})"
     return label

@@ -1,6 +1,7 @@
 """Claims: a verdict for each by rule, and a page that is never typed."""
 
 import json
+from pathlib import Path
 
 import pytest
 from study_samples import results, verdict
@@ -9,6 +10,8 @@ from dragoman.cli import main
 from dragoman.compare.claims import CANNOT, HOLDS, NOT_HERE, PARTLY, Claim, ClaimTest, judge
 from dragoman.compare.claims_page import claims_page, gallery
 from dragoman.compare.slips import slips
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def said(test, found=None):
@@ -90,6 +93,12 @@ def test_trainings_collapse_all_or_in_part():
 def test_a_claim_without_a_result_says_so():
     claim = Claim(id="x", claim="c", source="s", study="study", test=ClaimTest(**NOTHING))
     assert judge(claim, {}).why == "the study has no result yet"
+
+
+def test_the_pages_of_the_documents_are_what_the_results_say(tmp_path):
+    assert main(["claims", "-o", str(tmp_path / "claims.md"), "--gallery", str(tmp_path / "studies.md")]) == 0
+    for name in ("claims.md", "studies.md"):
+        assert (DOCS / name).read_text() == (tmp_path / name).read_text(), "dragoman claims -o ... --gallery ..."
 
 
 # ---- the command ----------------------------------------------------------------------------------

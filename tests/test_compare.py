@@ -213,6 +213,13 @@ def test_a_run_file_is_compared_with_itself_in_several_settings(tmp_path, capsys
     assert [one["name"] for one in found(tmp_path)["contestants"]] == ["kv_heads 2", "kv_heads 1"]
 
 
+def test_values_take_the_place_of_a_studys_contestants_in_any_size(tmp_path):
+    sizes = {"toy": {"budget": {"steps": 1}, "only": ["narrow"], **ONCE}}
+    vary = ["--vary", "model.decoder.depth=1,2", "--size", "toy"]
+    assert run(tmp_path, *vary, sizes=sizes, budget={"steps": 10**9}, against="wide") == 0
+    assert [(one["name"], one["steps"]) for one in found(tmp_path)["contestants"]] == [("depth 1", 1), ("depth 2", 1)]
+
+
 def test_a_time_for_the_whole_study_shortens_all_trainings_alike(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "dragoman.train.prediction.RunCounter.predict", lambda counter: type("P", (), {"step_seconds": 1.0})
@@ -221,6 +228,16 @@ def test_a_time_for_the_whole_study_shortens_all_trainings_alike(tmp_path, monke
     assert run(tmp_path, "--budget", "15s", budget={"steps": 100}) == 0
     assert [one["steps"] for one in found(tmp_path)["contestants"]] == [3, 3]  # 4 trainings x 3 s, and a quarter more
     assert found(tmp_path)["command"] == "dragoman compare widths.yaml --budget 15s"
+    monkeypatch.setattr("dragoman.train.prediction.RunCounter.predict", lambda counter: pytest.fail("as it began"))
+    assert run(tmp_path, "--budget", "15s", "--seeds", "3", budget={"steps": 100}) == 0
+    assert {run["steps"] for run in found(tmp_path)["runs"]} == {3} and len(found(tmp_path)["runs"]) == 6
+
+
+def test_equal_times_are_as_many_steps_as_each_can_make(tmp_path):
+    assert run(tmp_path, budget={"minutes": 0.005}, **ONCE) == 0
+    whole = found(tmp_path)
+    assert [one["steps"] for one in whole["contestants"]] == [None, None]
+    assert all(run["steps"] >= 1 and run["finished"] and run["curve"]["loss"] for run in whole["runs"])
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800)])

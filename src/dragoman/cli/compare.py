@@ -13,7 +13,7 @@ from dragoman.cli.options import writable_folder
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.compare.study_plan import StudyRequest
+    from dragoman.compare.study_request import StudyRequest
 
 FAILED = 3
 """Exit code of a study in which a training diverged or did not fit into memory."""
@@ -136,7 +136,7 @@ def _request(
     measures: Sequence[str],
     size: str,
 ) -> "StudyRequest":
-    from dragoman.compare.study_plan import StudyRequest
+    from dragoman.compare.study_request import StudyRequest
 
     settings = [word for word in what if "=" in word and not Path(word).exists()]
     names = [word for word in what if word not in settings]
@@ -160,7 +160,7 @@ def _study(named: str, settings: Sequence[str], more: Sequence[str], vary: Seque
     from dragoman.compare.study import read_study
 
     if vary:
-        return varied(named, settings, vary, more)
+        return varied(named, settings, vary, more, size)
     return read_study(named, size=size, overrides=[*settings, *more])
 
 

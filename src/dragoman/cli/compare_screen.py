@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from dragoman.compare.study_plan import StudyPlan, StudyRequest
+    from dragoman.compare.study_plan import StudyPlan
+    from dragoman.compare.study_request import StudyRequest
     from dragoman.compare.study_run import StudyEvent, StudyFinished, StudyTrialFinished
 
 
@@ -185,11 +186,20 @@ class StudyScreen:
 
 
 def publish(folder: Path, name: str) -> None:
-    """Copy results and page of a study to the results that come with the package."""
+    """Copy results and page of a study to the results that come with the package; in a checkout, write the pages of
+    claims and of all studies anew."""
+    from dragoman.cli.claims import write_claims, write_gallery
+    from dragoman.compare.claims import judge, read_all_results, read_claims
     from dragoman.compare.results import REPORT, RESULTS
     from dragoman.compare.study import RESULTS as SHIPPED_RESULTS
+    from dragoman.compare.study import SHIPPED
 
     SHIPPED_RESULTS.mkdir(parents=True, exist_ok=True)
     for file, ending in ((RESULTS, ".json"), (REPORT, ".html")):
         shutil.copyfile(folder / file, SHIPPED_RESULTS / f"{name}{ending}")
     console().print(f"{SHIPPED_RESULTS}: {name}.json, {name}.html", soft_wrap=True)
+    docs = SHIPPED.parents[2] / "docs"
+    if (docs / "claims.md").exists():
+        claims, results = read_claims(SHIPPED / "claims.yaml"), read_all_results(SHIPPED_RESULTS)
+        write_claims(docs / "claims.md", claims, [judge(claim, results) for claim in claims], results)
+        write_gallery(docs / "studies.md", results)

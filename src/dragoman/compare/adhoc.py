@@ -17,7 +17,7 @@ _NO_DATA: dict[str, Any] = {"train": [{"kind": "table", "path": "corpus.tsv"}]}
 _MEASURES = {"translation": ["translation", "loss"], "language_modelling": ["loss", "perplexity"]}
 
 
-def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Sequence[str]) -> Study:
+def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Sequence[str], size: str = "small") -> Study:
     """Return the study that compares values of some settings of a run file, a run, a preset or a study's base.
 
     Args:
@@ -25,6 +25,7 @@ def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Seque
         settings: settings to change in it, PATH=VALUE.
         vary: values to compare, PATH=VALUES.
         more: settings of the study itself, PATH=VALUE.
+        size: size of a study.
 
     Raises:
         ConfigError: no such file, or settings that are wrong.
@@ -32,8 +33,8 @@ def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Seque
     values = parse_vary(vary)
     given = _content(named)
     if is_study(given):
-        given = {key: value for key, value in given.items() if key not in ("contestants", "only", "against", "judge")}
-        return study_from(given | {"vary": _plain(values)}, overrides=[*settings, *more], where=named)
+        given = _without_contestants(given) | {"vary": _plain(values)}
+        return study_from(given, size=size, overrides=[*settings, *more], where=named)
     return study_from(
         {
             "title": f"{Path(named).name}: {', '.join(path.rpartition('.')[2] for path in values)}",
@@ -44,6 +45,18 @@ def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Seque
         overrides=more,
         where=named,
     )
+
+
+def _without_contestants(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a study's content without its contestants, and without what names them, in all sizes."""
+    of_them = ("contestants", "vary", "only", "against")
+    kept = {key: value for key, value in given.items() if key not in of_them}
+    if isinstance(sizes := kept.get("sizes"), dict):
+        kept["sizes"] = {
+            size: {key: value for key, value in (change or {}).items() if key not in of_them}
+            for size, change in sizes.items()
+        }
+    return kept
 
 
 def _content(named: str) -> Any:

@@ -172,7 +172,7 @@ def _value(found: Found, test: ClaimTest) -> ClaimVerdict:
     one, figure = str(test.of), str(test.figure)
     mean, low, high = _measured(found, figure, one, test.at)
     place = f" at {test.at}" if test.at is not None else ""
-    ours = f"{one}{place}: {number(mean)} {found['figures'][figure]['unit']}".rstrip()
+    ours = f"{one}{place}: {number(mean)} {_unit(found, figure, one)}".rstrip()
     ours += "" if low == high else f", {_between(low, high)}"
     least, most = _bounds(test)
     if least <= low and high <= most:
@@ -240,6 +240,11 @@ def _bounds(test: ClaimTest) -> tuple[float, float]:
         float("-inf") if test.at_least is None else test.at_least,
         float("inf") if test.at_most is None else test.at_most,
     )
+
+
+def _unit(found: Found, figure: str, one: str) -> str:
+    known = found["figures"][figure]
+    return known["values"].get(one, {}).get("unit", known["unit"])
 
 
 def _values(found: Found, figure: str, *names: str) -> str:

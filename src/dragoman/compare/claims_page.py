@@ -52,7 +52,7 @@ def _row(claim: Claim, verdict: ClaimVerdict, results: Mapping[str, Found]) -> s
             study = f"[{claim.study}]({PAGES}/{claim.study}.html)"
             ours += f" ({_machine(found)}, {found['date']})" if ours else ""
     why = f"{MARKS[verdict.verdict]}: {verdict.why}" if verdict.why else MARKS[verdict.verdict]
-    note = f" {claim.note}" if claim.note else ""
+    note = f". {claim.note}" if claim.note else ""
     cells = (f"{claim.claim} ({claim.source})", claim.printed, study, ours, why + note)
     return f'| <a id="{claim.id}"></a>' + " | ".join(map(cell, cells)) + " |"
 

@@ -59,7 +59,6 @@ class StudySubject:
     """Size of the study: toy, small or large."""
 
 
-Subject = StudySubject
 Measure = Callable[..., Mapping[str, Figure]]
 """Function of a ``StudySubject`` and of settings by keyword, each with a default; returns figures by name."""
 

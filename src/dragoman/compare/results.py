@@ -143,14 +143,17 @@ def _by_run(plan: StudyPlan, done: Done) -> dict[str, dict[tuple[str, int], Figu
 
 def _figure(runs: Mapping[tuple[str, int], Figure], names: Sequence[str], *, intervals: bool) -> dict[str, Any]:
     first = next(iter(runs.values()))
+    units = {figure.unit for figure in runs.values()}
     values = {}
     for name in names:
-        each = [figure.value for (contestant, _), figure in runs.items() if contestant == name]
+        some = [figure for (contestant, _), figure in runs.items() if contestant == name]
+        each = [figure.value for figure in some]
         if each:
             low, high = over_seeds(each).interval() if len(each) > 1 and intervals else (None, None)
-            values[name] = {"mean": sum(each) / len(each), "low": low, "high": high, "each": each, "seeds": len(each)}
+            known = {"mean": sum(each) / len(each), "low": low, "high": high, "each": each, "seeds": len(each)}
+            values[name] = known | ({"unit": some[0].unit} if len(units) > 1 else {})
     return {
-        "unit": first.unit,
+        "unit": first.unit if len(units) == 1 else "",
         "higher_is_better": first.higher_is_better,
         "signature": first.signature,
         "values": values,

@@ -1,18 +1,10 @@
-"""Plan of a study: the configuration of every training, its length and its size, decided before the first one.
-
-OUT/study.json                what was asked, for the same command to go on
-    data/                     generated data sets
-    prepared/KEY/             text and tokenizer, prepared once for all contestants that share them
-    tuning/NAME/FACTOR/       short runs that find a learning rate
-    trials/NAME/seed-1/       run directories, and seed-1.json with the figures of each
-    results.json  report.html
-"""
+"""Plan of a study: the configuration of every training, its length and its size, decided before the first one."""
 
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +14,10 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.compare.contestants import Contestant, contestants_of
 from dragoman.compare.matching import Matched, fit_widths
 from dragoman.compare.study import Study
+from dragoman.compare.study_request import DATA, PREPARED, StudyRequest
 from dragoman.compare.trial import prepare
-from dragoman.config import differences, to_dict
-from dragoman.errors import CheckpointError, ConfigError
+from dragoman.config import to_dict
+from dragoman.errors import ConfigError
 from dragoman.machine import choose_device
 from dragoman.plan.measured import size
 from dragoman.plan.parameters import count_parameters
@@ -35,35 +28,16 @@ from dragoman.train.recipe import Keep, RunConfig
 from dragoman.train.tasks import task_data_for
 from dragoman.train.tasks.task_data import FOLDER, TaskData
 
-STUDY, DATA, PREPARED, TUNING, TRIALS = "study.json", "data", "prepared", "tuning", "trials"
 POINTS = 20
 """Validations of a training, for its learning curve."""
 SAVED_EVERY = 500
 """Steps between checkpoints, which an interrupted training goes on from."""
+OF_A_TIME = 100
+"""Steps between validations of a training that lasts a time."""
 OVERHEAD = 1.25
 """Time of a training with its validations and measures, in that of its steps."""
-FREE = ("title", "question", "claims", "minutes", "unfair", "judge", "against", "seeds", "sizes")
-"""Settings that may change after a study began: they change no training."""
 OF_THE_LOSS = ("label_smoothing", "r_drop")
 """Settings of tasks that change the loss and not the text."""
-
-
-@dataclass(frozen=True)
-class StudyRequest:
-    """A study, and what the command line adds to it."""
-
-    study: Study
-    name: str
-    size: str
-    seconds: float | None = None
-    """Time for the whole study: all trainings are shortened by one factor. None for the lengths as given."""
-    command: str = ""
-    """Command that repeats the study."""
-
-    def lasting(self) -> dict[str, Any]:
-        """Return what must stay the same when a study goes on."""
-        plain = {key: value for key, value in to_dict(self.study).items() if key not in FREE}
-        return json.loads(json.dumps(plain | {"size": self.size, "--budget": self.seconds}))
 
 
 @dataclass(frozen=True)
@@ -112,6 +86,12 @@ class StudyPlan:
     notes: list[str] = field(default_factory=list)
     """Sentences on what makes it fair, or not."""
 
+    def measured(self) -> dict[str, Any]:
+        """Return what the speed of this machine decided, by contestant: a study that goes on must keep it."""
+        trains = {one.name: one.cfg.train for one in self.contestants if one.cfg}
+        names = ("budget", "precision", "products")
+        return {name: {key: to_dict(getattr(train, key)) for key in names} for name, train in trains.items()}
+
     @property
     def seconds(self) -> float | None:
         """Return the predicted time of all trainings; None where that was not predicted."""
@@ -130,51 +110,19 @@ def _seconds(planned: Planned, study: Study) -> float | None:
     return OVERHEAD * (length + tuned * planned.step_seconds)
 
 
-# ---- identity -------------------------------------------------------------------------------------
-
-
-def check_folder(request: StudyRequest, path: Path) -> None:
-    """Check that ``path`` is free, or holds this very study.
-
-    Raises:
-        CheckpointError: something else is there, or a study that has changed since; the message shows the difference.
-    """
-    if path.exists() and not (path.is_dir() and ((path / STUDY).exists() or _only_prepared(path))):
-        raise CheckpointError(f"{path}: exists and is not a study: choose another --out")
-    if not (path / STUDY).exists():
-        return
-    try:
-        begun = json.loads((path / STUDY).read_text(encoding="utf-8"))["asked"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path / STUDY}: damaged: remove {path}, or choose another --out") from None
-    if changes := differences(begun, request.lasting()):
-        listed = "; ".join(f"{where} was {_brief(old)}, is now {_brief(new)}" for where, old, new in changes[:3])
-        more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
-        raise CheckpointError(
-            f"{path}: begun with other settings: {listed}{more}: restore them, or choose another --out"
-        )
-
-
-def _only_prepared(path: Path) -> bool:
-    """Return whether a folder holds nothing but what a study prepares before it begins."""
-    return {inside.name for inside in path.iterdir() if not inside.name.startswith(".")} <= {DATA, PREPARED}
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 # ---- deciding -------------------------------------------------------------------------------------
 
 
-def decide(request: StudyRequest, path: Path, *, predict: bool = False) -> Generator[Event, None, StudyPlan]:
+def decide(
+    request: StudyRequest, path: Path, *, predict: bool = False, before: Mapping[str, Any] | None = None
+) -> Generator[Event, None, StudyPlan]:
     """Prepare the data, fit sizes and set lengths.
 
     Args:
         request: what is asked.
         path: folder of the study.
         predict: also predict the time of a step.
+        before: what was measured when the study began (``StudyPlan.measured``), which a study that goes on keeps.
 
     Raises:
         ConfigError: contestants that are wrong or cannot be matched.
@@ -184,15 +132,14 @@ def decide(request: StudyRequest, path: Path, *, predict: bool = False) -> Gener
     contestants = contestants_of(study, path / DATA)
     if not study.trains:
         return StudyPlan(request, [Planned(contestant) for contestant in contestants])
-    opened = {}
-    for contestant in contestants:
-        opened[contestant.name] = yield from _prepared(contestant, path)
+    opened = yield from _opened(contestants, path)
     counted = _Counting(study, contestants, opened)
-    planned = [
-        counted.planned(contestant, predict=predict or request.seconds is not None) for contestant in contestants
-    ]
+    predict = predict or (request.seconds is not None and not before)
+    planned = [counted.planned(contestant, predict=predict) for contestant in contestants]
     planned = [_with_length(one, study, opened[one.name]) for one in planned]
-    if request.seconds is not None:
+    if before:
+        planned = [_as_before(one, before[one.name]) for one in planned]
+    elif request.seconds is not None:
         planned = _within(planned, study, request.seconds)
     return StudyPlan(request, planned, _notes(study, planned))
 
@@ -207,29 +154,46 @@ class _Opened:
     """Configuration with everything that the text and the machine determine."""
 
 
-def _prepared(contestant: Contestant, path: Path) -> Generator[Event, None, _Opened]:
+def _opened(contestants: list[Contestant], path: Path) -> Generator[Event, None, dict[str, _Opened]]:
+    """Prepare text once for all contestants that share it, without what is too long for any of them."""
+    sharing: dict[str, list[tuple[float, Contestant]]] = {}
+    for contestant in contestants:
+        assert contestant.cfg is not None, "it trains"
+        try:
+            task_data = task_data_for(contestant.cfg)
+            task_data.check(contestant.cfg)
+            longest = getattr(task_data.outline(contestant.cfg), "max_length", None)
+        except ConfigError as error:
+            raise ConfigError(f"contestants.{contestant.name}: {error}") from None
+        sharing.setdefault(_data_key(contestant.cfg), []).append((longest or math.inf, contestant))
+    opened = {}
+    for key, some in sharing.items():
+        shortest, first = min(some, key=lambda one: one[0])
+        folder = path / PREPARED / (key if math.isinf(shortest) else f"{key}-{shortest}")
+        assert first.cfg is not None, "it trains"
+        if not (folder / FOLDER).is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+            yield from prepare(first.cfg, folder)
+        for _, contestant in some:
+            opened[contestant.name] = _open(contestant, folder)
+    return opened
+
+
+def _open(contestant: Contestant, folder: Path) -> _Opened:
     cfg = contestant.cfg
     assert cfg is not None, "it trains"
-    task_data = task_data_for(cfg)
     try:
-        task_data.check(cfg)
-        folder = path / PREPARED / _data_key(cfg)
-        if (folder / FOLDER).is_dir():  # of another contestant, or of this one before
-            data = task_data.open(cfg, RunDirectory(folder))
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            data = yield from prepare(cfg, folder)
+        data = task_data_for(cfg).open(cfg, RunDirectory(folder))
         return _Opened(folder, data, data.fill(cfg))
     except ConfigError as error:
         raise ConfigError(f"contestants.{contestant.name}: {error}") from None
 
 
 def _data_key(cfg: RunConfig) -> str:
-    """Return a name for all that the prepared text depends on."""
+    """Return a name for all that the prepared text depends on, but for the longest text of the model."""
     plain = to_dict(cfg)
     task = {name: value for name, value in plain["task"].items() if name not in OF_THE_LOSS}
-    longest = getattr(task_data_for(cfg).outline(cfg), "max_length", None)
-    parts = [task, plain["data"], plain["tokenizer"], plain["target_tokenizer"], plain["start_from"], longest]
+    parts = [task, plain["data"], plain["tokenizer"], plain["target_tokenizer"], plain["start_from"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -324,7 +288,7 @@ def _lasting(planned: Planned, steps: int | None, minutes: float | None) -> Plan
     """Return the contestant with this length, and with nothing but what its figures depend on."""
     assert planned.cfg is not None, "it trains"
     train = planned.cfg.train
-    every = max(1, (steps or POINTS * train.validate_every) // POINTS)
+    every = max(1, steps // POINTS) if steps else min(OF_A_TIME, train.validate_every)
     train = replace(
         train,
         budget=Steps(steps=steps) if steps else Minutes(minutes=minutes or 1.0),
@@ -337,6 +301,15 @@ def _lasting(planned: Planned, steps: int | None, minutes: float | None) -> Plan
         samples=0,
         scored=0,
     )
+    return replace(planned, cfg=replace(planned.cfg, train=train))
+
+
+def _as_before(planned: Planned, measured: Mapping[str, Any]) -> Planned:
+    """Return the contestant with what was measured when the study began."""
+    budget = measured["budget"]
+    planned = _lasting(planned, budget.get("steps"), budget.get("minutes"))
+    assert planned.cfg is not None, "it trains"
+    train = replace(planned.cfg.train, precision=measured["precision"], products=measured["products"])
     return replace(planned, cfg=replace(planned.cfg, train=train))
 
 

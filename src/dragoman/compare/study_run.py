@@ -7,16 +7,8 @@ from pathlib import Path
 
 from dragoman import durable
 from dragoman.compare.results import machine, results_of, write_results
-from dragoman.compare.study_plan import (
-    STUDY,
-    TRIALS,
-    TUNING,
-    Planned,
-    StudyPlan,
-    StudyRequest,
-    check_folder,
-    decide,
-)
+from dragoman.compare.study_plan import Planned, StudyPlan, decide
+from dragoman.compare.study_request import STUDY, TRIALS, TUNING, StudyRequest, begun
 from dragoman.compare.study_trial import StudyTrial, TrialFigures, check_measures
 from dragoman.compare.tuning import RateTuning, rate_path, tried_rate, tuning_trial, with_rate
 from dragoman.compare.workers import TrialDone, TrialStarted, run_trials
@@ -104,7 +96,7 @@ class StudyRun:
     def __init__(self, request: StudyRequest, path: Path, *, processes: int = 1, keep: bool = False):
         self.request, self.path, self.processes, self.keep = request, path, processes, keep
         check_measures(request.study.measure_settings())
-        check_folder(request, path)
+        self.before = begun(request, path)
 
     def events(self) -> Iterator[StudyEvent]:
         """Yield everything that happens, up to ``StudyFinished``.
@@ -119,10 +111,10 @@ class StudyRun:
             yield StudyFinished(self.path, False)
 
     def _study(self) -> Iterator[StudyEvent]:
-        plan = yield from decide(self.request, self.path)
+        plan = yield from decide(self.request, self.path, before=self.before and self.before["measured"])
         for one in plan.contestants:
             check_measures(one.contestant.measures, f"contestants.{one.name}: measures")
-        self._begin()
+        self._begin(plan)
         tuned = yield from self._tuned(plan)
         trials = self._trials(plan, tuned)
         before = {id(trial) for trial in trials if trial.done() is not None}
@@ -154,11 +146,12 @@ class StudyRun:
                 elif isinstance(event, StepsReported) and current:
                     yield StudyProgress(_name(current), number + 1, len(trials), event.step, event.total)
 
-    def _begin(self) -> None:
+    def _begin(self, plan: StudyPlan) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / STUDY).exists():
-            begun = {"name": self.request.name, "asked": self.request.lasting(), "machine": machine()}
-            durable.replace(self.path / STUDY, json.dumps(begun, indent=1, ensure_ascii=False).encode())
+        if self.before is None:
+            known = {"name": self.request.name, "asked": self.request.lasting(), "measured": plan.measured()}
+            known["machine"] = machine()
+            durable.replace(self.path / STUDY, json.dumps(known, indent=1, ensure_ascii=False).encode())
 
     def _finished(self, trial: StudyTrial, number: int, trials: int, *, before: bool) -> StudyTrialFinished:
         result = trial.done()

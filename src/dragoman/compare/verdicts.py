@@ -19,6 +19,8 @@ from dragoman.compare.statistics import LEVEL, Estimate, holm, over_seeds, poole
 
 MUCH = 2.0
 """Ratio of a pair's own standard error to the pooled one beyond which the pair keeps its own."""
+_SAME = 1e-9
+"""Relative width of an interval that is rounding alone."""
 ByRun = Mapping[tuple[str, int], Figure]
 """A figure by contestant and seed, of those runs that have it."""
 Interval = tuple[float, float]
@@ -129,16 +131,17 @@ def _judged(
 def _words(verdict: Verdict, better: bool | None, number: int) -> str:
     assert verdict.difference is not None and verdict.interval is not None and verdict.detectable is not None
     low, high = verdict.interval
-    digits = decimals((high - low) / 2 or verdict.difference)
+    half = (high - low) / 2
+    digits = decimals(half if half > _SAME * abs(verdict.difference) else verdict.difference)
     if verdict.shown == "neither":
         return _not_shown(verdict, digits, number)
     first, second = (verdict.a, verdict.b) if verdict.shown == "a" else (verdict.b, verdict.a)
     ends = sorted((abs(low), abs(high)))
     how = "higher" if better is None else "better"
     size = f"{abs(verdict.difference):.{digits}f}"
-    interval = (
-        f"95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}" if low != high else "with every seed the same"
-    )
+    interval = f"95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+    if high - low <= _SAME * abs(verdict.difference):
+        interval = "with every seed the same"
     return f"{first} is {how} than {second} by {size} {verdict.figure}, {interval}"
 
 

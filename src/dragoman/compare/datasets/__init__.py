@@ -7,11 +7,11 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dragoman.compare.datasets.found import given_file, multi30k
+from dragoman.compare.datasets.further import FURTHER_DATA_SETS
 from dragoman.compare.datasets.reversed_words import reversed_words
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
@@ -19,11 +19,8 @@ from dragoman.errors import ConfigError
 DATA_SETS: dict[str, Callable[..., dict[str, Any]]] = {
     "copy": reversed_words,
     "multi30k": multi30k,
+    **FURTHER_DATA_SETS,
 }
-if find_spec("dragoman.compare.datasets.further"):
-    from dragoman.compare.datasets.further import FURTHER_DATA_SETS
-
-    DATA_SETS |= FURTHER_DATA_SETS
 FILE = "file"
 """Kind of a data set that is a file of the user's own."""
 

@@ -1,8 +1,7 @@
 """Measures of studies, by name: functions of a finished run that return figures. A new one is a line here."""
 
-from importlib.util import find_spec
-
 from dragoman.compare.figure import Measure
+from dragoman.compare.measures.further import FURTHER_MEASURES
 from dragoman.compare.measures.losses import loss, perplexity
 from dragoman.compare.measures.scores import task, translation
 
@@ -11,8 +10,5 @@ MEASURES: dict[str, Measure] = {
     "perplexity": perplexity,
     "task": task,
     "translation": translation,
+    **FURTHER_MEASURES,
 }
-if find_spec("dragoman.compare.measures.further"):
-    from dragoman.compare.measures.further import FURTHER_MEASURES
-
-    MEASURES |= FURTHER_MEASURES

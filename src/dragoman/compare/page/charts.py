@@ -163,18 +163,20 @@ def interval_table(values: Mapping[str, Mapping[str, Any]], numbers: Mapping[str
     ends = [_ends(one) for one in values.values()]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     halves = [(one["high"] - one["low"]) / 2 for one in values.values() if one["low"] is not None]
-    known = [half for half in halves if half]
-    digits = decimals(min(known)) if known else None
+    digits = decimals(max(halves) / 10) if any(halves) else None
+    drawn = not any("unit" in one for one in values.values())  # or they are not on one scale
     rows = []
     for name, one in values.items():
         text, between = _rounded(one["mean"], digits), ""
         if one["low"] is not None:
             between = " to ".join(_rounded(one[end], digits) for end in ("low", "high"))
+        bar = _bar(one, numbers[name], low, high) if drawn else ""
+        of = f" {html.escape(one['unit'])}" if one.get("unit") else ""
         rows.append(
-            f"<tr><th>{key(numbers[name])}{html.escape(name)}</th><td><b>{text}</b></td><td>{between}</td>"
-            f'<td class="bar">{_bar(one, numbers[name], low, high)}</td></tr>'
+            f"<tr><th>{key(numbers[name])}{html.escape(name)}</th><td><b>{text}</b>{of}</td><td>{between}</td>"
+            f'<td class="bar">{bar}</td></tr>'
         )
-    scale = f"<span>{number(low)}</span><span>{number(high)} {html.escape(unit)}</span>"
+    scale = f"<span>{number(low)}</span><span>{number(high)} {html.escape(unit)}</span>" if drawn else ""
     head = f'<tr><th></th><th>mean</th><th>95% interval</th><th class="bar"><div class="ends">{scale}</div></th></tr>'
     return f'<div class="wide"><table class="figures">{head}{"".join(rows)}</table></div>'
 

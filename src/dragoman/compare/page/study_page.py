@@ -276,8 +276,8 @@ def _repeat(found: Found) -> str:
     graphics = f", {machine['gpu']}" if machine["gpu"] else ""
     about = (
         f"{machine['processor']}, {machine['cores']} cores{graphics}, {machine['memory'] / 2**30:.0f} GiB; "
-        f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}, Dragoman {machine['dragoman']}. "
-        f"Learning took {found['seconds'] / 60:.1f} minutes in all."
+        f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}, Dragoman {machine['dragoman']}."
+        + (f" Learning took {found['seconds'] / 60:.1f} minutes in all." if found["seconds"] else "")
     )
     study = {name: value for name, value in found["study"].items() if name not in ("kind", "sizes")}
     return (
