@@ -260,6 +260,16 @@ def test_gradients_live_beside_the_activations_of_the_next_micro_batch():
     assert two.counted.peak_bytes <= one.counted.peak_bytes + one.trainable + max(one.weights)
 
 
+def test_r_drop_counts_as_two_passes():
+    cfg = preset("transformer-tiny")
+    batch = batch_for(cfg, usual_task(cfg), rows=2, length=16).content
+    once, twice = (
+        count_training(outline(cfg), TranslationTask(r_drop=alpha).loss, [batch]).counted for alpha in (0.0, 5.0)
+    )
+    assert 1.95 < twice.flops() / once.flops() < 2.2
+    assert twice.saved_bytes > 1.8 * once.saved_bytes
+
+
 @pytest.mark.parametrize(("optimizer", "copies"), [(AdamW(), 2.0), (Muon(), 1.0), (Adafactor(), 0.0)])
 def test_the_optimizer_itself_tells_what_it_keeps(optimizer, copies):
     found = counted(preset("lm-tiny"), optimizer=optimizer.build)

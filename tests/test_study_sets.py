@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dragoman.compare.contestants import contestants_of
 from dragoman.compare.datasets import arrays, grammar, puzzles
 from dragoman.compare.slips import slips
+from dragoman.compare.study import read_study, shipped
 from dragoman.config import from_dict, load_yaml
 from dragoman.evaluate.brackets import BracketF1, read_brackets
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.formats.pairs import read_pairs
 from dragoman.train.recipe import Data
+from dragoman.train.tasks import task_data_for
 
 STUDIES = Path(puzzles.__file__).parents[2] / "studies"
 PUZZLES = {
@@ -194,3 +197,11 @@ def test_all_fourteen_slips_are_recomputed():
         8: ["18,914,304", "6,303,744"], 10: ["1.07", "2.15"],
     }  # fmt: skip
     assert all(figure in lines[number] for number, figures in known.items() for figure in figures)
+
+
+def test_every_contestant_of_every_study_has_a_model_that_can_be_built(tmp_path):
+    for name in shipped():
+        ours = load_yaml(STUDIES / f"{name}.yaml").get("data") == "multi30k"
+        for contestant in contestants_of(read_study(name, overrides=["data=copy"] if ours else []), tmp_path):
+            if (cfg := contestant.cfg) is not None:
+                task_data_for(cfg).outline(cfg)

@@ -61,58 +61,50 @@ def noam(step: int, *, dim: int = 512, warmup: int = 4000) -> float:
     return dim**-0.5 * min(step**-0.5, step * warmup**-1.5)
 
 
-FORMULAS: dict[str, tuple[str, Callable[[], float]]] = {
-    # unit, function
-    "parameters of base": ("million", lambda: parameters("transformer-base", 37_000) / 1e6),
-    "parameters of big": ("million", lambda: parameters("transformer-big", 37_000) / 1e6),
-    "parameters of BERT base": ("million", lambda: parameters("bert-base", 30_522) / 1e6),
-    "base with three untied matrices of 32,000": (
-        "million",
-        lambda: (parameters("transformer-base", 32_000) + 2 * 32_000 * 512) / 1e6,
+FORMULAS: dict[str, Callable[[], float]] = {
+    "parameters of base (million)": lambda: parameters("transformer-base", 37_000) / 1e6,
+    "parameters of big (million)": lambda: parameters("transformer-big", 37_000) / 1e6,
+    "parameters of BERT base (million)": lambda: parameters("bert-base", 30_522) / 1e6,
+    "base with three untied matrices of 32,000 (million)": (
+        lambda: (parameters("transformer-base", 32_000) + 2 * 32_000 * 512) / 1e6
     ),
-    "share of the feed-forward in an encoder block": (
-        "%",
-        lambda: 100 * block_parameters("transformer-base")[0] / block_parameters("transformer-base")[1],
+    "share of the feed-forward in an encoder block (%)": (
+        lambda: 100 * block_parameters("transformer-base")[0] / block_parameters("transformer-base")[1]
     ),
-    "floats a token and layer, 32 heads of 128": ("", lambda: 2 * 32 * 128.0),
-    "cache of multi-head over multi-query, 32 heads": (
-        "x",
+    "floats a token and layer, 32 heads of 128": lambda: 2 * 32 * 128.0,
+    "cache of multi-head over multi-query, 32 heads (x)": (
         lambda: (
             cache_bytes(layers=1, kv_heads=32, channels=128, tokens=1)
             / cache_bytes(layers=1, kv_heads=1, channels=128, tokens=1)
-        ),
+        )
     ),
-    "cache of GPT-3, 64 texts of 544 tokens": (
-        "GB",
-        lambda: cache_bytes(layers=GPT3["layers"], kv_heads=96, channels=128, tokens=512 + 32, texts=64) / GB,
+    "cache of GPT-3, 64 texts of 544 tokens (GB)": (
+        lambda: cache_bytes(layers=GPT3["layers"], kv_heads=96, channels=128, tokens=512 + 32, texts=64) / GB
     ),
-    "weights of GPT-3 in 16 bits": ("GB", lambda: 2 * GPT3["parameters"] / GB),
-    "activations of GPT-3, 1 text": ("GB", lambda: _gpt3_activations(1) / GB),
-    "activations of GPT-3, 64 texts": ("TB", lambda: _gpt3_activations(64) / TB),
-    "activations of GPT-3, 128 texts": ("TB", lambda: _gpt3_activations(128) / TB),
-    "days for GPT-3, 6 N D": (
-        "days",
-        lambda: training_flops(GPT3["parameters"], 300e9) / (1024 * 312e12 * 0.45) / 86_400,
-    ),
-    "scores of 10,000 tokens": ("million", lambda: 10_000**2 / 1e6),
-    "scores of 4,096 over 1,024 tokens": ("x", lambda: 4096**2 / 1024**2),
-    "times the first token is computed for 100, without a cache": ("times", lambda: sum(1 for _ in range(100)) - 1.0),
-    "learning rate of base at step 4,000": ("1e-4", lambda: noam(4000) * 1e4),
-    "change of a rotary score when both positions move": ("", rotary_error),
-    "shortest wavelength of sinusoids": ("pi", lambda: 2.0),
-    "longest wavelength of sinusoids": ("pi", lambda: 2 * 10_000.0),
-    "slope of ALiBi's first of 8 heads": ("", lambda: 2 ** (-8 / 8)),
-    "GPU days, GNMT over base": ("x", lambda: 96 * 6 / (8 * 0.5)),
-    "cost of base over GNMT, English-German": ("x", lambda: 2.3e19 / 3.3e18),
+    "weights of GPT-3 in 16 bits (GB)": lambda: 2 * GPT3["parameters"] / GB,
+    "activations of GPT-3, 1 text (GB)": lambda: _gpt3_activations(1) / GB,
+    "activations of GPT-3, 64 texts (TB)": lambda: _gpt3_activations(64) / TB,
+    "activations of GPT-3, 128 texts (TB)": lambda: _gpt3_activations(128) / TB,
+    "days for GPT-3 by 6 N D": (lambda: training_flops(GPT3["parameters"], 300e9) / (1024 * 312e12 * 0.45) / 86_400),
+    "scores of 10,000 tokens (million)": lambda: 10_000**2 / 1e6,
+    "scores of 4,096 over 1,024 tokens (x)": lambda: 4096**2 / 1024**2,
+    "times the first token of 100 is computed again without a cache": lambda: sum(1 for _ in range(100)) - 1.0,
+    "learning rate of base at step 4,000 (in 1e-4)": lambda: noam(4000) * 1e4,
+    "change of a rotary score when both positions move": rotary_error,
+    "shortest wavelength of sinusoids (pi)": lambda: 2.0,
+    "longest wavelength of sinusoids (pi)": lambda: 2 * 10_000.0,
+    "slope of ALiBi's first of 8 heads": lambda: 2 ** (-8 / 8),
+    "GPU days, GNMT over base (x)": lambda: 96 * 6 / (8 * 0.5),
+    "cost of GNMT over base, English-German (x)": lambda: 2.3e19 / 3.3e18,
 }
-"""Quantities by name: unit, and a function that computes it."""
+"""Quantities by name, with the unit in brackets where there is one."""
 
 
 def _gpt3_activations(texts: int) -> float:
     return GPT3["layers"] * LayerActivations(s=2048, b=texts, h=GPT3["dim"], a=GPT3["heads"]).stored
 
 
-def formula(subject: StudySubject, *, of: str = "parameters of base") -> Mapping[str, Figure]:
+def formula(subject: StudySubject, *, of: str = "parameters of base (million)") -> Mapping[str, Figure]:
     """Return a quantity that follows from a formula: exact, the same for each seed.
 
     Raises:
@@ -120,8 +112,7 @@ def formula(subject: StudySubject, *, of: str = "parameters of base") -> Mapping
     """
     if of not in FORMULAS:
         raise ConfigError(unknown("measures.formula.of", of, FORMULAS))
-    unit, compute = FORMULAS[of]
-    value = float(compute())
+    value = float(FORMULAS[of]())
     if not math.isfinite(value):
         raise ConfigError(f"measures.formula.of: {of} is {value}")
-    return {"value": Figure(value, None, unit, of)}
+    return {"value": Figure(value, None, signature=of)}

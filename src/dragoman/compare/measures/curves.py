@@ -24,8 +24,8 @@ def steps_to_loss(subject: StudySubject, *, loss: float) -> Mapping[str, Figure]
     """
     if subject.run is None:
         raise ConfigError("measures.steps_to_loss: needs trained runs")
-    lines = [line for line in Journal(subject.run / "metrics.jsonl").lines() if line["kind"] == "valid"]
-    curve = sorted((line["step"], line["loss"]) for line in lines)
+    lines = [one for one in Journal(subject.run / "metrics.jsonl").lines() if one["kind"] == "valid"]
+    curve = sorted((one["step"], one["loss"]) for one in lines if one["loss"] is not None)
     if not curve:
         raise ConfigError("measures.steps_to_loss: the run never validated: lower train.validate_every")
     found, before = 2.0 * curve[-1][0], (0, math.inf)

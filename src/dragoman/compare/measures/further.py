@@ -7,6 +7,7 @@ from dragoman.compare.measures.curves import mistakes, steps_to_loss
 from dragoman.compare.measures.longer import length_extrapolation
 from dragoman.compare.measures.operators import attention_cost, cache_speed, gradient_reach, score_spread
 from dragoman.compare.measures.removal import brackets, layer_removal
+from dragoman.compare.measures.slices import slices
 
 FURTHER_MEASURES: dict[str, Measure] = {
     "answers": answers,
@@ -20,6 +21,7 @@ FURTHER_MEASURES: dict[str, Measure] = {
     "memorised": memorised,
     "mistakes": mistakes,
     "score_spread": score_spread,
+    "slices": slices,
     "steps_to_loss": steps_to_loss,
 }
 """Measures by name: functions of a subject and settings."""

@@ -20,6 +20,8 @@ from dragoman.model.loading import load
 from dragoman.text.store import Store
 from dragoman.train.tasks.task_data import FOLDER
 
+WORST = 50.0
+"""Largest mean negative log-likelihood that is told apart, in nats: results are finite."""
 COLLAPSE = 1.5
 """Perplexity at a greater length, relative to that at the trained one, from which a model counts as collapsed."""
 
@@ -52,24 +54,25 @@ def length_extrapolation(
     model = _model(subject, None if scaling is None else _completed(scaling, trained, max(multiples)))
     ids = np.asarray(Store.open(subject.run / FOLDER / "valid").columns["text"].ids)
     found = [_perplexity(model, ids, int(multiple * trained), trained, texts) for multiple in multiples]
-    base = found[0] or math.inf
+    base = found[0]
+    if base is None:
+        raise ConfigError(
+            f"measures.length_extrapolation.multiples: the model does not read {multiples[0]:g} times its length"
+        )
     growth = [None if one is None else one / base for one in found]
     reached = [m for m, one in zip(multiples, growth, strict=True) if one is not None and one < COLLAPSE]
     lengths = tuple(float(multiple * trained) for multiple in multiples)
     signature = f"last {trained} tokens|trained on {trained}"
-    return {
-        "growth": Figure(
-            growth[-1] if growth[-1] is not None else math.inf,
-            higher_is_better=False,
-            unit="x",
-            signature=f"perplexity at {multiples[-1]:g} times the trained length over that at the trained length",
-            curve=FigureCurve("tokens", lengths, tuple(growth)),
-        ),
+    figures = {
         "perplexity": Figure(base, False, "", signature, FigureCurve("tokens", lengths, tuple(found))),
         "reach": Figure(
             max(reached, default=0.0), unit="x", signature=f"longest length with less than {COLLAPSE} x the perplexity"
         ),
     }
+    if (last := growth[-1]) is not None:  # learned positions end with their table
+        what = f"perplexity at {multiples[-1]:g} times the trained length over that at the trained length"
+        figures["growth"] = Figure(last, False, "x", what, FigureCurve("tokens", lengths, tuple(growth)))
+    return figures
 
 
 def _perplexity(model: SequenceModel, ids: np.ndarray, length: int, last: int, texts: int) -> float | None:
@@ -89,8 +92,7 @@ def _perplexity(model: SequenceModel, ids: np.ndarray, length: int, last: int, t
         row = torch.from_numpy(ids[end - length : end + 1].astype(np.int64))[None]
         nll = _token_nll(model, row)[-last:]
         summed, count = summed + float(nll.sum()), count + len(nll)
-    mean = summed / count
-    return math.exp(mean) if mean < 100 else math.inf
+    return math.exp(min(summed / count, WORST))
 
 
 @torch.inference_mode()
