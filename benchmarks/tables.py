@@ -22,35 +22,30 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 from smoke import add_smoke, write_results
 
-from dragoman.decode.translation import Candidate, Translation
 from dragoman.serve.bulk.job import check_input, run_bulk
 from dragoman.serve.bulk.local import LocalWorkers
 from dragoman.serve.bulk.parquet_rows import ParquetTable
-from dragoman.serve.bulk.shard import ShardWork
-from dragoman.serve.bulk.table_rows import read_table_rows
-from dragoman.serve.bulk.table_translation import TableAnswerer
-from dragoman.text.context import NO_CONTEXT
-
-
-def shout(questions, *_):
-    """Translate each text by writing it in capitals."""
-    texts = [getattr(one, "text", one) for one in questions]
-    return [Translation(1, text, (Candidate(text.upper(), 0.0, 0.0, (), (), truncated=False),)) for text in texts]
+from dragoman.serve.bulk.shard import Shard, ShardAnswer, ShardAnswerer, ShardProgress, ShardWork
+from dragoman.serve.bulk.table_rows import TableRow, read_table_rows
 
 
 @dataclass(frozen=True)
 class Capitals(ShardWork):
     """Stand-in for a translator, which costs no time."""
 
-    def open(self) -> TableAnswerer:
-        settings = SimpleNamespace(check_numbers=True, glossary=None)
-        inner = SimpleNamespace(context=NO_CONTEXT)
-        translator = SimpleNamespace(translator=inner, ask=shout, ask_nbest=shout, settings=settings)
-        return TableAnswerer(translator)  # pyright: ignore[reportArgumentType]
+    def open(self) -> "CapitalsAnswerer":
+        return CapitalsAnswerer()
+
+
+class CapitalsAnswerer(ShardAnswerer):
+    """Writes the source of each row in capitals."""
+
+    def answer(self, shard: Shard, progress: ShardProgress) -> ShardAnswer:
+        rows = map(TableRow.read, shard.lines)
+        return ShardAnswer([], content="".join(row.written(row.source.upper()) for row in rows))
 
 
 def write_table(path: Path, rows: int) -> Path:
