@@ -1,4 +1,4 @@
-"""Whether `dragoman translate` works in bulk, on lines or on the rows of tables, by its arguments and options."""
+"""Plan of a bulk job of `dragoman translate`: lines or rows of tables, by its arguments and options."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -24,9 +24,9 @@ class TableRow(NamedTuple):
     """Row of a table."""
 
     before: str
-    """What is written before the translation; the whole row if ``wanted`` is False."""
+    """Text before the translation; the whole row if ``wanted`` is False."""
     after: str = ""
-    """What is written after it."""
+    """Text after it."""
     source: str = ""
     notes: tuple[str, ...] = ()
     """Notes of the table on the row: its context, and comments."""
