@@ -60,6 +60,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/serve.py runs/demo-$(TO)
 	$(BIN)/python benchmarks/bulk.py --run runs/demo-$(TO)
 	$(BIN)/python benchmarks/documents.py
+	$(BIN)/python benchmarks/tables.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serve_faults.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decode_growth.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_decode.py

@@ -473,7 +473,10 @@ MISTAKES = {
     "a broken archive": (["bad.txt.gz", "-o", "out.txt"], "bad.txt.gz: damaged, or not gzip"),
     "an unknown store": (["nowhere://a/b.txt", "-o", "out.txt"], "nowhere://a/b.txt: "),
     "an absent address": (["memory://absent.txt", "-o", "out.txt"], "memory://absent.txt: no such file"),
-    "a table without column": (["in.csv", "-o", "out.txt"], "in.csv: a document, and --workers is for files of lines"),
+    "a table without column": (["in.csv", "-o", "out.csv"], "in.csv:1: does not tell which column is translated into"),
+    "a table as text": (["in.csv", "-o", "out.txt"], "in.csv is translated into a file of its own format"),
+    "a table with an option of lines": (["in.csv", "-o", "out.csv", "--nbest", "2"], "in.csv: a table: --nbest,"),
+    "several tables": (["in.csv", "b.csv", "-o", "out.csv"], "b.csv: several tables are written into a folder"),
 }
 
 
@@ -482,7 +485,8 @@ def test_a_mistake_is_one_line_before_the_model_loads(mistake, run, sentences, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Translator, "load", lambda *a, **b: pytest.fail("loaded"))
     (tmp_path / "a.po").write_text("")
-    (tmp_path / "in.csv").write_text("a,b\n1,2\n")
+    for name in ("in.csv", "b.csv"):
+        (tmp_path / name).write_text("a,b\n1,2\n")
     for name in ("bad.txt", "bad.txt.gz"):
         (tmp_path / name).write_bytes(b"good\nb\xe4d\n")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from dragoman.cli.output import OutputLayout
     from dragoman.decode.documents.line_translation import LineSettings
     from dragoman.serve.bulk.job import CheckedInput, ReadLines
+    from dragoman.serve.bulk.parts import Assemble
     from dragoman.serve.bulk.scheduler import ShardScheduler
     from dragoman.serve.bulk.shard import ShardWork
-    from dragoman.serve.bulk.translation import TranslationWork
 
 WorkersOption = Annotated[
     int | None,
@@ -48,6 +48,9 @@ RestartOption = Annotated[
         "--restart", help="Forget what a stopped --workers or --ray command has done.", rich_help_panel="Bulk"
     ),
 ]
+PARQUET = ".parquet"
+TABLES = (".csv", ".tsv", PARQUET)
+"""Extensions of tables whose rows are translated in bulk."""
 AT_FIRST, EVERY = 2.0, 60.0
 """Seconds after which progress is reported where there is no terminal, and between two reports."""
 STOPPED = 130
@@ -62,9 +65,18 @@ class BulkInput(NamedTuple):
 
 
 def bulk_inputs(
-    names: Sequence[str], output: Path | None, as_kind: str | None = None, *, redo: bool = False, option: str
+    names: Sequence[str],
+    output: Path | None,
+    as_kind: str | None = None,
+    *,
+    redo: bool = False,
+    tables: bool = False,
+    option: str,
 ) -> list[BulkInput]:
     """Return the inputs that arguments and patterns name, each with its output; errors name ``option``.
+
+    Args:
+        tables: they are tables, whose rows are translated, rather than files of lines.
 
     Raises:
         ConfigError: no file, something that can be read only once, a document, or no output.
@@ -76,13 +88,18 @@ def bulk_inputs(
     if redo:
         raise ConfigError(f"--redo: is for documents, and {option} for files of lines: leave one of them out")
     files = [file for name in names for file in _matching(name, option)]
-    _refuse_documents(files, as_kind, option)
+    if tables:
+        _check_tables(files, option)
+    else:
+        _refuse_documents(files, as_kind, option)
     if not files:
         raise ConfigError(f"{option}: is for files of lines: name one, or several")
     if output is None:
         raise ConfigError(f"{option}: name the output with -o: what is finished is kept beside it")
     if os.path.isdir(output):
         goals = [BulkInput([name], goal) for name, goal in zip(files, output_paths(files, output), strict=True) if goal]
+    elif tables and len(files) > 1:
+        raise ConfigError(f"{files[1]}: several tables are written into a folder: make one, and name it with -o")
     else:
         goals = [BulkInput(files, output)]
     for goal in goals:
@@ -117,6 +134,20 @@ def _matching(name: str, option: str) -> list[str]:
     return [name]
 
 
+def are_tables(names: Sequence[str], column: str | None, as_kind: str | None) -> bool:
+    """Return True if all arguments name tables of which a column is translated into another."""
+    from dragoman.text.compressed import extension
+
+    return bool(names) and column is None and as_kind is None and all(extension(name) in TABLES for name in names)
+
+
+def _check_tables(files: Sequence[str], option: str) -> None:
+    from dragoman.serve.bulk.remote import is_remote
+
+    for name in filter(is_remote, files):
+        raise ConfigError(f"{name}: a table, and {option} reads tables of this machine: copy it here first")
+
+
 def _refuse_documents(files: Sequence[str], as_kind: str | None, option: str) -> None:
     from dragoman.cli.lines import INSIST
     from dragoman.text.compressed import extension
@@ -147,22 +178,86 @@ def translate_in_bulk(
         typer.Exit: after Ctrl-C, with a hint how to go on.
         UserError: as ``run_bulk``; what is finished is kept.
     """
-    from dragoman.serve.bulk.job import check_input
+    from dragoman.config import to_dict
     from dragoman.serve.bulk.translation import TranslationWork, model_identity
-    from dragoman.train.interrupt import as_ctrl_c
 
     model = model_identity(settings.run, settings.checkpoint)
     settings = replace(settings, checkpoint=model["checkpoint"])  # of a run in training the best one may change
-    before = settings.lines_before()
-    readers = [_reader(one.names, column, as_kind) for one in inputs]
+    work = TranslationWork(settings, layout, settings.lines_before(), str(safety.resolve()) if safety else None)
+    jobs = [BulkJob(one.output, _reader(one.names, column, as_kind), model, restart) for one in inputs]
+    _run(jobs, work, work.options() | to_dict(work.layout), workers, ray)
+
+
+def translate_tables_in_bulk(
+    inputs: Sequence[BulkInput],
+    settings: "LineSettings",
+    columns: tuple[str | None, str | None],
+    *,
+    workers: int | None,
+    ray: str | None,
+    restart: bool,
+) -> None:
+    """Translate the rows of each table that have no translation; see ``translate_in_bulk``.
+
+    Args:
+        columns: columns of source and target; None where common names tell.
+    """
+    from functools import partial
+
+    from dragoman.serve.bulk.parquet_rows import ParquetTable
+    from dragoman.serve.bulk.table_rows import read_table_rows
+    from dragoman.serve.bulk.table_translation import TableWork
+    from dragoman.serve.bulk.translation import model_identity
+    from dragoman.text.compressed import extension
+
+    model = model_identity(settings.run, settings.checkpoint)
+    settings = replace(settings, checkpoint=model["checkpoint"])
+    work = TableWork(settings, settings.lines_before())
+    jobs = []
+    for one in inputs:
+        (name,) = one.names
+        if extension(name) != extension(one.output):
+            raise ConfigError(f"{one.output}: {name} is translated into a file of its own format: name it like that")
+        if extension(name) == PARQUET:
+            table = ParquetTable(name, *columns)
+            jobs.append(BulkJob(one.output, table.rows, model, restart, table.assemble))
+        else:
+            jobs.append(BulkJob(one.output, partial(read_table_rows, name, *columns), model, restart))
+    _run(jobs, work, work.options(), workers, ray)
+
+
+class BulkJob(NamedTuple):
+    """One output, and what it is made of."""
+
+    output: Path
+    read: "ReadLines"
+    model: dict[str, Any]
+    restart: bool
+    assemble: "Assemble | None" = None
+
+
+def _run(
+    jobs: "Sequence[BulkJob]",
+    work: "ShardWork",
+    options: dict[str, Any],
+    workers: int | None,
+    ray: str | None,
+) -> None:
+    """Read all inputs, then work on one after the other.
+
+    Raises:
+        typer.Exit: after Ctrl-C, with a hint how to go on.
+    """
+    from dragoman.serve.bulk.job import check_input
+    from dragoman.train.interrupt import as_ctrl_c
+
     try:
         with as_ctrl_c():
             with bulk_progress("reading") as counted:
-                checked = [check_input(read, lambda lines: counted(lines, None)) for read in readers]
-            work = TranslationWork(settings, layout, before, str(safety.resolve()) if safety else None)
+                checked = [check_input(job.read, lambda lines: counted(lines, None)) for job in jobs]
             with _scheduler(work, workers, ray) as scheduler:
-                for one, read, found in zip(inputs, readers, checked, strict=True):
-                    _translate(one, read, found, scheduler, work, model, restart)
+                for job, found in zip(jobs, checked, strict=True):
+                    _translate(job, found, scheduler, work, options)
     except KeyboardInterrupt:
         again = shlex.join(arg for arg in ["dragoman", *sys.argv[1:]] if arg != "--restart")
         print(f"dragoman: stopped; what is finished is kept, go on with: {again}", file=sys.stderr)
@@ -170,33 +265,31 @@ def translate_in_bulk(
 
 
 def _translate(
-    one: BulkInput,
-    read: "ReadLines",
+    job: BulkJob,
     checked: "CheckedInput",
     scheduler: "ShardScheduler",
-    work: "TranslationWork",
-    model: dict[str, Any],
-    restart: bool,
+    work: "ShardWork",
+    options: dict[str, Any],
 ) -> None:
-    from dragoman.config import to_dict
     from dragoman.serve.bulk.job import run_bulk
 
     with bulk_progress("translating") as progress:
         report = run_bulk(
-            read,
+            job.read,
             checked,
             scheduler,
-            one.output,
-            model=model,
-            options=work.options() | to_dict(work.layout),
+            job.output,
+            model=job.model,
+            options=options,
             before=work.lines_before,
-            restart=restart,
+            restart=job.restart,
+            assemble=job.assemble,
             progress=progress,
             remark=_note,
         )
     earlier = f", {report.resumed:,} of them by an earlier command" if report.resumed else ""
     lost = f"; workers that died and were replaced: {report.lost}" if report.lost else ""
-    print(f"dragoman: {one.output}: {report.lines:,} lines{earlier}; {report.seconds:,.0f} s{lost}", file=sys.stderr)
+    print(f"dragoman: {job.output}: {report.lines:,} lines{earlier}; {report.seconds:,.0f} s{lost}", file=sys.stderr)
 
 
 def _note(text: str) -> None:

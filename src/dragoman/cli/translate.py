@@ -12,7 +12,8 @@ import typer
 
 from dragoman.cli import messages
 from dragoman.cli.argument import RULE, STDIN
-from dragoman.cli.bulk import RayOption, RestartOption, WorkersOption, bulk_inputs, translate_in_bulk
+from dragoman.cli.bulk import RayOption, RestartOption, WorkersOption
+from dragoman.cli.bulk_plan import BulkRequest, plan_bulk
 from dragoman.cli.lines import INSIST, checked_lines, input_lines
 from dragoman.cli.options import (
     CheckpointOption,
@@ -39,7 +40,14 @@ from dragoman.cli.searching import (
     chosen_rules,
     chosen_search,
 )
-from dragoman.cli.terminology import ForbidOption, InflectOption, TermsOption, WantedTerms, read_glossary
+from dragoman.cli.terminology import (
+    ForbidOption,
+    InflectOption,
+    TermsOption,
+    WantedTerms,
+    languages_of_run,
+    read_glossary,
+)
 from dragoman.decode.documents.redo import Redo
 from dragoman.errors import ConfigError
 
@@ -186,16 +194,24 @@ def translate(
     from dragoman.decode.documents.line_translation import BEAM, LineSettings
     from dragoman.text.grouping import in_groups
 
-    if restart and not (workers or ray):
-        raise ConfigError("--restart: is for --workers and --ray: leave it out")
-    option = "--ray" if ray else "--workers"
-    redoing = redo is not Redo.nothing
-    in_bulk = bulk_inputs(text or [], output, as_kind, redo=redoing, option=option) if workers or ray else []
+    lines_only = nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text
+    request = BulkRequest(
+        text or [],
+        output,
+        column,
+        INSIST if prefix_column else as_kind,
+        workers,
+        ray,
+        restart,
+        redo is not Redo.nothing,
+        safety,
+        lines_only or flag_below is not None,
+        bool(dry_run or report or memory or knn),
+    )
+    plan = plan_bulk(request)
     job = None
-    if in_bulk and (dry_run or report or memory or knn):
-        raise ConfigError(f"{option}: cannot be used with --memory, --knn, --dry-run and --report")
     known = read_memory(run, memory, source_language, target_language)
-    if not in_bulk:
+    if plan is None:
         job = documents.prepare(
             documents.Wanted(
                 run,
@@ -209,14 +225,14 @@ def translate(
             ),
             known,
             dry_run=dry_run,
-            lines_only=nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text,
+            lines_only=lines_only,
         )
-    non_text = [] if job or in_bulk else _files_apart(text or [], output)
-    goals = [goal for _, goal in non_text] or (job.outputs if job else [None if in_bulk else output])
+    non_text = [] if job or plan else _files_apart(text or [], output)
+    goals = [goal for _, goal in non_text] or (job.outputs if job else [None if plan else output])
     _check_outputs(goals)
     typed = not text and output is None and sys.stdin.isatty()
     kind = INSIST if prefix_column else as_kind
-    named = [] if typed or job or in_bulk else [name for name, _ in non_text] or [text]
+    named = [] if typed or job or plan else [name for name, _ in non_text] or [text]
     inputs = [input_lines(some, column=column, as_kind=kind) for some in named]
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = _search_for(chosen_search(search, **sampling), beam, nbest)
@@ -248,10 +264,8 @@ def translate(
     )
     settings.check()
     page = read_safety_page(safety, job.opened.given if job else [])
-    if in_bulk:
-        reading = {"column": column, "as_kind": kind}
-        options = {"safety": safety, "workers": workers, "ray": ray, "restart": restart}
-        translate_in_bulk(in_bulk, settings, layout, **reading, **options)
+    if plan:
+        plan.run(request, settings, layout, (source_language, target_language or languages_of_run(run)[1]))
         return
     translator = settings.open()
     _say_settings(translator.translator, chosen=cfg is not None)

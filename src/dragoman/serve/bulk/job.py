@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.errors import DataError
-from dragoman.serve.bulk.parts import OutputParts, open_parts
+from dragoman.serve.bulk.parts import Assemble, OutputParts, open_parts
 from dragoman.serve.bulk.scheduler import ShardScheduler
 from dragoman.serve.bulk.shard import Shard, ShardResult, shard_size, shards_of
 
@@ -71,6 +71,7 @@ def run_bulk(
     options: Mapping[str, Any],
     before: int = 0,
     restart: bool = False,
+    assemble: Assemble | None = None,
     progress: LinesDone = lambda done, total: None,
     remark: Callable[[str], None] = lambda text: None,
 ) -> BulkReport:
@@ -88,6 +89,7 @@ def run_bulk(
         options: what else the answers depend on, in the same way.
         before: lines before a shard that its answers may depend on.
         restart: forget what an earlier process has done.
+        assemble: see ``OutputParts.join``.
         progress: called with the lines done and their number.
         remark: called with each note for the reader.
 
@@ -107,7 +109,7 @@ def run_bulk(
             parts.add(result)
             counted.finish(result.number)
             remarks.add(result)
-        parts.join(-(-checked.lines // size))
+        parts.join(-(-checked.lines // size), assemble)
     return BulkReport(checked.lines, resumed, time.monotonic() - began, scheduler.lost)
 
 

@@ -12,10 +12,10 @@ command goes on with the shards that the journal does not have.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dragoman import durable
 from dragoman.config import differences
@@ -23,6 +23,8 @@ from dragoman.errors import ConfigError, OutputError
 from dragoman.output_file import CHUNK, cannot_write, open_output, remove_leftovers
 from dragoman.serve.bulk.shard import ShardResult, packed
 
+Assemble = Callable[[BinaryIO, Iterable[bytes]], None]
+"""Function that writes an output from the contents of its parts."""
 JOB, JOURNAL = "job.json", "journal.jsonl"
 FORMAT = 1
 
@@ -69,26 +71,37 @@ class OutputParts:
             durable.append(self.path / JOURNAL, (json.dumps(entry) + "\n").encode())
         self.finished[result.number] = digest
 
-    def join(self, shards: int) -> None:
+    def join(self, shards: int, assemble: Assemble | None = None) -> None:
         """Write the output, all or nothing, and remove the folder.
+
+        Args:
+            assemble: writes the output from the contents of the parts; None where they follow one another as they are.
 
         Raises:
             OutputError: a part was damaged since it was written, or the output cannot be written.
         """
         remove_leftovers(self.output)  # of a process that was killed while it joined them
         with open_output(self.output) as file:
-            if not shards:
+            if assemble is not None:
+                assemble(file, self._contents(shards))
+            elif not shards:
                 file.write(packed([], str(self.output)))
-            for number in range(shards):
-                digest = hashlib.sha256()
-                with self.part(number).open("rb") as part:
-                    while content := part.read(CHUNK):
-                        digest.update(content)
-                        file.write(content)
-                if digest.hexdigest() != self.finished[number]:
-                    raise OutputError(f"{self.part(number)}: damaged: run the same command again, which makes it anew")
+            else:
+                for content in self._contents(shards):
+                    file.write(content)
         with _explained(self.path):
             durable.remove(self.path)
+
+    def _contents(self, shards: int) -> Iterator[bytes]:
+        """Yield the contents of all parts, in pieces, and check each part."""
+        for number in range(shards):
+            digest = hashlib.sha256()
+            with self.part(number).open("rb") as part:
+                while content := part.read(CHUNK):
+                    digest.update(content)
+                    yield content
+            if digest.hexdigest() != self.finished[number]:
+                raise OutputError(f"{self.part(number)}: damaged: run the same command again, which makes it anew")
 
     def part(self, number: int) -> Path:
         """Return the file of a part."""

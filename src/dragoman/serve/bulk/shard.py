@@ -43,6 +43,8 @@ class ShardAnswer:
     lines: list[str]
     remarks: tuple[str, ...] = ()
     """Notes for the reader, each naming its row."""
+    content: str | None = None
+    """Output as it is written, where it is not of lines: rows of a table may hold line ends."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def finish(answerer: ShardAnswerer, shard: Shard, progress: ShardProgress = lamb
         DataError: as ``ShardAnswerer.answer``.
     """
     answer = answerer.answer(shard, progress)
+    if answer.content is not None:
+        return ShardResult(shard.number, compressed_text(answer.content, shard.output), answer.remarks)
     for line in answer.lines:
         if "\n" in line:
             raise DataError(
@@ -114,7 +118,12 @@ def finish(answerer: ShardAnswerer, shard: Shard, progress: ShardProgress = lamb
 
 def packed(lines: Iterable[str], output: str) -> bytes:
     """Return lines as the content of a file with the name ``output``: compressed by its extension."""
+    return compressed_text("".join(f"{line}\n" for line in lines), output)
+
+
+def compressed_text(text: str, output: str) -> bytes:
+    """Return a text as the content of a file with the name ``output``."""
     content = BytesIO()
     with compressing(content, output) as file:
-        file.write("".join(f"{line}\n" for line in lines).encode())
+        file.write(text.encode())
     return content.getvalue()

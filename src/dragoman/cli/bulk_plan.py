@@ -1,0 +1,87 @@
+"""Plan of a bulk job of `dragoman translate`: lines or rows of tables, by its arguments and options."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dragoman.cli.bulk import PARQUET, BulkInput, are_tables, bulk_inputs, translate_in_bulk, translate_tables_in_bulk
+from dragoman.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dragoman.cli.output import OutputLayout
+    from dragoman.decode.documents.line_translation import LineSettings
+
+
+class BulkRequest(NamedTuple):
+    """Arguments and options that decide it."""
+
+    texts: Sequence[str]
+    output: Path | None
+    column: str | None
+    as_kind: str | None
+    workers: int | None
+    ray: str | None
+    restart: bool
+    redo: bool
+    safety: Path | None
+    lines_only: bool
+    """An option was given that is for lines."""
+    documents_only: bool
+    """An option was given that is for documents."""
+
+
+class BulkPlan(NamedTuple):
+    """Inputs of a bulk job, and who works."""
+
+    inputs: list[BulkInput]
+    tables: bool
+    """True if rows of tables are translated."""
+    workers: int | None
+
+    def run(
+        self,
+        request: BulkRequest,
+        settings: "LineSettings",
+        layout: "OutputLayout",
+        columns: tuple[str | None, str | None],
+    ) -> None:
+        """Translate the inputs.
+
+        Args:
+            columns: columns of source and target in tables; None where common names tell.
+
+        Raises:
+            UserError, typer.Exit: as ``translate_in_bulk``.
+        """
+        who = {"workers": self.workers, "ray": request.ray, "restart": request.restart}
+        if self.tables:
+            translate_tables_in_bulk(self.inputs, settings, columns, **who)
+            return
+        reading = {"column": request.column, "as_kind": request.as_kind, "safety": request.safety}
+        translate_in_bulk(self.inputs, settings, layout, **reading, **who)
+
+
+def plan_bulk(request: BulkRequest) -> BulkPlan | None:
+    """Return the plan of a bulk job; None without --workers or --ray. Parquet files are always translated in bulk.
+
+    Raises:
+        ConfigError, DataError: as ``bulk_inputs``; or options that do not fit one another.
+    """
+    workers, option = request.workers, "--ray" if request.ray else "--workers"
+    if request.restart and not (workers or request.ray):
+        raise ConfigError("--restart: is for --workers and --ray: leave it out")
+    tables = are_tables(request.texts, request.column, request.as_kind)
+    if tables and not (workers or request.ray) and all(name.lower().endswith(PARQUET) for name in request.texts):
+        workers = 1
+    if not (workers or request.ray):
+        return None
+    as_kind = request.as_kind if request.column is None else "text"
+    inputs = bulk_inputs(request.texts, request.output, as_kind, redo=request.redo, tables=tables, option=option)
+    if tables and (request.lines_only or request.safety):
+        raise ConfigError(
+            f"{inputs[0].names[0]}: a table: --nbest, --scores, --alignments, --flag-below, --prefix-column, --safety "
+            "and --format are for lines of text; read one of its columns as lines with --column"
+        )
+    if request.documents_only:
+        raise ConfigError(f"{option}: cannot be used with --memory, --knn, --dry-run and --report")
+    return BulkPlan(inputs, tables, workers)
