@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.options import writable_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from dragoman.compare.claims import Claim, ClaimVerdict
 
@@ -38,6 +38,7 @@ def claims(
     dragoman claims -o docs/claims.md --gallery docs/studies.md
     """
     from dragoman.compare.claims import judge, read_all_results, read_claims
+    from dragoman.compare.published import write_claims, write_gallery
     from dragoman.compare.study import RESULTS, SHIPPED
     from dragoman.errors import DataError
 
@@ -56,30 +57,6 @@ def claims(
             print(json.dumps(record | {"why": verdict.why}, ensure_ascii=False))
     elif output is None and gallery is None:
         _show(given, verdicts)
-
-
-def write_claims(
-    path: Path, claims: "Sequence[Claim]", verdicts: "Sequence[ClaimVerdict]", results: "Mapping[str, Any]"
-) -> None:
-    """Write the page of claims."""
-    from dragoman import durable
-    from dragoman.compare.claims_page import claims_page
-    from dragoman.compare.slips import slips
-
-    durable.replace(path, claims_page(claims, verdicts, results, slips()).encode())
-
-
-def write_gallery(path: Path, results: "Mapping[str, Any]") -> None:
-    """Write the page of all studies."""
-    from dragoman import durable
-    from dragoman.compare.claims_page import gallery
-    from dragoman.compare.study import read_study, shipped
-
-    studies = {name: read_study(name) for name in shipped()}
-    plain = {
-        name: {"title": one.title, "question": one.question, "minutes": one.minutes} for name, one in studies.items()
-    }
-    durable.replace(path, gallery(plain, results).encode())
 
 
 def _show(claims: "Sequence[Claim]", verdicts: "Sequence[ClaimVerdict]") -> None:

@@ -188,8 +188,8 @@ class StudyScreen:
 def publish(folder: Path, name: str) -> None:
     """Copy results and page of a study to the results that come with the package; in a checkout, write the pages of
     claims and of all studies anew."""
-    from dragoman.cli.claims import write_claims, write_gallery
     from dragoman.compare.claims import judge, read_all_results, read_claims
+    from dragoman.compare.published import write_claims, write_gallery
     from dragoman.compare.results import REPORT, RESULTS
     from dragoman.compare.study import RESULTS as SHIPPED_RESULTS
     from dragoman.compare.study import SHIPPED
