@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent
 RESULTS = "benchmarks/results"
-STUDIES = "studies/results"
+STUDIES = "src/dragoman/studies/results"
 FETCHED = re.compile(r'<script src="https://unpkg\.com/iframe-worker/shim"></script>')
 """What the theme would fetch so that the search works in pages opened as files."""
 WORKER = """<script>

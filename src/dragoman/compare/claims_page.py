@@ -8,7 +8,7 @@ from typing import Any
 from dragoman.compare.claims import CANNOT, HOLDS, NOT_HERE, PARTLY, Claim, ClaimVerdict
 from dragoman.compare.slips import Slip
 
-PAGES = "../studies/results"
+PAGES = "../src/dragoman/studies/results"
 """Folder of the studies' pages, as seen from ``docs``."""
 MARKS = {HOLDS: "**holds**", PARTLY: "*holds partly*", NOT_HERE: "**does not hold here**", CANNOT: CANNOT}
 Found = Mapping[str, Any]
