@@ -18,7 +18,7 @@ from dragoman.data.tasks import Task
 from dragoman.evaluate.metrics import Score
 from dragoman.journal import Journal
 from dragoman.train.report import page as report
-from dragoman.train.report.chart import POINTS, ChartLine, _ticks, draw, short
+from dragoman.train.report.chart import POINTS, ChartLine, draw, round_ticks, short
 
 HOSTILE = '<script>alert("1 & 2")</script> $title {0} العربية'
 VOID = {"meta", "link", "br", "img", "input"}
@@ -201,7 +201,7 @@ def test_every_line_stays_inside_its_chart(values):
 def test_ticks_are_few_and_reach_around_the_values(a, b):
     low, high = min(a, b), max(a, b)
     if high - low > 1e-6 * max(abs(low), abs(high), 1e-3):
-        ticks = _ticks(low, high, 4)
+        ticks = round_ticks(low, high, 4)
         slack = 1e-6 * (high - low)
         assert 2 <= len(ticks) <= 11 and ticks[0] <= low + slack and ticks[-1] >= high - slack
 
