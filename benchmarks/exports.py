@@ -43,7 +43,7 @@ def attempt(run: Path, to: Any, folder: Path) -> str:
 
 def wrong(name: str, found: dict[str, str]) -> list[str]:
     """Return what holds, refuses or answers a preset other than declared."""
-    declared = {"huggingface", *EXPORTS[name][1:]}
+    declared = {*EXPORTS[name][1:]} | ({"huggingface"} if EXPORTS[name][0] != "none" else set())
     differ = [to for to, came in found.items() if (came == "same") != (to in declared)]
     return [f"{name} {to}: {found[to]}" for to in differ]
 

@@ -1,12 +1,14 @@
 """A step of beam search in C equals its slow twin in PyTorch."""
 
+from typing import get_args
+
 import pytest
 import torch
 from by_kernels import needed
 
 from dragoman.decode.search import beam as beams
 from dragoman.decode.search.backpointers import Backpointers
-from dragoman.decode.search.beam import Average, Beam, BeamStrategy, Gnmt, NoPenalty
+from dragoman.decode.search.beam import Average, Beam, BeamStrategy, Gnmt, NoPenalty, StopRule
 from dragoman.errors import CheckpointError
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -37,7 +39,7 @@ def run(cfg: Beam, limits: list[int], seed: int, *, ties: bool, ruled: bool, joi
 
 
 @needed
-@pytest.mark.parametrize("stop", ["first", "full", "certain"])
+@pytest.mark.parametrize("stop", get_args(StopRule))
 @pytest.mark.parametrize(("ties", "ruled", "joined"), [(False, False, True), (True, False, False), (True, True, True)])
 def test_the_kernel_chooses_as_its_slow_twin_does(monkeypatch, stop, ties, ruled, joined):
     ended = 0

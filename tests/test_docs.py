@@ -45,6 +45,7 @@ NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "pip install": "installs; its extras are looked up",
     "python benchmarks/": "takes minutes; the file is looked up",
     "dragoman serve": "does not end by itself: tests/test_serve_command.py",
+    "-o docs/claims.md": "writes pages of a checkout: tests/test_claims.py",
     "dragoman compare": "trains many models: tests/test_compare.py, tests/test_studies.py",
     "nllb-200-distilled-600M": "a folder of many languages: tests/test_translators_of_many_languages.py",
     "opus-mt-en-ROMANCE": "a folder of many languages: tests/test_translators_of_many_languages.py",

@@ -12,6 +12,7 @@ from translate.storage.xliff2 import Xliff2File
 
 from dragoman.cli import main
 from dragoman.decode.documents.document import CHUNK, translate_document
+from dragoman.decode.generation_settings import NO_SETTINGS
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
@@ -338,7 +339,7 @@ def test_progress_counts_slots_up_to_all_of_them():
 class Shouting(Translator):
     """A run whose translations are their sources in capitals."""
 
-    context = NO_CONTEXT
+    context, defaults = NO_CONTEXT, NO_SETTINGS
 
     def __init__(self):
         self.asked: list[str] = []

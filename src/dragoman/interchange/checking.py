@@ -21,7 +21,8 @@ from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import AttentionPoolingHead
-from dragoman.model.inputs import PatchInput
+from dragoman.model.inputs import FrameInput, PatchInput
+from dragoman.model.positions.tokens import Frames
 from dragoman.text.tokens.framing import TextFrame
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
@@ -131,6 +132,10 @@ def check_huggingface(
         pools = isinstance(cfg.head, AttentionPoolingHead)
         compare("transformers", reply["pooler_output"] if pools else _answer(reply), ours(given))
         return
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, FrameInput):
+        frames = _frames(cfg.inputs)
+        compare("transformers", _answer(theirs(input_features=frames)), ours(Frames(frames, None)))
+        return
     assert vocabulary is not None, "texts are read"
     order = vocabulary.order()
     translates, size = getattr(cfg, "encoder", None) is not None, vocabulary.size + vocabulary.added
@@ -148,6 +153,10 @@ def check_huggingface(
         compare("transformers", *_comparable_logits(_answer(reply), answer, order, vocabulary))
 
 
+def _frames(inputs: FrameInput) -> Tensor:
+    return torch.linspace(-1, 1, 7 * inputs.channels).view(1, 7, inputs.channels)
+
+
 def _images(inputs: PatchInput) -> Tensor:
     count = inputs.channels * inputs.size[0] * inputs.size[1]
     return torch.linspace(-1, 1, count).view(1, inputs.channels, *inputs.size)
@@ -156,12 +165,12 @@ def _images(inputs: PatchInput) -> Tensor:
 def _check_towers(theirs: Any, ours: nn.Module, cfg: TwoTowersConfig) -> None:
     """Compare the similarities of a text with itself, or with an image."""
     texts = torch.tensor([[1, 5, 4, 3, EOS]])
-    second = (cfg.second or cfg.first).inputs
-    if isinstance(second, PatchInput):
-        images = _images(second)
-        compare("transformers", theirs(input_ids=texts, pixel_values=images)["logits"], ours(texts, images))
-        return
-    compare("transformers", theirs(input_ids=texts, second_input_ids=texts)["logits"], ours(texts, texts))
+    towers = [cfg.first, cfg.second or cfg.first]
+    images = [_images(tower.inputs) if isinstance(tower.inputs, PatchInput) else None for tower in towers]
+    shown = next((one for one in images if one is not None), None)
+    names = {"second_input_ids": texts} if shown is None else {"pixel_values": shown}
+    ours_reads = [texts if one is None else one for one in images]
+    compare("transformers", theirs(input_ids=texts, **names)["logits"], ours(*ours_reads))
 
 
 def _rows(ids: Tensor, vocabulary: VocabularyMapping) -> Tensor:

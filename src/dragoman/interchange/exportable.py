@@ -1,6 +1,7 @@
 """Formats that each preset can be exported to: a declaration, which tests compare with trials.
 
-The first entry is the layout of transformers, ``code`` for a folder with the model's own code.
+The first entry is the layout of transformers, ``code`` for a folder with the model's own code, ``none`` where there is
+no folder either.
 """
 
 EXPORTS: dict[str, tuple[str, ...]] = {
@@ -43,6 +44,7 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "deltanet-hybrid-small": ("code", "onnx"),
     "mlstm-small": ("code", "onnx"),
     "min-gru-small": ("code", "onnx"),
+    "captioner-tiny": ("none",),
     "classifier-small": ("code", "onnx"),
     "classifier-tiny": ("code", "onnx"),
     "clip-tiny": ("code", "onnx"),
@@ -96,6 +98,6 @@ def table() -> str:
     """Return the table of presets and formats for the documentation, in Markdown."""
     rows = ["| preset | transformers | CTranslate2 | ONNX | GGUF |", "|---|---|---|---|---|"]
     for name, (layout, *formats) in EXPORTS.items():
-        own = "with its code" if layout == "code" else layout
+        own = {"code": "with its code", "none": ""}.get(layout, layout)
         rows.append(f"| `{name}` | {own} | {' | '.join('yes' if other in formats else '' for other in FORMATS)} |")
     return "\n".join(" ".join(row.split()) for row in rows)

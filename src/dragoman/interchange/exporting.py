@@ -58,6 +58,7 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, SentenceHead
 from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.model.prefixed import PrefixedTransformerConfig
 from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME, Tokenizer
@@ -100,6 +101,8 @@ def export_huggingface(
     except ConfigError as error:
         if (directory.path / ORIGIN / RECORD).is_file():
             raise
+        if obstacle := code_obstacle(cfg):
+            raise ConfigError(obstacle) from None
         if explain:
             explain(str(error))
         _write_with_code(directory, folder, cfg, weights, check=check)
@@ -136,6 +139,13 @@ def _write_layout(
     content |= family.describe(to_layout(cfg, family))
     _describe(folder, content, family.shape, cfg, directory, vocabulary)
     return vocabulary is not None
+
+
+def code_obstacle(cfg: ModelConfig) -> str | None:
+    """Return why a model cannot be written with its own code; None where it can."""
+    if isinstance(cfg, PrefixedTransformerConfig):
+        return "model: prefixed_transformer cannot be exported: its images have no place in the folders of any format"
+    return None
 
 
 def _write_with_code(

@@ -144,8 +144,11 @@ class Embedding(InputLayer):
     def forward(self, ids: Int[Tensor, "B T"], positions: Positions) -> Float[Tensor, "B T D"]:
         return self.placed(self.tokens(ids) * self.scale, positions)
 
-    def placed(self, x: Float[Tensor, "B T D"], positions: Positions) -> Float[Tensor, "B T D"]:
-        """Return vectors that stand for tokens, with positions and types added, and norm and dropout applied."""
+    def placed(self, x: Float[Tensor, "B T E"], positions: Positions) -> Float[Tensor, "B T D"]:
+        """Return vectors that stand for tokens, with positions and types added, and norm and dropout applied.
+
+        E is D, or the smaller ``width`` of a factorized embedding.
+        """
         x = self.position(x, positions.pos)
         if isinstance(self.types, TypeEmbedding):
             x = self.types(x, positions.field)

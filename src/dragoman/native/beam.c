@@ -6,7 +6,7 @@
 #include "numbers.h"
 #include "ranking.h"
 
-enum { FIRST_STOP, FULL_STOP, CERTAIN_STOP };
+enum { EARLY_STOP, FIRST_STOP, HEURISTIC_STOP, FULL_STOP, CERTAIN_STOP }; /* the first and the heuristic differ in nbest alone */
 
 typedef struct {
     int64_t N, W, K, vocabulary, nbest, eos, stop;
@@ -91,6 +91,7 @@ static int is_done(const Step *s, int64_t n, const float *total) {
     const float found = s->best[(n + 1) * s->nbest - 1];
     const float rival = highest / s->divisors[s->stop == CERTAIN_STOP ? s->limit[n] : s->length[n]];
     if (s->limit[n] <= s->length[n]) return 1;
+    if (s->stop == EARLY_STOP) return s->finished[n] >= s->K;
     return found >= rival && (s->stop != FULL_STOP || s->finished[n] >= s->K);
 }
 

@@ -17,7 +17,7 @@ from dragoman.decode.search.strategy import Choice
 from dragoman.native.library import available, library
 from dragoman.text.tokens.tokenizer import EOS
 
-STOPS = ("first", "full", "certain")
+STOPS = ("early", "first", "heuristic", "full", "certain")
 """Stop rules in the order of native/beam.c."""
 
 

@@ -332,15 +332,29 @@ class DragomanTowersModel(DragomanPreTrainedModel):
         second_attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> DragomanTowersOutput:
-        """Compare the texts ``input_ids`` with the images ``pixel_values``, or with the texts ``second_input_ids``."""
-        second = _source(second_input_ids, second_attention_mask, pixel_values=pixel_values)
-        a, b = self.network.first(_source(input_ids, attention_mask)), self.network.second(second)
+        """Compare the texts ``input_ids`` with the images ``pixel_values``, or with the texts ``second_input_ids``.
+
+        Images belong to the encoder that reads images, whichever that is.
+        """
+        texts = _source(input_ids, attention_mask)
+        if pixel_values is None:
+            given = texts, _source(second_input_ids, second_attention_mask)
+        else:
+            given = (pixel_values, texts) if self.images == "first" else (texts, pixel_values)
+        a, b = self.network.first(given[0]), self.network.second(given[1])
         return DragomanTowersOutput(logits=self.network.scale() * a @ b.T, first_embeds=a, second_embeds=b)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Return a vector of length 1 for each text, by the first encoder."""
-        return self.network.first(_source(input_ids, attention_mask))
+        """Return a vector of length 1 for each text, by the first encoder that reads texts."""
+        encoder = self.network.second if self.images == "first" else self.network.first
+        return encoder(_source(input_ids, attention_mask))
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return a vector of length 1 for each image, by the second encoder."""
-        return self.network.second(pixel_values)
+        """Return a vector of length 1 for each image."""
+        return (self.network.first if self.images == "first" else self.network.second)(pixel_values)
+
+    @property
+    def images(self) -> str:
+        """Name of the encoder that reads images; ``second`` where none does."""
+        kind = type(self.network.first.inputs).__name__  # by name: an export without images lacks the class
+        return "first" if kind == "PatchEmbedding" else "second"

@@ -20,6 +20,7 @@ def open_with_code(folder: Path) -> Any:
     package.__path__ = [str(folder)]
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the folder holds what was written, and no more
     sys.modules[name] = package
+    importlib.invalidate_caches()  # Python may know a folder of this path from before its files were written
     try:
         code = importlib.import_module(f"{name}.modeling_dragoman")
     finally:
