@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from explore import same_answer
+from PIL import Image
 from test_every_command import BYTES, KINDS, plain
 from variants import VARIANTS, build
 
@@ -57,6 +58,7 @@ ASKED = {
     "spans": ["answer RUN questions.jsonl", "embed RUN lines.txt"],
     "embedder": ["embed RUN lines.txt"],
     "towers": ["embed RUN lines.txt", "embed RUN lines.txt --tower second"],
+    "captioner": ["generate RUN ab --image image.png --max-new-tokens 3 --seed 1 --format json"],
     "captions": ["embed RUN images.npy", "embed RUN lines.txt --tower second"],
 }
 COMMANDS = [(kind, command) for kind, commands in ASKED.items() for command in commands]
@@ -95,6 +97,7 @@ def folder(tmp_path_factory):
     (folder / "questions.jsonl").write_text(json.dumps({"context": "a red dog", "question": "who?"}) + "\n")
     draw = np.random.default_rng(0)
     np.save(folder / "images.npy", draw.integers(0, 255, (3, 4, 4, 3), dtype=np.uint8))
+    Image.fromarray(np.load(folder / "images.npy")[0]).save(folder / "image.png")
     np.save(folder / "frames.npy", draw.standard_normal((3, 5, 3), dtype=np.float32))
     for kind in KINDS:
         make(kind, folder / kind)

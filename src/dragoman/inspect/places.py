@@ -199,7 +199,7 @@ def _of_inputs(layer: InputLayer, name: str) -> Iterator[Place]:
     name = f"{name}.embedding"
     if isinstance(tokens := getattr(layer, "tokens", None), nn.Embedding):
         yield Place(f"{name}.tokens", "B T D", "rows of the embedding matrix", OutputTap(tokens))
-    if isinstance(project := getattr(layer, "project", None), nn.Module):
+    elif isinstance(project := getattr(layer, "project", None), nn.Module):
         yield Place(f"{name}.tokens", "B T D", "projections of patches or frames", OutputTap(project))
     position = layer.position
     if hasattr(layer, "tokens") and not isinstance(position, NoPositionEmbedding):
