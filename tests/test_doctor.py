@@ -47,7 +47,12 @@ def test_pytorchs_own_modules_have_no_error(name):
 
 @pytest.mark.parametrize(("name", "size"), FAMILIES)
 def test_families_of_transformers_have_no_error(name, size):
-    assert_healthy(healthy.quietly(lambda: healthy.of_transformers(name, size)))
+    model = healthy.quietly(lambda: healthy.of_transformers(name, size))
+    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "longrope":
+        # transformers turns all rows of a batch by the length of the longest: padding does make a difference there
+        assert {found.check for found in examine(model).errors} <= {"padding leak"}
+    else:
+        assert_healthy(model)
 
 
 @pytest.mark.parametrize("name", QUICK)

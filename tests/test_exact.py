@@ -364,7 +364,18 @@ UNVARIED = {
     "encoder": "present or not by the shape of a model",
     "pad": "0 wherever a test pads",
 }
-ELSEWHERE = {"RotaryGrid": "images", "SinusoidalGrid": "images", "Structural": "needs fields beside the ids"}
+ELSEWHERE = {
+    "RotaryGrid": "images",
+    "SinusoidalGrid": "images",
+    "LearnedGrid": "images",
+    "ImagePreprocessing": "images: test_image_preprocessing.py",
+    "ExactSize": "images: test_image_preprocessing.py",
+    "ShortestEdge": "images: test_image_preprocessing.py",
+    "Structural": "needs fields beside the ids",
+    "DisentangledAttention": "encoders: test_disentangled.py",
+    "SlidingWindow": "encoders: test_encoder_parts.py",
+    "LongRope": "changes with the length of a text: test_newer_decoders.py",
+}
 """Classes with tests of their own."""
 
 

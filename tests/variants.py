@@ -42,7 +42,7 @@ from dragoman.model.norm import (
     RmsNorm,
     ZeroCenteredRmsNorm,
 )
-from dragoman.model.positions.position import Alibi, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
+from dragoman.model.positions.position import Alibi, InclusiveSinusoidal, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import (
     DynamicNtkScaling,
     LinearScaling,
@@ -117,11 +117,14 @@ VARIANTS: dict[str, Variant] = {
     "biases": Variant(attention={"bias": True}, model={"output_bias": True}),
     "qk rms norm": Variant(attention={"qk_norm": RmsNorm()}),
     "qk rms norm over all heads": Variant(attention={"qk_norm": ProjectionRmsNorm(), "kv_heads": 2}),
+    "qk rms norm over all heads, another epsilon": Variant(attention={"qk_norm": ProjectionRmsNorm(eps=0.1)}),
     "qk layer norm, gqa": Variant(attention={"qk_norm": LayerNorm(), "kv_heads": 2}),
     "biases, not on the output": Variant(attention={"bias": True, "out_bias": False}),
     # positions
     "sinusoidal": Variant(model={"position": Sinusoidal(), "scale_embedding": True}),
     "sinusoidal halves": Variant(model={"position": Sinusoidal(layout="halves")}),
+    "inclusive sinusoidal": Variant(model={"position": InclusiveSinusoidal(offset=2), "scale_embedding": True}),
+    "inclusive sinusoidal pairs": Variant(model={"position": InclusiveSinusoidal(base=100.0, layout="interleaved")}),
     "learned": Variant(model={"position": Learned(length=24), "embedding_norm": LayerNorm()}),
     "learned, offset": Variant(model={"position": Learned(length=24, offset=2)}),
     "rotary": Variant(mixer={"position": Rotary()}),
@@ -306,6 +309,7 @@ VARIANTS: dict[str, Variant] = {
     },
     "layer norm without bias": Variant(block={"norm": LayerNorm(bias=False)}),
     "layer scale": Variant(block={"residual": LayerScale(initial=0.3), "placement": "pre"}),
+    "smaller layer scale": Variant(block={"residual": LayerScale(initial=0.1), "placement": "post"}),
     "DeepNorm": Variant(block={"residual": DeepNorm(), "placement": "post"}),
     "no skip": Variant(block={"residual": NoSkip()}),
     # feed-forwards

@@ -13,6 +13,8 @@ from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable,
 from dragoman.inspect.doctor.observe import by_position, name_of
 from dragoman.inspect.doctor.subject import ExaminedModel
 
+SURE = 10
+"""Positions that attention weighs a little, as those of an untrained DeBERTa, change less than other answers may."""
 RELATIVE_CAUSE = "no positions: none are added, or what is added is the same everywhere"
 
 
@@ -34,7 +36,7 @@ class PositionsIgnored(DoctorCheck[ExaminedModel]):
             return
         order = _shuffle(subject.batch.length)
         found = subject.difference(_expected(subject, order), subject.answer(_reordered(subject, order)))
-        if found <= subject.tolerance:
+        if found <= subject.tolerance / SURE:
             ids = subject.batch.is_ids
             if subject.answers_positions and not _mixes(subject):
                 raise NotApplicable("no output depends on another token")
