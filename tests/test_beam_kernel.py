@@ -6,8 +6,8 @@ import pytest
 import torch
 from by_kernels import needed
 
+from dragoman.decode.search import backpointers
 from dragoman.decode.search import beam as beams
-from dragoman.decode.search.backpointers import Backpointers
 from dragoman.decode.search.beam import Average, Beam, BeamStrategy, Gnmt, NoPenalty, StopRule
 from dragoman.errors import CheckpointError
 from dragoman.text.tokens.tokenizer import EOS
@@ -49,8 +49,8 @@ def test_the_kernel_chooses_as_its_slow_twin_does(monkeypatch, stop, ties, ruled
         cfg, limits = Beam(size=size, nbest=nbest, penalty=penalty, stop=stop), [1, 2, 7, 12, 12, 5]
         fast = run(cfg, limits, seed, ties=ties, ruled=ruled, joined=joined)
         with monkeypatch.context() as patch:
-            patch.setattr(beams, "kernel_knows", lambda *_: False)
-            patch.setattr(Backpointers, "walks_by_kernel", False)
+            patch.setattr(beams, "kernels_read", lambda *_: False)
+            patch.setattr(backpointers, "available", lambda: False)
             assert run(cfg, limits, seed, ties=ties, ruled=ruled, joined=joined) == fast
         ended += sum(len(found) for found in fast[1])
     assert ended > 5 * len(limits)

@@ -10,9 +10,12 @@ from variants import build
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
 from dragoman.decode.constraints.repetition import NoRepeat, RepetitionPenalty
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import SearchConfig, own_seeds, search
+from dragoman.decode.search.search import SearchConfig, beams_of, own_seeds, search
 from dragoman.decode.search.speculative import (
     Draft,
     DraftModel,
@@ -201,3 +204,20 @@ def test_a_draft_of_another_vocabulary_and_a_state_that_sums_up_are_refused(draf
 def test_it_is_written_in_a_file():
     data = {"kind": "speculative", "search": "greedy", "draft": {"kind": "draft_model", "run": "runs/small"}}
     assert from_dict(SearchConfig, data) == Speculative(draft=DraftModel(run="runs/small"))
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        Greedy(),
+        Beam(size=3),
+        DiverseBeam(size=6, groups=3),
+        Sample(samples=4),
+        MinimumBayesRisk(),
+        Speculative(),
+        Speculative(search=Sample(samples=2)),
+    ],
+    ids=lambda cfg: type(cfg).__name__,
+)
+def test_the_hypotheses_of_a_search_are_told_without_starting_it(cfg):
+    assert beams_of(cfg) == cfg.start([5], torch.device("cpu"), [0]).beams

@@ -42,9 +42,6 @@ class EndedHypotheses(NamedTuple):
 class Backpointers:
     """The recorded steps of a batch: which rows continued and which hypotheses ended."""
 
-    walks_by_kernel = True
-    """False for the slow twin of ``walk_back`` in C."""
-
     def __init__(self, sentences: int) -> None:
         self.sentences = sentences
         """Number of sentences that the batch has had, those that are forgotten included."""
@@ -141,7 +138,7 @@ class Backpointers:
         totals[np.arange(n), last - first + 1] = total
         if T == 1:
             return tokens, totals
-        if self.walks_by_kernel and self.continued[-1].parent.is_cpu and available():
+        if self.continued[-1].parent.is_cpu and available():
             self._walk_back_by_kernel(first, last, row, tokens, totals)
             return tokens, totals
         sizes = np.cumsum([0, *(len(g.parent) for g in self.continued)])

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dragoman.config import OneOf, config
 from dragoman.decode.search.backpointers import Backpointers, ContinuedRows, EndedHypotheses
-from dragoman.decode.search.beam_kernel import BeamState, beam_step, kernel_knows
-from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, log_partition
+from dragoman.decode.search.beam_kernel import BeamState, beam_step
+from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, kernels_read, log_partition
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
 from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS
@@ -134,7 +134,7 @@ class BeamStrategy(Strategy):
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         self.steps += 1
-        if type(self) is BeamStrategy and kernel_knows(logits, ranked, self.total):
+        if type(self) is BeamStrategy and kernels_read(logits, ranked, self.total):
             return self.step_by_kernel(logits, ranked)
         self.length = self.length + 1
         N, W = self.total.shape
@@ -154,7 +154,7 @@ class BeamStrategy(Strategy):
         self.backpointers.ended.append(ended)
         if continued is None:
             self.sentence = self.sentence[:0]
-            return choice
+            return None
         self.sentence, self.limit, self.length, self.finished, self.best, self.total = state
         self.backpointers.continued.append(continued)
         return choice

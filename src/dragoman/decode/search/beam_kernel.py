@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dragoman.decode.search.backpointers import ContinuedRows, EndedHypotheses
 from dragoman.decode.search.strategy import Choice
-from dragoman.native.library import available, library
+from dragoman.native.library import library
 from dragoman.text.tokens.tokenizer import EOS
 
 STOPS = ("early", "first", "heuristic", "full", "certain")
@@ -60,11 +60,6 @@ class BeamStep(NamedTuple):
     choice: Choice | None
     ended: EndedHypotheses
     continued: ContinuedRows | None
-
-
-def kernel_knows(*tensors: Tensor) -> bool:
-    """Return whether the kernel can read these tensors of numbers."""
-    return available() and all(t.dtype == torch.float32 and t.is_cpu and t.is_contiguous() for t in tensors)
 
 
 def beam_step(

@@ -23,6 +23,15 @@ _SMALL = 1 << 15  # scores below which one argmax is cheaper than two smaller on
 _IN_CACHE = 1 << 17  # scores exponentiated at a time: half a megabyte stays close to the processor
 
 
+def kernels_read(*tensors: Tensor | None) -> bool:
+    """Return whether our kernels can read these tensors: float32, each in one piece, on the CPU."""
+    return available() and all(t is None or _plain(t) for t in tensors)
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.is_cpu and tensor.is_contiguous()
+
+
 class Best(NamedTuple):
     """Winners of each sentence, best first."""
 
@@ -36,7 +45,7 @@ def log_partition(logits: Float[Tensor, "R V"], highest: Float[Tensor, " R"] | N
 
     ``highest`` is the highest logit of each row, where the caller knows it.
     """
-    if _by_kernels(logits) and logits.is_contiguous():
+    if kernels_read(logits):
         found = torch.empty(len(logits))
         library().partition(logits.data_ptr(), *logits.shape, found.data_ptr())
         return found
@@ -49,7 +58,7 @@ def log_partition(logits: Float[Tensor, "R V"], highest: Float[Tensor, " R"] | N
 
 def first_largest(rows: Float[Tensor, "R N"]) -> Int[Tensor, " R"]:
     """Return the argmax of each row, the first of equals."""
-    if _by_kernels(rows):
+    if rows.dtype == torch.float32 and rows.is_cpu and rows.stride(-1) == 1 and available():  # rows may lie apart
         found = torch.empty(len(rows), dtype=torch.long)
         library().largest(rows.data_ptr(), *rows.shape, rows.stride(0), found.data_ptr())
         return found
@@ -73,7 +82,7 @@ def likeliest(logits: Float[Tensor, "R V"], first: int) -> Likeliest:
 
     Its log-probability is that among all tokens.
     """
-    if _by_kernels(logits) and logits.is_contiguous():
+    if kernels_read(logits):
         found = Likeliest(torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits)))
         library().likeliest(logits.data_ptr(), *logits.shape, first, *(field.data_ptr() for field in found))
         return found
@@ -104,7 +113,7 @@ def best_continuations(
     softmax's divisor, where it is that of other logits than these.
     """
     B, W, V = logits.shape
-    if _by_kernels(logits) and all(t is None or t.is_contiguous() for t in (logits, total, partition)):
+    if kernels_read(logits, total, partition):
         found = Best(total.new_empty(B, count), *(torch.empty(B, count, dtype=torch.long) for _ in range(2)))
         known = None if partition is None else partition.data_ptr()
         numbers, places = (B, W, V, count, first), (field.data_ptr() for field in found)
@@ -144,7 +153,3 @@ def _keys(scores: Float[Tensor, "B N"], index: Int[Tensor, "... N"]) -> Int[Tens
     bits = scores.float().view(torch.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # read as integers, negative floats run backwards: turn them round
     return (ordered.long() << 32) - index
-
-
-def _by_kernels(logits: Tensor) -> bool:
-    return logits.dtype == torch.float32 and logits.is_cpu and logits.stride(-1) == 1 and available()

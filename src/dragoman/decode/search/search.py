@@ -31,6 +31,11 @@ from dragoman.text.tokens.tokenizer import BOS, PAD
 SearchConfig = Annotated[Greedy | Beam | DiverseBeam | CoveringBeam | Sample | MinimumBayesRisk | Speculative, OneOf()]
 
 
+def beams_of(cfg: SearchConfig) -> int:
+    """Return the hypotheses of each text; those of a speculative search are of the search that it speeds up."""
+    return (cfg.search if isinstance(cfg, Speculative) else cfg).size
+
+
 @torch.inference_mode()
 def search(
     model: SequenceModel,

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dragoman.decode.search.rule import Rule
-from dragoman.decode.search.search import SearchBatch, SearchConfig, start_batch
+from dragoman.decode.search.search import SearchBatch, SearchConfig, beams_of, start_batch
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.decode.search.teacher_forcing import padded
 from dragoman.model.caches.cache import DEFAULT
@@ -87,5 +87,5 @@ def translation_task(
         return start_batch(model, padded(some, model.device), cfg, policy)
 
     limits = [0 if cfg is None else cfg.limit.of(len(row)) for row in rows]
-    beams = 1 if cfg is None else cfg.start([1], model.device, [0]).beams
+    beams = 1 if cfg is None else beams_of(cfg)
     return SearchTask(model, rows, limits, beams, start, (cfg, str(policy), kind), None if alone else start_rows)

@@ -11,7 +11,7 @@ from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.search import SearchConfig, beams_of
 from dragoman.decode.search.speculative import PromptLookup, Speculative
 from dragoman.decode.translation import Candidate
 from dragoman.decode.translator import Translator, search_for_beam
@@ -176,7 +176,8 @@ def options_of(context: ServerContext, body: TranslateBody) -> TranslateOptions:
     context.limits.check_candidates(body.nbest, "nbest")
     search = _search(body)
     if body.search is not None:
-        context.limits.check_candidates(_checked(search).size, "search")
+        _check_draft(search)
+        context.limits.check_candidates(beams_of(search), "search")
     rules = tuple(from_dict(RuleConfig, rule, "rules") for rule in body.rules)
     glossary = Glossary(map(glossary_entry, body.glossary)) if body.glossary else None
     return TranslateOptions(
@@ -184,18 +185,15 @@ def options_of(context: ServerContext, body: TranslateBody) -> TranslateOptions:
     )
 
 
-def _checked(search: SearchConfig) -> SearchConfig:
-    """Return the search whose hypotheses count: that of a speculative one.
+def _check_draft(search: SearchConfig) -> None:
+    """Check that a request names no path on the server's disk.
 
     Raises:
-        Problem: a draft model, which would be a path on the server's disk.
+        Problem: a draft model.
     """
-    if not isinstance(search, Speculative):
-        return search
-    if not isinstance(search.draft, PromptLookup):
+    if isinstance(search, Speculative) and not isinstance(search.draft, PromptLookup):
         message = "search.draft: a request cannot name a folder of the server: use prompt_lookup"
         raise Problem(422, "invalid_request", message, param="search")
-    return search.search
 
 
 def _search(body: TranslateBody) -> SearchConfig:
