@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dragoman.errors import ConfigError
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ class PlanSubject:
         from dragoman.model.layer_stack import LayerStack
         from dragoman.model.linear import multiply_by
 
-        with shapes_alone():
+        with on_meta_device():
             model = self.model.build()
         multiply_by(model, "torch" if products == "auto" else products)  # pyright: ignore[reportArgumentType]
         for module in model.modules():

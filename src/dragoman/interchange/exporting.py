@@ -58,8 +58,8 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, SentenceHead
 from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.model.meta_device import on_meta_device
 from dragoman.model.prefixed import PrefixedTransformerConfig
-from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME, Tokenizer
 
@@ -252,7 +252,7 @@ def _write_weights(
     left_out: str,
     progress: Report | None,
 ) -> None:
-    with shapes_alone():
+    with on_meta_device():
         model = to_layout(cfg, family).build()
     parameters = dict(model.named_parameters())
     by_name: dict[str, TensorPair] = {

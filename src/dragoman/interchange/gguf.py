@@ -29,8 +29,8 @@ from dragoman.interchange.tokenizer import write_tokenizer
 from dragoman.interchange.vocabulary import VocabularyMapping
 from dragoman.json_files import read_json
 from dragoman.model.families import ModelConfig
+from dragoman.model.meta_device import on_meta_device
 from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
-from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -134,7 +134,7 @@ def _tensors(layout: Layout, vocabulary: VocabularyMapping) -> dict[str, Tensor]
     assert isinstance(cfg, TransformerConfig)
     written = to_layout(cfg, family)
     weights = with_zero_biases(written, layout.weights)
-    with shapes_alone():
+    with on_meta_device():
         model = written.build()
     architecture = next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == ARCHITECTURES[family.name])
     known = gguf.get_tensor_name_map(architecture, cfg.decoder.depth)

@@ -39,7 +39,7 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead
 from dragoman.model.inputs import PatchInput
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
 
@@ -201,7 +201,7 @@ def _empty_model(cfg: ModelConfig, folder: Path) -> nn.Module:
         ConfigError: sizes that do not fit; the message opens with config.json.
     """
     try:
-        with shapes_alone():
+        with on_meta_device():
             return cfg.build()
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.json'} makes {error}") from None

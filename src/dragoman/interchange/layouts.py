@@ -23,9 +23,9 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import MaskedLanguageHead, NoHead, SentenceHead
 from dragoman.model.inputs import TokenInput
+from dragoman.model.meta_device import on_meta_device
 from dragoman.model.positions.position import Learned, Sinusoidal
 from dragoman.model.positions.tokens import PAD
-from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 
 _SCALE = re.compile(r"model\.(inputs\.)?scale")
@@ -174,7 +174,7 @@ def _with_output_biases(cfg: TransformerConfig) -> TransformerConfig:
 
 def with_zero_biases(to_layout: Expressible, weights: ModelWeights) -> ModelWeights:
     """Return the weights with zeros for the biases that a layout has and the model has not."""
-    with shapes_alone():
+    with on_meta_device():
         wanted = to_layout.build().named_parameters()
     missing = {name: parameter.shape for name, parameter in wanted if name not in weights and name.endswith(".bias")}
     dtype = next(iter(weights.values())).dtype

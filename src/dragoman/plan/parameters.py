@@ -8,7 +8,7 @@ from torch import nn
 
 from dragoman.config import from_dict
 from dragoman.model.families import ModelConfig
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 from dragoman.plan.parts import PARTS, part_of
 
 
@@ -44,5 +44,5 @@ def count_parameters(model: nn.Module) -> Parameters:
 
 def parameters_of_run(config: Mapping[str, Any]) -> Parameters:
     """Count the parameters of a run's model by the run's configuration, without its weights."""
-    with shapes_alone():
+    with on_meta_device():
         return count_parameters(from_dict(ModelConfig, config["model"]).build())

@@ -30,9 +30,9 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import ClassificationHead, MaskedLanguageHead, SpansHead, TaggingHead
 from dragoman.model.inputs import FrameInput, PatchInput
 from dragoman.model.interface import SequenceConfig
+from dragoman.model.meta_device import on_meta_device
 from dragoman.model.positions.tokens import Frames
 from dragoman.model.prefixed import PrefixedTransformerConfig
-from dragoman.model.shapes_alone import shapes_alone
 
 ID, EOS = 7, 2
 """An ordinary token, and the one that ends a text."""
@@ -151,5 +151,5 @@ def _check(model: Any, length: int, source_length: int | None) -> None:
 
 def longest_text(model: Any) -> int | None:
     """Return the longest text in tokens that the model's configuration takes; None for no limit."""
-    with shapes_alone():
+    with on_meta_device():
         return getattr(model.build(), "max_length", None)

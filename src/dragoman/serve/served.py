@@ -17,7 +17,7 @@ from dragoman.decode.sentence_splitting import BySentences
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError
 from dragoman.model.families import ModelConfig
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 from dragoman.plan.parameters import count_parameters
 
 Task = Literal["translate", "generate", "classify", "tag", "answer", "embed"]
@@ -73,7 +73,7 @@ class ServedModel:
         source, target = languages(name, config) if found is TRANSLATES else ("", "")
         tags = tuple(model.source_tokenizer.tags) if isinstance(model, Translator) else ()
         checkpoint = checkpoint_at(path, which).path.name
-        with shapes_alone():  # the loaded model is laid out for inference
+        with on_meta_device():  # the loaded model is laid out for inference
             parameters = count_parameters(cfg.build()).total
         return cls(name, Path(path), task, model, source, target, tags, parameters, checkpoint)
 

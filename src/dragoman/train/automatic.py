@@ -15,7 +15,7 @@ from dragoman.data.batch import PairBatch
 from dragoman.errors import ConfigError
 from dragoman.machine import choose_device, choose_precision, choose_products, keep_memory, return_memory
 from dragoman.model.linear import multiply_by
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 from dragoman.plan import duration, here
 from dragoman.plan.replay import RecordedStep
 from dragoman.plan.training import count_training
@@ -208,7 +208,7 @@ def _step(cfg: RunConfig, made: RunConfig, model_config: Any, rows: int, length:
     """Return the seconds and the memory of a step on ``rows`` pairs of ``length``, and the memory there is."""
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
-    with shapes_alone():
+    with on_meta_device():
         model = model_config.build()
     multiply_by(model, choose_products(cfg.train.products, device, precision))
     batch, recording = PairBatch(*(torch.full((rows, length), 7) for _ in range(3))), RecordedStep.empty()

@@ -35,8 +35,8 @@ from dragoman.migrations import renamed, renamed_assignment
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceConfig, SequenceModel
+from dragoman.model.meta_device import on_meta_device
 from dragoman.model.recurrent.model import RecurrentConfig
-from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
 from dragoman.text.cleaning.clean import Cleaning
@@ -325,7 +325,7 @@ def outline(cfg: RunConfig) -> SequenceModel:
         raise ConfigError("model.encoder: a language model reads only its own output: set it to null")
     vocab = model.vocab or 1000  # any size does before there is a tokenizer
     own = None if cfg.target_tokenizer is None else model.source_vocab or vocab + 1
-    with shapes_alone():
+    with on_meta_device():
         return model.sized(vocab=vocab, source_vocab=own).build()
 
 

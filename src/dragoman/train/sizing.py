@@ -12,7 +12,7 @@ from typing import Any
 from dragoman.config import from_dict
 from dragoman.data.tasks import LanguageModellingTask, TranslationTask
 from dragoman.model.families import ModelConfig
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 from dragoman.plan.prediction import RunPrediction
 from dragoman.presets import PRESETS
 from dragoman.train.budget import Minutes
@@ -41,7 +41,7 @@ def effective_tokens(tokens: float, epochs: float) -> float:
 
 def hidden_parameters(model: Any) -> int:
     """Return the parameters of a model configuration between embeddings and output; ``model`` has its vocabulary."""
-    with shapes_alone():
+    with on_meta_device():
         return sum(p.numel() for p in hidden(model.build()))
 
 

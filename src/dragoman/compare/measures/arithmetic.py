@@ -12,9 +12,9 @@ from dragoman.compare.figure import Figure, StudySubject
 from dragoman.config import from_dict, unknown
 from dragoman.errors import ConfigError
 from dragoman.model.families import ModelConfig
+from dragoman.model.meta_device import on_meta_device
 from dragoman.model.positions.rotary import Rotary
 from dragoman.model.positions.tokens import Positions
-from dragoman.model.shapes_alone import shapes_alone
 from dragoman.plan.envelope import LayerActivations, cache_bytes, training_flops
 from dragoman.presets import PRESETS
 
@@ -26,7 +26,7 @@ GPT3 = {"layers": 96, "heads": 96, "dim": 12_288, "parameters": 175_000_000_000}
 def parameters(preset: str, vocab: int) -> int:
     """Return the number of parameters of a preset's model, counted on the model itself."""
     cfg = from_dict(ModelConfig, PRESETS[preset]()["model"])
-    with shapes_alone():
+    with on_meta_device():
         model = cfg.sized(vocab=vocab).build()
     return sum(p.numel() for p in model.parameters())
 
@@ -34,7 +34,7 @@ def parameters(preset: str, vocab: int) -> int:
 def block_parameters(preset: str) -> tuple[int, int]:
     """Return the parameters of an encoder block's feed-forward layers, and of the whole block."""
     cfg = from_dict(ModelConfig, PRESETS[preset]()["model"])
-    with shapes_alone():
+    with on_meta_device():
         model = cfg.sized(vocab=1000).build()
     block = model.encoder.blocks[0]
     return sum(p.numel() for p in block.mlp.parameters()), sum(p.numel() for p in block.parameters())

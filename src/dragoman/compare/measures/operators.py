@@ -22,11 +22,11 @@ from dragoman.model.families import ModelConfig
 from dragoman.model.init import Xavier
 from dragoman.model.interface import SequenceConfig, SequenceModel
 from dragoman.model.masks.visibility import Causal
+from dragoman.model.meta_device import on_meta_device
 from dragoman.model.mlp import NoFeedForward
 from dragoman.model.norm import Depths, RmsNorm
 from dragoman.model.positions.tokens import Positions
 from dragoman.model.scorer import AnyScorer
-from dragoman.model.shapes_alone import shapes_alone
 from dragoman.model.tower import BlockConfig, Mixer, Tower, TowerConfig
 from dragoman.plan import shapes
 from dragoman.plan.counting import count, on_shapes
@@ -156,7 +156,7 @@ def _always_explicit(q: Tensor, kv: KV, context: AttentionContext) -> Kernel:
 
 def _peak(mixer: Any, dim: int, length: int, *, written_out: bool = False) -> int:
     """Return the bytes that a forward and backward pass holds at once, counted on shapes."""
-    with shapes_alone():
+    with on_meta_device():
         layer = _tower(mixer, dim)
     if written_out:
         _write_out(layer)

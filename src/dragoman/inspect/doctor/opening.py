@@ -20,7 +20,7 @@ from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError, UserError
 from dragoman.inspect.doctor.subject import TrainingFacts
 from dragoman.model.contrastive import TwoTowers
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 from dragoman.presets import PRESETS
 from dragoman.text.corpus import source_rows
 from dragoman.text.held_out import read_held_out
@@ -207,7 +207,7 @@ def _config(cfg: recipe.RunConfig) -> list[OpenedModel]:
     if "classes" in parameters:
         sizes["classes"] = getattr(getattr(model, "head", None), "classes", None) or 2
     sized = model.sized(**sizes)
-    with shapes_alone():
+    with on_meta_device():
         count = sum(p.numel() for p in sized.build().parameters())
     if count > MOST_PARAMETERS:
         raise ConfigError(

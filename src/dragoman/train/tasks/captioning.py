@@ -20,8 +20,8 @@ from dragoman.decode.generator import Generator as TextGenerator
 from dragoman.decode.search.greedy import Greedy
 from dragoman.errors import ConfigError
 from dragoman.model.inputs import PatchInput
+from dragoman.model.meta_device import on_meta_device
 from dragoman.model.prefixed import PrefixedTransformer, PrefixedTransformerConfig
-from dragoman.model.shapes_alone import shapes_alone
 from dragoman.text.cleaning.split import PairSplit
 from dragoman.text.splits import SplitExamples
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ class CaptioningTaskData(ReaderTaskData):
     def outline(cls, cfg: RunConfig) -> PrefixedTransformer:
         model = _model(cfg)
         tokenizer = _earlier_tokenizer(cfg)
-        with shapes_alone():
+        with on_meta_device():
             return model.sized(vocab=model.vocab or (len(tokenizer) if tokenizer else 1000)).build()
 
     @classmethod

@@ -21,7 +21,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.contrastive import TwoTowers, TwoTowersConfig, contrastive_loss
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inputs import PatchInput, TokenInput
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 from dragoman.text.cleaning.clean import CleanReport, clean
 from dragoman.text.cleaning.split import PairSplit
 from dragoman.text.formats.pairs import read_pairs
@@ -59,7 +59,7 @@ class ContrastiveTaskData(ReaderTaskData):
 
     @classmethod
     def outline(cls, cfg: RunConfig) -> TwoTowers:
-        with shapes_alone():
+        with on_meta_device():
             return _towers(cfg).sized(vocab=_vocab(cfg) or 1000).build()
 
     @classmethod

@@ -24,7 +24,7 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import MaskedLanguageHead
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import EncoderModel, SequenceConfig, SequenceModel
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 from dragoman.text.formats.documents import Texts
 from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import PAD, Tokenizer
@@ -60,7 +60,7 @@ class MaskedLanguageTaskData(TextTaskData):
             raise ConfigError("model.head: masked_language_modelling takes a head of the kind masked_language")
         if not isinstance(model.inputs, TokenInput):
             raise ConfigError("model.inputs: texts are read by inputs of the kind token_input")
-        with shapes_alone():
+        with on_meta_device():
             built = model.sized(vocab=model.inputs.vocab or 1000).build()
         if built.max_length is not None and built.max_length < task.context:
             raise ConfigError(f"task.context: {task.context} tokens, and model.inputs take {built.max_length}")

@@ -25,7 +25,7 @@ from dragoman.data.example_store import ExampleStore
 from dragoman.errors import ConfigError
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inputs import TokenInput
-from dragoman.model.shapes_alone import shapes_alone
+from dragoman.model.meta_device import on_meta_device
 from dragoman.text.cleaning.split import PairSplit
 from dragoman.text.splits import SplitExamples
 from dragoman.text.store import Store
@@ -85,7 +85,7 @@ class ReaderTaskData(TaskData):
         model, task = encoder(cfg), kind_of(type(cfg.task))
         if not isinstance(model.head, cls.head):
             raise ConfigError(f"model.head: {task} takes a head of the kind {kind_of(cls.head)}")
-        with shapes_alone():
+        with on_meta_device():
             vocab, classes = (getattr(model.inputs, "vocab", None), getattr(model.head, "classes", None))
             return model.sized(vocab=vocab or 1000, classes=classes or 2).build()
 

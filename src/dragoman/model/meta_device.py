@@ -1,4 +1,4 @@
-"""Models of shapes alone: built without memory for their weights, to count them, to check sizes, or to plan."""
+"""Models on PyTorch's meta device: shapes without numbers, to count them, to check sizes, or to plan."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
-def shapes_alone() -> Iterator[None]:
-    """Build what is built inside the block on the meta device."""
+def on_meta_device() -> Iterator[None]:
+    """Build what is built inside the block on the meta device, without drawing initial values."""
     with torch.device("meta"), _NoInitialValues():
         yield
 
