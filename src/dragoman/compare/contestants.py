@@ -9,6 +9,7 @@ from typing import Any
 
 from dragoman.compare.datasets import data_section, names_data_set
 from dragoman.compare.study import Study
+from dragoman.compare.study_trial import check_measures
 from dragoman.config import load_yaml, to_dict, unknown
 from dragoman.errors import ConfigError
 from dragoman.presets import PRESETS
@@ -42,7 +43,8 @@ def contestants_of(study: Study, folder: Path) -> list[Contestant]:
         folder: where generated data is written.
 
     Raises:
-        ConfigError: a path that leads nowhere, a value that is wrong, or a name that is unknown or not unique.
+        ConfigError: a path that leads nowhere, a value or a measure that is wrong, or a name that is unknown or not
+            unique.
         DataError: a data set that is not there.
     """
     named = dict(study.contestants) or _grid(study.vary)
@@ -94,6 +96,7 @@ def _contestant(
         if measure not in measures or not setting:
             raise ConfigError(unknown(f"contestants.{name}: measures", measure, measures))
         measures[measure][setting] = value
+    check_measures(measures, f"contestants.{name}: measures")
     if base is None:
         if paths:
             raise ConfigError(

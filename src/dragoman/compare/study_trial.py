@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dragoman import durable
-from dragoman.compare.datasets import checked
 from dragoman.compare.figure import Figure, StudySubject
 from dragoman.compare.measures import MEASURES
+from dragoman.compare.settings import check_settings
 from dragoman.compare.trial import share, start_or_resume
 from dragoman.config import from_dict, unknown
 from dragoman.errors import ConfigError, UserError
@@ -143,12 +143,12 @@ def check_measures(measures: Mapping[str, Mapping[str, Any]], where: str = "meas
     """Check names and settings of measures.
 
     Raises:
-        ConfigError: one does not exist.
+        ConfigError: one does not exist, or is of another type.
     """
     for name, settings in measures.items():
         if name not in MEASURES:
             raise ConfigError(unknown(where, name, MEASURES))
-        checked(settings, MEASURES[name], f"{where}.{name}")
+        check_settings(settings, MEASURES[name], f"{where}.{name}")
 
 
 def _brief(error: UserError) -> str:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import PositiveInt
 from sacrebleu.metrics.bleu import BLEU
 from torch import nn
 
@@ -29,7 +30,7 @@ _RESIDUALS: dict[str, str] = {
 
 
 def layer_removal(
-    subject: StudySubject, *, sublayer: Sublayer = "attention", sentences: int = 200
+    subject: StudySubject, *, sublayer: Sublayer = "attention", sentences: PositiveInt = 200
 ) -> Mapping[str, Figure]:
     """Return how much BLEU a translator loses when one of its sublayers is left out, the mean over layers.
 
@@ -98,7 +99,7 @@ def _without(block: nn.Module, residual: str) -> Iterator[bool]:
         setattr(block, residual, kept)
 
 
-def brackets(subject: StudySubject, *, sentences: int = 200, beam: int = 1) -> Mapping[str, Figure]:
+def brackets(subject: StudySubject, *, sentences: PositiveInt = 200, beam: PositiveInt = 1) -> Mapping[str, Figure]:
     """Return the F1 of labelled brackets in the trees that a translator writes for validation sentences.
 
     Args:

@@ -1,8 +1,9 @@
 """Scores of a test set: of translations, and of models that read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pydantic import PositiveInt
 
 from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
 from dragoman.config import kind_of, unknown
@@ -18,9 +19,9 @@ from dragoman.evaluate.metrics import METRICS
 def translation(
     subject: StudySubject,
     *,
-    beam: int = 1,
-    sentences: int | None = None,
-    metrics: tuple[str, ...] | list[str] = ("bleu", "chrf", "bleu_lowercase_tokenized"),
+    beam: PositiveInt = 1,
+    sentences: PositiveInt | None = None,
+    metrics: Sequence[str] = ("bleu", "chrf", "bleu_lowercase_tokenized"),
 ) -> Mapping[str, Figure]:
     """Translate the run's test set and score it; each score has a curve over the length of the source in words.
 
