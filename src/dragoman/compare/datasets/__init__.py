@@ -9,17 +9,27 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from dragoman.compare.datasets import arrays, grammar, puzzles
 from dragoman.compare.datasets.found import given_file, multi30k
-from dragoman.compare.datasets.further import FURTHER_DATA_SETS
 from dragoman.compare.datasets.reversed_words import reversed_words
 from dragoman.compare.settings import check_settings
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
 
 DATA_SETS: dict[str, Callable[..., dict[str, Any]]] = {
+    "canaries": grammar.canaries,
     "copy": reversed_words,
+    "digits": arrays.digits,
+    "induction": puzzles.induction,
+    "listops": puzzles.listops,
     "multi30k": multi30k,
-    **FURTHER_DATA_SETS,
+    "recall": puzzles.recall,
+    "selective_copy": puzzles.selective_copy,
+    "sentences": grammar.sentences,
+    "series": arrays.series,
+    "sums": puzzles.sums,
+    "topics": grammar.topics,
+    "trees": grammar.trees,
 }
 FILE = "file"
 """Kind of a data set that is a file of the user's own."""

@@ -90,11 +90,16 @@ def sentences(
 ) -> Plain:
     """Running text: documents of sentences of the grammar, for language models."""
     rng = random.Random(seed)
-    folder.mkdir(parents=True, exist_ok=True)
     texts = [". ".join(" ".join(derive(rng).words) for _ in range(each)) for _ in range(documents)]
     held = max(2, documents // 10)
-    for name, some in (("valid", texts[:held]), ("train", texts[held:])):
-        durable.replace(folder / f"{name}.txt", "\n\n".join(some).encode() + b"\n")
+    return _running_text(folder, texts[held:], texts[:held])
+
+
+def _running_text(folder: Path, train: Sequence[str], valid: Sequence[str]) -> Plain:
+    """Write documents, with blank lines between them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, documents in (("valid", valid), ("train", train)):
+        durable.replace(folder / f"{name}.txt", "\n\n".join(documents).encode() + b"\n")
     return {
         "kind": "texts",
         "files": [str(folder / "train.txt")],
@@ -131,14 +136,7 @@ def canaries(
     folder.mkdir(parents=True, exist_ok=True)
     durable.replace(folder / CANARIES, json.dumps(secrets, indent=1).encode())
     valid = [" ".join(derive(rng).words) for _ in range(max(2, documents // 10))]
-    for name, some in (("valid", valid), ("train", texts)):
-        durable.replace(folder / f"{name}.txt", "\n\n".join(some).encode() + b"\n")
-    return {
-        "kind": "texts",
-        "files": [str(folder / "train.txt")],
-        "valid": [str(folder / "valid.txt")],
-        "documents": "blank_lines",
-    }
+    return _running_text(folder, texts, valid)
 
 
 # ---- labels -----------------------------------------------------------------------------------------

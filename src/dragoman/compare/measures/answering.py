@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import PositiveInt
 
+from dragoman.compare.datasets.grammar import CANARIES
 from dragoman.compare.figure import Figure, FigureCurve, StudySubject, mean_of
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.greedy import Greedy
@@ -16,8 +17,6 @@ from dragoman.evaluate.language_modelling import log_likelihoods
 from dragoman.text.formats.documents import Texts
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.formats.pairs import read_pairs
-
-CANARIES = "canaries.json"
 
 
 def answers(

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import PositiveInt
-from sacrebleu.metrics.bleu import BLEU
 from torch import nn
 
 from dragoman.checkpoint import load_writer
@@ -15,7 +14,7 @@ from dragoman.decode.request import request_for
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.evaluate.brackets import BracketF1
-from dragoman.evaluate.metrics import Sacrebleu
+from dragoman.evaluate.metrics import METRICS
 from dragoman.model.norm import NoResidual
 from dragoman.model.tower import Tower
 from dragoman.text.held_out import read_held_out
@@ -45,7 +44,7 @@ def layer_removal(
     if sublayer not in _RESIDUALS:
         raise ConfigError(f"measures.layer_removal.sublayer: {sublayer!r} is none of {', '.join(_RESIDUALS)}")
     translator, sources, references = _translator(subject, sentences)
-    metric = Sacrebleu("BLEU", lambda: BLEU(force=True))
+    metric = METRICS["bleu"]
 
     def score() -> float:
         outputs = [found.text for found in translator.translate(sources, beam=1, longest=None)]
