@@ -12,7 +12,7 @@ from dragoman import durable
 from dragoman.compare.figure import Figure, StudySubject
 from dragoman.compare.measures import MEASURES
 from dragoman.compare.settings import check_settings
-from dragoman.compare.trial import share, start_or_resume
+from dragoman.compare.trial import on_prepared
 from dragoman.config import from_dict, unknown
 from dragoman.errors import ConfigError, UserError
 from dragoman.journal import Journal
@@ -107,12 +107,7 @@ class StudyTrial:
     def _train(self) -> Iterator[Event]:
         assert self.cfg is not None and self.prepared is not None, "checked before"
         cfg = replace(self.cfg, train=replace(self.cfg.train, seed=self.seed))
-        run, complete = start_or_resume(cfg, self.path), False
-        try:
-            share(self.prepared, run.directory)
-        except BaseException:
-            run.directory.close()
-            raise
+        run, complete = on_prepared(cfg, self.path, self.prepared), False
         for event in run.events():
             yield event
             complete = isinstance(event, Finished) and event.complete
