@@ -158,6 +158,22 @@ MISTAKES = {
         "- {id: a, claim: c, source: s, study: x, test: {better: A, than: B, collapses: A}}",
         "a: test: give one of better",
     ),
+    "no bounds": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, of: A}}",
+        "a: test: of: give at_least, at_most or near",
+    ),
+    "no other": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, better: A}}",
+        "a: test: better: give than",
+    ),
+    "no figure": (
+        "- {id: a, claim: c, source: s, study: x, test: {better: A, than: B}}",
+        "a: test: better: give figure",
+    ),
+    "no width": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, equal: [A, B]}}",
+        "a: test: equal: give within",
+    ),
     "unknown": ("- {id: a, claim: c, source: s, studi: x}", "no 'studi' here. Did you mean 'study'?"),
 }
 
