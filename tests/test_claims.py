@@ -191,4 +191,9 @@ def test_damaged_results_are_named(files, tmp_path, capsys):
     (tmp_path / "results" / "broken.json").write_text('{"format": 9}')
     assert main(["claims", *files]) == 2
     assert "broken.json: not the results of a study in format 1" in capsys.readouterr().err
+    for parts in ({}, {"figures": []}, {"runs": 3}, {"machine": None}):
+        damaged = results() | parts if parts else {"format": 1}
+        (tmp_path / "results" / "broken.json").write_text(json.dumps(damaged))
+        assert main(["claims", *files]) == 2
+        assert "broken.json: not the results of a study in format 1" in capsys.readouterr().err
     assert main(["claims", "--results", str(tmp_path / "nowhere")]) == 2

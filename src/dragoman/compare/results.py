@@ -33,6 +33,16 @@ ALWAYS = {
     "training time": (False, "s", "time spent learning, without validations and measures"),
 }
 """Figures of every training: higher is better, unit, how they are computed."""
+_PARTS = {
+    "machine": dict,
+    "date": str,
+    "contestants": list,
+    "runs": list,
+    "figures": dict,
+    "verdicts": list,
+    "failed": list,
+}
+"""Parts of results that their readers need."""
 Done = Sequence[tuple[StudyTrial, TrialFigures]]
 
 
@@ -96,9 +106,13 @@ def read_results(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise DataError(f"{path}: not the results of a study") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not _has_parts(found):
         raise DataError(f"{path}: not the results of a study in format {FORMAT}")
     return found
+
+
+def _has_parts(found: Mapping[str, Any]) -> bool:
+    return all(isinstance(found.get(name), kind) for name, kind in _PARTS.items())
 
 
 def machine() -> dict[str, Any]:
