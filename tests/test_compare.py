@@ -245,6 +245,19 @@ def test_a_time_is_read(text, seconds):
     assert command.parse_time(text) == seconds
 
 
+def test_a_study_is_called_as_its_file(tmp_path, monkeypatch):
+    (tmp_path / "my-run").mkdir()
+    monkeypatch.chdir(tmp_path / "my-run")
+    named = {
+        "positions": "positions",
+        "studies/a.yaml": "a",
+        "run.v1.yaml": "run.v1",
+        "run.v2.yml": "run.v2",
+        ".": "my-run",
+    }
+    assert {given: command._study_name(given) for given in named} == named
+
+
 def test_a_plan_says_what_a_study_costs_and_begins_nothing(tmp_path, capsys):
     assert run(tmp_path, "--plan") == 0
     out = capsys.readouterr().out

@@ -37,7 +37,7 @@ def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Seque
         return study_from(given, size=size, overrides=[*settings, *more], where=named)
     return study_from(
         {
-            "title": f"{Path(named).name}: {', '.join(path.rpartition('.')[2] for path in values)}",
+            "title": f"{Path(named).resolve().name}: {', '.join(path.rpartition('.')[2] for path in values)}",
             "base": _base(given, settings, has_data=any(text.startswith("data=") for text in more)),
             "vary": _plain(values),
             **_usual(given, settings),
