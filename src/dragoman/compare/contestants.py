@@ -19,7 +19,8 @@ MEASURES = "measures."
 """Prefix of contestants' settings that belong to a measure."""
 OF_A_PRESET = ("optimizer", "schedule")
 """Settings of ``train`` that a contestant takes from its preset; all others are those of the base."""
-_NO_DATA = {"train": [{"kind": "table", "path": "corpus.tsv"}]}
+NO_DATA: dict[str, Any] = {"train": [{"kind": "table", "path": "corpus.tsv"}]}
+"""Placeholder, to complete a run file whose data comes later."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,9 @@ def _with_preset(base: dict[str, Any], name: Any) -> dict[str, Any]:
     """Return ``base`` with the model of a preset, and with the optimizer and schedule that it was published with."""
     if name not in PRESETS:
         raise ConfigError(unknown("preset", name, PRESETS))
-    preset = to_dict(load({"data": _NO_DATA} | PRESETS[name]())) if "task" not in PRESETS[name]() else PRESETS[name]()
-    own = preset["train"] if "train" in PRESETS[name]() else {}
+    given = PRESETS[name]()
+    preset = given if "task" in given else to_dict(load({"data": NO_DATA} | given))
+    own = preset["train"] if "train" in given else {}
     return base | {
         "model": preset["model"],
         "train": base["train"] | {key: own[key] for key in OF_A_PRESET if key in own},
