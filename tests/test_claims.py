@@ -158,6 +158,22 @@ MISTAKES = {
         "- {id: a, claim: c, source: s, study: x, test: {better: A, than: B, collapses: A}}",
         "a: test: give one of better",
     ),
+    "no bounds": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, of: A}}",
+        "a: test: of: give at_least, at_most or near",
+    ),
+    "no other": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, better: A}}",
+        "a: test: better: give than",
+    ),
+    "no figure": (
+        "- {id: a, claim: c, source: s, study: x, test: {better: A, than: B}}",
+        "a: test: better: give figure",
+    ),
+    "no width": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, equal: [A, B]}}",
+        "a: test: equal: give within",
+    ),
     "unknown": ("- {id: a, claim: c, source: s, studi: x}", "no 'studi' here. Did you mean 'study'?"),
 }
 
@@ -175,4 +191,9 @@ def test_damaged_results_are_named(files, tmp_path, capsys):
     (tmp_path / "results" / "broken.json").write_text('{"format": 9}')
     assert main(["claims", *files]) == 2
     assert "broken.json: not the results of a study in format 1" in capsys.readouterr().err
+    for parts in ({}, {"figures": []}, {"runs": 3}, {"machine": None}):
+        damaged = results() | parts if parts else {"format": 1}
+        (tmp_path / "results" / "broken.json").write_text(json.dumps(damaged))
+        assert main(["claims", *files]) == 2
+        assert "broken.json: not the results of a study in format 1" in capsys.readouterr().err
     assert main(["claims", "--results", str(tmp_path / "nowhere")]) == 2

@@ -245,6 +245,19 @@ def test_a_time_is_read(text, seconds):
     assert command.parse_time(text) == seconds
 
 
+def test_a_study_is_called_as_its_file(tmp_path, monkeypatch):
+    (tmp_path / "my-run").mkdir()
+    monkeypatch.chdir(tmp_path / "my-run")
+    named = {
+        "positions": "positions",
+        "studies/a.yaml": "a",
+        "run.v1.yaml": "run.v1",
+        "run.v2.yml": "run.v2",
+        ".": "my-run",
+    }
+    assert {given: command._study_name(given) for given in named} == named
+
+
 def test_a_plan_says_what_a_study_costs_and_begins_nothing(tmp_path, capsys):
     assert run(tmp_path, "--plan") == 0
     out = capsys.readouterr().out
@@ -296,8 +309,32 @@ MISTAKES = {
     "too short": ({"budget": {"flops": 10}}, [], "budget.flops: 10 is less than one step of narrow"),
     "no measure": ({"measures": ["los"]}, [], "measures: no 'los' here. Did you mean 'loss'?"),
     "no setting": ({"measures": {"translation": {"beem": 2}}}, [], "no 'beem' here. Did you mean 'beam'?"),
+    "a setting of another type": (
+        {"measures": {"translation": {"beam": "x"}}},
+        [],
+        "measures.translation.beam: expected a whole number, got 'x'",
+    ),
+    "a count below 1": ({"measures": {"translation": {"sentences": -3}}}, [], "sentences: must be greater than 0"),
+    "a setting that is missing": ({"measures": ["steps_to_loss"]}, [], "measures.steps_to_loss.loss: must be given"),
+    "a contestant's setting": (
+        {"contestants": {"a": {}, "b": {"measures.loss.beam": 1}}},
+        ["--plan"],
+        "contestants.b: measures.loss: no 'beam' here",
+    ),
     "no figure": ({"judge": ["BLUE"]}, [], "judge: no measure gives 'BLUE'"),
     "no data set": ({"data": "copi"}, [], "data: no 'copi' here. Did you mean 'copy'?"),
+    "a data set's setting": (
+        {"data": {"kind": "copy", "pairs": "abc"}},
+        [],
+        "data.copy.pairs: expected a whole number",
+    ),
+    "no pairs": ({"data": {"kind": "copy", "pairs": 0}}, [], "data.copy.pairs: must be greater than 0"),
+    "more keys than letters": ({"data": {"kind": "recall", "pairs": 30}}, [], "data.recall.pairs: must be less than"),
+    "more symbols than places": (
+        {"data": {"kind": "selective_copy", "symbols": 9, "length": 8}},
+        [],
+        "data.selective_copy.symbols: 9 have no place in a length of 8",
+    ),
     "data not here": ({"data": "multi30k"}, [], "multi30k: no such folder here"),
     "no file": ({}, ["--data", "nowhere.tsv"], "nowhere.tsv"),
     "no size": ({}, ["--size", "large"], "has no size large"),

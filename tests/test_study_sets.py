@@ -74,6 +74,13 @@ def test_puzzles_that_run_out_leave_some_for_both(tmp_path):
     assert len(list(read_pairs(data.train[0]))) == len(list(read_pairs(data.valid))) == 5
 
 
+def test_trees_that_run_out_are_fewer(tmp_path):
+    data = from_dict(Data, grammar.trees(tmp_path, pairs=200, longest=3))
+    learned = list(read_pairs(data.train[0]))
+    assert 0 < len(learned) < 200 and all(len(pair.source.split()) == 3 for pair in learned)
+    assert list(read_pairs(data.valid)) and list(read_pairs(data.test))
+
+
 MADE = {
     "recall": puzzles.recall,
     "trees": grammar.trees,

@@ -106,6 +106,11 @@ def compare(
         raise typer.Exit(FAILED)
 
 
+def _study_name(named: str) -> str:
+    """Return the name of a study file, run file or folder, without what says that it is YAML."""
+    return Path(named).resolve().name.removesuffix(".yaml").removesuffix(".yml")
+
+
 def _folder_name(request: "StudyRequest") -> str:
     return request.name if request.size == "small" else f"{request.name}-{request.size}"
 
@@ -152,7 +157,7 @@ def _request(
     if data is not None:
         more.append(f"data={{kind: file, path: {_quoted(data)}}}")
     study = _study(names[0], settings, more, vary, size)
-    return StudyRequest(study, Path(names[0]).name.partition(".")[0], size, seconds, shlex.join(_command()))
+    return StudyRequest(study, _study_name(names[0]), size, seconds, shlex.join(_command()))
 
 
 def _study(named: str, settings: Sequence[str], more: Sequence[str], vary: Sequence[str], size: str) -> Any:

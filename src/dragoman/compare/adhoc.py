@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.checkpoint import run_config
-from dragoman.compare.contestants import parse_vary
+from dragoman.compare.contestants import NO_DATA, parse_vary
 from dragoman.compare.study import Study, find_study, is_study, shipped, study_from
 from dragoman.config import kind_of, load_yaml, to_dict, unknown
 from dragoman.errors import ConfigError
@@ -13,7 +13,6 @@ from dragoman.presets import PRESETS
 from dragoman.train.budget import Epochs, Minutes, Steps
 from dragoman.train.recipe import RunConfig, load
 
-_NO_DATA: dict[str, Any] = {"train": [{"kind": "table", "path": "corpus.tsv"}]}
 _MEASURES = {"translation": ["translation", "loss"], "language_modelling": ["loss", "perplexity"]}
 
 
@@ -37,7 +36,7 @@ def varied(named: str, settings: Sequence[str], vary: Sequence[str], more: Seque
         return study_from(given, size=size, overrides=[*settings, *more], where=named)
     return study_from(
         {
-            "title": f"{Path(named).name}: {', '.join(path.rpartition('.')[2] for path in values)}",
+            "title": f"{Path(named).resolve().name}: {', '.join(path.rpartition('.')[2] for path in values)}",
             "base": _base(given, settings, has_data=any(text.startswith("data=") for text in more)),
             "vary": _plain(values),
             **_usual(given, settings),
@@ -79,13 +78,13 @@ def _base(given: Any, settings: Sequence[str], *, has_data: bool) -> Any:
     """Return the run file with its settings; a placeholder for data that comes later is left out again."""
     if not settings or not isinstance(given, dict):
         return given
-    complete = to_dict(load(given if "data" in given or not has_data else {**given, "data": _NO_DATA}, settings))
+    complete = to_dict(load(given if "data" in given or not has_data else {**given, "data": NO_DATA}, settings))
     return complete if "data" in given else {name: value for name, value in complete.items() if name != "data"}
 
 
 def _usual(given: Any, settings: Sequence[str]) -> dict[str, Any]:
     """Return the length and the measures that suit a run file."""
-    cfg = load(given if not isinstance(given, dict) or "data" in given else {**given, "data": _NO_DATA}, settings)
+    cfg = load(given if not isinstance(given, dict) or "data" in given else {**given, "data": NO_DATA}, settings)
     kind = kind_of(type(cfg.task))
     return {"budget": _length(cfg), "measures": _MEASURES.get(kind, ["task", "loss"])}
 

@@ -83,7 +83,8 @@ def read_claims(path: Path) -> list[Claim]:
     """Return the claims of a file.
 
     Raises:
-        ConfigError: no such file, a claim that is there twice, or one with neither a test nor a reason.
+        ConfigError: no such file, a claim that is there twice, one with neither a test nor a reason, or a test that
+            lacks something.
     """
     given = load_yaml(path)
     claims = list(from_dict(tuple[Claim, ...], given or [], where=str(path)))
@@ -94,8 +95,8 @@ def read_claims(path: Path) -> list[Claim]:
         seen.add(claim.id)
         if bool(claim.cannot) == bool(claim.study and claim.test):
             raise ConfigError(f"{path}: {claim.id}: give study and test, or cannot, the reason why there is none")
-        if claim.test and len(_forms(claim.test)) != 1:
-            raise ConfigError(f"{path}: {claim.id}: test: give one of {', '.join(_FORMS)}")
+        if claim.test and (wrong := _incomplete(claim.test)):
+            raise ConfigError(f"{path}: {claim.id}: test: {wrong}")
     return claims
 
 
@@ -127,6 +128,17 @@ def judge(claim: Claim, results: Mapping[str, Found]) -> ClaimVerdict:
 
 def _forms(test: ClaimTest) -> list[str]:
     return [name for name in _FORMS if getattr(test, name) is not None]
+
+
+def _incomplete(test: ClaimTest) -> str:
+    """Return what a test lacks, in words, or nothing. Without bounds every value would be as claimed."""
+    forms = _forms(test)
+    if len(forms) != 1:
+        return f"give one of {', '.join(_FORMS)}"
+    missing = [name for name in _NEEDED[forms[0]] if getattr(test, name) is None]
+    if not missing and forms[0] == "of" and test.near is test.at_least is test.at_most is None:
+        return "of: give at_least, at_most or near"
+    return f"{forms[0]}: give {' and '.join(missing)}" if missing else ""
 
 
 def _better(found: Found, test: ClaimTest) -> ClaimVerdict:
@@ -198,6 +210,8 @@ def _collapses(found: Found, test: ClaimTest) -> ClaimVerdict:
 
 
 _FORMS = {"better": _better, "equal": _equal, "of": _value, "collapses": _collapses}
+_NEEDED = {"better": ("figure", "than"), "equal": ("figure", "within"), "of": ("figure",), "collapses": ()}
+"""Further settings that each form of test needs."""
 
 
 # ---- reading results --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 from dragoman.compare.datasets import data_section, names_data_set
 from dragoman.compare.study import Study
+from dragoman.compare.study_trial import check_measures
 from dragoman.config import load_yaml, to_dict, unknown
 from dragoman.errors import ConfigError
 from dragoman.presets import PRESETS
@@ -18,7 +19,8 @@ MEASURES = "measures."
 """Prefix of contestants' settings that belong to a measure."""
 OF_A_PRESET = ("optimizer", "schedule")
 """Settings of ``train`` that a contestant takes from its preset; all others are those of the base."""
-_NO_DATA = {"train": [{"kind": "table", "path": "corpus.tsv"}]}
+NO_DATA: dict[str, Any] = {"train": [{"kind": "table", "path": "corpus.tsv"}]}
+"""Placeholder, to complete a run file whose data comes later."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ def contestants_of(study: Study, folder: Path) -> list[Contestant]:
         folder: where generated data is written.
 
     Raises:
-        ConfigError: a path that leads nowhere, a value that is wrong, or a name that is unknown or not unique.
+        ConfigError: a path that leads nowhere, a value or a measure that is wrong, or a name that is unknown or not
+            unique.
         DataError: a data set that is not there.
     """
     named = dict(study.contestants) or _grid(study.vary)
@@ -94,6 +97,7 @@ def _contestant(
         if measure not in measures or not setting:
             raise ConfigError(unknown(f"contestants.{name}: measures", measure, measures))
         measures[measure][setting] = value
+    check_measures(measures, f"contestants.{name}: measures")
     if base is None:
         if paths:
             raise ConfigError(
@@ -118,8 +122,9 @@ def _with_preset(base: dict[str, Any], name: Any) -> dict[str, Any]:
     """Return ``base`` with the model of a preset, and with the optimizer and schedule that it was published with."""
     if name not in PRESETS:
         raise ConfigError(unknown("preset", name, PRESETS))
-    preset = to_dict(load({"data": _NO_DATA} | PRESETS[name]())) if "task" not in PRESETS[name]() else PRESETS[name]()
-    own = preset["train"] if "train" in PRESETS[name]() else {}
+    given = PRESETS[name]()
+    preset = given if "task" in given else to_dict(load({"data": NO_DATA} | given))
+    own = preset["train"] if "train" in given else {}
     return base | {
         "model": preset["model"],
         "train": base["train"] | {key: own[key] for key in OF_A_PRESET if key in own},

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dragoman.compare.tuning import RateTuning
 from dragoman.compare.verdicts import verdicts_of
 from dragoman.config import to_dict
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.cleaning.workers import available_cores
 
 FORMAT = 1
 RESULTS, REPORT = "results.json", "report.html"
@@ -31,6 +33,16 @@ ALWAYS = {
     "training time": (False, "s", "time spent learning, without validations and measures"),
 }
 """Figures of every training: higher is better, unit, how they are computed."""
+_PARTS = {
+    "machine": dict,
+    "date": str,
+    "contestants": list,
+    "runs": list,
+    "figures": dict,
+    "verdicts": list,
+    "failed": list,
+}
+"""Parts of results that their readers need."""
 Done = Sequence[tuple[StudyTrial, TrialFigures]]
 
 
@@ -94,19 +106,22 @@ def read_results(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise DataError(f"{path}: not the results of a study") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not _has_parts(found):
         raise DataError(f"{path}: not the results of a study in format {FORMAT}")
     return found
 
 
+def _has_parts(found: Mapping[str, Any]) -> bool:
+    return all(isinstance(found.get(name), kind) for name, kind in _PARTS.items())
+
+
 def machine() -> dict[str, Any]:
     """Return a description of this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     return {
         "processor": _processor(),
-        "cores": cores,
+        "cores": available_cores(),
         "gpu": device,
         "memory": memory,
         "system": f"{platform.system()} {platform.machine()}",
@@ -188,15 +203,7 @@ def _contestant(one: Planned, tuning: RateTuning | None) -> dict[str, Any]:
         "tokens_per_step": one.tokens_per_step,
         "memory": one.memory,
         "steps": one.steps,
-        "match": None
-        if matched is None
-        else {
-            "hold": matched.hold,
-            "wanted": matched.wanted,
-            "found": matched.found,
-            "off": matched.off,
-            "widths": matched.widths,
-        },
+        "match": None if matched is None else asdict(matched) | {"off": matched.off},
         "tuning": tuning.record() if tuning else None,
     }
 

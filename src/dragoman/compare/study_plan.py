@@ -15,7 +15,7 @@ from dragoman.compare.contestants import Contestant, contestants_of
 from dragoman.compare.matching import Matched, fit_widths
 from dragoman.compare.study import Study
 from dragoman.compare.study_request import DATA, PREPARED, StudyRequest
-from dragoman.compare.trial import prepare
+from dragoman.compare.trial import BARE, prepare
 from dragoman.config import to_dict
 from dragoman.errors import ConfigError
 from dragoman.machine import choose_device
@@ -24,7 +24,7 @@ from dragoman.plan.parameters import count_parameters
 from dragoman.train.budget import Minutes, Steps
 from dragoman.train.events import Event
 from dragoman.train.prediction import RunCounter
-from dragoman.train.recipe import Keep, RunConfig
+from dragoman.train.recipe import RunConfig
 from dragoman.train.tasks import task_data_for
 from dragoman.train.tasks.task_data import FOLDER, TaskData
 
@@ -295,11 +295,7 @@ def _lasting(planned: Planned, steps: int | None, minutes: float | None) -> Plan
         validate_every=every,
         report_every=every,
         save_every=max(SAVED_EVERY, every),
-        keep=Keep(last=1),
-        patience=None,
-        best_by=None,
-        samples=0,
-        scored=0,
+        **BARE,
     )
     return replace(planned, cfg=replace(planned.cfg, train=train))
 

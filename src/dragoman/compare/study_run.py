@@ -112,8 +112,6 @@ class StudyRun:
 
     def _study(self) -> Iterator[StudyEvent]:
         plan = yield from decide(self.request, self.path, before=self.before and self.before["measured"])
-        for one in plan.contestants:
-            check_measures(one.contestant.measures, f"contestants.{one.name}: measures")
         self._begin(plan)
         tuned = yield from self._tuned(plan)
         trials = self._trials(plan, tuned)

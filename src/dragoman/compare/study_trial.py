@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dragoman import durable
-from dragoman.compare.datasets import checked
 from dragoman.compare.figure import Figure, StudySubject
 from dragoman.compare.measures import MEASURES
-from dragoman.compare.trial import share, start_or_resume
+from dragoman.compare.settings import check_settings
+from dragoman.compare.trial import on_prepared
 from dragoman.config import from_dict, unknown
 from dragoman.errors import ConfigError, UserError
 from dragoman.journal import Journal
@@ -107,12 +107,7 @@ class StudyTrial:
     def _train(self) -> Iterator[Event]:
         assert self.cfg is not None and self.prepared is not None, "checked before"
         cfg = replace(self.cfg, train=replace(self.cfg.train, seed=self.seed))
-        run, complete = start_or_resume(cfg, self.path), False
-        try:
-            share(self.prepared, run.directory)
-        except BaseException:
-            run.directory.close()
-            raise
+        run, complete = on_prepared(cfg, self.path, self.prepared), False
         for event in run.events():
             yield event
             complete = isinstance(event, Finished) and event.complete
@@ -143,12 +138,12 @@ def check_measures(measures: Mapping[str, Mapping[str, Any]], where: str = "meas
     """Check names and settings of measures.
 
     Raises:
-        ConfigError: one does not exist.
+        ConfigError: one does not exist, or is of another type.
     """
     for name, settings in measures.items():
         if name not in MEASURES:
             raise ConfigError(unknown(where, name, MEASURES))
-        checked(settings, MEASURES[name], f"{where}.{name}")
+        check_settings(settings, MEASURES[name], f"{where}.{name}")
 
 
 def _brief(error: UserError) -> str:

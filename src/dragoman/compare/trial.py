@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, RunDirectory
@@ -24,6 +25,10 @@ from dragoman.train.tasks.task_data import FOLDER, TaskData
 
 MEASURED = 6
 """Steps over which the time of a step is measured."""
+
+
+BARE: dict[str, Any] = {"patience": None, "best_by": None, "samples": 0, "scored": 0, "keep": Keep(last=1)}
+"""Settings of ``train`` that leave out whatever no figure depends on."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +81,20 @@ class Trial:
             KeyboardInterrupt: a signal came; all is saved.
             UserError: see ``Trainer.events``.
         """
-        yield from self._run(prepared).events()
+        yield from on_prepared(self.cfg, self.path, prepared).events()
         if self.outcome() is None:
             raise KeyboardInterrupt
 
-    def _run(self, prepared: Path) -> Trainer:
-        run = start_or_resume(self.cfg, self.path)
-        try:
-            share(prepared, run.directory)
-        except BaseException:
-            run.directory.close()
-            raise
-        return run
+
+def on_prepared(cfg: RunConfig, path: Path, prepared: Path) -> Trainer:
+    """Resume the run at ``path``, or start it there, on the text of ``prepared``."""
+    run = start_or_resume(cfg, path)
+    try:
+        share(prepared, run.directory)
+    except BaseException:
+        run.directory.close()
+        raise
+    return run
 
 
 def start_or_resume(cfg: RunConfig, path: Path) -> Trainer:
@@ -97,8 +104,7 @@ def start_or_resume(cfg: RunConfig, path: Path) -> Trainer:
 
 def bare(cfg: RunConfig, *, steps: int = 1) -> RunConfig:
     """Return ``cfg`` with ``steps`` steps and nothing but what the final loss depends on."""
-    only = {"patience": None, "best_by": None, "samples": 0, "scored": 0, "keep": Keep(last=1)}
-    return replace(cfg, train=replace(cfg.train, budget=Steps(steps=steps), validate_every=steps, **only))
+    return replace(cfg, train=replace(cfg.train, budget=Steps(steps=steps), validate_every=steps, **BARE))
 
 
 # ---- text -----------------------------------------------------------------------------------------

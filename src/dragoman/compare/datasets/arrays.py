@@ -7,16 +7,17 @@ pixels as frames.
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from dragoman import durable
 from dragoman.errors import ConfigError
 from dragoman.presets import Plain
 
 
-def digits(folder: Path, *, examples: int = 1400, seed: int = 1) -> Plain:
+def digits(folder: Path, *, examples: Annotated[int, Field(ge=1, le=1795)] = 1400, seed: NonNegativeInt = 1) -> Plain:
     """Handwritten digits of 8 x 8 pixels from scikit-learn; 1,797 in all. Those that are not for training validate or
     test.
 
@@ -37,7 +38,13 @@ def digits(folder: Path, *, examples: int = 1400, seed: int = 1) -> Plain:
 
 
 def series(
-    folder: Path, *, length: int = 48, horizon: int = 6, noise: float = 0.4, examples: int = 3000, seed: int = 1
+    folder: Path,
+    *,
+    length: PositiveInt = 48,
+    horizon: PositiveInt = 6,
+    noise: NonNegativeFloat = 0.4,
+    examples: Annotated[int, Field(ge=5)] = 3000,
+    seed: NonNegativeInt = 1,
 ) -> Plain:
     """Series with trend, season and noise. The label says whether the mean of the next ``horizon`` values is above the
     mean of the last as many: a forecast reduced to a yes or no."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import PositiveInt
+
 from dragoman.config import to_dict
 from dragoman.errors import ConfigError, DataError
 from dragoman.presets import PRESETS
@@ -30,7 +32,7 @@ def folder_of(name: str) -> Path:
 
 
 def multi30k(
-    folder: Path, *, source: str = "en", target: str = "de", tokenized: bool = True, pairs: int | None = None
+    folder: Path, *, source: str = "en", target: str = "de", tokenized: bool = True, pairs: PositiveInt | None = None
 ) -> dict[str, Any]:  # fmt: skip
     """Return Multi30k (Elliott et al. 2016): 29,000 captions, validated on val, tested on test_2016_flickr.
 

@@ -3,10 +3,14 @@
 import json
 import random
 import string
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, PositiveInt
 
 from dragoman import durable
+from dragoman.config import Fraction
 from dragoman.presets import Plain
 
 GRAMMAR: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -49,15 +53,23 @@ def derive(rng: random.Random, symbol: str = "S", depth: int = 6) -> SentenceWit
     return SentenceWithTree(words, tree if symbol in LEAVES else [f"({symbol}", *tree, ")"])
 
 
-def trees(folder: Path, *, pairs: int = 3000, longest: int = 20, seed: int = 1) -> Plain:
+def trees(
+    folder: Path,
+    *,
+    pairs: Annotated[int, Field(ge=20)] = 3000,
+    longest: Annotated[int, Field(ge=3)] = 20,
+    seed: int = 1,
+) -> Plain:
     """Sentences and their bracketed trees as pairs, for translation: ``the dog sleeps`` to
     ``(S (NP the dog ) (VP sleeps ) )``. A tenth validates and a tenth tests."""
     rng, found = random.Random(seed), dict[str, str]()
-    while len(found) < pairs:
+    for _ in range(100 * pairs):  # there are few short sentences
         sentence = derive(rng)
         if len(sentence.words) <= longest:
             found[" ".join(sentence.words)] = " ".join(sentence.tree)
-    rows, held = [f"{words}\t{tree}\n" for words, tree in found.items()], pairs // 10
+        if len(found) == pairs:
+            break
+    rows, held = [f"{words}\t{tree}\n" for words, tree in found.items()], len(found) // 10
     folder.mkdir(parents=True, exist_ok=True)
     parts = {"valid": rows[:held], "test": rows[held : 2 * held], "train": rows[2 * held :]}
     for name, some in parts.items():
@@ -73,14 +85,21 @@ def trees(folder: Path, *, pairs: int = 3000, longest: int = 20, seed: int = 1) 
     }
 
 
-def sentences(folder: Path, *, documents: int = 400, each: int = 12, seed: int = 1) -> Plain:
+def sentences(
+    folder: Path, *, documents: Annotated[int, Field(ge=3)] = 400, each: PositiveInt = 12, seed: int = 1
+) -> Plain:
     """Running text: documents of sentences of the grammar, for language models."""
     rng = random.Random(seed)
-    folder.mkdir(parents=True, exist_ok=True)
     texts = [". ".join(" ".join(derive(rng).words) for _ in range(each)) for _ in range(documents)]
     held = max(2, documents // 10)
-    for name, some in (("valid", texts[:held]), ("train", texts[held:])):
-        durable.replace(folder / f"{name}.txt", "\n\n".join(some).encode() + b"\n")
+    return _running_text(folder, texts[held:], texts[:held])
+
+
+def _running_text(folder: Path, train: Sequence[str], valid: Sequence[str]) -> Plain:
+    """Write documents, with blank lines between them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, documents in (("valid", valid), ("train", train)):
+        durable.replace(folder / f"{name}.txt", "\n\n".join(documents).encode() + b"\n")
     return {
         "kind": "texts",
         "files": [str(folder / "train.txt")],
@@ -97,10 +116,10 @@ CANARIES = "canaries.json"
 def canaries(
     folder: Path,
     *,
-    copies: tuple[int, ...] | list[int] = (1, 4, 16, 64),
-    each: int = 8,
-    length: int = 24,
-    documents: int = 1500,
+    copies: Sequence[PositiveInt] = (1, 4, 16, 64),
+    each: PositiveInt = 8,
+    length: PositiveInt = 24,
+    documents: PositiveInt = 1500,
     seed: int = 1,
 ) -> Plain:
     """Running text with secrets among it: random strings, of which some stand there once and others many times (Carlini
@@ -117,14 +136,7 @@ def canaries(
     folder.mkdir(parents=True, exist_ok=True)
     durable.replace(folder / CANARIES, json.dumps(secrets, indent=1).encode())
     valid = [" ".join(derive(rng).words) for _ in range(max(2, documents // 10))]
-    for name, some in (("valid", valid), ("train", texts)):
-        durable.replace(folder / f"{name}.txt", "\n\n".join(some).encode() + b"\n")
-    return {
-        "kind": "texts",
-        "files": [str(folder / "train.txt")],
-        "valid": [str(folder / "valid.txt")],
-        "documents": "blank_lines",
-    }
+    return _running_text(folder, texts, valid)
 
 
 # ---- labels -----------------------------------------------------------------------------------------
@@ -133,12 +145,12 @@ def canaries(
 def topics(
     folder: Path,
     *,
-    labels: int = 4,
-    noise: float = 0.0,
-    examples: int = 2000,
-    valid: int = 600,
-    words: int = 10,
-    shared: float = 0.75,
+    labels: Annotated[int, Field(ge=2)] = 4,
+    noise: Fraction = 0.0,
+    examples: PositiveInt = 2000,
+    valid: PositiveInt = 600,
+    words: PositiveInt = 10,
+    shared: Fraction = 0.75,
     seed: int = 1,
 ) -> Plain:
     """Texts with a topic each, as labelled texts: of ten words some are of the topic and the others of all topics.

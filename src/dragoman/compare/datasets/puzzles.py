@@ -10,8 +10,12 @@ import random
 import string
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
 
 from dragoman import durable
+from dragoman.errors import ConfigError
 from dragoman.presets import Plain
 
 LOWER, UPPER = string.ascii_lowercase, string.ascii_uppercase
@@ -52,7 +56,14 @@ def prompts(folder: Path, puzzle: Puzzle, *, examples: int, valid: int, seed: in
     }
 
 
-def recall(folder: Path, *, pairs: int = 8, examples: int = 8000, valid: int = 400, seed: int = 1) -> Plain:
+def recall(
+    folder: Path,
+    *,
+    pairs: Annotated[int, Field(ge=1, le=len(LOWER))] = 8,
+    examples: PositiveInt = 8000,
+    valid: PositiveInt = 400,
+    seed: int = 1,
+) -> Plain:
     """Associative recall: pairs of key and value, then one of the keys; its value is the answer."""
 
     def puzzle(rng: random.Random) -> tuple[str, str]:
@@ -63,7 +74,14 @@ def recall(folder: Path, *, pairs: int = 8, examples: int = 8000, valid: int = 4
     return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed)
 
 
-def induction(folder: Path, *, length: int = 32, examples: int = 8000, valid: int = 400, seed: int = 1) -> Plain:
+def induction(
+    folder: Path,
+    *,
+    length: Annotated[int, Field(ge=3)] = 32,
+    examples: PositiveInt = 8000,
+    valid: PositiveInt = 400,
+    seed: int = 1,
+) -> Plain:
     """Induction: random symbols that end in a mark which stood once before; what followed it there is the answer."""
 
     def puzzle(rng: random.Random) -> tuple[str, str]:
@@ -76,9 +94,21 @@ def induction(folder: Path, *, length: int = 32, examples: int = 8000, valid: in
 
 
 def selective_copy(
-    folder: Path, *, symbols: int = 6, length: int = 32, examples: int = 8000, valid: int = 400, seed: int = 1
+    folder: Path,
+    *,
+    symbols: PositiveInt = 6,
+    length: PositiveInt = 32,
+    examples: PositiveInt = 8000,
+    valid: PositiveInt = 400,
+    seed: int = 1,
 ) -> Plain:
-    """Selective copying: a few symbols among blanks; all of them, in order, are the answer."""
+    """Selective copying: a few symbols among blanks; all of them, in order, are the answer.
+
+    Raises:
+        ConfigError: more symbols than places.
+    """
+    if symbols > length:
+        raise ConfigError(f"data.selective_copy.symbols: {symbols} have no place in a length of {length}")
 
     def puzzle(rng: random.Random) -> tuple[str, str]:
         places = set(rng.sample(range(length), symbols))
@@ -100,7 +130,13 @@ OPERATORS: dict[str, Callable[[list[int]], int]] = {
 
 
 def listops(
-    folder: Path, *, depth: int = 2, width: int = 3, examples: int = 8000, valid: int = 400, seed: int = 1
+    folder: Path,
+    *,
+    depth: PositiveInt = 2,
+    width: Annotated[int, Field(ge=2)] = 3,
+    examples: PositiveInt = 8000,
+    valid: PositiveInt = 400,
+    seed: int = 1,
 ) -> Plain:
     """ListOps: nested lists of digits with operators, such as ``(A3(S45)2)``; the value is the answer."""
 
@@ -125,10 +161,10 @@ def nested_list(rng: random.Random, depth: int, width: int) -> tuple[str, int]:
 def sums(
     folder: Path,
     *,
-    terms: int = 6,
+    terms: PositiveInt = 6,
     steps: bool = False,
-    examples: int = 8000,
-    valid: int = 400,
+    examples: PositiveInt = 8000,
+    valid: PositiveInt = 400,
     seed: int = 1,
 ) -> Plain:
     """Sums of digits modulo 10. With ``steps`` the answer spells the sum after each term and so ends in the result: the

@@ -4,13 +4,15 @@ import random
 from pathlib import Path
 from typing import Any
 
+from pydantic import PositiveInt
+
 from dragoman import durable
 
 _LETTERS = "abcdefghijklmnoprstuvz"
 
 
 def reversed_words(
-    folder: Path, *, pairs: int = 400, words: int = 5, vocabulary: int = 60, seed: int = 1
+    folder: Path, *, pairs: PositiveInt = 400, words: PositiveInt = 5, vocabulary: PositiveInt = 60, seed: int = 1
 ) -> dict[str, Any]:  # fmt: skip
     """Write pairs to learn from, a tenth as many to validate and to test, all different; return a run file's ``data``.
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from pydantic import PositiveInt
 
+from dragoman.compare.datasets.grammar import CANARIES
 from dragoman.compare.figure import Figure, FigureCurve, StudySubject, mean_of
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.greedy import Greedy
@@ -16,10 +18,10 @@ from dragoman.text.formats.documents import Texts
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.formats.pairs import read_pairs
 
-CANARIES = "canaries.json"
 
-
-def answers(subject: StudySubject, *, longest: int = 64, prompts: int | None = None) -> Mapping[str, Figure]:
+def answers(
+    subject: StudySubject, *, longest: PositiveInt = 64, prompts: PositiveInt | None = None
+) -> Mapping[str, Figure]:
     """Return how many prompts of the validation set a language model answers rightly by greedy search.
 
     Args:
@@ -48,7 +50,7 @@ def answers(subject: StudySubject, *, longest: int = 64, prompts: int | None = N
     }
 
 
-def memorised(subject: StudySubject, *, given: int = 8) -> Mapping[str, Figure]:
+def memorised(subject: StudySubject, *, given: PositiveInt = 8) -> Mapping[str, Figure]:
     """Return how well a language model knows the secrets of ``datasets.grammar.canaries``, by number of copies.
 
     Args:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory
@@ -29,8 +30,8 @@ COLLAPSE = 1.5
 def length_extrapolation(
     subject: StudySubject,
     *,
-    multiples: Sequence[float] = (1, 2, 4, 8),
-    texts: int = 8,
+    multiples: Annotated[Sequence[PositiveFloat], Field(min_length=1)] = (1, 2, 4, 8),
+    texts: PositiveInt = 8,
     scaling: Mapping[str, Any] | None = None,
 ) -> Mapping[str, Figure]:
     """Return the perplexity of the last trained-length tokens of texts of 1, 2, 4 and 8 times the trained length.

@@ -8,13 +8,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from dragoman.compare.figure import Figure, FigureCurve, StudySubject
-from dragoman.config import from_dict
+from dragoman.config import from_dict, unknown
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext, Kernel, explicit
 from dragoman.model.caches.state import KV
@@ -32,6 +33,8 @@ from dragoman.plan import shapes
 from dragoman.plan.counting import count, on_shapes
 from dragoman.presets import PRESETS
 
+Places = Annotated[Sequence[PositiveInt], Field(min_length=1)]
+"""Lengths, distances or widths at which something is measured."""
 REPEATS = 3
 """Measurements of a time, of which the median is taken."""
 
@@ -42,9 +45,9 @@ def attention_cost(
     subject: StudySubject,
     *,
     mixer: Mapping[str, Any] | str = "attention",
-    lengths: Sequence[int] = (256, 512, 1024, 2048),
-    dim: int = 128,
-    heads: int = 4,
+    lengths: Places = (256, 512, 1024, 2048),
+    dim: PositiveInt = 128,
+    heads: PositiveInt = 4,
     trains: bool = False,
     written_out: bool = False,
 ) -> Mapping[str, Figure]:
@@ -174,11 +177,11 @@ def _peak(mixer: Any, dim: int, length: int, *, written_out: bool = False) -> in
 def cache_speed(
     subject: StudySubject,
     *,
-    tokens: Sequence[int] = (64, 128, 256),
+    tokens: Places = (64, 128, 256),
     preset: str = "lm-tiny",
-    dim: int | None = None,
-    kv_heads: int | None = None,
-    vocab: int = 1000,
+    dim: PositiveInt | None = None,
+    kv_heads: PositiveInt | None = None,
+    vocab: Annotated[int, Field(gt=3)] = 1000,
 ) -> Mapping[str, Figure]:
     """Return how much faster a language model writes with a key/value cache than without, by number of tokens.
 
@@ -214,6 +217,8 @@ def cache_speed(
 
 
 def _written_model(preset: str, dim: int | None, kv_heads: int | None, vocab: int, seed: int) -> SequenceModel:
+    if preset not in PRESETS:
+        raise ConfigError(unknown("measures.cache_speed.preset", preset, PRESETS))
     plain = PRESETS[preset]()["model"]
     if dim is not None:
         plain["dim"] = dim
@@ -222,7 +227,7 @@ def _written_model(preset: str, dim: int | None, kv_heads: int | None, vocab: in
             block["mixer"]["kv_heads"] = kv_heads
     cfg = from_dict(ModelConfig, plain)
     if not isinstance(cfg, SequenceConfig):
-        raise ConfigError(f"measures.preset: {preset} writes no text")
+        raise ConfigError(f"measures.cache_speed.preset: {preset} writes no text")
     torch.manual_seed(seed)
     return cfg.sized(vocab=vocab).build().eval()
 
@@ -253,10 +258,10 @@ def gradient_reach(
     subject: StudySubject,
     *,
     family: str = "transformer",
-    distances: Sequence[int] = (1, 2, 5, 10, 20, 30, 50, 100),
-    dim: int = 64,
-    depth: int = 1,
-    texts: int = 8,
+    distances: Places = (1, 2, 5, 10, 20, 30, 50, 100),
+    dim: PositiveInt = 64,
+    depth: PositiveInt = 1,
+    texts: PositiveInt = 8,
 ) -> Mapping[str, Figure]:
     """Return the gradient of an output with respect to inputs at a distance, relative to the nearest one, before
     training.
@@ -320,8 +325,8 @@ def score_spread(
     subject: StudySubject,
     *,
     scorer: Mapping[str, Any] | str = "scaled_dot",
-    channels: Sequence[int] = (16, 64, 256, 1024),
-    keys: int = 64,
+    channels: Places = (16, 64, 256, 1024),
+    keys: PositiveInt = 64,
 ) -> Mapping[str, Figure]:
     """Return the variance of attention scores of random queries and keys, and how saturated their softmax is.
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-from sacrebleu.metrics.bleu import BLEU
+from pydantic import PositiveInt
 from torch import nn
 
 from dragoman.checkpoint import load_writer
@@ -14,7 +14,7 @@ from dragoman.decode.request import request_for
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.evaluate.brackets import BracketF1
-from dragoman.evaluate.metrics import Sacrebleu
+from dragoman.evaluate.metrics import METRICS
 from dragoman.model.norm import NoResidual
 from dragoman.model.tower import Tower
 from dragoman.text.held_out import read_held_out
@@ -29,7 +29,7 @@ _RESIDUALS: dict[str, str] = {
 
 
 def layer_removal(
-    subject: StudySubject, *, sublayer: Sublayer = "attention", sentences: int = 200
+    subject: StudySubject, *, sublayer: Sublayer = "attention", sentences: PositiveInt = 200
 ) -> Mapping[str, Figure]:
     """Return how much BLEU a translator loses when one of its sublayers is left out, the mean over layers.
 
@@ -44,7 +44,7 @@ def layer_removal(
     if sublayer not in _RESIDUALS:
         raise ConfigError(f"measures.layer_removal.sublayer: {sublayer!r} is none of {', '.join(_RESIDUALS)}")
     translator, sources, references = _translator(subject, sentences)
-    metric = Sacrebleu("BLEU", lambda: BLEU(force=True))
+    metric = METRICS["bleu"]
 
     def score() -> float:
         outputs = [found.text for found in translator.translate(sources, beam=1, longest=None)]
@@ -98,7 +98,7 @@ def _without(block: nn.Module, residual: str) -> Iterator[bool]:
         setattr(block, residual, kept)
 
 
-def brackets(subject: StudySubject, *, sentences: int = 200, beam: int = 1) -> Mapping[str, Figure]:
+def brackets(subject: StudySubject, *, sentences: PositiveInt = 200, beam: PositiveInt = 1) -> Mapping[str, Figure]:
     """Return the F1 of labelled brackets in the trees that a translator writes for validation sentences.
 
     Args:

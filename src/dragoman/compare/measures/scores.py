@@ -1,26 +1,26 @@
 """Scores of a test set: of translations, and of models that read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pydantic import PositiveInt
 
 from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
 from dragoman.config import kind_of, unknown
 from dragoman.decode.request import request_for
 from dragoman.decode.translator import Translator, search_for_beam
 from dragoman.errors import ConfigError
-from dragoman.evaluate.evaluation import LENGTHS
+from dragoman.evaluate.evaluation import ALL_METRICS, LENGTHS
 from dragoman.evaluate.examiners import EXAMINERS
 from dragoman.evaluate.given import pairs_for
-from dragoman.evaluate.metrics import METRICS
 
 
 def translation(
     subject: StudySubject,
     *,
-    beam: int = 1,
-    sentences: int | None = None,
-    metrics: tuple[str, ...] | list[str] = ("bleu", "chrf", "bleu_lowercase_tokenized"),
+    beam: PositiveInt = 1,
+    sentences: PositiveInt | None = None,
+    metrics: Sequence[str] = ("bleu", "chrf", "bleu_lowercase_tokenized"),
 ) -> Mapping[str, Figure]:
     """Translate the run's test set and score it; each score has a curve over the length of the source in words.
 
@@ -28,12 +28,12 @@ def translation(
         subject: the run.
         beam: hypotheses of the search; 1 is greedy.
         sentences: number of test sentences, from the first; None for all.
-        metrics: names in ``METRICS``; the first one has the curve.
+        metrics: names in ``ALL_METRICS``; the first one has the curve.
     """
     assert subject.run is not None, "a study that trains"
     for name in metrics:
-        if name not in METRICS:
-            raise ConfigError(unknown("measures.translation.metrics", name, METRICS))
+        if name not in ALL_METRICS:
+            raise ConfigError(unknown("measures.translation.metrics", name, ALL_METRICS))
     translator = Translator.load(subject.run, subject.checkpoint)
     pairs = pairs_for(subject.run, None)[:sentences]
     outputs = translator.translate(list(map(request_for, pairs)), search=search_for_beam(beam))
@@ -41,11 +41,11 @@ def translation(
     bucket = np.searchsorted(LENGTHS, [len(pair.source.split()) for pair in pairs])
     found = {}
     for name in metrics:
-        counts = METRICS[name].counts(texts, references)
+        counts = ALL_METRICS[name].counts(texts, references)
         at = [int(i) for i in np.unique(bucket)]
-        values = tuple(METRICS[name].value(counts[bucket == i].sum(axis=0)) for i in at)
+        values = tuple(ALL_METRICS[name].value(counts[bucket == i].sum(axis=0)) for i in at)
         curve = FigureCurve("words of the source", tuple(map(_words, at)), values)
-        found[METRICS[name].name] = scored(METRICS[name], counts, curve=curve)
+        found[ALL_METRICS[name].name] = scored(ALL_METRICS[name], counts, curve=curve)
     return found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import PositiveInt
 
 from dragoman.compare.figure import Figure, StudySubject, scored
 from dragoman.decode.request import request_for
@@ -22,7 +23,9 @@ CHUNK = 10_000
 """Training pairs whose texts are in memory at a time."""
 
 
-def slices(subject: StudySubject, *, beam: int = 1, sentences: int | None = None) -> Mapping[str, Figure]:
+def slices(
+    subject: StudySubject, *, beam: PositiveInt = 1, sentences: PositiveInt | None = None
+) -> Mapping[str, Figure]:
     """Return BLEU of test sentences whose words are all frequent in training, of those with a rare word, and of the
     hard set where the run held one out.
 
