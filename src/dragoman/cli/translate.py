@@ -25,6 +25,7 @@ from dragoman.cli.options import (
     SpecialTokensOption,
 )
 from dragoman.cli.output import OutputFormat, OutputLayout, write, write_file
+from dragoman.cli.run_languages import languages_of_run
 from dragoman.cli.safety import SafetyOption, guarded, read_safety_page
 from dragoman.cli.searching import (
     ContextOption,
@@ -45,7 +46,6 @@ from dragoman.cli.terminology import (
     InflectOption,
     TermsOption,
     WantedTerms,
-    languages_of_run,
     read_glossary,
 )
 from dragoman.decode.documents.redo import Redo
