@@ -236,13 +236,8 @@ class Translator:
             TypeError: ``texts`` is no list, or an entry is neither a string nor a ``Request``.
         """
         requests = _requests(texts)
-        options = {
-            "rules": self._rules(rules),
-            "glossary": glossary,
-            "alignments": alignments,
-            "batch_tokens": batch_tokens,
-        }
-        job = self._job(self._search(search, beam, nbest), cache, longest or self.longest, **options)
+        options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
+        job = self._job(self._search(search, beam, nbest), rules, cache, longest or self.longest, **options)
         return translate_lines(requests, 1, job, progress)
 
     def stream(
@@ -267,13 +262,8 @@ class Translator:
         Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
         Rows are counted from ``first_row``.
         """
-        options = {
-            "rules": self._rules(rules),
-            "glossary": glossary,
-            "alignments": alignments,
-            "batch_tokens": batch_tokens,
-        }
-        job = self._job(self._search(search, beam, nbest), cache, longest or self.longest, **options)
+        options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
+        job = self._job(self._search(search, beam, nbest), rules, cache, longest or self.longest, **options)
         row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
@@ -293,10 +283,13 @@ class Translator:
         ]
         return chosen if first is None else [*chosen, first]
 
-    def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
+    def _job(
+        self, cfg: SearchConfig, rules: Sequence[RuleConfig] | None, cache: str | KVPolicy, longest: int, **options
+    ) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
         policy = parse_cache(cache) if isinstance(cache, str) else cache
         options |= {
+            "rules": self._rules(rules),
             "calibration": self.calibration,
             "context": self.context,
             "splitter": self.splitter,
