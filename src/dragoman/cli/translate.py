@@ -196,17 +196,17 @@ def translate(
 
     lines_only = nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text
     request = BulkRequest(
-        text or [],
-        output,
-        column,
-        INSIST if prefix_column else as_kind,
-        workers,
-        ray,
-        restart,
-        redo is not Redo.nothing,
-        safety,
-        lines_only or flag_below is not None,
-        bool(dry_run or report or memory or knn),
+        texts=text or [],
+        output=output,
+        column=column,
+        as_kind=INSIST if prefix_column else as_kind,
+        workers=workers,
+        ray=ray,
+        restart=restart,
+        redo=redo is not Redo.nothing,
+        safety=safety,
+        lines_only=lines_only or flag_below is not None,
+        never_in_bulk=bool(dry_run or report or memory or knn),
     )
     plan = plan_bulk(request)
     job = None
