@@ -281,7 +281,7 @@ class Translator:
         chosen = own if rules is None else rules
         candidates = (_first_token(rules or ()), self.first, _first_token(own))
         first = next((rule for rule in candidates if rule is not None), None)
-        others = [rule for rule in chosen if not isinstance(rule, FirstToken)]
+        others: list[RuleConfig] = [rule for rule in chosen if not isinstance(rule, FirstToken)]
         return others if first is None else [*others, first]
 
     def _job(
