@@ -282,3 +282,12 @@ def test_the_command_gives_the_same_with_workers_and_translates_parquet(run, tmp
     lines = (tmp_path / "b.csv").read_text().splitlines()[1:]
     assert [text or "" for text in texts] == [line.partition(",")[2].strip('"') for line in lines]
     assert work == [("TableWork", 2), ("TableWork", 1)]
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "b.parquet", "--memory", "a.tsv"), ("-o", "b.parquet", "--redo")])
+def test_parquet_that_cannot_be_translated_names_no_option_that_was_not_given(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    assert main(["translate", "no-run", "a.parquet", *options]) == 2
+    said = capsys.readouterr().err
+    assert "translation of Parquet" in said and "--workers" not in said and said.count("\n") == 1

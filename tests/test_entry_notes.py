@@ -4,6 +4,7 @@ translation."""
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import tiny_run
@@ -20,7 +21,7 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.text.context import NO_CONTEXT, EntryNotes
 from dragoman.text.corpus import source_rows
-from dragoman.text.filled.opening import open_document
+from dragoman.text.filled.opening import document_of, open_document
 from dragoman.text.formats.pairs import Keyed, guess_source
 from dragoman.text.lines import AnnotatedPair, Pair, Sourced
 from dragoman.train.run import start
@@ -163,6 +164,21 @@ def test_a_compiled_catalogue_has_the_contexts(tmp_path):
 )
 def test_notes_are_shortened_after_a_word(notes, read):
     assert EntryNotes(characters=12).select(notes) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("en.arb", r'{"a": "Open", "@a": {"description": "menu\ud800"}}'),
+        ("a.xcstrings", r'{"sourceLanguage": "en", "strings": {"Open": {"comment": "menu\udfff"}}, "version": "1.0"}'),
+        ("messages.json", r'{"a": {"message": "Open", "description": "\u0000menu"}}'),
+    ],
+)
+def test_what_json_can_spell_in_a_note_and_no_text_can_hold_is_left_out(tmp_path, name, content):
+    document = document_of(content.encode, name, kind=Path(name).suffix, source="en", target="de")
+    assert list(EntryNotes().of_entries(document.slots)) == [("menu",)]
+    (tmp_path / "a.jsonl").write_text(r'{"source": "Open", "target": "NEPO", "comment": "menu\ud800"}')
+    assert [notes for _, notes in EntryNotes().in_pairs(guess_source(str(tmp_path / "a.jsonl")))] == [("menu",)]
 
 
 def test_the_notes_stand_before_the_text_each_with_a_separator():

@@ -90,15 +90,16 @@ def test_matches_of_a_text_do_not_depend_on_the_order_of_questions():
 
 def test_a_pair_is_never_its_own_match():
     pairs = [Sourced(*pair, "x") for pair in [*MEMORY, ("Open the file.", "Datei öffnen.")]]
-    attached = FuzzyMatches(threshold=0.4, matches=4).attach(pairs, FuzzyIndex([pair.pair for pair in pairs]))
+    cfg, index_of_all = FuzzyMatches(threshold=0.4, matches=4), FuzzyIndex([pair.pair for pair in pairs])
+    attached = [cfg.attach(pair, index_of_all) for pair in pairs]
     own = [texts for pair in attached if pair.source == "Open the file." for texts in pair.matches]
     assert own == [("Öffne den Ordner.",)] * 2
 
 
 def test_a_prefix_before_a_text_does_not_hide_that_a_pair_is_its_own():
     pair = Sourced("translate English to German: Open the file.", "x", "x")
-    attached = FuzzyMatches(threshold=0.2, matches=4).attach([pair], index())
-    assert attached[0].matches == (("Öffne den Ordner.",),)
+    attached = FuzzyMatches(threshold=0.2, matches=4).attach(pair, index())
+    assert attached.matches == (("Öffne den Ordner.",),)
 
 
 # ---- reading --------------------------------------------------------------------------------------------

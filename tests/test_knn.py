@@ -118,6 +118,11 @@ def test_a_datastore_is_built_and_used_by_commands(run, tmp_path, monkeypatch, c
     (tmp_path / "in.txt").write_text("\n".join(SOURCES) + "\n")
     assert not cli.main(["datastore", str(run), "pairs.tsv", "-o", "store"])
     assert "states of 4 pairs" in capsys.readouterr().out
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "pairs.tsv").write_text((tmp_path / "pairs.tsv").read_text())
+    for named in ("folder", "folder/*.tsv"):  # as --memory and train --pairs take them
+        assert not cli.main(["datastore", str(run), named, "-o", "same"])
+        assert "states of 4 pairs" in capsys.readouterr().out
     chosen = "{store: store, k: 4, temperature: 0.0001, weight: 0.99}"
     assert not cli.main(["translate", str(run), "in.txt", "--knn", chosen, "--format", "json"])
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == [p.target for p in PAIRS]

@@ -7,6 +7,7 @@ from test_search import Constant, Recurrent, alone, limit, sources, transformer
 from transformers.generation import logits_process as theirs
 
 from dragoman.config import from_dict
+from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.repetition import (
     CountPenalty,
     Forbidden,
@@ -22,8 +23,10 @@ from dragoman.decode.search.rule import SearchStart
 from dragoman.decode.search.sample import Sample, apply_temperature, keep_min_p, keep_top_k, keep_top_p, keep_typical
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import Choice
+from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
-from dragoman.text.tokens.tokenizer import BOS, EOS, PAD
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 # ---- shaping ---------------------------------------------------------------------------------------
 
@@ -236,6 +239,24 @@ def test_what_rules_forbid_is_never_said(cfg):
         for h in found:
             pairs = list(zip(h.tokens, h.tokens[1:], strict=False))
             assert len(pairs) == len(set(pairs)) and 5 not in h.tokens and len(h.tokens) > 3
+
+
+@pytest.mark.parametrize("cfg", SEARCHES.values(), ids=SEARCHES.keys())
+def test_a_first_token_begins_every_answer_and_an_unknown_one_is_ignored(cfg):
+    model, batch = Recurrent(12, sharpness=1.0), sources(12, 5)
+    for found in ruled(model, batch, cfg, [FirstToken(token=7)]):
+        assert {h.tokens[0] for h in found} == {7}
+    plain, unknown = ruled(model, batch, cfg, []), ruled(model, batch, cfg, [FirstToken(token=999)])
+    assert [[h.tokens for h in found] for found in plain] == [[h.tokens for h in found] for found in unknown]
+
+
+def test_a_first_token_that_is_asked_for_begins_a_translation():
+    tokenizer = Tokenizer.train(Bytes(), [])
+    translator = Translator(Recurrent(len(tokenizer)), tokenizer, tokenizer)
+    [token] = tokenizer.encode("x")
+    translator.first = FirstToken(token=token + 1)  # that of a language
+    for rules, first in (([FirstToken(token=token)], token), ([], token + 1), (None, token + 1)):
+        assert translator.translate(["abc"], beam=1, rules=rules)[0].candidates[0].tokens[0] == first
 
 
 @torch.no_grad()

@@ -267,3 +267,26 @@ def test_files_may_be_given_instead(tmp_path):
     given = config("language_modelling", WRITER)
     run = dragoman.train(texts=[Path(tmp_path / "a.txt")], config=given, run=tmp_path / "run", steps=1)
     assert run.finished is not None and not (run.path / "given").exists()
+
+
+def test_columns_of_files_may_be_named(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "n,review,stars\n" + "".join(f"{i},{t},{s}\n" for i, (t, s) in enumerate(LABELLED_ROWS))
+    )
+    given, columns = config("classification", CLASSES, {"kind": "labelled_texts"} | HELD), ("review", "stars")
+    run = dragoman.train(labelled=tmp_path / "a.csv", columns=columns, config=given, run=tmp_path / "run", steps=1)
+    [source] = run.config["data"]["train"]
+    assert (source["text"], source["label"]) == columns
+    wrong = {"texts": tmp_path / "a.txt", "columns": ("text",)}, {"tagged": tmp_path / "a.conll", "columns": columns}
+    for arguments in wrong:
+        with pytest.raises(ConfigError, match=r"columns: .*/a\..* is read as it is"):
+            dragoman.train(**arguments, run=tmp_path / "other", steps=1)
+    with pytest.raises(ConfigError, match="columns: two names are expected, text and label"):
+        dragoman.train(labelled=tmp_path / "a.csv", columns=("review",), run=tmp_path / "other", steps=1)
+
+
+def test_a_validation_text_that_ends_at_once_has_an_empty_prompt(tmp_path):
+    given = config("language_modelling", WRITER)
+    given = given | {"train": given["train"] | {"samples": 3}}
+    run = dragoman.train(texts=SAID, valid=["a"], config=given, run=tmp_path / "run", steps=1)
+    assert run.finished is not None and run.finished.complete

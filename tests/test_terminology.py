@@ -144,7 +144,7 @@ def test_termbases_may_be_compressed_and_in_other_encodings(tmp_path):
     [
         (TBX_2.replace("</body>", ""), ("en", "es"), "t.tbx:25: not well-formed XML"),
         ("<tmx version='1.4'><body/></tmx>", ("en", "es"), "t.tbx: not a TBX termbase: its outermost element is <tmx>"),
-        ("", ("en", "es"), "t.tbx: not a TBX termbase"),
+        ("", ("en", "es"), "t.tbx: not a TBX termbase: it has no element, not <martif> or <tbx>"),
         ("source\ttarget\na\tb\n", ("en", "es"), "t.tbx: not a TBX termbase"),
         (TBX_2.replace(' xml:lang="de"', ""), ("en", "es"), "t.tbx:19: a <langSet> without xml:lang"),
         (TBX_2.replace("<term>Batterie</term>", "<term> </term>"), ("en", "es"), "t.tbx:19: a <tig> without a term"),

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dragoman.api.rows import column_names, described, is_missing, table_rows, text_of
+from dragoman.api.rows import Columns, column_names, described, is_missing, table_rows, text_of
 from dragoman.config import kind_of, to_dict
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.compressed import extension
 from dragoman.text.formats.documents import Texts
 from dragoman.text.formats.instructions import Instructions
-from dragoman.text.formats.labelled import LabelledLines, LabelledTexts, guess_labelled
+from dragoman.text.formats.labelled import LabelledLines, LabelledTable, LabelledTexts, guess_labelled
 from dragoman.text.formats.pairs import JsonLines
 from dragoman.text.formats.several import guess_sources
+from dragoman.text.formats.tables import SPLITTERS
 from dragoman.text.formats.tagged import TaggedLines, TaggedTexts, guess_tagged
 
 Value = Callable[[Any, str], Any]
@@ -43,8 +45,8 @@ class RowKind:
     preset: str
     """Preset where none is named."""
     fields: tuple[Field, ...]
-    sources: Callable[[str], list[dict[str, Any]]]
-    """Function from the path of a file to the sources that a run file has for it."""
+    sources: Callable[[str, Sequence[str] | None], list[dict[str, Any]]]
+    """Function from the path of a file, and the names of its columns, to the sources that a run file has for it."""
     source_of_rows: Callable[[str], dict[str, Any]]
     """Function from the path of the rows, as JSON lines, to their source."""
 
@@ -104,6 +106,40 @@ def _word(value: Any, where: str) -> str:
     return value
 
 
+# ---- files ----------------------------------------------------------------------------------------------
+
+
+def two_columns(columns: Sequence[str] | None, what: str = "source and target") -> Columns | None:
+    """Return two columns; None for none.
+
+    Raises:
+        ConfigError: not two.
+    """
+    if columns is None:
+        return None
+    if isinstance(columns, str) or len(columns) != 2:
+        raise ConfigError(f"columns: two names are expected, {what}, got {columns!r}")
+    return columns[0], columns[1]
+
+
+def _labelled_sources(path: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
+    if (named := two_columns(columns, "text and label")) is None:
+        return [to_dict(guess_labelled(path))]
+    form = LabelledTable if extension(path) in SPLITTERS else LabelledLines
+    return [to_dict(form(path=path, text=named[0], label=named[1]))]
+
+
+def _without_columns(source: Callable[[str], dict[str, Any]]) -> Callable[[str, Sequence[str] | None], list[Any]]:
+    """Return the sources of files whose columns cannot be named."""
+
+    def sources(path: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
+        if columns is not None:
+            raise ConfigError(f"columns: {path} is read as it is: leave it out, or give its rows")
+        return [source(path)]
+
+    return sources
+
+
 # ---- kinds ----------------------------------------------------------------------------------------------
 
 _TEXTS, _INSTRUCTIONS = kind_of(Texts), kind_of(Instructions)
@@ -114,7 +150,7 @@ TEXTS = RowKind(
     _TEXTS,
     "lm-tiny",
     (Field("text", TEXT, _text),),
-    lambda path: [{"path": path}],
+    _without_columns(lambda path: {"path": path}),
     lambda path: {"path": path},
 )
 LABELLED = RowKind(
@@ -122,7 +158,7 @@ LABELLED = RowKind(
     kind_of(LabelledTexts),
     "classifier-tiny",
     (Field("text", TEXT, _text), Field("label", LABEL, _label)),
-    lambda path: [to_dict(guess_labelled(path))],
+    _labelled_sources,
     lambda path: to_dict(LabelledLines(path=path)),
 )
 TAGGED = RowKind(
@@ -133,7 +169,7 @@ TAGGED = RowKind(
         Field("tokens", ("tokens", "words"), _list_of(_word, "words")),
         Field("labels", ("labels", "tags", "ner_tags", "pos_tags", "chunk_tags"), _list_of(_label, "labels")),
     ),
-    lambda path: [to_dict(guess_tagged(path))],
+    _without_columns(lambda path: to_dict(guess_tagged(path))),
     lambda path: to_dict(TaggedLines(path=path)),
 )
 INSTRUCTIONS = RowKind(
@@ -144,7 +180,7 @@ INSTRUCTIONS = RowKind(
         Field("source", ("prompt", "instruction", "question", "source", "input"), _text),
         Field("target", ("answer", "response", "output", "completion", "target"), _text),
     ),
-    lambda path: [to_dict(source) for source in guess_sources(path)],
+    lambda path, columns: [to_dict(source) for source in guess_sources(path, two_columns(columns))],
     lambda path: to_dict(JsonLines(path=path)),
 )
 ROW_KINDS = (TEXTS, LABELLED, TAGGED, INSTRUCTIONS)

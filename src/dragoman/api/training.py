@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dragoman.api.rows import Columns, is_paths, write_rows
+from dragoman.api.rows import is_paths, write_rows
 from dragoman.api.run import Run
-from dragoman.api.task_rows import INSTRUCTIONS, LABELLED, TAGGED, TEXTS, RowKind, write_task_rows
+from dragoman.api.task_rows import INSTRUCTIONS, LABELLED, TAGGED, TEXTS, RowKind, two_columns, write_task_rows
 from dragoman.checkpoint import CONFIG
 from dragoman.config import load_yaml, merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError, StoppedEarly
@@ -292,19 +292,6 @@ def _check_free(path: Path) -> None:
         raise CheckpointError(f"{path}: exists and is not an empty folder: choose another name for the run")
 
 
-def _two(columns: Sequence[str] | None) -> Columns | None:
-    """Return two columns, for pairs.
-
-    Raises:
-        ConfigError: not two.
-    """
-    if columns is None:
-        return None
-    if isinstance(columns, str) or len(columns) != 2:
-        raise ConfigError(f"columns: two names are expected, source and target, got {columns!r}")
-    return columns[0], columns[1]
-
-
 def _are_texts(given: Any) -> bool:
     """Return True for a list of strings, which are texts; a string alone is a path."""
     return not isinstance(given, str | Path) and any(isinstance(one, str) for one in given)
@@ -337,8 +324,8 @@ class _RowFiles:
         if is_paths(given) and not (kind is TEXTS and _are_texts(given)):
             paths: Iterable[Any] = [given] if isinstance(given, str | Path) else given
             if kind is not None:
-                return [source for path in paths for source in kind.sources(str(path))]
-            return [to_dict(source) for path in paths for source in guess_sources(str(path), _two(columns))]
+                return [source for path in paths for source in kind.sources(str(path), columns)]
+            return [to_dict(source) for path in paths for source in guess_sources(str(path), two_columns(columns))]
         if self.partial is None:
             self.run.parent.mkdir(parents=True, exist_ok=True)
             self.partial = Path(tempfile.mkdtemp(prefix=f".{self.run.name}-", dir=self.run.parent))
@@ -346,7 +333,7 @@ class _RowFiles:
         if kind is not None:
             write_task_rows(given, kind, argument, file, columns)
             return [kind.source_of_rows(str(file))]
-        write_rows(given, argument, file, _two(columns))
+        write_rows(given, argument, file, two_columns(columns))
         return [to_dict(JsonLines(path=str(file)))]
 
     def final(self, given: dict[str, Any]) -> dict[str, Any]:

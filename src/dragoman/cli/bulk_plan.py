@@ -26,8 +26,8 @@ class BulkRequest(NamedTuple):
     safety: Path | None
     lines_only: bool
     """An option was given that is for lines."""
-    documents_only: bool
-    """An option was given that is for documents."""
+    never_in_bulk: bool
+    """An option was given that no bulk job takes."""
 
 
 class BulkPlan(NamedTuple):
@@ -72,7 +72,7 @@ def plan_bulk(request: BulkRequest) -> BulkPlan | None:
         raise ConfigError("--restart: is for --workers and --ray: leave it out")
     tables = are_tables(request.texts, request.column, request.as_kind)
     if tables and not (workers or request.ray) and all(name.lower().endswith(PARQUET) for name in request.texts):
-        workers = 1
+        workers, option = 1, "translation of Parquet"
     if not (workers or request.ray):
         return None
     as_kind = request.as_kind if request.column is None else "text"
@@ -82,6 +82,6 @@ def plan_bulk(request: BulkRequest) -> BulkPlan | None:
             f"{inputs[0].names[0]}: a table: --nbest, --scores, --alignments, --flag-below, --prefix-column, --safety "
             "and --format are for lines of text; read one of its columns as lines with --column"
         )
-    if request.documents_only:
+    if request.never_in_bulk:
         raise ConfigError(f"{option}: cannot be used with --memory, --knn, --dry-run and --report")
     return BulkPlan(inputs, tables, workers)

@@ -6,14 +6,16 @@ from typing import Annotated
 import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
-from dragoman.cli.sources import ColumnsOption, parsed_columns
+from dragoman.cli.sources import ColumnsOption, read_named_pairs
 
 
 def datastore(
     run: RunArgument,
     pairs: Annotated[
         list[str],
-        typer.Argument(metavar="PAIRS", help="Files with pairs (.tmx, .po, .tsv, corpus.en,corpus.de, ...)."),
+        typer.Argument(
+            metavar="PAIRS", help="Files with pairs (.tmx, .po, .tsv, corpus.en,corpus.de, ...), or folders of them."
+        ),
     ],
     output: Annotated[
         Path,
@@ -27,10 +29,8 @@ def datastore(
     been trained on them then follows them (kNN-MT)."""
     from dragoman.cli.terminal import progress_bar
     from dragoman.decode.knn import build_datastore
-    from dragoman.text.formats.pairs import guess_source, read_pairs
 
-    named = parsed_columns(columns)
-    given = [pair for path in pairs for pair in read_pairs(guess_source(path, named))]
+    given = [pair for text in pairs for pair in read_named_pairs(text, columns)]
     with progress_bar("reading", len(given)) as progress:
         states = build_datastore(run, given, output, checkpoint, device=device, progress=progress)
     print(f"{output}: {states:,} states of {len(given):,} pairs")

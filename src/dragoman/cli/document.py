@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +10,7 @@ import typer
 
 from dragoman.cli.argument import STDIN, is_file
 from dragoman.cli.messages import report_error
+from dragoman.cli.run_languages import languages_of_run
 from dragoman.config import unknown
 from dragoman.errors import ConfigError, DataError, UserError
 
@@ -183,15 +183,11 @@ def output_paths(names: Sequence[str], output: Path | None) -> list[Path | None]
 
 def language_of(run: Path, texts: Sequence[str], as_kind: str | None) -> str | None:
     """Return the language that a run translates into, where its cleaning names it and ``texts`` holds a document."""
-    from dragoman.checkpoint import run_config
     from dragoman.cli.document_tree import is_tree
 
     if not any(is_tree(text) or _kind(text, as_kind) for text in texts or [STDIN]):
         return None
-    with suppress(UserError):  # a run that is missing is reported when it is loaded
-        cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
-        return cleaning.get("target_language")
-    return None
+    return languages_of_run(run)[1]
 
 
 class Wanted(NamedTuple):

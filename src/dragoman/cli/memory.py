@@ -1,11 +1,10 @@
 """Reading the translation memory that --memory names."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dragoman.errors import UserError
+from dragoman.cli.run_languages import languages_of_run
 
 if TYPE_CHECKING:
     from dragoman.text.memory import TranslationMemory
@@ -19,13 +18,9 @@ def read_memory(
     Raises:
         DataError, ConfigError: a file that cannot be read as pairs.
     """
-    from dragoman.checkpoint import run_config
     from dragoman.text.memory import TranslationMemory
 
     if not paths:
         return None
-    cleaning: dict[str, str] = {}
-    with suppress(UserError):  # a run that is missing is reported when it is loaded
-        cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
-    languages = (source or cleaning.get("source_language"), target or cleaning.get("target_language"))
-    return TranslationMemory.read(paths, *languages)
+    of_run = languages_of_run(run)
+    return TranslationMemory.read(paths, source or of_run[0], target or of_run[1])

@@ -1,13 +1,13 @@
 """Glossaries of `dragoman translate`: --terms, --forbid and --inflect."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from dragoman.errors import ConfigError, UserError
+from dragoman.cli.run_languages import languages_of_run
+from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
     from dragoman.decode.constraints.glossary import Glossary
@@ -61,13 +61,3 @@ def read_glossary(wanted: WantedTerms, run: Path) -> "Glossary | None":
         target=wanted.target or target,
         inflected=wanted.inflect,
     )
-
-
-def languages_of_run(run: Path) -> tuple[str | None, str | None]:
-    """Return the source and target language of a run, where its cleaning names them."""
-    from dragoman.checkpoint import run_config
-
-    with suppress(UserError):  # a run that is missing is reported when it is loaded
-        cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
-        return cleaning.get("source_language"), cleaning.get("target_language")
-    return None, None

@@ -25,6 +25,7 @@ from dragoman.cli.options import (
     SpecialTokensOption,
 )
 from dragoman.cli.output import OutputFormat, OutputLayout, write, write_file
+from dragoman.cli.run_languages import languages_of_run
 from dragoman.cli.safety import SafetyOption, guarded, read_safety_page
 from dragoman.cli.searching import (
     ContextOption,
@@ -45,7 +46,6 @@ from dragoman.cli.terminology import (
     InflectOption,
     TermsOption,
     WantedTerms,
-    languages_of_run,
     read_glossary,
 )
 from dragoman.decode.documents.redo import Redo
@@ -196,17 +196,17 @@ def translate(
 
     lines_only = nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text
     request = BulkRequest(
-        text or [],
-        output,
-        column,
-        INSIST if prefix_column else as_kind,
-        workers,
-        ray,
-        restart,
-        redo is not Redo.nothing,
-        safety,
-        lines_only or flag_below is not None,
-        bool(dry_run or report or memory or knn),
+        texts=text or [],
+        output=output,
+        column=column,
+        as_kind=INSIST if prefix_column else as_kind,
+        workers=workers,
+        ray=ray,
+        restart=restart,
+        redo=redo is not Redo.nothing,
+        safety=safety,
+        lines_only=lines_only or flag_below is not None,
+        never_in_bulk=bool(dry_run or report or memory or knn),
     )
     plan = plan_bulk(request)
     job = None

@@ -5,7 +5,6 @@ Which ones is a function of (seed, step, row) alone, so a resumed run sees what 
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dragoman.data.batch import PairBatch
 from dragoman.data.corruption import RandomDraw
@@ -29,13 +28,9 @@ def drop_matches(
         _without_matches(source[source != PAD], match, tags)
         if RandomDraw([seed, rows.step, row, _STREAM]).uniform(1)[0] < retrieval.without
         else source[source != PAD]
-        for row, source in zip(rows.rows.tolist(), _arrays(batch.source), strict=True)
+        for row, source in zip(rows.rows.tolist(), batch.source.numpy(), strict=True)
     ]
     return batch._replace(source=torch.from_numpy(padded(sources)))
-
-
-def _arrays(ids: Tensor) -> list[np.ndarray]:
-    return list(ids.numpy())
 
 
 def _without_matches(source: np.ndarray, match: int, tags: set[int]) -> np.ndarray:

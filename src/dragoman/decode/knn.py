@@ -94,8 +94,10 @@ class Datastore:
         self.identity, self.width = str(store.facts["model"]), int(store.facts["width"])
         self.keys = store.columns["key"].ids.reshape(-1, self.width)
         self.tokens = torch.from_numpy(np.array(store.columns["token"].ids, np.int64))
-        self.norms = torch.cat([(chunk**2).sum(dim=1) for chunk in self._chunks()])
-        self.kept = torch.cat(list(self._chunks())) if self.keys.size * 4 <= IN_MEMORY else None
+        self.kept: Tensor | None = None
+        if self.keys.size * 4 <= IN_MEMORY:
+            self.kept = torch.from_numpy(np.array(self.keys, np.float32))
+        self.norms = torch.cat([(self._keys(start) ** 2).sum(dim=1) for start in range(0, len(self), CHUNK)])
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -118,12 +120,6 @@ class Datastore:
         if self.kept is not None:
             return self.kept[start : start + CHUNK]
         return torch.from_numpy(np.array(self.keys[start : start + CHUNK], np.float32))
-
-    def _chunks(self):
-        return (
-            torch.from_numpy(np.array(self.keys[start : start + CHUNK], np.float32))
-            for start in range(0, len(self.tokens), CHUNK)
-        )
 
 
 def build_datastore(

@@ -236,13 +236,8 @@ class Translator:
             TypeError: ``texts`` is no list, or an entry is neither a string nor a ``Request``.
         """
         requests = _requests(texts)
-        options = {
-            "rules": self._rules(rules),
-            "glossary": glossary,
-            "alignments": alignments,
-            "batch_tokens": batch_tokens,
-        }
-        job = self._job(self._search(search, beam, nbest), cache, longest or self.longest, **options)
+        options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
+        job = self._job(self._search(search, beam, nbest), rules, cache, longest or self.longest, **options)
         return translate_lines(requests, 1, job, progress)
 
     def stream(
@@ -267,13 +262,8 @@ class Translator:
         Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
         Rows are counted from ``first_row``.
         """
-        options = {
-            "rules": self._rules(rules),
-            "glossary": glossary,
-            "alignments": alignments,
-            "batch_tokens": batch_tokens,
-        }
-        job = self._job(self._search(search, beam, nbest), cache, longest or self.longest, **options)
+        options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
+        job = self._job(self._search(search, beam, nbest), rules, cache, longest or self.longest, **options)
         row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
@@ -285,18 +275,22 @@ class Translator:
         return _search_of(search, BEAM if beam is None else beam, nbest)
 
     def _rules(self, rules: Sequence[RuleConfig] | None) -> list[RuleConfig]:
-        """Return the rules of a translation; the first token is the one of the language, or else the model's own."""
+        """Return the rules of a translation; the first token is the one that is asked for, or else that of the
+        language, or else the model's own."""
         own = self.defaults.rules
-        first = self.first or next((rule for rule in own if isinstance(rule, FirstToken)), None)
-        chosen: list[RuleConfig] = [
-            rule for rule in (own if rules is None else rules) if not isinstance(rule, FirstToken)
-        ]
-        return chosen if first is None else [*chosen, first]
+        chosen = own if rules is None else rules
+        candidates = (_first_token(rules or ()), self.first, _first_token(own))
+        first = next((rule for rule in candidates if rule is not None), None)
+        others: list[RuleConfig] = [rule for rule in chosen if not isinstance(rule, FirstToken)]
+        return others if first is None else [*others, first]
 
-    def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
+    def _job(
+        self, cfg: SearchConfig, rules: Sequence[RuleConfig] | None, cache: str | KVPolicy, longest: int, **options
+    ) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
         policy = parse_cache(cache) if isinstance(cache, str) else cache
         options |= {
+            "rules": self._rules(rules),
             "calibration": self.calibration,
             "context": self.context,
             "splitter": self.splitter,
@@ -347,6 +341,10 @@ def _requests(texts: Iterable[str | Request]) -> list[Request]:
         if isinstance(one, Request):
             check_text(one.text, f"texts: text of entry {number}")
     return list(map(as_request, given))
+
+
+def _first_token(rules: Sequence[RuleConfig]) -> FirstToken | None:
+    return next((rule for rule in rules if isinstance(rule, FirstToken)), None)
 
 
 def _search_of(search: SearchConfig | None, beam: int, nbest: int) -> SearchConfig:

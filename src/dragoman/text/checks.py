@@ -14,7 +14,7 @@ from xml.parsers import expat
 from dragoman.text.accelerators import find_accelerator
 from dragoman.text.document import FillableDocument, Slot, SlotRule
 from dragoman.text.invariants import find_changes, without_placeholders
-from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
+from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved, without_codes
 
 
 class CheckFinding(NamedTuple):
@@ -77,9 +77,7 @@ def check_length(pair: Translated) -> str | None:
     """Compare the length, codes left out, with the limit that the file states."""
     if broken := _broken_rule(pair, "length"):
         return broken
-    text = pair.translation
-    for code in sorted(set(pair.codes), key=len, reverse=True):
-        text = text.replace(code, "")
+    text = without_codes(pair.translation, pair.codes)
     if pair.limit is None or len(text) <= pair.limit:
         return None
     return f"has {len(text)} characters, {pair.limit} are allowed"

@@ -17,7 +17,7 @@ from dragoman.config import OneOf, config, from_dict
 from dragoman.errors import ConfigError
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.formats.pairs import PairSource, read_documents, read_pairs
-from dragoman.text.lines import AnnotatedPair, Pair, PrecedingSentences
+from dragoman.text.lines import AnnotatedPair, Pair, PrecedingSentences, without_untextual
 
 SEPARATOR = ("⟨sep⟩", "<sep>")
 """Separator after each preceding sentence, by the names it may have in a vocabulary."""
@@ -217,7 +217,7 @@ class EntryNotes:
     def select(self, before: Sequence[str]) -> PrecedingSentences:
         """Normalise the notes, and shorten them to the largest length; empty ones are left out."""
         taken, room = list[str](), self.characters
-        for note in map(normalise, before):
+        for note in (normalise(without_untextual(note)) for note in before):  # JSON can spell half a surrogate pair
             if len(note) > room:
                 note = note[: room + 1].rpartition(" ")[0].rstrip()
             if not note:

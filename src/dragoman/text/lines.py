@@ -202,4 +202,9 @@ def check_string(value: str, where: str) -> str:
     return value
 
 
+def without_untextual(value: str) -> str:
+    """Return ``value`` without what ``check_string`` refuses: for text that is read and never written."""
+    return _UNTEXTUAL.sub("", value)
+
+
 _UNTEXTUAL = re.compile("[\0\ud800-\udfff]")

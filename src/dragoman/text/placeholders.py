@@ -72,6 +72,13 @@ def texts_between(text: str, placeholders: Iterable[Placeholder]) -> list[str]:
     return [*parts, text[at:]]
 
 
+def without_codes(text: str, codes: Iterable[str]) -> str:
+    """Return a text without these codes, as its length counts in a file that states a limit."""
+    for code in sorted(set(codes), key=len, reverse=True):
+        text = text.replace(code, "")
+    return text
+
+
 def _placeholder(text: str, start: int, kind: str) -> Placeholder:
     end = start + len(text)
     if kind in _LINK_ENDS:  # [text](address)

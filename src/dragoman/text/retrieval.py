@@ -5,7 +5,7 @@ Tezcan 2019, "Neural Fuzzy Repair"; Xu et al. 2020). They put matches behind the
 all context does. While training, a sentence never sees its own translation: pairs of the very same source are no match.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 
@@ -67,9 +67,9 @@ class FuzzyMatches:
         layout = self.layout
         return tuple((m.target,) if layout == "target" else (m.source, m.target) for m in reversed(matches))
 
-    def attach(self, pairs: Iterable[Sourced], index: FuzzyIndex) -> list[Sourced]:
-        """Return the pairs, each with its matches; pairs of the same source are never one."""
-        return [pair._replace(matches=self.shown(self.search(index, pair.source, others_only=True))) for pair in pairs]
+    def attach(self, pair: Sourced, index: FuzzyIndex) -> Sourced:
+        """Return the pair with its matches; pairs of the same source are never one."""
+        return pair._replace(matches=self.shown(self.search(index, pair.source, others_only=True)))
 
     def search(self, index: FuzzyIndex, text: str, *, others_only: bool = False) -> tuple[FuzzyMatch, ...]:
         """Return the matches of a text, best first."""

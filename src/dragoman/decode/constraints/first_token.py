@@ -18,7 +18,7 @@ class FirstToken:
     """Begin every answer with ``token``, which costs a beam nothing (``forced_bos_token_id`` in transformers)."""
 
     token: NonNegativeInt
-    """Id in the target vocabulary."""
+    """Id in the target vocabulary; an unknown one is ignored."""
 
     def start(self, search_start: SearchStart) -> Rule:
         return GivenFirst(self.token, len(search_start.prompt), search_start.prompt.device)
@@ -33,7 +33,7 @@ class GivenFirst(Rule):
         self.needs = [1] * rows
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        if not self.at_start:
+        if not self.at_start or self.token >= logits.shape[1]:
             return logits
         only = torch.full_like(logits, -torch.inf)
         only[:, self.token] = logits.float().logsumexp(dim=1).to(logits.dtype)  # log-probability 0: it is certain

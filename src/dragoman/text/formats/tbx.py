@@ -66,7 +66,8 @@ def _root_of(content: bytes, path: str) -> str:
     found = re.search(rb"<(?:[\w.-]+:)?([A-Za-z][\w.-]*)[\s/>]", re.sub(rb"(?s)<!--.*?-->", b"", content))
     name = found[1].decode() if found else ""
     if name not in _ROOTS:
-        raise DataError(f"{path}: not a TBX termbase: its outermost element is <{name}>, not <martif> or <tbx>")
+        root = f"its outermost element is <{name}>" if name else "it has no element"
+        raise DataError(f"{path}: not a TBX termbase: {root}, not <martif> or <tbx>")
     return name
 
 

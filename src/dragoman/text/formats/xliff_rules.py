@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dragoman.text.document import SlotRule
 from dragoman.text.formats.markup import Element, Unit
+from dragoman.text.placeholders import without_codes
 
 MODULES = ("profiles", "validation")
 """Elements of the modules that stand beside units."""
@@ -33,9 +34,7 @@ class SizeRestriction:
 
     def problem(self, source: str, translation: str, codes: Sequence[str]) -> str | None:
         """Return what is wrong with a translation; None if nothing is."""
-        for code in sorted(set(codes), key=len, reverse=True):
-            translation = translation.replace(code, "")
-        size, unit = size_of(translation, self.profile)
+        size, unit = size_of(without_codes(translation, codes), self.profile)
         size += self.used
         shared = ", with the other segments of its unit" if self.used else ""
         if size > self.most:

@@ -29,7 +29,7 @@ def attach_matches(split: PairSplit[Sourced], cfg: FuzzyMatches) -> tuple[PairSp
     kinds = dict.fromkeys(pair.tags for pairs in sets.values() for pair in pairs)
     indices = {tags: FuzzyIndex([*memory, *_pairs_with(learnt, tags)]) for tags in kinds}
     for name, pairs in sets.items():
-        sets[name] = [cfg.attach([pair], indices[pair.tags])[0] for pair in pairs]
+        sets[name] = [cfg.attach(pair, indices[pair.tags]) for pair in pairs]
     counts = {name: {"pairs": len(pairs), "with matches": _matched(pairs)} for name, pairs in sets.items()}
     if not counts["train"]["with matches"]:
         raise DataError(

@@ -16,7 +16,7 @@ from dragoman.model.interface import SequenceConfig, SequenceModel
 from dragoman.text.formats.documents import Texts
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.store import Column, Store
-from dragoman.text.tokens.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import BOS, EOS
 from dragoman.train.events import ValidationSample
 from dragoman.train.recipe import RunConfig, fill, outline
 from dragoman.train.tasks.task_data import ValidationResult, Validator, mean_nll
@@ -112,7 +112,8 @@ class LanguageModellingValidator(Validator):
             answer = answer[: answer.index(EOS)] if EOS in answer else answer
             sampling = Sampling()
             strategy = sampling.start([length], self.device, [number])
-            for _ in walk(model, None, torch.from_numpy(ids)[None].to(self.device), sampling, strategy):
+            beginning = ids if len(ids) else np.array([BOS])  # where a text ends at once
+            for _ in walk(model, None, torch.from_numpy(beginning)[None].to(self.device), sampling, strategy):
                 pass
             output = strategy.results()[0][0].tokens
             yield ValidationSample(tokenizer.decode(ids), tokenizer.decode(answer), tokenizer.decode(output))
