@@ -1,5 +1,6 @@
 """Every field of a config.json is obeyed, refused, noted or known to be harmless, for every family."""
 
+import contextlib
 import json
 import re
 
@@ -7,13 +8,15 @@ import foreign
 import foreign_families
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from safetensors.torch import load_file, save_file
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.errors import ConfigError
+from dragoman.interchange.architectures import find_family
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.fields import COMPUTING, HARMLESS, settings_of, unknown_fields
+from dragoman.interchange.fields import COMPUTING, HARMLESS, check_kinds, settings_of, unknown_fields
 from dragoman.interchange.importing import import_checkpoint, import_notes
 
 transformers = pytest.importorskip("transformers")
@@ -53,6 +56,30 @@ def test_every_family_is_here():
 def test_every_field_that_transformers_has_is_obeyed_refused_or_harmless(name):
     given, _ = read(name, defaults(name))
     assert given.content.keys() - given.read - HARMLESS - COMPUTING == set()
+
+
+WRONG = ([], {}, ["x"], [[1]], {"a": 1}, "x", 1.5, True, 0, -1)
+
+
+@every_family
+def test_a_value_of_the_wrong_kind_is_read_or_refused_by_name_and_breaks_nothing(name):
+    content = defaults(name)
+    content |= {"rope_parameters": None, "rope_scaling": None, "id2label": None}
+    for field in content:
+        for wrong in WRONG:
+            spoiled = content | {field: wrong}
+            with contextlib.suppress(ConfigError, TypeCheckError):  # types of parameters are checked in tests alone
+                find_family(spoiled, "config.json")
+                check_kinds(spoiled, "config.json")
+                read(name, spoiled)
+
+
+def test_one_architecture_without_a_list_is_that_architecture(tmp_path):
+    foreign.make_folder("BERT", 1, tmp_path / "folder")
+    named = json.loads((tmp_path / "folder" / "config.json").read_text())["architectures"][0]
+    change(tmp_path / "folder", architectures=named)
+    run = import_checkpoint(tmp_path / "folder", tmp_path / "run")
+    assert run.config["model"]["head"]["kind"] == "classification"
 
 
 @every_family
@@ -153,6 +180,16 @@ REFUSED = {
     "a template without its token": (
         lambda f: rewrite(f, post_processor=TEMPLATE), "the template of the tokenizer names <nope>"),
     "an unknown activation": (lambda f: change(f, hidden_act="snake"), "hidden_act: no 'snake' here"),
+    "an activation that is a list": (lambda f: change(f, hidden_act=["silu"]), "hidden_act: expected a name, got"),
+    "settings in the place of a size": (lambda f: change(f, hidden_size={"a": 1}), "hidden_size: expected a whole nu"),
+    "architectures that are a number": (lambda f: change(f, architectures=5), "architectures: expected a list of nam"),
+    "a model_type that is a list": (lambda f: change(f, model_type=["llama"]), "model_type: expected a name, got"),
+    "ids in the place of padding": (lambda f: change(f, pad_token_id=[1]), "pad_token_id: expected the id of a token"),
+    "an end that is a word": (
+        lambda f: (f / "generation_config.json").write_text('{"eos_token_id": "</s>"}'), "eos_token_id: expected the"),
+    "added tokens in a list": (
+        lambda f: (f / "tokenizer_config.json").write_text('{"added_tokens_decoder": [1]}'), "added_tokens_decoder: e"),
+    "entries that are a number": (lambda f: rewrite(f, added_tokens=5), "tokenizer.json: not a tokenizer.json of"),
 }  # fmt: skip
 
 

@@ -215,6 +215,15 @@ def test_what_cannot_be_said_is_refused_with_its_place(name, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.parametrize("layout", ["huggingface", "onnx"])
+def test_a_quantization_that_a_format_has_not_is_refused_and_not_left_out(layout, tmp_path, capsys):
+    command = ["export", str(tmp_path / "run"), "--to", layout, "-o", str(tmp_path / "folder")]
+    assert main([*command, "--quantization", "int8"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"--quantization: for --to ctranslate2 or gguf, not {layout}" in said
+    assert not (tmp_path / "folder").exists()
+
+
 WITH_CODE = {
     "alibi in marian": (changed(BASE, position=Alibi()), r"model\.decoder\.pattern\.0\.mixer\.position"),
     "the 2026 encoder-decoder": (MODERN, r"^model\.\S+: .* cannot be expressed in a Hugging"),

@@ -130,6 +130,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {}, {"crop_size": 17}, "size: images of 17 x 17 pixels, and the model of config.json reads 12 x 12",
     ),
     "images of many sizes": ({}, {"do_center_crop": False}, "size: images of many sizes"),
+    "a size of three sides": ({"image_size": [12, 12, 12]}, {}, "image_size: expected a whole number above 0, got [12"),
+    "a size without sides": ({"image_size": []}, {}, "image_size: expected a whole number above 0, got []"),
     "a patch that is none": ({"patch_size": 0}, {}, "patch_size: expected a whole number above 0, got 0"),
     "a layer too many": ({"num_hidden_layers": 3}, {}, "no tensor dinov2.encoder.layer.2"),
 }  # fmt: skip

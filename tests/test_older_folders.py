@@ -132,3 +132,29 @@ def test_texts_of_vocab_txt_are_read_as_bert_reads_them(tmp_path):
     inner = foreign_text.Library.from_str(json.dumps(contents(tmp_path, "Bert")[1] | {"post_processor": None}))
     for text in foreign_text.TEXTS:
         assert [3, *inner.encode(text, add_special_tokens=False).ids, 4] == theirs(text).input_ids, text
+
+
+DAMAGED = {
+    "words in another encoding": {"vocab.txt": "[PAD]\nGrüße\n".encode("latin-1")},
+    "entries that are cut off": {"vocab.json": b'{"a": ', "merges.txt": b"#version: 0.2\n"},
+    "entries in a list": {"vocab.json": b"[]", "merges.txt": b"#version: 0.2\n"},
+    "merges without entries": {"merges.txt": b"#version: 0.2\n"},
+    "merges that are none": {"vocab.json": b'{"a": 0}', "merges.txt": b"abc\n"},
+    "a special token without its content": {"vocab.txt": b"[PAD]\n", "special_tokens_map.json": b'{"pad_token": [5]}'},
+    "modules that are cut off": {"vocab.txt": "\n".join(NAMES).encode(), "modules.json": b"[{"},
+    "modules without a type": {"vocab.txt": "\n".join(NAMES).encode(), "modules.json": b"[{}]"},
+    "modules in a number": {"vocab.txt": "\n".join(NAMES).encode(), "modules.json": b"5"},
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_file_of_an_older_folder_is_refused_in_a_line(case, tmp_path, capsys):
+    write(tmp_path / "folder", "BertModel")
+    (tmp_path / "folder" / "vocab.txt").unlink()
+    for name, content in DAMAGED[case].items():
+        (tmp_path / "folder" / name).write_bytes(content)
+    command = ["import", str(tmp_path / "folder"), "-o", str(tmp_path / "run"), "--as", "BertModel"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Traceback" not in said and str(tmp_path / "folder") in said
+    assert not (tmp_path / "run").exists()

@@ -43,8 +43,11 @@ def export(
     checkpoint: CheckpointOption = "best",
 ) -> None:
     """Write a run's model so that transformers, CTranslate2, ONNX Runtime or llama.cpp can open it."""
+    from dragoman.errors import ConfigError
     from dragoman.interchange.checking import checker_missing
 
+    if quantization is not None and to not in (ExportFormat.ctranslate2, ExportFormat.gguf):
+        raise ConfigError(f"--quantization: for --to ctranslate2 or gguf, not {to.value}: leave it out")
     folder = output or Path(f"{run.resolve().name}-{to.value}")
     if to is ExportFormat.huggingface:
         from dragoman.interchange.exporting import export_huggingface

@@ -9,6 +9,7 @@ from typing import Any
 from dragoman.errors import ConfigError
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family
+from dragoman.interchange.hub_config import named_architectures
 
 _CLOSE = 0.9
 """Similarity from which a name counts as a misspelling of another."""
@@ -22,8 +23,9 @@ def find_family(content: Mapping[str, Any], where: Path | str) -> Family:
     """
     if content.get("quantization_config"):
         raise ConfigError(f"{where}: quantization_config: quantized checkpoints are not read; take the original")
-    named = content.get("architectures") or []
-    named = [named] if isinstance(named, str) else named
+    named = named_architectures(content, where)
+    if not isinstance(content.get("model_type"), str | None):
+        raise ConfigError(f"{where}: model_type: expected a name, got {content['model_type']!r}")
     known = {name: family for family in FAMILIES for name in family.architectures}
     for name in named:
         if name in known:
@@ -36,7 +38,7 @@ def find_family(content: Mapping[str, Any], where: Path | str) -> Family:
             f"{where}: names no architectures and no model_type, as folders of 2020 and before do not: say which it is "
             "with --as, for example --as BertForMaskedLM"
         )
-    raise ConfigError(_unknown(where, str(named[0] if named else content.get("model_type")), list(known)))
+    raise ConfigError(_unknown(where, named[0] if named else content["model_type"], list(known)))
 
 
 def as_architecture(content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.family import HubConfig
 from dragoman.interchange.generation import GENERATION_SETTINGS
+from dragoman.interchange.hub_config import HubConfig, named_architectures
 
 _LLAMA = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
 _GEMMA = {
@@ -126,43 +126,62 @@ COMPUTING = frozenset({
 def settings_of(content: Mapping[str, Any], where: Any, model_type: str) -> HubConfig:
     """Return a config.json with transformers' values for the missing fields."""
     defaults = DEFAULTS.get(content.get("model_type", model_type), {})
-    return HubConfig(dict(defaults) | dict(content), where)
+    return HubConfig(defaults | dict(content) | {"architectures": named_architectures(content, where)}, where)
 
 
 _SIZES = re.compile(
     r"(num|n|max)_\w+|(\w+_)?(size|layers?|heads?|dim|ffn_dim|embeddings)|d_model|d_kv|d_ff|(encoder|decoder)_\w+_(heads|dim)"
+    r"|local_attention|\w+_multiple_of"
 )
-_NUMBERS = re.compile(r"\w+_(eps|epsilon|theta|base_freq|scalar|softcapping)|logit_scale|\w+_multiplier")
+_NUMBERS = re.compile(
+    r"\w+_(eps|epsilon|theta|base_freq|scalar|softcapping|soft_cap|multiplier|dim_factor|proj_factor)|logit_scale|mlp_ratio"
+)
+_TEXTS = re.compile(r"problem_type|feed_forward_proj|activation(_function)?|(?!is_)\w+_(act|activation)")
 _NO_SIZES = frozenset({
     "num_labels", "chunk_size_feed_forward", "max_window_layers", "tie_word_embeddings", "mlp_only_layers",
-    "no_rope_layers",
+    "no_rope_layers", "pruned_heads",
 })  # fmt: skip
 """Fields with such a name that are no sizes; a family that reads one checks it."""
 _LEAST = {"type_vocab_size": 0, "max_relative_positions": -1}
 """Smallest values of sizes that may be below 1."""
 _PAIRS = frozenset({"image_size", "patch_size"})
 """Sizes that may be two numbers, of height and width."""
+_CHECKED = frozenset(
+    {"vocab_size", "max_position_embeddings", "num_hidden_layers", "problem_type", "pad_token_id", "id2label"}
+)
+"""Fields in HARMLESS that are checked all the same."""
 
 
 def check_kinds(content: Mapping[str, Any], where: Any) -> None:
-    """Look for sizes that are no whole numbers above 0, and for numbers that are none.
+    """Look for values of the wrong kind: sizes that are no whole numbers above 0, numbers that are none, and others.
 
     Raises:
         ConfigError: there is one; the message names it.
     """
     for name, value in content.items():
-        if value is None or isinstance(value, dict) or name in _NO_SIZES | HARMLESS - _CHECKED:
+        if value is None or name in _NO_SIZES | HARMLESS - _CHECKED:
             continue
-        if _SIZES.fullmatch(name):
-            several = value if name in _PAIRS and isinstance(value, list) else [value]
-            least = _LEAST.get(name, 1)
-            if not isinstance(value, bool) and not all(type(n) is int and n >= least for n in several):
-                raise ConfigError(f"{where}: {name}: expected a whole number above 0, got {value!r}")
-        elif _NUMBERS.fullmatch(name) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ConfigError(f"{where}: {name}: expected a number, got {value!r}")
+        if expected := _misfit(name, value):
+            raise ConfigError(f"{where}: {name}: expected {expected}, got {value!r}")
 
 
-_CHECKED = frozenset({"vocab_size", "max_position_embeddings", "num_hidden_layers"})
+def _misfit(name: str, value: Any) -> str | None:
+    """Return the kind of value that a field has, where ``value`` is none; None where it is one, or any may be."""
+    if _SIZES.fullmatch(name):
+        several = value if name in _PAIRS and isinstance(value, list) and len(value) == 2 else [value]
+        fits = isinstance(value, bool) or all(type(n) is int and n >= _LEAST.get(name, 1) for n in several)
+        return None if fits else "a whole number above 0"
+    if _NUMBERS.fullmatch(name):
+        return None if type(value) in (int, float) else "a number"
+    if _TEXTS.fullmatch(name):
+        return None if isinstance(value, str) else "a name"
+    if name == "pad_token_id":
+        return None if type(value) is int else "the id of a token"
+    if name == "layer_types":
+        return None if isinstance(value, list) and all(isinstance(kind, str) for kind in value) else "a list of names"
+    if name == "id2label":
+        return None if isinstance(value, dict | list) else "names of classes"
+    return None
 
 
 def unknown_fields(given: HubConfig, family: str) -> list[str]:

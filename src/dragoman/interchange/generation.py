@@ -61,14 +61,14 @@ def unused_generation_settings(folder: Path, config: Mapping[str, Any], shape: S
     """
     path = folder / "generation_config.json"
     said = read_json(path) if path.is_file() else config
-    roles = {said.get(name, config.get(name)) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")}
+    roles = [said.get(name, config.get(name)) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")]
     found = []
     obeyed = OBEYED_IN_TRANSLATION if shape == "encoder-decoder" else ()
     if shape == "decoder" and path.is_file():
         obeyed = OBEYED
     for key, neutral in GENERATION_SETTINGS.items():
         value = None if key in obeyed else said.get(key)
-        if value in (None, [], {}, *neutral) or (key in _BANNED and set(_flat(value)) <= roles):
+        if value in (None, [], {}, *neutral) or (key in _BANNED and all(i in roles for i in _flat(value))):
             continue
         found.append(f"{key}={str(value)[:40]}")
     if not found:

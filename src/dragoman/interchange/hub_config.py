@@ -1,5 +1,6 @@
 """A config.json while it is read: which fields were, and what is to be said about them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
+
+
+def named_architectures(content: Mapping[str, Any], where: Path | str) -> list[str]:
+    """Return the names in ``architectures``, which is a list or, in some files, one name; none where it is missing.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    stated = content.get("architectures")
+    names = [] if stated is None else [stated] if isinstance(stated, str) else stated
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{where}: architectures: expected a list of names, got {stated!r}")
+    return names
 
 
 class HubConfig:

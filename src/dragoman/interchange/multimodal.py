@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragoman.errors import ConfigError
+from dragoman.interchange.hub_config import named_architectures
 
 
 class _Part(NamedTuple):
@@ -46,10 +47,9 @@ def part_of(content: Mapping[str, Any], where: Path) -> tuple[dict[str, Any], li
     A folder with a model of one kind has its own config.json and no note.
 
     Raises:
-        ConfigError: a multimodal folder without the settings of the part.
+        ConfigError: architectures that are no names, or a multimodal folder without the settings of the part.
     """
-    named = content.get("architectures") or []
-    part = next((_PARTS[name] for name in named if name in _PARTS), None) if isinstance(named, list) else None
+    part = next((_PARTS[name] for name in named_architectures(content, where) if name in _PARTS), None)
     if part is None:
         return dict(content), []
     settings = content.get(part.field)

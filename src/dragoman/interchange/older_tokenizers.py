@@ -56,7 +56,7 @@ def _twice(inner: tokenizers.Tokenizer, folder: Path) -> tuple[TokenizerContent,
     """Return ``inner`` twice as content, with the special tokens that the folder names."""
     names = read_json(folder / "tokenizer_config.json") | read_json(folder / "special_tokens_map.json")
     special = [token for key, token in names.items() if key.endswith("_token") and token]
-    texts = [token["content"] if isinstance(token, dict) else token for token in special]
+    texts = [token.get("content") if isinstance(token, dict) else token for token in special]
     inner.add_special_tokens([t for t in (*texts, *_USUAL) if isinstance(t, str) and inner.token_to_id(t) is not None])
     content = json.loads(inner.to_str())
     return content, content
@@ -88,16 +88,27 @@ def _bytes_by_spelling() -> dict[int, str]:
 _BYTES = _bytes_by_spelling()
 
 
+def _read_model(kind: Any, *paths: Path, **settings: Any) -> Any:
+    """Return a model of the tokenizers library from its files.
+
+    Raises:
+        DataError: one is missing or damaged.
+    """
+    try:
+        return kind.from_file(*map(str, paths), **settings)
+    except Exception as error:  # the library raises nothing more precise
+        raise DataError(f"{' and '.join(map(str, paths))}: {str(error).splitlines()[0]}") from None
+
+
 def _byte_pairs(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
-    model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    inner = tokenizers.Tokenizer(model)
+    inner = tokenizers.Tokenizer(_read_model(models.BPE, folder / "vocab.json", folder / "merges.txt"))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     return _twice(inner, folder)
 
 
 def _word_pieces(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
-    inner = tokenizers.Tokenizer(models.WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))
+    inner = tokenizers.Tokenizer(_read_model(models.WordPiece, folder / "vocab.txt", unk_token="[UNK]"))
     lowercase = bool(read_json(folder / "tokenizer_config.json").get("do_lower_case", True))
     inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

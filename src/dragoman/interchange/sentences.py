@@ -20,12 +20,15 @@ def read_sentence(folder: Path) -> SentenceHead | None:
     """Return the head of a sentence encoder; None for a folder that describes none.
 
     Raises:
-        ConfigError: another pooling than the mean or the first token, or modules that we do not have.
+        ConfigError: another pooling than the mean or the first token, or modules that we do not have or that are none.
     """
     path = folder / "modules.json"
     if not path.is_file():
         return None
-    kinds = [module["type"].rpartition(".")[2] for module in json.loads(path.read_text(encoding="utf-8"))]
+    try:
+        kinds = [module["type"].rpartition(".")[2] for module in json.loads(path.read_text(encoding="utf-8"))]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ConfigError(f"{path}: expected a list of modules, each with its type") from None
     if unknown := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
         raise ConfigError(f"{path}: modules of type {', '.join(sorted(unknown))} are not supported")
     pooling = folder / "1_Pooling" / "config.json"

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dragoman.errors import ConfigError
+from dragoman.errors import ConfigError, DataError
 from dragoman.interchange.tokenizer_kinds import tokenizer_kind, usual_roles
 from dragoman.json_files import read_json
 from dragoman.model.vocabulary import SUPPRESSED_LOGIT
@@ -130,7 +130,7 @@ def special_ids(
     generation_config.json comes first.
 
     Raises:
-        ConfigError: no token ends a text, or an id lies outside of the vocabulary.
+        ConfigError: no token ends a text, or an id is none or lies outside of the vocabulary.
     """
     named = {role: i for role, i in named_ids(folder, content).items() if i < size}
     generation = read_json(folder / "generation_config.json")
@@ -140,7 +140,10 @@ def special_ids(
             for name in names:
                 value = source.get(name)
                 if value is not None and value != []:
-                    return _first(value, named.get(name))
+                    try:
+                        return _first(value, named.get(name))
+                    except (TypeError, ValueError):
+                        raise ConfigError(f"{folder}: {name}: expected the id of a token, got {value!r}") from None
         return None
 
     reads = shape == "encoder"  # its texts are framed by cls and sep, where the tokenizer has these
@@ -186,9 +189,12 @@ def named_ids(folder: Path, content: Mapping[str, Any] | None = None) -> dict[st
     settings = read_json(folder / "tokenizer_config.json")
     names: dict[str, Any] = dict(usual_roles(tokenizer_kind(folder, read_json(folder / "config.json"))))
     names |= read_json(folder / "special_tokens_map.json") | settings
-    ids = entries(folder, content) | {
-        token["content"]: int(i) for i, token in settings.get("added_tokens_decoder", {}).items()
-    }
+    try:
+        added = {token["content"]: int(i) for i, token in settings.get("added_tokens_decoder", {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        path = folder / "tokenizer_config.json"
+        raise DataError(f"{path}: added_tokens_decoder: expected a token with its content for each id") from None
+    ids = entries(folder, content) | added
     found = {}
     for role in ("pad", "bos", "eos", "cls", "sep"):
         token = names.get(f"{role}_token")
@@ -199,12 +205,19 @@ def named_ids(folder: Path, content: Mapping[str, Any] | None = None) -> dict[st
 
 
 def entries(folder: Path, content: Mapping[str, Any]) -> dict[str, int]:
-    """Return the id of each entry of a folder's tokenizer."""
+    """Return the id of each entry of a folder's tokenizer.
+
+    Raises:
+        DataError: a tokenizer.json whose entries are none.
+    """
     if not content:
         if (folder / "vocab.txt").is_file():
             lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
             return {line: i for i, line in enumerate(lines)}
         return read_json(folder / "vocab.json")
-    vocab = (content.get("model") or {}).get("vocab") or {}
-    ids = {row[0]: i for i, row in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
-    return ids | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    try:
+        vocab = (content.get("model") or {}).get("vocab") or {}
+        ids = {row[0]: i for i, row in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
+        return ids | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise DataError(f"{folder / 'tokenizer.json'}: not a tokenizer.json of the tokenizers library") from None

@@ -79,12 +79,7 @@ class MixtureLayer(nn.Module):
 
     def mix(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         """Return the weighted sum of each token's experts; record ``load`` and ``auxiliary``."""
-        logits = self.router(x)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # small differences decide the routing
-        probabilities = logits.softmax(dim=-1)
-        weight, expert = probabilities.topk(self.cfg.active, dim=-1)  # (N, A)
-        if self.cfg.normalize:
-            weight = weight / weight.sum(dim=-1, keepdim=True)
+        logits, probabilities, weight, expert = self.route(x)
         counts = self.count(expert)
         load = torch.tensor(counts, dtype=probabilities.dtype, device=probabilities.device) / max(expert.numel(), 1)
         self.load, self.auxiliary = load, self.losses(logits, probabilities, load) if self.training else None
@@ -98,6 +93,16 @@ class MixtureLayer(nn.Module):
         for layer in self.shared:
             out = out + layer(x)
         return out.to(x.dtype)
+
+    def route(self, x: Float[Tensor, "*B D"]) -> tuple[Tensor, Tensor, Float[Tensor, "*B A"], Int[Tensor, "*B A"]]:
+        """Return the router's logits and probabilities of all experts (*B, E), and each token's experts and weights."""
+        logits = self.router(x)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # small differences decide the routing
+        probabilities = logits.softmax(dim=-1)
+        weight, expert = probabilities.topk(self.cfg.active, dim=-1)
+        if self.cfg.normalize:
+            weight = weight / weight.sum(dim=-1, keepdim=True)
+        return logits, probabilities, weight, expert
 
     def count(self, expert: Int[Tensor, "N A"]) -> list[int]:
         """Count the tokens sent to each expert; on the meta device, assume an even load."""

@@ -58,8 +58,7 @@ def config(given: HubConfig) -> EncoderConfig:
     cfg = bert.model(given, Learned(length=given["max_position_embeddings"]))
     inputs = cfg.inputs
     assert isinstance(inputs, TokenInput)
-    block = dataclasses.replace(cfg.blocks.pattern[0])
-    tower = SharedTower(depth=cfg.blocks.depth, pattern=(block,), groups=given.get("num_hidden_groups", 1))
+    tower = SharedTower(depth=cfg.blocks.depth, pattern=cfg.blocks.pattern, groups=given.get("num_hidden_groups", 1))
     head = cfg.head
     if isinstance(head, ClassificationHead):
         head = dataclasses.replace(head, activation="tanh")

@@ -43,7 +43,7 @@ def _mixer(given: HubConfig) -> DisentangledAttention | AttentionConfig:
     given.only("share_att_key", True)
     kinds = given.get("pos_att_type", "")
     kinds = kinds.lower().split("|") if isinstance(kinds, str) else kinds
-    if {kind.strip() for kind in kinds} != {"c2p", "p2c"}:
+    if not isinstance(kinds, list) or sorted({str(kind).strip() for kind in kinds}) != ["c2p", "p2c"]:
         raise ConfigError(f"{given.where}: pos_att_type: {kinds} is not supported here, only c2p and p2c together")
     longest, buckets = given.get("max_relative_positions", -1), given.get("position_buckets", -1)
     if not isinstance(buckets, int):

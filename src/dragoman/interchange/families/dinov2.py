@@ -4,7 +4,7 @@ from typing import Any
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.families import vit
-from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.family import Family, HubConfig, class_count, their_activation
 from dragoman.interchange.names import NameTable, TensorForm
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
@@ -65,12 +65,11 @@ def config(given: HubConfig) -> EncoderConfig:
         residual=LayerScale(),
     )
     classifies = "Dinov2ForImageClassification" in given.get("architectures", [])
-    classes = len(given.get("id2label", {})) or given.get("num_labels", 2)
     return EncoderConfig(
         inputs=PatchInput(size=vit.image_size(given), patch=given["patch_size"], channels=given.get("num_channels", 3)),
         dim=given["hidden_size"],
         tower=TowerConfig(depth=given["num_hidden_layers"], pattern=(block,), final_norm=norm),
-        head=ClassificationHead(classes=classes, pooling=FirstAndMean()) if classifies else NoHead(),
+        head=ClassificationHead(classes=class_count(given), pooling=FirstAndMean()) if classifies else NoHead(),
     )
 
 

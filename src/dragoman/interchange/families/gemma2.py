@@ -28,7 +28,10 @@ def norm(given: HubConfig) -> ZeroCenteredRmsNorm:
 
 
 def scorer(given: HubConfig) -> AnyScorer:
-    scale = float(given.get("query_pre_attn_scalar", 256)) ** -0.5
+    channels = float(given.get("query_pre_attn_scalar", 256))
+    if channels <= 0:
+        raise ConfigError(f"{given.where}: query_pre_attn_scalar: expected a number above 0, got {channels}")
+    scale = channels**-0.5
     cap = given.get("attn_logit_softcapping")
     return ScaledDot(scale=scale) if cap is None else CappedDot(cap=float(cap), scale=scale)
 

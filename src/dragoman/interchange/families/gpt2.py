@@ -4,6 +4,7 @@ import itertools
 import math
 from typing import Any
 
+from dragoman.errors import ConfigError
 from dragoman.interchange.families import llama
 from dragoman.interchange.family import Family, HubConfig, their_activation
 from dragoman.interchange.names import NameTable, TensorForm
@@ -36,11 +37,22 @@ TABLE: NameTable = {
 }
 
 
+def usual_scale(given: HubConfig) -> float:
+    """Return 1 / sqrt(C).
+
+    Raises:
+        ConfigError: more heads than channels.
+    """
+    dim, heads = given["n_embd"], given["n_head"]
+    if heads > dim:
+        raise ConfigError(f"{given.where}: n_head: {heads} heads do not divide n_embd, {dim}")
+    return (dim // heads) ** -0.5
+
+
 def scales(given: HubConfig) -> list[float]:
     """Return each layer's factor of scores: 1 / sqrt(C), or 1; divided by its number where the file says so (Mistral's
     GPT-2, which trained in float16)."""
-    channels = given["n_embd"] // given["n_head"]
-    scale = channels**-0.5 if given.only("scale_attn_weights", True, False) else 1.0
+    scale = usual_scale(given) if given.only("scale_attn_weights", True, False) else 1.0
     numbered = given.only("scale_attn_by_inverse_layer_idx", False, True)
     return [scale / (i + 1 if numbered else 1) for i in range(given["n_layer"])]
 
@@ -51,7 +63,7 @@ def config(given: HubConfig) -> TransformerConfig:
     mlp = FeedForward(
         hidden=given.get("n_inner", 4 * given["n_embd"]), activation=given.activation("activation_function")
     )
-    usual = (given["n_embd"] // given["n_head"]) ** -0.5
+    usual = usual_scale(given)
     blocks = [
         BlockConfig(
             mixer=AttentionConfig(

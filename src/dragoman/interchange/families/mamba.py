@@ -61,7 +61,7 @@ def expansion(given: HubConfig) -> int:
         ConfigError: it is no whole number above 0.
     """
     expand = given["expand"]
-    if isinstance(expand, bool) or expand != int(expand) or expand < 1:
+    if type(expand) not in (int, float) or expand != int(expand) or expand < 1:
         raise ConfigError(f"{given.where}: expand: expected a whole number above 0, got {expand!r}")
     return int(expand)
 

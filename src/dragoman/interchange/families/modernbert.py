@@ -11,7 +11,7 @@ from dragoman.interchange.families import bert, llama
 from dragoman.interchange.family import Family, class_count, their_activation
 from dragoman.interchange.hub_config import HubConfig
 from dragoman.interchange.names import NameTable, TensorForm
-from dragoman.interchange.rope import read_rotary, their_rotary
+from dragoman.interchange.rope import read_rotary, rope_settings, their_rotary
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import (
@@ -74,7 +74,7 @@ def _rotary(given: HubConfig, kind: str) -> Rotary:
     theta = given.get(old, theta)
     if given.get("rope_scaling"):
         raise ConfigError(f"{given.where}: rope_scaling: {given.content['rope_scaling']!r} is not supported here")
-    stated = given.get("rope_parameters", {}).get(kind)
+    stated = rope_settings(given, "rope_parameters").get(kind)
     return read_rotary(given, kind, theta) if stated else Rotary(theta=float(theta))
 
 
