@@ -1,4 +1,7 @@
-"""Shapes written where tensors are at home are checked while tests run; every test starts from the same seed.
+"""Every test starts from the same seed; ``CHECK_SHAPES=1`` checks the shapes that signatures state while tests run.
+
+Checking costs four times the rest of a forward pass of a tiny model, so that ``test_shapes.py`` does it for a share of
+the suite that passes through every annotated module.
 
 Property tests draw the same examples on every machine, so that what passed passes again. ``make explore`` draws others,
 many more of them, and is how new counterexamples are found; each then becomes a test of its own.
@@ -10,9 +13,11 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
-install_import_hook(["dragoman.model", "dragoman.data", "dragoman.decode"], "beartype.beartype")
+if os.environ.get("CHECK_SHAPES"):  # before the first import of what it decorates
+    from jaxtyping import install_import_hook
+
+    install_import_hook(["dragoman.model", "dragoman.data", "dragoman.decode"], "beartype.beartype")
 
 import torch  # noqa: E402
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -35,10 +36,17 @@ def room(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def tree(path: Path) -> Iterator[ast.AST]:
-    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def tree(path: Path) -> list[ast.AST]:
+    return list(ast.walk(parsed(path)))
+
+
+@cache
 def imported(path: Path) -> set[str]:
     """Every module that a file names in an import, wherever in it."""
     names = set()
@@ -51,6 +59,7 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+@cache
 def called(path: Path) -> set[str]:
     return {ast.unparse(node.func) for node in tree(path) if isinstance(node, ast.Call)}
 
@@ -109,7 +118,7 @@ def test_the_floors_of_a_room_stand_in_their_order(room, floors):
 def test_class_names_are_unique():
     homes: dict[str, list[str]] = {}
     for path in FILES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert not {name: where for name, where in homes.items() if len(where) > 1}
@@ -135,7 +144,7 @@ def test_a_file_fits_in_one_sitting(path):
 
 @every_file
 def test_a_file_says_what_it_is(path):
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert ast.get_docstring(parsed(path))
 
 
 @every_file

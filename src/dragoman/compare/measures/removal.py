@@ -1,12 +1,12 @@
 """Measures of a trained model with one layer left out, and of trees that it writes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
 from dragoman.checkpoint import load_writer
 from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
@@ -84,6 +84,14 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 yield f"{side} {number}", block
 
 
+class _ResultUnused(nn.Module):
+    """x -> x where the sublayer is computed all the same, so that its cache holds what those of other layers do."""
+
+    def forward(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+        f(x)
+        return x
+
+
 @contextmanager
 def _without(block: nn.Module, residual: str) -> Iterator[bool]:
     """Leave out a sublayer inside the block; yield whether there is one."""
@@ -91,7 +99,7 @@ def _without(block: nn.Module, residual: str) -> Iterator[bool]:
     if kept is None or isinstance(kept, NoResidual):
         yield False
         return
-    setattr(block, residual, NoResidual())
+    setattr(block, residual, _ResultUnused())
     try:
         yield True
     finally:
