@@ -19,10 +19,10 @@ if os.environ.get("CHECK_SHAPES"):  # before the first import of what it decorat
 
     install_import_hook(["dragoman.model", "dragoman.data", "dragoman.decode"], "beartype.beartype")
 
-import torch  # noqa: E402
+import torch
 
-from dragoman import machine  # noqa: E402
-from dragoman.decode import precision  # noqa: E402
+from dragoman import machine
+from dragoman.decode import precision
 
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
