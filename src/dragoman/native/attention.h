@@ -1,5 +1,5 @@
 /* One token attends to the keys and values of its text: softmax(scale q k) v, head by head. Keys and values are float32,
-   or bfloat16 where the model's weights are narrower, too: they are read more often than anything else.
+   or bfloat16 where the model's weights are narrower than float32 too: nothing is read more often.
 
    T keys, H query heads, G key/value heads (G divides H), C channels of one head. */
 
@@ -28,7 +28,7 @@ INLINE float widened_one(const void *numbers, int64_t at, const int narrow) {
 typedef struct {
     const void *kv;
     const int32_t *slot;
-    int64_t first, wide; /* numbers from one token to the next */
+    int64_t first, wide; /* first token; numbers from one token to the next */
 } Past;
 
 INLINE int64_t token_at(const Past *past, int64_t t) { return (past->slot ? past->slot[t] : past->first + t) * past->wide; }
@@ -49,7 +49,7 @@ INLINE Vector product_of(const int64_t C, const int narrow, const float *q, cons
     return sum;
 }
 
-/* Scores of ``count`` tokens from ``from`` on; tokens beyond the last repeat it. */
+/* Return the scores of ``count`` tokens from ``from`` on; past the last token it is repeated. */
 INLINE Vector scores_of(const int64_t C, const int narrow, const int count, const float *q, const Past *past, int64_t head,
                           int64_t from, int64_t T) {
     Vector product[V] = {{0}};
@@ -76,7 +76,8 @@ INLINE void scores_of_odd_heads(const int64_t C, const int narrow, const float *
     }
 }
 
-/* In place, in whole vectors. The weights' sum is what is returned; what lies behind the last of them adds nothing to it. */
+/* Exponentiate T scores in place, relative to their maximum, and return their sum. The padding of the last vector counts as
+   exp(-infinity). */
 INLINE float exponentials(int64_t T, float *weight) {
     Vector *last = (Vector *)(weight + (T - 1) / V * V), top, sum = {0};
     *last = chosen(LANES < (int32_t)(T - (T - 1) / V * V), *last, (Vector){0} - INFINITY);
@@ -104,7 +105,7 @@ INLINE void mix(const int vectors, const int narrow, const Past *past, int64_t f
 /* Allocate the weights of T tokens in H heads, in whole vectors, and a normalizer for each head. */
 static float *room_for_weights(int64_t H, int64_t T) { return room(H * (T + V) * sizeof(float)); }
 
-/* First all scores, then all exponentials, then all sums of values: while one head waits for a number, another goes on. */
+/* Compute all scores, then all exponentials, then all weighted sums: while one head waits for a result, another goes on. */
 INLINE void attend_as(const int64_t C, const int narrow, int64_t H, int64_t G, float scale, const float *query, const Past *past,
                       int64_t T, float *weight, float *to) {
     const int64_t padded = (T + V - 1) / V * V;

@@ -1,28 +1,28 @@
-/* A step of beam search, and the way back through its steps; see decode/search/beam.py and decode/search/backpointers.py, which hold
-   the same in PyTorch and NumPy.
+/* A step of beam search, and the backtracking through its steps. The twins in PyTorch and NumPy are decode/search/beam.py and
+   decode/search/backpointers.py.
 
    N sentences, W hypotheses of each before the step (1 at the first), K after it, V vocabulary. */
 
 #include "numbers.h"
 #include "ranking.h"
 
-enum { EARLY_STOP, FIRST_STOP, HEURISTIC_STOP, FULL_STOP, CERTAIN_STOP }; /* the first and the heuristic differ in nbest alone */
+enum { EARLY_STOP, FIRST_STOP, HEURISTIC_STOP, FULL_STOP, CERTAIN_STOP }; /* the first and the heuristic differ only in nbest */
 
 typedef struct {
     int64_t N, W, K, vocabulary, nbest, eos, stop;
-    const float *logits, *ranked; /* (N W, V); the same where no rule has changed them */
-    const float *divisors;        /* of the score of a translation, by its length */
-    int64_t *sentence, *limit, *length, *finished; /* (N): changed, those of sentences that go on moved to the front */
-    float *best;                                   /* (N, nbest): likewise; best scores first */
+    const float *logits, *ranked; /* (N W, V): as the model gave them, and as rules changed them; one array where none did */
+    const float *divisors;        /* length penalty: what a score is divided by, at each length */
+    int64_t *sentence, *limit, *length, *finished; /* (N): updated; those of unfinished sentences are moved to the front */
+    float *best;                                   /* (N, nbest): the best scores first; moved likewise */
     const float *total;                            /* (N, W) */
-    /* what continues (at most N K) */
+    /* hypotheses that continue (at most N K) */
     float *new_total;
-    int64_t *parent, *token, *row, *keep; /* row among those kept that each continues; keep: the sentences that go on (N) */
-    /* what ended (at most N K) */
+    int64_t *parent, *token, *row, *keep; /* row: the kept row that each continues; keep (N): the unfinished sentences */
+    /* hypotheses that ended (at most N K) */
     float *ended_total, *ended_score;
     int64_t *ended_sentence, *ended_parent;
     uint8_t *real, *truncated;
-    int64_t left, moved, ended; /* sentences that go on; whether a row continues another than itself; hypotheses that ended */
+    int64_t left, moved, ended; /* unfinished sentences; whether any row continues another row; hypotheses that ended */
 } Step;
 
 typedef struct {
@@ -31,7 +31,7 @@ typedef struct {
     uint8_t *truncated;
 } Candidates; /* 2 K of a sentence, best first */
 
-/* At a sentence's limit its candidates are the ends of its rows. One that may not end is among them only where none may. */
+/* At its length limit a sentence's candidates are its rows, each ended here. A row that may not end counts only where none may. */
 static void end_all(const Step *s, int64_t n, Candidates c) {
     const int64_t V = s->vocabulary, W = s->W;
     const float *logits = s->logits + n * W * V, *ranked = s->ranked + n * W * V;
@@ -68,7 +68,7 @@ static void end(Step *s, int64_t n, Candidates c) {
     for (int64_t k = 0; k < s->K; k++) {
         const float total = c.score[k], score = total / s->divisors[s->length[n]];
         const int real = total > -INFINITY;
-        if (c.token[k] != s->eos || (total == -INFINITY)) continue; /* one that is no number is recorded: an error tells of it */
+        if (c.token[k] != s->eos || (total == -INFINITY)) continue; /* NaN is recorded: the caller raises */
         const int64_t e = s->ended++;
         s->ended_sentence[e] = s->sentence[n];
         s->ended_parent[e] = n * s->W + c.beam[k];
@@ -84,7 +84,7 @@ static void end(Step *s, int64_t n, Candidates c) {
     }
 }
 
-/* Whether a sentence is done whose hypotheses go on with these totals. */
+/* Return whether a sentence is finished, given the total log-probabilities of its continuing hypotheses. */
 static int is_done(const Step *s, int64_t n, const float *total) {
     float highest = -INFINITY;
     for (int64_t k = 0; k < s->K; k++) highest = total[k] > highest || total[k] != total[k] ? total[k] : highest;
@@ -95,7 +95,7 @@ static int is_done(const Step *s, int64_t n, const float *total) {
     return found >= rival && (s->stop != FULL_STOP || s->finished[n] >= s->K);
 }
 
-/* Continue with the K best candidates that do not end, if the sentence is not done. */
+/* Continue with the K best candidates that do not end, unless the sentence is finished. */
 static void go_on(Step *s, int64_t n, Candidates c) {
     const int64_t K = s->K, to = s->left * K;
     int64_t count = 0;
@@ -144,8 +144,8 @@ void beam_step(Step *s) {
     free(own);
 }
 
-/* Follow n answers back from the row that each extends at its last step: their tokens (n, T), and their totals (n, T + 1). first:
-   the step before an answer's first token. parents, emitted, totals: addresses of the rows that continued after each step. */
+/* Backtrack n hypotheses from the row that each extends at its last step: tokens (n, T) and cumulative log-probabilities (n, T + 1).
+   first: the step before a hypothesis's first token. parents, emitted, totals: arrays of the rows that continued after each step. */
 void walk_back(int64_t n, int64_t T, const int64_t *first, const int64_t *last, const int64_t *row, const int64_t *const *parents,
                const int64_t *const *emitted, const float *const *totals, int64_t *tokens, double *cumulative) {
     for (int64_t i = 0; i < n; i++) {

@@ -1,18 +1,18 @@
-/* Dropout whose mask is a function of a seed and of an element's place: what forward drew is drawn again backward. */
+/* Dropout whose mask is a function of a seed and an element's index: the backward pass draws the mask of the forward pass again. */
 
 #pragma once
 
 #include "numbers.h"
 
 typedef struct {
-    int64_t seed, below; /* a number below 2^16 is drawn for each element, which is zeroed where that is below this */
-    double factor;       /* of the others */
+    int64_t seed, below; /* an element is zeroed where its 16 random bits are less than ``below`` */
+    double factor;       /* scale of the elements that are kept */
 } Dropout;
 
 typedef uint32_t Bits __attribute__((vector_size(4 * V), aligned(4)));
 
-/* Sixteen bits twice for each place, from the seed and the place alone: so that what forward drew is drawn again backward.
-   The finish of MurmurHash3 (Austin Appleby), with half of the seed before it and half behind. */
+/* Return twice sixteen random bits for each place, a function of seed and place: the finalizer of MurmurHash3 (Austin Appleby),
+   with half of the seed mixed in before it and half inside. */
 INLINE Bits drawn(Bits place, uint64_t seed) {
     place = place * 0x9e3779b1u ^ (uint32_t)seed;
     place = (place ^ place >> 16) * 0x85ebca6bu + (uint32_t)(seed >> 32);
@@ -20,7 +20,7 @@ INLINE Bits drawn(Bits place, uint64_t seed) {
     return place ^ place >> 16;
 }
 
-/* V elements from place i, a multiple of P, on, and the V behind them: two from each draw. */
+/* Apply dropout to the V elements from i on, a multiple of P, and to the V after them: each draw serves two elements. */
 INLINE void drop(const Dropout *d, int64_t i, Vector *low, Vector *high) {
     const Vector zero = {0};
     if (!d->below) return;

@@ -1,14 +1,14 @@
-/* The gradient of a linear layer by its weight and bias: see model/ops/products.py.
+/* Gradient of a linear layer with respect to its weight and bias. See model/ops/products.py.
 
    R rows, N outputs, K inputs, multiples of P. Sums are float, in the same order whatever the number of threads. */
 
 #include "tiles.h"
 
-enum { SOME = 256, OUTPUTS = 192, INPUTS = 512 }; /* rows, and sizes of a block of the gradient, that the cache holds */
-enum { WIDE = 4 * MOST };                         /* outputs of a panel, which four tiles share; OUTPUTS is a multiple */
-enum { AHEAD = 8 };                               /* rows from what is laid out to what is fetched */
+enum { SOME = 256, OUTPUTS = 192, INPUTS = 512 }; /* rows, outputs and inputs of a block of the gradient: it stays in the cache */
+enum { WIDE = 4 * MOST };                         /* outputs of a panel: four tiles; OUTPUTS is a multiple */
+enum { AHEAD = 8 };                               /* rows between the one that is packed and the one that is prefetched */
 
-/* sums += the sum over rows of each of n outputs, which lie in panels. */
+/* sums += the sum over rows of each of n outputs, which are packed in panels. */
 static void add_rows(const int32_t *panels, int64_t pairs, int64_t n, float *sums) {
     for (int64_t i = 0; i < n; i += V) {
         const int32_t *at = panels + i / WIDE * WIDE * SOME / 2 + i % WIDE;
@@ -18,7 +18,7 @@ static void add_rows(const int32_t *panels, int64_t pairs, int64_t n, float *sum
     }
 }
 
-/* M rows by P columns of the gradient, whose rows are K apart. */
+/* Add to M rows and P columns of the gradient; its rows are K numbers apart. */
 INLINE void add_tile(const int M, const int32_t *dy, const int32_t *x, int64_t pairs, float *to, int64_t K) {
     Vector sums[SUMS] = {{0}};
 #pragma GCC unroll 12
@@ -28,7 +28,7 @@ INLINE void add_tile(const int M, const int32_t *dy, const int32_t *x, int64_t p
     for (int m = 0; m < M; m++) *(Vector *)(to + m * K) += sums[2 * m], *(Vector *)(to + m * K + V) += sums[2 * m + 1];
 }
 
-/* All tiles of a block, whose first number is ``to``. What is left of the last panel goes V / 2 outputs at a time. */
+/* Add to all tiles of a block that starts at ``to``. An incomplete last panel takes V / 2 outputs at a time. */
 static void add_block(const int32_t *outputs, const int32_t *inputs, int64_t pairs, int64_t wide, int64_t deep, float *to, int64_t K) {
     for (int64_t i = 0; i < wide;) {
         const int whole = wide - i / WIDE * WIDE >= WIDE;

@@ -1,4 +1,4 @@
-/* Heads in bfloat16 wherever they lie: (B, H, T, C), the C channels of a head side by side. */
+/* Attention heads in bfloat16, (B, H, T, C) with any strides but the last: the C channels of a head are contiguous. */
 
 #pragma once
 
@@ -6,7 +6,7 @@
 
 typedef struct {
     uint16_t *x;
-    int64_t text, token, head; /* steps from one to the next, in numbers */
+    int64_t text, token, head; /* strides, in numbers */
 } Heads;
 
 static inline uint16_t *head_of(const Heads *heads, int64_t b, int64_t h) { return heads->x + b * heads->text + h * heads->head; }

@@ -1,5 +1,5 @@
-/* Passes over memory of a training step, one each where PyTorch makes several: see model/ops/elementwise.py, where what
-   they compute stands in PyTorch beside each.
+/* Elementwise operations of a training step, each in one pass over memory where PyTorch makes several. model/ops/elementwise.py
+   has the PyTorch twin of each.
 
    uint16_t is bfloat16; sums are float. n numbers, or N rows of D numbers; n and D are multiples of V. */
 
@@ -70,8 +70,8 @@ static void softmax_of(const uint16_t *scores, const uint8_t *seen, int64_t K, f
     }
 }
 
-/* (B, H, Q, K); seen: from a text to the next step_B bytes, from a query to the next step_Q, the same for all heads; causal:
-   query i sees no key behind key i. */
+/* (B, H, Q, K). seen: strides of step_B bytes by text and step_Q by query, the same for all heads. causal: query i sees no key
+   after key i. */
 void softmax(const uint16_t *scores, const uint8_t *seen, int64_t step_B, int64_t step_Q, int64_t causal, int64_t B, int64_t H,
              int64_t Q, int64_t K, uint16_t *y) {
 #pragma omp parallel if (B * H * Q * K > LARGE)
@@ -87,7 +87,7 @@ void softmax(const uint16_t *scores, const uint8_t *seen, int64_t step_B, int64_
     }
 }
 
-/* dx = y (dy - sum y dy), where the y, which were rounded, are made to sum to 1. */
+/* dx = y (dy - sum y dy). The y were rounded to bfloat16 and are scaled so that they sum to 1. */
 void softmax_gradient(const uint16_t *dy, const uint16_t *y, int64_t N, int64_t K, uint16_t *dx) {
     const int64_t whole = K / V * V;
 #pragma omp parallel for schedule(static) if (N * K > LARGE)
@@ -98,12 +98,12 @@ void softmax_gradient(const uint16_t *dy, const uint16_t *y, int64_t N, int64_t 
             memcpy(last[0], a + whole, (K - whole) * sizeof(uint16_t));
             memcpy(last[1], b + whole, (K - whole) * sizeof(uint16_t));
         }
-        Vector total = of_half(last[1]), along = of_half(last[0]) * total;
+        Vector total = of_half(last[1]), dot = of_half(last[0]) * total;
         for (int64_t i = 0; i < whole; i += V) {
             total += of_half(b + i);
-            along += of_half(a + i) * of_half(b + i);
+            dot += of_half(a + i) * of_half(b + i);
         }
-        const float all = sum_of(total), sum = all > 0 ? sum_of(along) / all : 0;
+        const float all = sum_of(total), sum = all > 0 ? sum_of(dot) / all : 0;
         for (int64_t i = 0; i < whole; i += V) to_half(dx + r * K + i, of_half(b + i) * (of_half(a + i) - sum));
         if (whole < K) {
             to_half(last[2], of_half(last[1]) * (of_half(last[0]) - sum));
@@ -127,7 +127,7 @@ void dropout(const uint16_t *x, int64_t n, const Dropout *d, uint16_t *y) {
 
 /* ---- rotary positions: in each head (a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of its C channels - */
 
-/* cos_sin: for each of T places the C / 2 cosines and then the C / 2 sines; for each text where ``own``. Turned ``back``: undone. */
+/* cos_sin: for each of T positions C / 2 cosines, then C / 2 sines; a table for each text where ``own``. ``back``: the inverse. */
 void rotate(const Heads *from, const Heads *to, const float *cos_sin, int64_t own, int64_t back, int64_t B, int64_t T, int64_t H,
             int64_t C) {
     const int64_t half = C / 2;

@@ -1,5 +1,5 @@
-/* Cross-entropy of logits in bfloat16, which become their own gradient: see model/chunked_loss.py, whose CrossEntropyLoss holds the same
-   in PyTorch.
+/* Cross-entropy of logits in bfloat16; the logits are overwritten by their gradient. The PyTorch twin is CrossEntropyLoss in
+   model/chunked_loss.py.
 
    R rows, N entries of the vocabulary. */
 
@@ -12,7 +12,7 @@ static Vector rest(const uint16_t *logits, int64_t N) {
     return of_half(some);
 }
 
-/* The largest of a row, and the sum. */
+/* Return the largest logit of a row; write the sum of all. */
 static float largest(const uint16_t *logits, int64_t N, float *sum) {
     Vector highest = rest(logits, N), total = {0};
     for (int64_t i = 0; i + V <= N; i += V) {
@@ -30,8 +30,8 @@ static float largest(const uint16_t *logits, int64_t N, float *sum) {
     return highest_in(highest);
 }
 
-/* -sum_v q(v) log softmax(logits)(v), where q has 1 - smoothing on the target and the rest evenly everywhere. When learning,
-   the row becomes softmax - q. */
+/* -sum_v q(v) log softmax(logits)(v), where q has 1 - smoothing on the target and spreads the rest evenly (label smoothing).
+   When learning, the row becomes its gradient, softmax - q. */
 static double row(uint16_t *logits, int64_t target, int64_t N, float smoothing, int learning, float *x) {
     float sum, picked;
     const uint32_t bits = (uint32_t)logits[target] << 16;

@@ -1,5 +1,5 @@
-/* Vector arithmetic shared by all kernels. Written with the compiler's vectors, so that any processor runs it; only the products of
-   bfloat16 and of whole numbers ask for instructions by name, where there are some. */
+/* Vector arithmetic shared by all kernels. They are written with the compiler's vector types, so that any processor runs them; only
+   products of bfloat16 and int8 use intrinsics, where a processor has them. */
 
 #pragma once
 
@@ -13,24 +13,24 @@
 #include <string.h>
 
 #ifdef __AVX512F__
-enum { V = 16, MOST = 12 }; /* numbers of a register; rows of a block: 24 sums, and room for what is multiplied */
+enum { V = 16, MOST = 12 }; /* floats of a register; rows of a block: 24 registers of sums leave room for the operands */
 #else
 enum { V = 8, MOST = 6 };
 #endif
-enum { P = 2 * V, SUMS = 2 * MOST, CHUNK = 240 }; /* CHUNK rows stay in the cache while the weights come by */
+enum { P = 2 * V, SUMS = 2 * MOST, CHUNK = 240 }; /* CHUNK rows stay in the cache while all weights are read */
 
 typedef float Vector __attribute__((vector_size(4 * V), aligned(4)));
 typedef int32_t Whole __attribute__((vector_size(4 * V), aligned(4)));
 
-typedef uint16_t Half __attribute__((vector_size(2 * V), aligned(2))); /* as many numbers in bfloat16 */
+typedef uint16_t Half __attribute__((vector_size(2 * V), aligned(2))); /* V numbers in bfloat16 */
 typedef int8_t Bytes __attribute__((vector_size(V), aligned(1)));
 
-enum { LARGE = 1 << 16 }; /* numbers that are worth more threads */
+enum { LARGE = 1 << 16 }; /* numbers from which several threads are worth their start */
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Memory for so many bytes, and a little more. There is no way on without it, and none back out of the middle of a
-   parallel loop: where there is none, the process ends with a word of why, not by writing to address 0. */
+/* Allocate ``bytes`` bytes and a little more. A parallel loop can neither go on without memory nor return an error from its middle:
+   the process ends with a message, rather than by writing to address 0. */
 static void *room(size_t bytes) {
     void *memory = bytes < SIZE_MAX - 128 ? aligned_alloc(64, (bytes + 63) / 64 * 64 + 64) : NULL;
     if (memory == NULL) {
@@ -40,8 +40,8 @@ static void *room(size_t bytes) {
     return memory;
 }
 
-INLINE float exponential_below_1(float x) { /* of x <= 0; within 2 units in the last place; nothing below exp(-87) */
-    const float shift = 12582912.0f; /* 1.5 * 2**23: what is added to it is rounded, and its lowest bits are a whole number */
+INLINE float exponential_below_1(float x) { /* exp(x) of x <= 0, within 2 units in the last place; exp(-87) below -87 */
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest integer, which stands in the lowest bits */
     x = x < -87.0f ? -87.0f : x;
     union { uint32_t bits; float number; } power = {.number = x * 1.44269504f + shift};
     const float n = power.number - shift;
@@ -57,13 +57,13 @@ INLINE float exponential_below_1(float x) { /* of x <= 0; within 2 units in the 
     return e * power.number;
 }
 
-INLINE float exponential(float x) { /* and nothing above exp(87) */
+INLINE float exponential(float x) { /* likewise of any x; exp(87) above 87 */
     return x > 0 ? 1.0f / exponential_below_1(-x) : exponential_below_1(x);
 }
 
 /* ---- one register at a time ------------------------------------------------------------------------- */
 
-INLINE Whole words_of_halves(const uint16_t *x) { /* their bits, each in a word of its own */
+INLINE Whole words_of_halves(const uint16_t *x) { /* V bfloat16, the bits of each in a word of its own */
 #ifdef __AVX512F__
     return (Whole)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
 #else
@@ -71,7 +71,7 @@ INLINE Whole words_of_halves(const uint16_t *x) { /* their bits, each in a word 
 #endif
 }
 
-INLINE Whole words_of_bytes(const int8_t *x) { /* each in a word of its own */
+INLINE Whole words_of_bytes(const int8_t *x) { /* V int8, each in a word of its own */
 #ifdef __AVX512F__
     return (Whole)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)x));
 #else
@@ -83,7 +83,7 @@ INLINE Vector at(const float *x) { return *(const Vector *)x; }
 
 INLINE Vector of_half(const uint16_t *x) { return (Vector)(words_of_halves(x) << 16); }
 
-INLINE void to_half(uint16_t *to, Vector x) { /* to the nearest, halves to even */
+INLINE void to_half(uint16_t *to, Vector x) { /* round to nearest, ties to even */
 #ifdef __AVX512BF16__
     _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)x));
 #else
@@ -107,7 +107,7 @@ INLINE Whole side_by_side(Vector low, Vector high) {
 #endif
 }
 
-/* sum + w x, and the same of a second number: a word holds two of them. */
+/* Return sum + w x for both bfloat16 that a word holds. */
 INLINE Vector add_pair(Vector sum, Whole w, uint32_t pair) {
 #ifdef __AVX512BF16__
     return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)w);
@@ -141,7 +141,7 @@ INLINE Vector lower(Vector a, Vector b) {
 INLINE Vector exponential_each(Vector x) { /* same as exponential; NaN stays NaN */
     const Vector zero = {0};
     x = higher(zero - 87.0f, lower(zero + 88.0f, x));
-    const Vector shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the last bits are the nearest whole number */
+    const Vector shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the last bits are the nearest integer */
     const Vector n = shifted - 12582912.0f;
     const Vector r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
     Vector e = zero + 1.98756915e-4f;

@@ -1,7 +1,7 @@
 /* Products of few rows with large matrices: y = x W + b, weights in panels of P outputs.
 
-   A panel holds its weights in the order in which they are read: for each input (or pair of inputs in bfloat16, or four
-   in whole numbers of 8 bits) those of P outputs side by side. Every output of every row is summed over its inputs in
+   A panel holds its weights in the order in which they are read: for each input (or pair of inputs in bfloat16, or four in
+   int8) those of P outputs side by side. Every output of every row is summed over its inputs in
    the same order whatever the number of rows, so a row's answer does not depend on the rows beside it, to the bit.
 
    n rows, K inputs, N outputs. */
@@ -18,20 +18,20 @@ typedef struct {
     int64_t kind, K, N;
 } Linear;
 
-/* Words of 32 bits that hold K inputs: one of them, two in bfloat16, or four of 8 bits. */
+/* Return the number of 32-bit words that hold K inputs: each holds one float, two bfloat16 or four int8. */
 INLINE int64_t words_of(int64_t kind, int64_t K) { return kind == FLOAT32 ? K : kind == BFLOAT16 ? (K + 1) / 2 : (K + 3) / 4; }
 
 /* ---- blocks: M rows by Q panels ------------------------------------------------------------------ */
 
-/* Weights of the next panel, and how many bytes of them are brought into the cache at each step through this one. Otherwise
-   the first block of a panel would wait for its weights, and the others for nothing. */
+/* Weights of the next panel, and how many bytes of them are prefetched at each step through this one. Otherwise only the first
+   block of a panel would wait for memory. */
 typedef struct {
     const char *weight;
     int64_t pace;
 } Next;
 
 INLINE void fetch(const int M, const Next *next, int64_t k) {
-    if (M > 5) __builtin_prefetch(next->weight + k * next->pace); /* few rows are one block: they read weights all the time */
+    if (M > 5) __builtin_prefetch(next->weight + k * next->pace); /* few rows are one block, which reads weights all the time anyway */
 }
 
 INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, const float *w, const Next *next, Vector *to) {
@@ -64,7 +64,7 @@ INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
 #endif
 }
 
-/* x and w in words of 32 bits: two numbers in bfloat16, or four of 8 bits; K counts words. */
+/* x and w are 32-bit words of two bfloat16 or four int8; K counts words. */
 #define SUMS_OF_WORDS(name, Sum, add)                                                                                 \
     INLINE void name(const int M, const int Q, const uint32_t *x, int64_t K, const int32_t *w, const Next *next,      \
                      Sum *to) {                                                                                       \
@@ -107,7 +107,7 @@ INLINE void finish(const Linear *l, const int kind, const int M, const int outpu
     }
 }
 
-/* M rows from x on, Q panels from the given one on; size: INT8, of each row its largest number. */
+/* Compute M rows, from x on, and Q panels, from ``panel`` on. size: of each row its largest absolute input (INT8). */
 INLINE void block(const Linear *l, const int kind, const int M, const int Q, const void *x, const float *size, int64_t panel,
                   const Next *next, float *y) {
     Vector sums[SUMS] = {{0}};
@@ -122,7 +122,7 @@ INLINE void block(const Linear *l, const int kind, const int M, const int Q, con
     finish(l, kind, M, Q * P, sums, size, panel * P, y);
 }
 
-/* Few rows go over several panels at once: a processor adds to eight sums as fast as to one. */
+/* Few rows take several panels at once: independent sums hide the latency of an addition. */
 #define ROWS(M, Q)                                                                                                    \
     case M:                                                                                                           \
         for (; p + Q <= end; p += Q) block(l, KIND, M, Q, x, size, p, next, y);                                       \
@@ -144,7 +144,7 @@ OF_KIND(rows_float32, FLOAT32)
 OF_KIND(rows_bfloat16, BFLOAT16)
 OF_KIND(rows_int8, INT8)
 
-/* ---- inputs in the format of the weights: 16 bits, or 8 with a scale for each row -------------------------------- */
+/* ---- inputs in the format of the weights: bfloat16, or int8 with a scale for each row ----------------------------- */
 
 static void to_bfloat16(const float *x, int64_t K, uint16_t *to) {
     for (int64_t k = 0; k < K; k++) {

@@ -1,12 +1,12 @@
-/* Dropout, residual sum and norm between the sublayers of a training step in bfloat16, back and forth, each once
+/* Dropout, residual sum and norm between the sublayers of a training step in bfloat16, forward and backward, each in one pass
    over memory. See model/ops/residual.py.
 
-   The sum that is carried on, x, is float; what a sublayer reads and gives is bfloat16, here uint16_t. N rows of D numbers,
-   n numbers in all; D is a multiple of P. */
+   The residual stream x is float; inputs and outputs of sublayers are bfloat16, here uint16_t. N rows of D numbers, n numbers
+   in all; D is a multiple of P. */
 
 #include "dropout.h"
 
-enum { BLOCK = 128 }; /* rows whose gradients of a weight are summed first, in the same order whatever the number of threads */
+enum { BLOCK = 128 }; /* rows whose gradients of a weight are summed first, so that the order of a sum does not depend on the threads */
 
 /* ---- sums ------------------------------------------------------------------------------------------------ */
 
@@ -21,7 +21,7 @@ void add_dropped(const float *x, const uint16_t *f, int64_t n, double residual_s
     }
 }
 
-/* By f, given that by the sum. */
+/* Gradient with respect to f, from that of the sum. */
 void add_dropped_gradient(const float *dy, int64_t n, const Dropout *d, uint16_t *df) {
 #pragma omp parallel for schedule(static) if (n > LARGE)
     for (int64_t i = 0; i < n; i += P) {
@@ -32,7 +32,7 @@ void add_dropped_gradient(const float *dy, int64_t n, const Dropout *d, uint16_t
     }
 }
 
-/* By what is read both as it is and in bfloat16. */
+/* Gradient of a tensor that is read twice, as it is and in bfloat16: the sum of both. */
 void add_narrow(const float *dy, const uint16_t *narrow, int64_t n, float *dx) {
 #pragma omp parallel for schedule(static) if (n > LARGE)
     for (int64_t i = 0; i < n; i += V) *(Vector *)(dx + i) = at(dy + i) + of_half(narrow + i);
@@ -40,7 +40,7 @@ void add_narrow(const float *dy, const uint16_t *narrow, int64_t n, float *dx) {
 
 /* ---- norms ------------------------------------------------------------------------------------------------- */
 
-/* Of each block of rows the gradients of ``count`` weights; then their sum. */
+/* Allocate zeros for the gradients of ``count`` weights of each block of rows; add_blocks sums over blocks. */
 static float *room_for_sums(int64_t N, int64_t D, int64_t count) {
     const int64_t bytes = (N + BLOCK - 1) / BLOCK * count * D * sizeof(float);
     return memset(room(bytes), 0, bytes);
@@ -64,8 +64,8 @@ void rms_norm(const float *x, const float *w, int64_t N, int64_t D, double eps, 
     }
 }
 
-/* By x and w, given that by y: with g = dy w and u = x s, dx = s (g - u mean(g u)) and dw = sum dy u over rows. To dx is added
-   what is given by x where it is carried on past the norm, unless that is NULL. */
+/* Gradients with respect to x and w: with g = dy w and u = x s, dx = s (g - u mean(g u)) and dw = sum of dy u over rows. The
+   gradient that reaches x past the norm, ``carried``, is added to dx unless it is NULL. */
 void rms_norm_gradient(const uint16_t *dy, const float *carried, const float *x, const float *w, const float *scale, int64_t N,
                        int64_t D, float *dx, float *dw) {
     float *sums = room_for_sums(N, D, 1);
@@ -74,13 +74,13 @@ void rms_norm_gradient(const uint16_t *dy, const float *carried, const float *x,
         for (int64_t r = b * BLOCK; r < N && r < (b + 1) * BLOCK; r++) {
             const uint16_t *up = dy + r * D;
             const float *row = x + r * D, s = scale[r];
-            Vector along = {0};
+            Vector dot = {0};
             for (int64_t i = 0; i < D; i += V) {
                 const Vector shared = of_half(up + i) * at(row + i);
-                along += shared * at(w + i);
+                dot += shared * at(w + i);
                 *(Vector *)(sums + b * D + i) += shared * s;
             }
-            const float mean = sum_of(along) * s / D;
+            const float mean = sum_of(dot) * s / D;
             for (int64_t i = 0; i < D; i += V) {
                 const Vector d = s * (of_half(up + i) * at(w + i) - at(row + i) * s * mean);
                 *(Vector *)(dx + r * D + i) = carried ? d + at(carried + r * D + i) : d;
@@ -90,7 +90,7 @@ void rms_norm_gradient(const uint16_t *dy, const float *carried, const float *x,
     free(sums);
 }
 
-/* y = (x - mean) s w + b, where s = 1 / sqrt(variance + eps) and x becomes residual_scale x + dropout(f), as is kept in ``sum``. */
+/* sum = residual_scale x + dropout(f), and y = (sum - mean) s w + b with s = 1 / sqrt(variance + eps). */
 void add_layer_norm(const float *x, const uint16_t *f, double residual_scale, const Dropout *d, const float *w, const float *bias,
                     int64_t N,
                     int64_t D, double eps, float *sum, float *mean, float *scale, float *y) {
@@ -114,7 +114,7 @@ void add_layer_norm(const float *x, const uint16_t *f, double residual_scale, co
     }
 }
 
-/* By x, f, w and b, given that by y: with g = dy w and u = (sum - mean) s, that by the sum is s (g - mean(g) - u mean(g u)). */
+/* Gradients with respect to x, f, w and b: with g = dy w and u = (sum - mean) s, dsum = s (g - mean(g) - u mean(g u)). */
 void add_layer_norm_gradient(const float *dy, const float *sum, const float *mean, const float *scale, const float *w,
                              double residual_scale, const Dropout *d, int64_t N, int64_t D, float *dx, uint16_t *df, float *dw, float *db) {
     float *sums = room_for_sums(N, D, 2);
@@ -122,27 +122,27 @@ void add_layer_norm_gradient(const float *dy, const float *sum, const float *mea
     for (int64_t b = 0; b < (N + BLOCK - 1) / BLOCK; b++)
         for (int64_t r = b * BLOCK; r < N && r < (b + 1) * BLOCK; r++) {
             const float *up = dy + r * D, *row = sum + r * D, middle = mean[r], s = scale[r];
-            float *by_w = sums + 2 * b * D, *by_bias = by_w + D;
-            Vector total = {0}, along = {0};
+            float *dw_sums = sums + 2 * b * D, *db_sums = dw_sums + D;
+            Vector total = {0}, dot = {0};
             for (int64_t i = 0; i < D; i += V) {
                 const Vector u = (at(row + i) - middle) * s, g = at(up + i) * at(w + i);
                 total += g;
-                along += g * u;
-                *(Vector *)(by_w + i) += at(up + i) * u;
-                *(Vector *)(by_bias + i) += at(up + i);
+                dot += g * u;
+                *(Vector *)(dw_sums + i) += at(up + i) * u;
+                *(Vector *)(db_sums + i) += at(up + i);
             }
-            const float first = sum_of(total) / D, second = sum_of(along) / D;
+            const float first = sum_of(total) / D, second = sum_of(dot) / D;
             for (int64_t i = 0; i < D; i += P) {
-                Vector by_sum[2];
+                Vector dsum[2];
                 for (int j = 0; j < 2; j++) {
                     const int64_t k = i + j * V;
                     const Vector u = (at(row + k) - middle) * s;
-                    by_sum[j] = s * (at(up + k) * at(w + k) - first - u * second);
-                    *(Vector *)(dx + r * D + k) = by_sum[j] * (float)residual_scale;
+                    dsum[j] = s * (at(up + k) * at(w + k) - first - u * second);
+                    *(Vector *)(dx + r * D + k) = dsum[j] * (float)residual_scale;
                 }
-                drop(d, r * D + i, by_sum, by_sum + 1);
-                to_half(df + r * D + i, by_sum[0]);
-                to_half(df + r * D + i + V, by_sum[1]);
+                drop(d, r * D + i, dsum, dsum + 1);
+                to_half(df + r * D + i, dsum[0]);
+                to_half(df + r * D + i + V, dsum[1]);
             }
         }
     add_blocks(sums, N, D, 2 * D, dw);

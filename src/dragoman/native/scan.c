@@ -1,4 +1,4 @@
-/* The selective scan of Mamba, back and forth, each once over memory; see model/ops/selective_scan.py for its PyTorch twin.
+/* The selective scan of Mamba, forward and backward, each in one pass over memory. Its PyTorch twin is model/ops/selective_scan.py.
 
        h_t = exp(step_t a) h_{t-1} + step_t b_t x_t        y_t = c_t h_t
 
@@ -57,19 +57,20 @@ void selective_scan(const Scan *s) {
 }
 
 typedef struct {
-    const float *y, *last; /* given */
+    const float *y, *last; /* gradients of the outputs */
     float *x, *step;       /* B x T x E */
     float *a;              /* B x N x E, to be summed over rows */
     float *b, *c;          /* slices x B x T x N, to be summed over slices */
     float *first;          /* B x N x E */
 } ScanGradient;
 
-/* One register of channels over one span, from its last token to its first. ``carried`` is what reaches the states from behind. */
+/* One register of channels over one span, from its last token to its first. ``carried``: the gradient of the states that comes
+   from later tokens. */
 INLINE void span_gradient(const Scan *s, const ScanGradient *g, int64_t row, int64_t span, int64_t e, Vector *carried, Vector *by_a,
                           Vector *states, Vector *decays, Vector *by_b, Vector *by_c) {
     const int64_t T = s->T, E = s->E, N = s->N, spans = (T + SPAN - 1) / SPAN, begin = span * SPAN;
     const int64_t length = T - begin < SPAN ? T - begin : SPAN;
-    load_state(s->begins + (row * spans + span) * N * E + e, N, E, states); /* states[t] is that before token t */
+    load_state(s->begins + (row * spans + span) * N * E + e, N, E, states); /* states[t]: the state before token t */
     for (int64_t t = 0; t < length; t++) {
         const int64_t i = (row * T + begin + t) * E + e, j = (row * T + begin + t) * s->stride;
         const Vector step = at(s->step + i), added = step * at(s->x + i), zero = {0};

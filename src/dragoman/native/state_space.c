@@ -25,7 +25,7 @@ INLINE Vector softplus_each(Vector x) {
     return higher(x, zero) + s * series;
 }
 
-/* silu(sum of K tokens by their weights + bias) */
+/* silu(causal convolution over K tokens + bias) */
 INLINE void convolve(const float *window, const float *weight, const float *bias, int64_t K, int64_t C, float *y) {
     for (int64_t c = 0; c < C; c += V) {
         Vector sum = bias ? at(bias + c) : (Vector){0};
@@ -34,7 +34,7 @@ INLINE void convolve(const float *window, const float *weight, const float *bias
     }
 }
 
-/* What a block does before its mixer: the norm by the root mean square, and one product for all inputs. */
+/* The part of a block before its mixer: RMS norm, and one product for all inputs. */
 typedef struct {
     const void *inputs; /* Linear: D -> A */
     const float *norm;  /* D, a multiple of V */
@@ -42,7 +42,7 @@ typedef struct {
     double eps;
 } InputProjection;
 
-/* n x A: the products of the normed rows of ``x``. */
+/* Write n x A: the products of the normed rows of ``x``. */
 static void project(const InputProjection *p, const float *x, int64_t n, float *normed, float *products) {
     for (int64_t row = 0; row < n; row++) {
         const float *from = x + row * p->D;
@@ -124,7 +124,7 @@ typedef struct {
     double eps, smallest, largest;
 } Mamba2Weights;
 
-/* Of E gated outputs: y silu(gate), normed by group, before or after the gate. */
+/* Gate E outputs: y silu(gate), normed by group before or after the gate. */
 INLINE void gate_and_norm(const Mamba2Weights *m, const float *gate, float *y) {
     const int64_t size = m->E / m->G;
     for (int64_t g = 0; g < m->G; g++) {

@@ -1,13 +1,13 @@
-/* Products of bfloat16 whose sides both change from call to call, in tiles: some rows by a panel of P columns.
+/* Products of two bfloat16 matrices that both change from call to call, in tiles: some rows by a panel of P columns.
 
-   A word of 32 bits holds a pair of numbers that follow one another along what is summed over. In a row these lie side by
-   side as they are; rows of which pairs are summed, one number from each, are laid out first. */
+   A 32-bit word holds a pair of numbers that are neighbours along the dimension that is summed over. Inside a row they already
+   lie side by side; where the sum runs over rows, lay_along packs pairs of rows first. */
 
 #pragma once
 
 #include "numbers.h"
 
-typedef int32_t Word __attribute__((may_alias)); /* rows are also written number by number */
+typedef int32_t Word __attribute__((may_alias)); /* rows are also written as uint16_t */
 
 INLINE int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -15,8 +15,8 @@ INLINE int64_t more(int64_t a, int64_t b) { return a > b ? a : b; }
 
 INLINE int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-/* M rows, at most MOST, by a panel, over so many words; words of a row are ``step`` apart. Added to ``sums``, two vectors for
-   each row. */
+/* sums += M rows (at most MOST) times a panel, over ``words`` words, which are ``step`` apart in a row. Each row has two vectors
+   of sums. */
 INLINE void multiply(const int M, const Word *rows, int64_t row, int64_t step, int64_t words, const int32_t *panel, Vector *sums) {
     Vector sum[SUMS];
 #pragma GCC unroll 24
@@ -34,8 +34,8 @@ INLINE void multiply(const int M, const Word *rows, int64_t row, int64_t step, i
     for (int i = 0; i < 2 * M; i++) sums[i] = sum[i];
 }
 
-/* (T, C), rows ``step`` apart -> panels of so many columns, in each (space / 2, panel) pairs of rows, zeros behind row T. What
-   lies ``ahead`` is brought into the cache. */
+/* Pack (T, C), rows ``step`` apart, into panels of ``panel`` columns, each (space / 2, panel) pairs of rows, with zeros after row
+   T. Prefetch what lies ``ahead``. */
 INLINE void lay_along(const uint16_t *x, int64_t step, int64_t ahead, int64_t T, int64_t C, int64_t space, const int64_t panel,
                       int32_t *to) {
     for (int64_t t = 0; t < space; t += 2)

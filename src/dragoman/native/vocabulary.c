@@ -1,7 +1,6 @@
-/* Ranking of the logits of a decoding step for a search, in one or two passes; see decode/search/ranking.py, which holds the same in
-   PyTorch.
+/* Ranking of the logits of a decoding step for a search, in one or two passes. The PyTorch twin is decode/search/ranking.py.
 
-   R rows, V vocabulary; B sentences, W hypotheses of each, K winners. */
+   R rows, V vocabulary; B sentences, W hypotheses of each, K candidates. */
 
 #include "numbers.h"
 #include "ranking.h"
@@ -15,8 +14,8 @@ static float highest_of(const float *x, int64_t count) {
     return highest;
 }
 
-/* log sum exp of a row; not a number where one of them is none, or none is finite. The highest of each stretch of the row
-   is written to ``tops``, if that is given. One pass over memory: a stretch is in the cache when it is read again. */
+/* Return log sum exp of a row: NaN where a logit is NaN or none is finite. Write the maximum of each stretch to ``tops`` unless it
+   is NULL. One pass over memory: a stretch is still in the cache when it is read again. */
 static float partition_of(const float *x, int64_t V, float *tops) {
     float highest = -INFINITY, sum = 0;
     for (int64_t from = 0; from < V; from += STRETCH, x += STRETCH) {
@@ -40,13 +39,13 @@ void partition(const float *logits, int64_t R, int64_t V, float *to) {
     for (int64_t r = 0; r < R; r++) to[r] = partition_of(logits + r * V, V, NULL);
 }
 
-/* The first of these numbers that is the highest of them, from one on. */
+/* Return the index of the first number from ``from`` on that equals ``highest``. */
 static int64_t place_of(float highest, const float *x, int64_t from, int64_t V) {
     while (from < V - 1 && x[from] != highest) from++;
     return from;
 }
 
-/* Of each row of N numbers, so far apart, the place of the highest, the lowest place of equals. */
+/* Argmax of each row of N numbers, rows ``apart`` numbers apart; the lowest index among equals. */
 void largest(const float *rows, int64_t R, int64_t N, int64_t apart, int64_t *to) {
 #pragma omp parallel for if (R * N > 1 << 16)
     for (int64_t r = 0; r < R; r++) {
@@ -61,7 +60,7 @@ void largest(const float *rows, int64_t R, int64_t N, int64_t apart, int64_t *to
     }
 }
 
-/* Of each row the likeliest token from first on, the lowest of equals, and the logarithm of its probability among all. */
+/* Of each row the most probable token among those from ``first`` on, the lowest among equals, and its log-probability. */
 void likeliest(const float *logits, int64_t R, int64_t V, int64_t first, int64_t *token, float *log_prob) {
 #pragma omp parallel for if (R * V > 1 << 16)
     for (int64_t r = 0; r < R; r++) {
@@ -83,7 +82,7 @@ typedef struct {
     int64_t beam, token;
 } Candidate;
 
-/* Insert after all entries that score as high or higher. */
+/* Insert after all entries with an equal or higher score. */
 static void insert(Candidate *list, int64_t K, Candidate new) {
     int64_t at = K - 1;
     for (; at > 0 && new.score > list[at - 1].score; at--) list[at] = list[at - 1];
@@ -102,8 +101,8 @@ static void look_through(const float *x, const float *tops, int64_t V, int64_t f
     }
 }
 
-/* The K highest of total + log softmax of each sentence, over the tokens from first on; scores of minus infinity where
-   there are fewer, and of no number where a row has none. partition: of each row, or NULL for that of these logits. */
+/* The K highest of total + log softmax of each sentence, over the tokens from ``first`` on. A score is minus infinity where there are
+   fewer, and NaN where a logit of the sentence is. partition: log sum exp of each row, or NULL for that of these logits. */
 void continuations(const float *logits, const float *total, const float *partition, int64_t B, int64_t W, int64_t V, int64_t K,
                    int64_t first, float *score, int64_t *beam, int64_t *token) {
 #pragma omp parallel for if (B * W * V > 1 << 16)
