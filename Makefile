@@ -14,9 +14,11 @@ PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
 demo: $(VENV)/installed
 	$(BIN)/dragoman demo --to $(TO)
 
-# Format, lint and types first: they take seconds, and what they find is cheap to mend.
+# Format, lint and types first: they take seconds, and what they find is cheap to mend. Last, the shapes that signatures
+# state, in one test of sixteen: tests/conftest.py says why not in all.
 test: lint
 	OMP_NUM_THREADS=1 $(PYTEST)
+	CHECK_SHAPES=1 OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
 check: lint
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
