@@ -1,4 +1,4 @@
-"""Every test starts from the same seed. ``CHECK_SHAPES=1`` checks the shapes that signatures state, in some of the tests.
+"""Every test starts from the same seed. ``CHECK_SHAPES=1`` checks the shapes that signatures state, in some tests.
 
 Checking makes a forward pass of a tiny model four times slower. So ``make test`` runs the suite without it, and then
 one test in sixteen with it: which ones is a function of their names, so that new tests join in without being listed.
