@@ -40,9 +40,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Take what is loaded by now out of the garbage collector's rounds: torch and all the tests are a large heap."""
+    """Take what is loaded by now out of the garbage collector's rounds, a large heap, and let it come by less often."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(autouse=True)

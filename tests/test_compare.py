@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+import sys
 
 import pytest
 import tiny_run
@@ -133,6 +134,7 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_to_be_changed(tmp_path, ca
                 asked.append(event)
                 signal.raise_signal(signal.SIGINT)
 
+    monkeypatch.setattr(sys, "argv", ["dragoman", "compare", "my study.yaml", "--out", str(tmp_path), "--seeds", "2"])
     with monkeypatch.context() as patch:
         patch.setattr(StudyTrial, "_train", interrupted)
         assert run(tmp_path) == 130
@@ -144,7 +146,7 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_to_be_changed(tmp_path, ca
     assert first.stat().st_mtime_ns == stamp
     assert not list((tmp_path / "out" / "trials").glob("*/*/checkpoints"))
     whole = found(tmp_path)
-    assert len(whole["runs"]) == 4 and whole["command"].startswith("dragoman ")
+    assert len(whole["runs"]) == 4 and whole["command"] == "dragoman compare 'my study.yaml' --seeds 2"
     assert [one["figure"] for one in whole["verdicts"]] == ["validation loss"]
     assert (tmp_path / "out" / "report.html").stat().st_size < 3e6
     json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))

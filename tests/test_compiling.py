@@ -48,10 +48,12 @@ def found(tmp_path_factory):
     return {row["name"]: row for row in map(json.loads, told.stdout.splitlines())}
 
 
+@pytest.mark.slow
 def test_these_are_all_of_them(found):
     assert found.keys() == {*TASKS, "run"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_one_program_takes_batches_of_any_size_and_learns_the_same(found, task):
     row = found[task]
@@ -59,12 +61,14 @@ def test_one_program_takes_batches_of_any_size_and_learns_the_same(found, task):
     assert row["apart"] < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_what_it_does_not_take_is_computed_without_it_and_counted(found, task):
     row = found[task]
     assert (row["graphs after"], row["missed after"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_compiled_stopped_and_resumed_comes_to_the_same(found):
     row = found["run"]
     assert row["differs"] == []

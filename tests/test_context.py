@@ -310,7 +310,7 @@ def test_texts_are_by_themselves_and_lines_of_a_document_are_not(run):
 
 def test_a_part_of_a_long_text_has_those_before_it_as_its_context(run):
     translator = Translator.load(run)
-    job = translator._job(Greedy(), "growing", 4, batch_tokens=100)
+    job = translator._job(Greedy(), (), "growing", 4, batch_tokens=100)
     text = Request("aa. bb. cc.", context=("z",))
     parts = job.part_requests(text, job.parts(text, 1), 1)
     assert [(one.text, one.context) for one in parts] == [("aa.", ("z",)), ("bb.", ("aa.",)), ("cc.", ("bb.",))]

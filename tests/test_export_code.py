@@ -119,6 +119,7 @@ def differences(folders: list[Path], cache: Path) -> dict[str, dict[str, Any]]:
     return {Path(folder).name: found for folder, found in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_with_code_answers_as_the_run_where_this_package_is_not_installed(opened, name):
     assert opened[name].pop("logits") < 1e-5
