@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
+import sys
 
 import pytest
 import tiny_run
 from typer.testing import CliRunner
 
-from dragoman.cli import app
+from dragoman.cli import app, main
 from dragoman.evaluate.folders import corpus_id, folder_for, journal_name
 from dragoman.evaluate.metrics import METRICS, compare
 from dragoman.train.run import start
@@ -159,3 +162,64 @@ def test_a_kind_that_holds_no_pairs_is_refused_by_its_name(run, tmp_path, name, 
     (tmp_path / name).write_text("{}")
     assert main([command, str(run), str(tmp_path / name)]) == 2
     assert "which holds no pairs" in capsys.readouterr().err
+
+
+# ---- a program that scores sentences --------------------------------------------------------------
+
+LENGTHS = """
+import sys
+for line in sys.stdin:
+    source, output, reference = line.rstrip("\\n").split("\\t")
+    print(len(source) / 100 + len(output))
+"""
+
+
+def scorer(folder, text):
+    (folder / "score.py").write_text(text)
+    return f"made={shlex.quote(sys.executable)} -S {shlex.quote(str(folder / 'score.py'))}"
+
+
+def test_a_program_scores_each_sentence_and_its_mean_has_an_interval(runs, run, tmp_path):
+    (tmp_path / "odd.tsv").write_text("a\u2028b\tx\n\u00a0é  e\ty\n", encoding="utf-8")
+    for named in (runs / "news.tsv", tmp_path / "odd.tsv"):
+        found = json.loads(printed(run, named, "--metric", scorer(tmp_path, LENGTHS), "--format", "json"))
+        outputs = (folder_for(run, str(named)) / "outputs.jsonl").read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in outputs.strip().split("\n")]
+        clean = [(" ".join(row["source"].split()), " ".join(row["output"].split())) for row in rows]
+        want = sum(len(source) / 100 + len(output) for source, output in clean) / len(rows)
+        assert found["scores"]["made"]["value"] == pytest.approx(want)
+        low, high = found["scores"]["made"]["interval"]
+        assert low <= want <= high and "score.py" in found["scores"]["made"]["signature"]
+
+
+def test_two_runs_are_compared_by_a_program(runs, run, tmp_path):
+    table = printed(run, runs / "news.tsv", "--metric", scorer(tmp_path, LENGTHS), "--against", runs / "run-2")
+    rows = [line.split() for line in table.partition("B - A")[2].splitlines() if line.startswith("made ")]
+    ((_, a, b, change, *_),) = rows
+    assert float(b) - float(a) == pytest.approx(float(change), abs=2e-4)
+    assert all(re.fullmatch(r"[+-]?\d+\.\d{4}", number) for number in (a, b, change))
+
+
+PROGRAMS = {
+    "not there": ("made=/no/such/program x", "/no/such/program: No such file or directory"),
+    "fails": ("import sys; print('loading'); sys.exit('no model is there')", "ended with code 1: no model is there"),
+    "too few": ("import sys; sys.stdin.readline(); print(1)", "1 numbers for 3 lines"),
+    "a word": (
+        "import sys\nfor line in sys.stdin: print('good')",
+        "line 1 of the program's answers is no number: 'good'",
+    ),
+    "not a number": ("import sys\nfor line in sys.stdin: print('nan')", "is no number: 'nan'"),
+    "a quote": ("made=a 'b", "no closing quotation"),
+    "no command": ("made=", "write NAME=COMMAND"),
+    "no name": ("=wc", "write NAME=COMMAND"),
+}
+
+
+@pytest.mark.parametrize("case", PROGRAMS)
+def test_a_program_that_does_not_score_is_told_in_a_line(case, runs, run, tmp_path, capsys):
+    given, says = PROGRAMS[case]
+    given = given if "=" in given.split()[0] else scorer(tmp_path, given)
+    assert main(["evaluate", str(run), str(runs / "news.tsv"), "--beam", "1", "--metric", given]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert says in error and "--metric" in error
+    assert not list(run.glob("evaluations/*/scores.json"))

@@ -13,8 +13,8 @@ def show_comparison(
     other: Path,
     differences: "Sequence[Comparison]",
     *,
-    number: str,
-    difference: str,
+    number: str | None = None,
+    difference: str | None = None,
     emphasis: str = "",
 ) -> None:
     """Print the paired comparison of two runs.
@@ -23,8 +23,8 @@ def show_comparison(
         run: run A.
         other: run B.
         differences: what was compared.
-        number: format of scores, such as ``.1f``.
-        difference: format of their differences.
+        number: format of scores, such as ``.4g``; None for the decimals of each metric.
+        difference: format of their differences, likewise.
         emphasis: style of the differences on a terminal.
     """
     from rich.table import Table
@@ -37,9 +37,10 @@ def show_comparison(
     for heading in ("A", "B", "B - A", "95% interval", "p"):
         table.add_column(heading, justify="right")
     for found in differences:
-        low, high = (format(bound, difference) for bound in found.interval)
-        a, b = (format(score, number) for score in (found.a, found.b))
-        change = Text(format(found.b - found.a, difference), style=emphasis)
+        of_score, of_difference = number or f".{found.digits}f", difference or f"+.{found.digits}f"
+        low, high = (format(bound, of_difference) for bound in found.interval)
+        a, b = (format(score, of_score) for score in (found.a, found.b))
+        change = Text(format(found.b - found.a, of_difference), style=emphasis)
         table.add_row(found.name, a, b, change, f"{low} to {high}", f"{found.p:.3f}")
     console().print()
     for letter, path in (("A", run), ("B", other)):

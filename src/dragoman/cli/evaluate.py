@@ -19,7 +19,8 @@ from dragoman.errors import ConfigError
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
     from dragoman.evaluate.evaluation import Evaluation
-    from dragoman.evaluate.metrics import Comparison
+    from dragoman.evaluate.metrics import Comparison, Score
+    from dragoman.evaluate.sentence_scorer import SentenceScorer
     from dragoman.text.tokens.tokenizer import Tokenizer
 
 
@@ -42,7 +43,9 @@ def evaluate(
             metavar="METRIC",
             help="For translation, may be repeated: bleu, chrf, chrf++, ter, exact_match, bleu_lowercase_tokenized, "
             "bleu_lowercase_as_given (text that comes in tokens), rouge1, rouge2, rougeL, rougeLsum (summaries), "
-            "bracket_f1 (trees); default: bleu, chrf, exact_match, bleu_lowercase_tokenized.",
+            "bracket_f1 (trees); default: bleu, chrf, exact_match, bleu_lowercase_tokenized. NAME=COMMAND: a "
+            "program, such as COMET, that reads lines of source, output and reference between tabs and writes a number "
+            "for each.",
         ),
     ] = None,
     tag: TagOption = None,
@@ -120,7 +123,12 @@ def evaluate(
         found = evaluate_reader.run_evaluation(examiner, run, pairs, checkpoint=checkpoint, device=device, name=name)
         _print_summary(found.summary(), format, lambda: evaluate_reader.show(found))
         return
-    how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
+    how: dict[str, Any] = {
+        "beam": beam,
+        "search": chosen_search(search),
+        "metrics": _metrics(metric),
+        "tags": tag or [],
+    }
     how["columns"] = parsed_columns(columns)
     loading = {"device": device, "precision": precision, "context": context}
     loading["memory"] = read_memory(run, memory, None, None)
@@ -205,13 +213,23 @@ def _print_summary(summary: dict[str, Any], format: OutputFormat, show_tables: C
         show_tables()
 
 
+def _metrics(given: "list[str] | None") -> "list[str | SentenceScorer] | None":
+    """Return the metrics of the option: names, and programs."""
+    from dragoman.evaluate.sentence_scorer import SentenceScorer
+
+    if given is None:
+        return None
+    parted = [text.partition("=") for text in given]
+    return [SentenceScorer(name.strip(), command) if equals else name for name, equals, command in parted]
+
+
 def run_evaluation(
     run: Path,
     pairs: str | None,
     *,
     beam: int = 5,
     search: "SearchConfig | None" = None,
-    metrics: list[str] | None = None,
+    metrics: "list[str | SentenceScorer] | None" = None,
     tags: Sequence[str] = (),
     columns: tuple[str, str] | None = None,
     name: str | None = None,
@@ -264,15 +282,15 @@ def show(evaluation: "Evaluation") -> None:
     table.add_column("score", justify="right")
     table.add_column("95% interval", justify="right")
     for score in evaluation.scores.values():
-        low, high = score.interval
-        table.add_row(score.name, f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}")
+        low, high = (f"{bound:.{score.digits}f}" for bound in score.interval)
+        table.add_row(score.name, f"[bold]{_number(score)}[/bold]", f"{low} to {high}")
     console().print(table)
     by_length = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("source words", "sentences", *(score.name for score in evaluation.scores.values())):
         by_length.add_column(heading, justify="right")
     for bucket in evaluation.by_length:
         words = f"{bucket.shortest} to {bucket.longest}" if bucket.longest else f"{bucket.shortest} and more"
-        by_length.add_row(words, f"{bucket.sentences:,}", *(f"{score.value:.1f}" for score in bucket.scores.values()))
+        by_length.add_row(words, f"{bucket.sentences:,}", *map(_number, bucket.scores.values()))
     console().print()
     console().print(by_length)
     console().print()
@@ -280,9 +298,13 @@ def show(evaluation: "Evaluation") -> None:
         console().print(f"[dim]{score.name}: {score.signature}[/dim]", soft_wrap=True)
 
 
+def _number(score: "Score") -> str:
+    return f"{score.value:.{score.digits}f}"
+
+
 def show_differences(run: Path, other: Path, differences: "Sequence[Comparison]") -> None:
     """Print the paired comparison of two runs."""
     from dragoman.cli.terminal import console
 
-    show_comparison(run, other, differences, number=".1f", difference="+.1f", emphasis="bold")
+    show_comparison(run, other, differences, emphasis="bold")
     console().print("p: how often chance alone gives a difference this large (paired bootstrap)", soft_wrap=True)

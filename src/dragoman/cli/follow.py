@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
     from dragoman.evaluate.outcome import Examiner
+    from dragoman.evaluate.sentence_scorer import SentenceScorer
 
 Examine = Callable[[Path], dict[str, float]]
 
@@ -47,7 +48,7 @@ def translation_scorer(
     *,
     beam: int,
     search: "SearchConfig | None",
-    metrics: list[str] | None,
+    metrics: "list[str | SentenceScorer] | None",
     tags: Sequence[str],
     columns: tuple[str, str] | None = None,
     **options: Any,

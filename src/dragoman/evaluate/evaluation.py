@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.brackets import BracketF1
 from dragoman.evaluate.metrics import METRICS, Comparison, Metric, Score, compare, score_of
 from dragoman.evaluate.rouge import ROUGES
+from dragoman.evaluate.sentence_scorer import SentenceScorer
 from dragoman.text.lines import Pair, Sourced
 
 ALL_METRICS: dict[str, Metric] = {**METRICS, **ROUGES, "bracket_f1": BracketF1()}
@@ -65,6 +66,8 @@ class Evaluation:
     """Seconds spent translating."""
     test_set: str = ""
     """Test set, as ``folders.corpus_id`` identifies it."""
+    metrics: dict[str, Metric] = field(default_factory=dict, repr=False, compare=False)
+    """The metric of each score."""
 
     def save(self, folder: str | Path) -> None:
         """Write scores.json, outputs.jsonl and translations.txt, all or nothing; earlier results are replaced."""
@@ -76,15 +79,16 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the outputs, as plain data."""
-        summary = dataclasses.asdict(self) | {"search": to_dict(self.search), "sentences": len(self.outputs)}
-        del summary["outputs"]
+        plain = dataclasses.asdict(dataclasses.replace(self, outputs=(), metrics={}))
+        summary = plain | {"search": to_dict(self.search), "sentences": len(self.outputs)}
+        del summary["outputs"], summary["metrics"]
         return summary
 
     def against(self, other: "Evaluation") -> dict[str, Comparison]:
         """Return how much better or worse ``other`` scores on the same pairs, by each metric."""
         references = [output.reference for output in self.outputs]
         ours, theirs = ([o.output for o in evaluation.outputs] for evaluation in (self, other))
-        return {name: compare(ALL_METRICS[name], ours, theirs, references) for name in self.scores}
+        return {name: compare(metric, ours, theirs, references) for name, metric in self.metrics.items()}
 
     def _plain(self) -> Iterator[dict[str, Any]]:
         return map(dataclasses.asdict, self.outputs)
@@ -97,7 +101,7 @@ def evaluate(
     folder: str | Path | None = None,
     beam: int = 5,
     search: SearchConfig | None = None,
-    metrics: Sequence[str] = USUAL,
+    metrics: Sequence[str | SentenceScorer] = USUAL,
     progress: Progress | None = None,
     test_set: str = "",
 ) -> Evaluation:
@@ -109,16 +113,16 @@ def evaluate(
         folder: where to store the results, by convention ``RUN/evaluations/NAME``; None for nowhere.
         beam: hypotheses kept; 1 is greedy search.
         search: a complete search configuration, instead of ``beam``.
-        metrics: names in ``ALL_METRICS``.
+        metrics: names in ``ALL_METRICS``, or programs that score sentences.
         progress: see ``Translator.translate``.
         test_set: identifies the pairs in the results.
 
     Raises:
-        ConfigError: a metric that does not exist.
+        ConfigError: a metric that does not exist, or a program that does not score every sentence.
         DataError: no pairs.
     """
     for name in metrics:
-        if name not in ALL_METRICS:
+        if isinstance(name, str) and name not in ALL_METRICS:
             raise ConfigError(unknown("metrics", name, ALL_METRICS))
     pairs, cfg = list(pairs), search or search_for_beam(beam)
     if not pairs:
@@ -130,20 +134,26 @@ def evaluate(
         EvaluatedOutput(pair.source, t.text, pair.target, t.score, t.warnings)
         for pair, t in zip(pairs, translations, strict=True)
     )
-    evaluation = Evaluation(*_scored(outputs, metrics), outputs, cfg, seconds, test_set)
+    chosen = dict(_chosen(metrics, [output.source for output in outputs]))
+    evaluation = Evaluation(*_scored(outputs, chosen), outputs, cfg, seconds, test_set, chosen)
     if folder is not None:
         evaluation.save(folder)
     return evaluation
 
 
+def _chosen(metrics: Sequence[str | SentenceScorer], sources: Sequence[str]) -> Iterator[tuple[str, Metric]]:
+    for metric in metrics:
+        yield (metric, ALL_METRICS[metric]) if isinstance(metric, str) else (metric.name, metric.of(sources))
+
+
 def _scored(
-    outputs: Sequence[EvaluatedOutput], metrics: Sequence[str]
+    outputs: Sequence[EvaluatedOutput], metrics: Mapping[str, Metric]
 ) -> tuple[dict[str, Score], tuple[LengthBucket, ...]]:
     texts, references = [o.output for o in outputs], [o.reference for o in outputs]
-    counts = {name: ALL_METRICS[name].counts(texts, references) for name in metrics}
+    counts = {name: metric.counts(texts, references) for name, metric in metrics.items()}
 
     def scores(rows: slice | np.ndarray) -> dict[str, Score]:
-        return {name: score_of(ALL_METRICS[name], counts[name][rows]) for name in metrics}
+        return {name: score_of(metric, counts[name][rows]) for name, metric in metrics.items()}
 
     bucket = np.searchsorted(LENGTHS, [len(o.source.split()) for o in outputs])
     starts, ends = (0, *(end + 1 for end in LENGTHS)), (*LENGTHS, None)

@@ -35,6 +35,8 @@ class Score:
     higher_is_better: bool
     signature: str
     """Settings needed to compare it with other people's: case, tokenization, smoothing, version."""
+    digits: int = 1
+    """Decimals that are worth printing."""
 
 
 class Metric(ABC):
@@ -43,6 +45,7 @@ class Metric(ABC):
     name: str
     higher_is_better: bool = True
     signature: str
+    digits: int = 1
 
     @abstractmethod
     def counts(self, outputs: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
@@ -113,7 +116,8 @@ def score_of(metric: Metric, counts: np.ndarray) -> Score:
     drawn = [metric.value(sample @ counts) for sample in samples(len(counts))]
     low, high = np.percentile(drawn, [2.5, 97.5])
     value = metric.value(counts.sum(axis=0))
-    return Score(metric.name, value, (float(low), float(high)), metric.higher_is_better, metric.signature)
+    interval = float(low), float(high)
+    return Score(metric.name, value, interval, metric.higher_is_better, metric.signature, metric.digits)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ class Comparison:
     """Range of 95% of the differences ``b - a`` when sentences are drawn again, the same ones for both."""
     p: float
     """Probability of a difference as large by chance alone, in either direction (Koehn 2004)."""
+    digits: int = 1
+    """Decimals that are worth printing."""
 
 
 def compare(metric: Metric, a: Sequence[str], b: Sequence[str], references: Sequence[str]) -> Comparison:
@@ -146,7 +152,8 @@ def compare_counts(metric: Metric, one: np.ndarray, other: np.ndarray) -> Compar
     drawn = np.array([metric.value(sample @ other) - metric.value(sample @ one) for sample in samples(len(one))])
     low, high = np.percentile(drawn, [2.5, 97.5])
     as_large = np.sum(np.abs(drawn - drawn.mean()) >= abs(values[1] - values[0]))
-    return Comparison(metric.name, *values, (float(low), float(high)), float((as_large + 1) / (len(drawn) + 1)))
+    p = float((as_large + 1) / (len(drawn) + 1))
+    return Comparison(metric.name, *values, (float(low), float(high)), p, metric.digits)
 
 
 def samples(sentences: int) -> Iterator[np.ndarray]:
