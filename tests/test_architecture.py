@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "src" / "dragoman"
 ROOMS = [
     {"errors"},
-    {"config", "durable", "machine", "native"},
+    {"cluster", "config", "durable", "machine", "native"},
     {"output_file", "journal", "json_files"},
     {"text", "model"},  # neither knows the other
     {"presets", "data", "migrations"},

@@ -4,7 +4,9 @@ import copy
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 
 import pytest
 import tiny_run
@@ -183,6 +185,46 @@ def test_contestants_that_differ_in_measures_alone_share_their_trainings(tmp_pat
     assert run(tmp_path, "--keep-runs", contestants=each, measures={"translation": {"sentences": 2}}, **ONCE) == 0
     assert len(list((tmp_path / "out" / "trials").glob("*/*/checkpoints"))) == 1
     assert len(found(tmp_path)["runs"]) == 2 and "curve" in found(tmp_path)["figures"]["BLEU"]
+
+
+@pytest.mark.slow
+def test_on_a_ray_cluster_a_study_stops_goes_on_and_comes_to_the_same_figures(tmp_path):
+    """In a process of its own, for Ray warns here and there, and warnings are errors here."""
+    pytest.importorskip("ray")
+    torch.set_num_threads(1)
+    (tmp_path / "ray").mkdir()
+    assert run(tmp_path, **ONCE) == 0
+    study, out = write(tmp_path / "ray", **ONCE), tmp_path / "ray" / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "dragoman",
+        "compare",
+        study,
+        "--out",
+        str(out),
+        "--ray",
+        "local",
+        "--processes",
+        "2",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while process.poll() is None and not list(out.glob("trials/*/*/metrics.jsonl")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and "the same command goes on" in said, said
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, other = found(tmp_path), found(tmp_path / "ray")
+    assert one["figures"]["validation loss"]["values"] == other["figures"]["validation loss"]["values"]
+
+
+def test_an_address_where_no_cluster_answers_is_named(tmp_path, capsys):
+    pytest.importorskip("ray")
+    assert run(tmp_path, "--ray", "127.0.0.1:1") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("dragoman: --ray 127.0.0.1:1: no cluster answers there")
 
 
 @pytest.mark.slow

@@ -54,7 +54,23 @@ def compare(
         list[str] | None, typer.Option(metavar="NAME", help="Measure, such as loss or translation; may be repeated.")
     ] = None,
     size: Annotated[str, typer.Option(help="toy, small or large, as the study file says.")] = "small",
-    processes: Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process of its own.")] = 1,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default=False,
+            help="Trainings at a time, each in a process of its own; default: 1, with --ray as many as the cluster has "
+            "processors.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train on a Ray cluster, whose machines find the study's folder and data under the same paths; "
+            "'local' starts one here.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -97,7 +113,7 @@ def compare(
         compare_screen.show_plan(request)
         return
     folder = out or Path("runs") / "studies" / _folder_name(request)
-    finished = compare_screen.run(request, folder, processes=processes, keep=keep_runs)
+    finished = compare_screen.run(request, folder, processes=processes, ray=ray, keep=keep_runs)
     if not finished.complete:
         raise typer.Exit(130)
     if publish:

@@ -98,13 +98,19 @@ def _decided(request: "StudyRequest", folder: Path, plan_study: Any) -> "StudyPl
 # ---- running --------------------------------------------------------------------------------------
 
 
-def run(request: "StudyRequest", folder: Path, *, processes: int, keep: bool) -> "StudyFinished":
+def run(
+    request: "StudyRequest", folder: Path, *, processes: int | None, ray: str | None, keep: bool
+) -> "StudyFinished":
     """Run a study and show what happens; return its end."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     from dragoman.compare.study_run import StudyFinished, StudyRun
+    from dragoman.compare.workers import Workers
 
-    study, finished = StudyRun(request, folder, processes=processes, keep=keep), None
+    study, finished = (
+        StudyRun(request, folder, workers=Workers(processes, ray, folder.resolve() / "stop"), keep=keep),
+        None,
+    )
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""Trials one after the other in this process, or several at a time in processes of their own.
+"""Trials one after the other in this process, several at a time in processes of their own, or on a cluster.
 
 Processes share nothing: each trial writes its result to the disk, where it is looked for.
 """
@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from dragoman.compare.study_trial import StudyTrial
+from dragoman.compare.trial_events import TrialDone, TrialStarted
 from dragoman.errors import DataError, UserError
 from dragoman.train.events import Event
 
@@ -25,31 +27,35 @@ _POLL = 1.0
 
 
 @dataclass(frozen=True)
-class TrialStarted:
-    """A trial begins."""
+class Workers:
+    """Where trials run."""
 
-    trial: StudyTrial
-
-
-@dataclass(frozen=True)
-class TrialDone:
-    """A trial is over, and its result on the disk."""
-
-    trial: StudyTrial
-    seconds: float
+    processes: int | None = None
+    """Trials at a time; None for one, or on a cluster for as many as it has processors."""
+    ray: str | None = None
+    """Address of a Ray cluster; None for this machine."""
+    stop: Path = Path("stop")
+    """File that asks trials on a cluster to end."""
 
 
-def run_trials(trials: Sequence[StudyTrial], processes: int = 1) -> Iterator[Event | TrialStarted | TrialDone]:
+def run_trials(trials: Sequence[StudyTrial], workers: Workers) -> Iterator[Event | TrialStarted | TrialDone]:
     """Run trials; yield what happens.
 
     Args:
         trials: those that are not done.
-        processes: number of trials at a time.
+        workers: where they run.
 
     Raises:
         KeyboardInterrupt: a signal came; all is saved.
-        UserError: as ``StudyTrial.events``.
+        UserError: as ``StudyTrial.events``, or there is no such cluster.
     """
+    if workers.ray is not None:
+        from dragoman.compare.on_ray import RayTrials
+
+        if trials:
+            yield from RayTrials(trials, workers.stop, workers.ray, workers.processes).events()
+        return
+    processes = workers.processes or 1
     if processes < 2 or len(trials) < 2:
         for trial in trials:
             began = time.monotonic()

@@ -4,20 +4,13 @@ Shards travel to the actors and their results back, so that the machines need no
 be found under the same path on each of them, and dragoman be installed there.
 """
 
-import logging
-import socket
 from collections.abc import Iterator
 from typing import Any
 
-from dragoman.errors import ConfigError
+from dragoman.cluster import connect
 from dragoman.serve.bulk.local import unwrapped, wrapped
 from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, ShardSupply
 from dragoman.serve.bulk.shard import Shard, ShardAnswerer, ShardResult, ShardWork, finish
-
-SECONDS = 5.0
-"""Longest time that a cluster has to answer."""
-LOCAL = "local"
-"""Address of a cluster that is started on this machine for this command alone."""
 
 
 class ShardActor:
@@ -36,21 +29,6 @@ class ShardActor:
             return wrapped(error)
 
 
-def _check_reachable(address: str) -> None:
-    """Check that something answers at ``host:port``: Ray itself tries for minutes, and then ends the process.
-
-    Raises:
-        ConfigError: nothing does.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():
-        return  # auto, local, or an address without a port
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"--ray {address}: no cluster answers there: {error}") from None
-
-
 class RayWorkers(ShardScheduler):
     """Actors of a Ray cluster."""
 
@@ -63,23 +41,8 @@ class RayWorkers(ShardScheduler):
         Raises:
             ConfigError: Ray is not installed, or there is no such cluster.
         """
-        try:
-            import ray
-        except ImportError:
-            raise ConfigError("--ray: Ray is not installed: pip install ray (the extra ray)") from None
-        _check_reachable(address)
-        self.ray, self.work = ray, work
-        try:
-            ray.init(
-                address=address,
-                num_cpus=workers if address == LOCAL else None,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                include_dashboard=None if address != LOCAL else False,
-            )
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise ConfigError(f"--ray {address}: {' '.join(str(error).split())}") from None
-        self.most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.work = work
+        self.ray, self.most = connect(address, workers)
         self.idle: list[Any] = []
         self.working: dict[Any, tuple[Any, Shard]] = {}
         """Actor and shard of each result that is expected."""
