@@ -107,10 +107,9 @@ def run(
     from dragoman.compare.study_run import StudyFinished, StudyRun
     from dragoman.compare.workers import Workers
 
-    study, finished = (
-        StudyRun(request, folder, workers=Workers(processes, ray, folder.resolve() / "stop"), keep=keep),
-        None,
-    )
+    folder = folder.resolve() if ray else folder  # workers of a cluster begin elsewhere
+    study = StudyRun(request, folder, workers=Workers(processes, ray, folder / "stop"), keep=keep)
+    finished: StudyFinished | None = None
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
