@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	$(BIN)/dragoman demo --to $(TO)
 
 # Format, lint and types first: they take seconds, and what they find is cheap to mend. Last, the shapes that signatures
-# state, in one test of sixteen: tests/conftest.py says why not in all.
+# state, in one test of 32: tests/conftest.py says why not in all.
 test: lint
 	OMP_NUM_THREADS=1 $(PYTEST)
 	CHECK_SHAPES=1 OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"

@@ -1,7 +1,7 @@
 """Every test starts from the same seed. ``CHECK_SHAPES=1`` checks the shapes that signatures state, in some tests.
 
 Checking makes a forward pass of a tiny model four times slower. So ``make test`` runs the suite without it, and then
-one test in sixteen with it: which ones is a function of their names, so that new tests join in without being listed.
+one test in 32 with it: which ones is a function of their names, so that new tests join in without being listed.
 
 Property tests draw the same examples on every machine, so that what passed passes again. ``make explore`` draws others,
 many more of them, and is how new counterexamples are found; each then becomes a test of its own.
@@ -32,9 +32,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where shapes are checked, keep one test in sixteen, and those of the check itself."""
+    """Where shapes are checked, keep one test in 32, and those of the check itself."""
     if CHECK_SHAPES:
-        kept = [item for item in items if "test_shapes" in item.nodeid or zlib.crc32(item.nodeid.encode()) % 16 == 0]
+        kept = [item for item in items if "test_shapes" in item.nodeid or zlib.crc32(item.nodeid.encode()) % 32 == 0]
         config.hook.pytest_deselected(items=sorted(set(items) - set(kept), key=items.index))
         items[:] = kept
 
