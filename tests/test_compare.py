@@ -190,7 +190,6 @@ def test_contestants_that_differ_in_measures_alone_share_their_trainings(tmp_pat
 @pytest.mark.slow
 def test_on_a_ray_cluster_a_study_stops_goes_on_and_comes_to_the_same_figures(tmp_path):
     """In a process of its own, for Ray warns here and there, and warnings are errors here."""
-    pytest.importorskip("ray")
     torch.set_num_threads(1)
     (tmp_path / "ray").mkdir()
     assert run(tmp_path, **ONCE) == 0
@@ -221,7 +220,6 @@ def test_on_a_ray_cluster_a_study_stops_goes_on_and_comes_to_the_same_figures(tm
 
 
 def test_an_address_where_no_cluster_answers_is_named(tmp_path, capsys):
-    pytest.importorskip("ray")
     assert run(tmp_path, "--ray", "127.0.0.1:1") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("dragoman: --ray 127.0.0.1:1: no cluster answers there")
