@@ -7,7 +7,8 @@
 Each file is opened, filled with its own text in capitals (placeholders and markup as they are), and written to memory.
 It counts as read back equal if an independent library reads the same structure and the same texts, but for capitals; as
 the same bytes if the whole file is the same but for capitals. Files that are refused with a reason are counted apart.
-Nothing is kept: packages are fetched into a temporary folder.
+Nothing is kept: packages are fetched into a temporary folder. Plural forms follow the language of the file: a French or
+Portuguese `one` without its number is filled from `other`, which counts as not equal.
 """
 
 import argparse
