@@ -45,7 +45,7 @@ def translation_scorer(
     run: Path,
     pairs: str | None,
     *,
-    beam: int,
+    beam: int | None,
     search: "SearchConfig | None",
     metrics: list[str] | None,
     tags: Sequence[str],
