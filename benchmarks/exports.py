@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from smoke import TESTS, add_smoke, write_results
+from smoke import RESULTS, TESTS, add_smoke, write_results
 
 sys.path.append(str(TESTS))
 import exported
@@ -79,16 +79,30 @@ def written(found: dict[str, dict[str, str]], seconds: float) -> str:
     )
 
 
+def columns_of_before(formats: list[str]) -> dict[str, dict[str, str]]:
+    """Return what the results say of the other formats, so that a part can be tried again."""
+    rows = [line.strip("| ").split(" | ") for line in (RESULTS / "exports.md").read_text().splitlines()]
+    head = next(row for row in rows if row[0] == "preset")
+    tables = [dict(zip(head, row, strict=True)) for row in rows if row[0] in PRESETS and len(row) == len(head)]
+    return {
+        row["preset"]: {to: row[to] for to in ALL if to not in formats and row[to] != "not tried"} for row in tables
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="*", help="presets to try; default: all that differ")
+    parser.add_argument("--formats", nargs="*", help="formats to try, the others as in the results; default: all")
     parser.add_argument("--minutes", type=float, help="stop after so long; graphs, which take longest, come last")
     add_smoke(parser)
     given = parser.parse_args()
     first = exported.distinct()
     names = given.only or (SMOKE if given.smoke else [name for name in PRESETS if first[name] == name])
     begun, found = time.monotonic(), {name: dict[str, str]() for name in names}
-    for to in sorted(ALL, key=lambda to: to == "onnx"):
+    if given.formats:
+        before = columns_of_before(given.formats)
+        found = {name: before.get(name, {}) for name in names}
+    for to in sorted(given.formats or ALL, key=lambda to: to == "onnx"):
         for name in names:
             if given.minutes and time.monotonic() - begun > 60 * given.minutes:
                 break

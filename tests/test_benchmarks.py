@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-NEEDS_A_CORPUS = {"domain_adaptation", "fuzzy_matches", "risk_coverage", "scaling_laws"}
+NEEDS_A_CORPUS = {"domain_adaptation", "fuzzy_matches", "knn", "onnx_ids", "risk_coverage", "scaling_laws"}
 """Left out of ``make bench``, because they ask for text of yours."""
 BENCHMARKS = sorted(path for path in FOLDER.glob("*.py") if 'if __name__ == "__main__"' in path.read_text())
 

@@ -104,6 +104,20 @@ def test_json_and_yaml_are_read_back_by_their_libraries(text):
             assert found["a"].strip() == text and found["b"] == [text, {"c": text}]
 
 
+@pytest.mark.parametrize("value", ["10:30", "21:21", "1:02:03.5", "-1:30"])
+def test_what_yaml_1_1_reads_as_a_number_to_the_base_60_is_no_text(value):
+    assert [slot.text for slot in opened("a.yml", f"a: {value}\nb: '{value} pm'\n").slots] == [f"{value} pm"]
+
+
+@pytest.mark.parametrize("category", ["zero", "one", "two"])
+@pytest.mark.parametrize("target", ["de", "ja", "ru"])
+def test_forms_that_dart_takes_for_numbers_stay_in_every_language(category, target):
+    message = f"{{n, plural, {category} {{a thing, {{n}}}} other {{{{n}} things}}}}"
+    for name, there in (("a.arb", True), ("a.json", category == "one" and target != "ja")):
+        document = opened(name, json.dumps({"m": message}), target=target)
+        assert (f" {category} {{A THING" in filled(document).decode()) is there
+
+
 def test_a_blank_line_ends_a_value_that_wants_to_go_on():
     document = opened("a.properties", "a = one \\\n\nb = two\n")
     assert [(slot.key, slot.text) for slot in document.slots] == [("a", "one "), ("b", "two")]

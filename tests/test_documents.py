@@ -218,6 +218,8 @@ FLAGS = {
     "#, fuzzy\n":        ("#, fuzzy\n",           ""),
     "#, fuzzy, c-format\n": ("#, fuzzy, c-format\n", "#, c-format\n"),
     "#, c-format, fuzzy\n": ("#, c-format, fuzzy\n", "#, c-format\n"),
+    "#, fuzzy,c-format\n": ("#, fuzzy,c-format\n", "#, c-format\n"),
+    "#,fuzzy,c-format\n": ("#,fuzzy,c-format\n", "#, c-format\n"),
 }  # fmt: skip
 """Comments of an entry."""
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dragoman.decode.generation_settings import NO_SETTINGS
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.translator import Candidate, Translation, Translator
@@ -17,7 +18,7 @@ class Known(Translator):
     """Says what it is told to, and remembers how it was asked."""
 
     def __init__(self, outputs):
-        self.outputs, self.asked = outputs, {}
+        self.outputs, self.asked, self.defaults = outputs, {}, NO_SETTINGS
 
     def translate(self, requests, **how):
         self.asked = how

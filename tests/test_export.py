@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import exported
 import foreign
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from dragoman.interchange.ctranslate2 import export_ctranslate2, tokens
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint
 from dragoman.model.mamba import Mamba
+from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Alibi, Learned
@@ -308,24 +310,36 @@ def test_onnx_steps_say_the_same(tmp_path):
 
 def test_onnx_refuses_what_loops_over_tokens(tmp_path, capsys):
     pytest.importorskip("onnxscript")
-    block = dataclasses.replace(LANGUAGE_MODEL.decoder.pattern[0], mixer=Mamba())
-    cfg = dataclasses.replace(LANGUAGE_MODEL, decoder=dataclasses.replace(LANGUAGE_MODEL.decoder, pattern=(block,)))
-    run = save(cfg, tmp_path / "run")
+    run = exported.save_preset("gru", tmp_path / "run")
     assert main(["export", str(run.path), "--to", "onnx", "-o", str(tmp_path / "graphs")]) == 2
     said = capsys.readouterr().err
-    assert "model.decoder.pattern.0.mixer: mamba" in said and "nearest preset" in said
+    assert "model.encoder: recurrent" in said and "nearest preset" in said
     assert not (tmp_path / "graphs").exists()
 
 
+def with_mixers(*mixers):
+    """Return the language model with these mixers in its layers."""
+    (block,) = LANGUAGE_MODEL.decoder.pattern
+    blocks = tuple(dataclasses.replace(block, mixer=mixer) for mixer in mixers)
+    return dataclasses.replace(LANGUAGE_MODEL, decoder=dataclasses.replace(LANGUAGE_MODEL.decoder, pattern=blocks))
+
+
+STATES = {
+    "four kinds": lambda: with_mixers(
+        ShortConvolution(), LANGUAGE_MODEL.decoder.pattern[0].mixer, Mamba(kernel=2), Mamba2(head_dim=4)
+    ),
+    "lstm": lambda: exported.small_config("lstm-lm-small", 259),
+}
+"""Language models that keep something else than keys and values, or beside them."""
+
+
 @pytest.mark.slow
-def test_onnx_states_of_any_kind_say_the_same(tmp_path):
-    """A short convolution beside attention, whose state is neither keys nor values; greedy, in rows of their own."""
+@pytest.mark.parametrize("name", STATES)
+def test_onnx_states_of_any_kind_say_the_same(name, tmp_path):
+    """Greedy, in rows of their own."""
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    (block,) = LANGUAGE_MODEL.decoder.pattern
-    blocks = (dataclasses.replace(block, mixer=ShortConvolution()), block)
-    decoder = dataclasses.replace(LANGUAGE_MODEL.decoder, pattern=blocks)
-    run = save(dataclasses.replace(LANGUAGE_MODEL, decoder=decoder), tmp_path / "run")
+    run = save(STATES[name](), tmp_path / "run")
     export_in_another_process(run.path, tmp_path / "graphs")
     begin, step = (runtime.InferenceSession(tmp_path / "graphs" / f"{name}.onnx") for name in ("begin", "step"))
     model, _, _ = load_model(run.path)

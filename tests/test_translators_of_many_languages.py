@@ -1,5 +1,6 @@
 """Imported translators for many languages: the language of either side is a token, and the folder's settings hold."""
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -16,6 +17,9 @@ from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
+from dragoman.serve.options import TranslateOptions
+from dragoman.serve.served import ServedModel
+from dragoman.serve.service import Service
 from dragoman.text.tokens.tokenizer import SOURCE_FRAME
 
 transformers = pytest.importorskip("transformers")
@@ -243,3 +247,39 @@ def test_to_chooses_the_target_language_of_marian(opus, capsys):
     assert "beam size 2" in said[0].err and "(the model's config.json)" in said[0].err
     assert main(["translate", str(opus.run), "The door is open.", "--to", "zh"]) == 2
     assert "--to: zh may be cmn_Hans or cmn_Hant here: say which" in capsys.readouterr().err
+
+
+# ---- evaluated and served ----------------------------------------------------------------------------
+
+
+def test_an_evaluation_translates_from_and_to_with_the_search_of_the_folder(opus, tmp_path, capsys):
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("The door is open.\tLa porte\ndon't\tnon\n", encoding="utf-8")
+    asked = ["evaluate", str(opus.run), str(pairs), "--to", "fr", "--metric", "chrf"]
+    assert main(asked) == 0
+    stored = opus.run / "evaluations" / "pairs"
+    config = json.loads((stored / "scores.json").read_text(encoding="utf-8"))
+    assert config["search"]["size"] == 2
+    said = [json.loads(line)["output"] for line in (stored / "outputs.jsonl").read_text(encoding="utf-8").splitlines()]
+    alone = Translator.load(opus.run, target_language="fr").translate(["The door is open.", "don't"])
+    assert said == [translation.text for translation in alone]
+    assert main([*asked[:3], "--to", "nowhere"]) == 2
+    assert "--to: no 'nowhere' here" in capsys.readouterr().err
+
+
+WORDS = ["The door is open.", "a b c d e f", "no", "the red house is open"]
+
+
+def test_a_service_translates_between_the_languages_of_a_name_with_the_search_of_the_folder(opus):
+    async def ask(service):
+        return await service.translate("en-fr", WORDS, TranslateOptions())
+
+    service = Service.load({"en-fr": opus.run})
+    try:
+        found = asyncio.run(ask(service))
+    finally:
+        service.close()
+    alone = Translator.load(opus.run, target_language="fr").translate(WORDS)
+    assert [one.candidates[0].tokens for one in found] == [one.candidates[0].tokens for one in alone]
+    with pytest.raises(ConfigError, match="--to: no 'is' here"):
+        ServedModel.load("en-is", opus.run)

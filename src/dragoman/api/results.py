@@ -42,10 +42,12 @@ def evaluate(
     test: Any = None,
     *,
     columns: Columns | None = None,
-    beam: int = 5,
+    beam: int | None = None,
     search: SearchConfig | None = None,
     metrics: Sequence[str] = USUAL,
     tags: Sequence[str] = (),
+    source_language: str | None = None,
+    target_language: str | None = None,
     multiple_choice: bool = False,
     which: str | int = "best",
     device: str = "auto",
@@ -63,10 +65,11 @@ def evaluate(
         test: a file; for a translator also pairs, given as in ``train``; for a language model a list of texts; for a
             classifier rows (text, label). By default the run's own test set, or validation text of a language model.
         columns: which columns of pairs hold source and target.
-        beam: hypotheses kept by a translator; 1 is greedy search.
+        beam: hypotheses kept by a translator; 1 is greedy search. By default 5, or the search of an imported model.
         search: a complete search configuration, instead of ``beam``.
         metrics: names of a translator's metrics.
         tags: tags to put before each source.
+        source_language, target_language: of an imported translator for many languages; others ignore them.
         multiple_choice: of a language model, ``test`` has questions: a file of JSON lines, or mappings, with prompt,
             choices and answer. The result is an ``EvaluationResult``.
         which: ``best``, ``last``, a step number, or the name of a checkpoint.
@@ -91,7 +94,8 @@ def evaluate(
         given = examined.examples(named) if named or test is None else _labelled(test, examined)
         found = dataclasses.replace(examined.examine(given, progress=progress), test_set=_id(test, named))
     else:
-        translator = Translator.load(path, which, device=device)
+        languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
+        translator = Translator.load(path, which, device=device, **languages)
         given = _pairs(path, test, named, tags, columns)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics, "progress": progress}
         found = evaluation.evaluate(translator, given, **how, test_set=_id(test, named))

@@ -35,7 +35,13 @@ def evaluate(
         ),
     ] = None,
     columns: ColumnsOption = None,
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
+    beam: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Hypotheses kept at each step; 1 is greedy. Default: as an imported model's files say, or 5.",
+        ),
+    ] = None,
     search: SearchOption = None,
     metric: Annotated[
         list[str] | None,
@@ -49,6 +55,14 @@ def evaluate(
         ),
     ] = None,
     tag: TagOption = None,
+    source_language: Annotated[
+        str | None,
+        typer.Option("--from", metavar="LANGUAGE", help="Source language, of an imported model for many languages."),
+    ] = None,
+    target_language: Annotated[
+        str | None,
+        typer.Option("--to", metavar="LANGUAGE", help="Target language, of an imported model for many languages."),
+    ] = None,
     context: ContextOption = None,
     memory: Annotated[
         list[str] | None,
@@ -99,7 +113,7 @@ def evaluate(
     config = RunDirectory.open(run).config
     if is_language_model(config):
         options = {"--columns": columns, "--search": search, "--metric": metric, "--tag": tag, "--context": context}
-        options["--memory"] = memory
+        options |= {"--memory": memory, "--from": source_language, "--to": target_language}
         _refuse(options, "is for translators, and this run continues text")
         loading: dict[str, Any] = {"device": device, "precision": precision}
         if multiple_choice:
@@ -113,6 +127,8 @@ def evaluate(
     examiner = EXAMINERS.get(config.get("task", {}).get("kind", ""))
     _check_reads_matches(memory, config)
     if examiner:
+        languages = {"--from": source_language, "--to": target_language}
+        _refuse(languages, "is for translators for many languages, and this run translates nothing")
         if columns is not None:
             raise ConfigError("--columns: is for translators; name the columns of this table in its first row")
         if follow:
@@ -131,6 +147,7 @@ def evaluate(
     }
     how["columns"] = parsed_columns(columns)
     loading = {"device": device, "precision": precision, "context": context}
+    loading |= {"source_language": source_language, "target_language": target_language}
     loading["memory"] = read_memory(run, memory, None, None)
     if follow:
         following.follow(run, pairs, name=name, examine=following.translation_scorer(run, pairs, **how, **loading))
@@ -227,7 +244,7 @@ def run_evaluation(
     run: Path,
     pairs: str | None,
     *,
-    beam: int = 5,
+    beam: int | None = None,
     search: "SearchConfig | None" = None,
     metrics: "list[str | SentenceScorer] | None" = None,
     tags: Sequence[str] = (),

@@ -46,7 +46,7 @@ def translation_scorer(
     run: Path,
     pairs: str | None,
     *,
-    beam: int,
+    beam: int | None,
     search: "SearchConfig | None",
     metrics: "list[str | SentenceScorer] | None",
     tags: Sequence[str],

@@ -237,7 +237,7 @@ class Translator:
         """
         requests = _requests(texts)
         options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(self._search(search, beam, nbest), rules, cache, longest or self.longest, **options)
+        job = self._job(self.search_of(search, beam, nbest), rules, cache, longest or self.longest, **options)
         return translate_lines(requests, 1, job, progress)
 
     def stream(
@@ -263,13 +263,18 @@ class Translator:
         Rows are counted from ``first_row``.
         """
         options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(self._search(search, beam, nbest), rules, cache, longest or self.longest, **options)
+        job = self._job(self.search_of(search, beam, nbest), rules, cache, longest or self.longest, **options)
         row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
             row += len(group)
 
-    def _search(self, search: SearchConfig | None, beam: int | None, nbest: int) -> SearchConfig:
+    def search_of(self, search: SearchConfig | None, beam: int | None, nbest: int = 1) -> SearchConfig:
+        """Return the search that is chosen, or else the one that came with an imported model, or else a beam of 5.
+
+        Args:
+            search, beam, nbest: as for ``translate``.
+        """
         if search is None and beam is None and nbest == 1 and self.defaults.search is not None:
             return self.defaults.search
         return _search_of(search, BEAM if beam is None else beam, nbest)

@@ -14,7 +14,7 @@ from dragoman import durable
 from dragoman.config import to_dict, unknown
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
-from dragoman.decode.translator import Progress, Translator, search_for_beam
+from dragoman.decode.translator import Progress, Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.brackets import BracketF1
 from dragoman.evaluate.metrics import METRICS, Comparison, Metric, Score, compare, score_of
@@ -99,7 +99,7 @@ def evaluate(
     pairs: Iterable[Pair | Sourced],
     *,
     folder: str | Path | None = None,
-    beam: int = 5,
+    beam: int | None = None,
     search: SearchConfig | None = None,
     metrics: Sequence[str | SentenceScorer] = USUAL,
     progress: Progress | None = None,
@@ -111,7 +111,7 @@ def evaluate(
         translator: the translator to evaluate.
         pairs: sources with their reference translations.
         folder: where to store the results, by convention ``RUN/evaluations/NAME``; None for nowhere.
-        beam: hypotheses kept; 1 is greedy search.
+        beam: hypotheses kept; 1 is greedy search. By default 5, or the search that came with an imported model.
         search: a complete search configuration, instead of ``beam``.
         metrics: names in ``ALL_METRICS``, or programs that score sentences.
         progress: see ``Translator.translate``.
@@ -124,7 +124,7 @@ def evaluate(
     for name in metrics:
         if isinstance(name, str) and name not in ALL_METRICS:
             raise ConfigError(unknown("metrics", name, ALL_METRICS))
-    pairs, cfg = list(pairs), search or search_for_beam(beam)
+    pairs, cfg = list(pairs), translator.search_of(search, beam)
     if not pairs:
         raise DataError("nothing to evaluate on: the test set has no pairs")
     began = time.monotonic()

@@ -51,10 +51,13 @@ from dragoman.model.families import ModelConfig
 from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.linear_attention import LinearAttention
+from dragoman.model.mamba import Mamba
+from dragoman.model.mamba2 import Mamba2
 from dragoman.model.memory import ProjectedMemory, TransformerState
 from dragoman.model.min_gru import MinGru
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.positions.tokens import Positions, Tokens
+from dragoman.model.recurrent.model import RecurrentModel
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.transformer import Transformer
 
@@ -139,11 +142,13 @@ def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, GraphExample]]:
             return {"model.onnx": (model, {"inputs": (images, {0: "batch"})})}
     if isinstance(model, Transformer) and model.cfg.source is not None:
         raise ConfigError("model.source: a source that is no text does not become a graph")
-    if isinstance(model, ConvolutionalModel) and model.cfg.encoder is None:
+    if isinstance(model, ConvolutionalModel | RecurrentModel) and model.cfg.encoder is None:
         return _state_graphs(model, text)
     if isinstance(model, Transformer) and not _keeps_keys_alone(model):
         _check_states(model)
         return _state_graphs(model, text)
+    if isinstance(model, RecurrentModel):
+        raise ConfigError("model.encoder: recurrent: it reads its source token by token and becomes no graph")
     if not isinstance(model, Transformer):
         kind = kind_of(type(getattr(model, "cfg", model)))
         raise ConfigError(f"model.kind: {kind}: only writers and encoders of text and images become graphs")
@@ -168,7 +173,7 @@ def _keeps_keys_alone(model: Transformer) -> bool:
 
 
 def _state_graphs(
-    model: Transformer | ConvolutionalModel, text: GraphExample
+    model: Transformer | ConvolutionalModel | RecurrentModel, text: GraphExample
 ) -> "dict[str, tuple[nn.Module, GraphExample]]":
     """Return the graphs of a model that keeps something else of the past than keys and values."""
     cfg = model.cfg
@@ -180,7 +185,7 @@ def _state_graphs(
     return {"begin.onnx": (BeginGraph(model), begin), "step.onnx": (StateStepGraph(model, state), token | behind)}
 
 
-_WITH_STATE = (AttentionConfig, ShortConvolution, LinearAttention, GatedDeltaNet, MinGru, Mlstm)
+_WITH_STATE = (AttentionConfig, ShortConvolution, LinearAttention, GatedDeltaNet, MinGru, Mlstm, Mamba, Mamba2)
 """Mixers whose step is a graph for every number of rows, as tried."""
 
 

@@ -202,7 +202,7 @@ def read_past(
         for stream, before in zip(streams(found, v.transpose(1, 2)), past, strict=False)
     ]
     means = divide(outputs for outputs, _ in read).transpose(1, 2)
-    return means, (*(after for _, after in read), q.new_zeros(len(q)) if largest is None else largest)
+    return means, (*(after for _, after in read), q.new_zeros(q.shape[0]) if largest is None else largest)
 
 
 # ---- sums over a whole text -------------------------------------------------------------------------

@@ -1,19 +1,18 @@
 """Options of requests to a service."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
-from dragoman.decode.documents.line_translation import BEAM
 from dragoman.decode.search.search import SearchConfig
-from dragoman.decode.translator import search_for_beam
 
 
 @dataclass(frozen=True)
 class TranslateOptions:
     """Options of a translation; the defaults are those of ``dragoman translate``."""
 
-    search: SearchConfig = field(default_factory=lambda: search_for_beam(BEAM))
+    search: SearchConfig | None = None
+    """None for the search that came with an imported model, or else a beam of 5."""
     rules: tuple[RuleConfig, ...] | None = None
     glossary: Glossary | None = None
     alignments: bool = False

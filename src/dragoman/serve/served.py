@@ -56,11 +56,12 @@ class ServedModel:
     def load(
         cls, name: str, path: str | Path, *, device: str = "auto", precision: str = "auto", which: str | int = "best"
     ) -> "ServedModel":
-        """Load a run under a name; a name such as ``en-es`` states the languages.
+        """Load a run under a name; a name such as ``en-es`` states the languages, also those between which an imported
+        model for many languages translates.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or a model that answers no requests.
-            ConfigError: no such device or precision.
+            ConfigError: no such device or precision, or a language of the name that an imported model does not have.
         """
         config = run_config(path)
         cfg = from_dict(ModelConfig, config["model"], where=str(path))
@@ -69,6 +70,8 @@ class ServedModel:
             raise CheckpointError(f"{path}: its model cannot be served: choose another run")
         task, loader = _LOADERS[found]
         options = {"device": device} | ({"precision": precision} if found in (TRANSLATES, CONTINUES) else {})
+        if found is TRANSLATES and (named := languages_of_name(name)):
+            options |= {"source_language": named[0], "target_language": named[1]}
         model = loader.load(path, which, **options)
         source, target = languages(name, config) if found is TRANSLATES else ("", "")
         tags = tuple(model.source_tokenizer.tags) if isinstance(model, Translator) else ()
@@ -88,12 +91,17 @@ def languages(name: str, config: dict[str, Any]) -> tuple[str, str]:
 
     A name such as ``en-es`` states both; else the run's cleaning does, else the names of its training files.
     """
-    first, _, second = name.partition("-")
-    if is_language(first) and is_language(second):
-        return first, second
+    if named := languages_of_name(name):
+        return named
     data = config.get("data") or {}
     cleaning, (source, target) = data.get("cleaning") or {}, _languages_of_files(data.get("train") or ())
     return cleaning.get("source_language") or source, cleaning.get("target_language") or target
+
+
+def languages_of_name(name: str) -> tuple[str, str] | None:
+    """Return the languages that a name such as ``en-es`` states; None for other names."""
+    first, _, second = name.partition("-")
+    return (first, second) if is_language(first) and is_language(second) else None
 
 
 def is_language(code: str) -> bool:

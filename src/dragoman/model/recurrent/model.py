@@ -157,7 +157,7 @@ class RecurrentModel(SequenceModel):
         if not isinstance(tokens, Tokens):
             tokens = Tokens(tokens) if tokens.shape[1] == 1 else as_tokens(tokens, self.cfg.pad, wait=True)
         assert tokens.segment is None, "a batch that is decoded has one text in each row"
-        source, empty = state.source, self.decoder.empty(len(tokens.ids)) if state.summary.value is None else None
+        source, empty = state.source, self.decoder.empty(tokens.ids.shape[0]) if state.summary.value is None else None
 
         def read(
             before: Summary, x: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"] | None

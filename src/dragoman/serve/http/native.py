@@ -14,7 +14,7 @@ from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, beams_of
 from dragoman.decode.search.speculative import PromptLookup, Speculative
 from dragoman.decode.translation import Candidate
-from dragoman.decode.translator import Translator, search_for_beam
+from dragoman.decode.translator import Translator
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.guarding import GuardedTranslation
@@ -175,13 +175,13 @@ def options_of(context: ServerContext, body: TranslateBody) -> TranslateOptions:
     """
     context.limits.check_candidates(body.nbest, "nbest")
     search = _search(body)
-    if body.search is not None:
+    if search is not None and body.search is not None:
         _check_draft(search)
         context.limits.check_candidates(beams_of(search), "search")
     rules = tuple(from_dict(RuleConfig, rule, "rules") for rule in body.rules)
     glossary = Glossary(map(glossary_entry, body.glossary)) if body.glossary else None
     return TranslateOptions(
-        search=search, rules=rules, glossary=glossary, alignments=body.alignments, tags=tuple(body.tags)
+        search=search, rules=rules or None, glossary=glossary, alignments=body.alignments, tags=tuple(body.tags)
     )
 
 
@@ -196,14 +196,15 @@ def _check_draft(search: SearchConfig) -> None:
         raise Problem(422, "invalid_request", message, param="search")
 
 
-def _search(body: TranslateBody) -> SearchConfig:
-    """Return the search of a request; ``nbest`` also holds for a search that is given without it.
+def _search(body: TranslateBody) -> SearchConfig | None:
+    """Return the search of a request, None where it leaves that to the model; ``nbest`` also holds for a search that is
+    given without it.
 
     Raises:
         ConfigError: an unknown search, or one that cannot return so many.
     """
     if body.search is None:
-        return search_for_beam(BEAM) if body.nbest == 1 else Beam(size=max(BEAM, body.nbest), nbest=body.nbest)
+        return None if body.nbest == 1 else Beam(size=max(BEAM, body.nbest), nbest=body.nbest)
     search = from_dict(SearchConfig, body.search, "search")
     if body.nbest == 1 or search.nbest == body.nbest:
         return search

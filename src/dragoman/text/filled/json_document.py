@@ -6,6 +6,7 @@ messages, only the messages are, not their descriptions.
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dragoman.errors import DataError
 from dragoman.text.document import Edit
@@ -111,9 +112,14 @@ class JsonDocument(SpannedDocument):
 
 
 class ArbDocument(JsonDocument):
-    """Slots of an application resource bundle: its messages, in ICU's format."""
+    """Slots of an application resource bundle: its messages, in ICU's format.
+
+    Dart's ``Intl.plural`` takes ``zero``, ``one`` and ``two`` for the numbers themselves in every language, so these
+    branches stay.
+    """
 
     def read(self) -> None:
+        self.categories = replace(self.categories, kept=("zero", "one", "two"))
         if not self.root.is_object:
             raise DataError(f"{self.file.name}:1: not a resource bundle: an object of messages expected")
         for member in self.root.members or ():

@@ -24,6 +24,8 @@ class PluralCategories:
     """Categories in CLDR's order, ``other`` among them; empty if the language is unknown."""
     one_is_exact: bool = True
     """True if ``one`` is for the number 1 alone, so that its text need not contain the number."""
+    kept: tuple[str, ...] = ()
+    """Categories that stay where the source has them, since its reader takes them for the numbers 0, 1 and 2."""
 
     def missing(self, present: Iterable[str]) -> list[str]:
         """Return the categories that the language has and a plural with these forms lacks."""
@@ -32,7 +34,8 @@ class PluralCategories:
 
     def surplus(self, present: Iterable[str]) -> list[str]:
         """Return the categories of a plural that the language never uses."""
-        return [name for name in present if name in CATEGORIES and self.names and name not in self.names]
+        used = (*self.names, *self.kept)
+        return [name for name in present if name in CATEGORIES and self.names and name not in used]
 
     def source_of(self, category: str, forms: Mapping[str, str]) -> str:
         """Return the source text that is translated for a category.

@@ -167,7 +167,8 @@ class PoDocument(FillableDocument):
             if remaining.rstrip() == "#,":
                 yield Edit(comment.start(), comment.end() + 1, "")  # with its line end
             elif remaining != comment[0]:
-                yield Edit(*comment.span(), re.sub(r",(?=\r?$)", "", remaining))
+                tidy = re.sub(r"^#,(?=\S)", "#, ", remaining)  # readers other than gettext's need the space
+                yield Edit(*comment.span(), re.sub(r",(?=\r?$)", "", tidy))
 
     def line_end_after(self, at: int) -> str:
         """Return the line end in use after a position."""

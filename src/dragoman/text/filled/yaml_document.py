@@ -16,7 +16,10 @@ from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
 from dragoman.text.filled.spans import SpannedDocument, TextFile
 
 _STRING = "tag:yaml.org,2002:str"
-_SPECIAL = re.compile(r"(?i)(?:y|yes|n|no|true|false|on|off|null|~|=|<<|\.inf|\.nan)")
+_SPECIAL = re.compile(
+    r"(?i)(?:y|yes|n|no|true|false|on|off|null|~|=|<<|\.inf|\.nan"
+    r"|[-+]?[1-9][\d_]*(?::[0-5]?\d)+(?:\.[\d_]*)?)"  # 10:30 is a number to the base 60 in YAML 1.1, which Ruby reads
+)
 _PLAIN = re.compile(
     r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`\d+.~=<\x00-\x1f]|\d+\ (?=[^\W\d_]))"""  # no indicator, and no number
     r"(?:[^\x00-\x1f\x7f\u0085\u2028\u2029\ufeff:#]|:(?!\s|$)|(?<!\s)#)*(?<!\s)"
