@@ -99,7 +99,7 @@ class Asked:
         await streams.begin()
         async for i, piece in streams.pieces():
             texts[i] += piece.text
-            logs[i] = TokenLogs(*(before + new for before, new in zip(logs[i], self.logs(piece), strict=True)))
+            logs[i] = logs[i].followed_by(self.logs(piece))
             reasons[i] = REASONS[piece.ended] if piece.ended else ""
         return list(zip(texts, logs, reasons, strict=True))
 

@@ -125,12 +125,20 @@ class TokenLogs(NamedTuple):
     likeliest: tuple[Likeliest, ...] = ()
     """Most probable tokens in the place of each, best first; empty where they were not asked for."""
 
+    def before(self, count: int) -> "TokenLogs":
+        """Return the first ``count`` of them."""
+        return TokenLogs(self.tokens[:count], self.log_probs[:count], self.likeliest[:count])
+
+    def followed_by(self, more: "TokenLogs") -> "TokenLogs":
+        """Return these and then ``more``."""
+        return TokenLogs(self.tokens + more.tokens, self.log_probs + more.log_probs, self.likeliest + more.likeliest)
+
 
 def without_end(generator: Generator, logs: TokenLogs, ends: Sequence[int]) -> TokenLogs:
     """Return the tokens of an answer without the one that ends it."""
     tokens = logs.tokens
     last = len(tokens) - bool(tokens and tokens[-1] in {EOS, *generator.tokenizer.ends, *ends})
-    return TokenLogs(*(field[:last] for field in logs))
+    return logs.before(last)
 
 
 def named(tokenizer: Tokenizer, token: int) -> tuple[str, bytes]:
