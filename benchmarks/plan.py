@@ -4,8 +4,9 @@
 
 In one process the step of a row is counted on shapes and its operations are timed one by one (``dragoman.plan``); in
 another the model is built and makes five steps on one thread, after a step of a tiny model. Memory is the highest
-resident size less that before the model was built; time is the processor's, the median of the last four steps. Nothing
-of the prediction is fitted to this grid.
+resident size less that before the model was built; time is the processor's, the median of the last four steps. How
+long small objects live in the heap (two numbers in ``plan/heap.py``) was chosen by such rows; nothing else of the
+prediction is fitted.
 
 Expected: memory within 10% and time within 20%.
 
@@ -256,8 +257,9 @@ def report(rows: list[Row], found: list[dict[str, float]]) -> str:
     return f"""# Predicted against measured
 
 {date.today()}, {processor}, one thread, load {os.getloadavg()[0]:.1f} at the end, torch {torch.__version__}.
-`python benchmarks/plan.py` repeats it. Each row is predicted in one process and trained in another; nothing of the
-prediction is fitted to it.
+`python benchmarks/plan.py` repeats it. Each row is predicted in one process and trained in another. How long
+small objects live in the heap (two numbers in `plan/heap.py`) was chosen by such rows; nothing else of the prediction
+is fitted.
 
 - memory within {MEMORY:.0%}: **{sum(held)} of {len(held)}**
 - time within {TIME:.0%}: **{sum(on_time)} of {len(on_time)}**

@@ -1,13 +1,18 @@
 """Serving under load, beside CTranslate2 behind the same kind of HTTP server, in one interleaved run.
 
-    python benchmarks/serve.py RUN [--seconds 8] [--rounds 3] [--precision int8]
+    python benchmarks/serve.py RUN [--seconds 8] [--rounds 3] [--precision int8] [--libretranslate-python PYTHON]
 
-Both servers run on one core, the clients on another. Clients send single texts of the run's test set in a random order,
+All servers run on one core, the clients on another. Clients send single texts of the run's test set in a random order,
 with beam 5. Closed loop: 1, 8, 64 and 256 clients, each sends its next text when the last one is answered. Open loop:
 texts arrive at random (Poisson) at half and at nine tenths of what CTranslate2 answered in the closed loop with 64
 clients. Rounds alternate between the servers. Every answer of ours is compared with that of ``dragoman translate``.
 Also: what HTTP adds to a request of a single client, and the time from the start of ``dragoman serve`` to its first
 answer.
+
+``--libretranslate-python`` is the Python of an environment with ``pip install libretranslate`` that has what this
+package needs, too. LibreTranslate's own server then takes part, with the same CTranslate2 model
+(``peers/libretranslate_server.py``). Its answers are not ours where a text has placeholders, numbers or several
+sentences.
 
 Expected: batches that rows join and leave at every step keep the processor busy without letting anybody wait for the
 end of a batch: more requests a second at an equal tail.
@@ -37,6 +42,7 @@ import torch
 from decode import processor
 from smoke import add_smoke, run_of, write_results
 
+import dragoman
 from dragoman.decode.documents.line_translation import LineSettings
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.translator import Translator
@@ -44,27 +50,44 @@ from dragoman.interchange.ctranslate2 import export_ctranslate2
 from dragoman.text.formats.pairs import JsonLines, read_pairs
 
 CLIENTS = (1, 8, 64, 256)
-PEER = Path(__file__).parent / "peers" / "ctranslate2_server.py"
+PEERS = Path(__file__).parent / "peers"
+PEER, LIBRETRANSLATE = PEERS / "ctranslate2_server.py", PEERS / "libretranslate_server.py"
 
 
 # ---- a client that costs little ---------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Api:
+    """How a server is asked for a translation."""
+
+    path: str
+    text: str
+    """Name of the field with the text."""
+    more: dict[str, str] = field(default_factory=dict)
+
+    def answer(self, content: dict) -> str:
+        return content["translatedText"] if "translatedText" in content else content["translations"][0]["text"]
+
+
+OURS = Api("/api/translate", "text")
+THEIRS = Api("/translate", "q", {"source": "en", "target": "es"})
+"""LibreTranslate's."""
+
+
 class Client:
     """One connection that is kept open."""
 
-    def __init__(self, port: int):
-        self.port = port
+    def __init__(self, port: int, api: Api = OURS):
+        self.port, self.api = port, api
 
     async def ask(self, text: str) -> str | None:
         """Return the translation; None where the server asks to come back later."""
         if not hasattr(self, "reader"):
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
-        body = json.dumps({"text": text}).encode()
-        head = (
-            f"POST /api/translate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        )
-        self.writer.write(head.encode() + b"\r\n\r\n" + body)
+        body = json.dumps({self.api.text: text} | self.api.more).encode()
+        head = f"POST {self.api.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        self.writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         answer = await self.reader.readuntil(b"\r\n\r\n")
         fields = dict(line.lower().split(b": ", 1) for line in answer.split(b"\r\n")[1:] if b": " in line)
         content = await self.reader.readexactly(int(fields[b"content-length"]))
@@ -72,7 +95,7 @@ class Client:
             return None
         if not answer.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(content.decode())
-        return json.loads(content)["translations"][0]["text"]
+        return self.api.answer(json.loads(content))
 
     def close(self) -> None:
         if hasattr(self, "writer"):
@@ -104,15 +127,28 @@ class Load:
         return sorted(self.delays)[min(len(self.delays) - 1, int(share * len(self.delays)))]
 
 
-async def closed_loop(port: int, texts: Sequence[str], expected: dict[str, str] | None, clients: int, seconds: float):
+@dataclass(frozen=True)
+class Side:
+    """A server that takes part."""
+
+    port: int
+    api: Api = OURS
+    expected: dict[str, str] | None = None
+    """Answers that are right."""
+
+    def wanted(self, text: str) -> str | None:
+        return self.expected and self.expected[text]
+
+
+async def closed_loop(side: Side, texts: Sequence[str], clients: int, seconds: float) -> Load:
     """Each client sends a text when its last one is answered."""
     load, end, draw = Load(), time.perf_counter() + seconds, random.Random(clients)
 
     async def send() -> None:
-        client = Client(port)
+        client = Client(side.port, side.api)
         while time.perf_counter() < end:
             text, began = draw.choice(texts), time.perf_counter()
-            load.note(began, await client.ask(text), expected and expected[text])
+            load.note(began, await client.ask(text), side.wanted(text))
         client.close()
 
     began = time.perf_counter()
@@ -121,13 +157,13 @@ async def closed_loop(port: int, texts: Sequence[str], expected: dict[str, str] 
     return load
 
 
-async def open_loop(port: int, texts: Sequence[str], expected: dict[str, str] | None, rate: float, seconds: float):
+async def open_loop(side: Side, texts: Sequence[str], rate: float, seconds: float) -> Load:
     """Texts arrive at random times, whether or not earlier ones are answered."""
     load, draw, free, running = Load(), random.Random(1), list[Client](), list[asyncio.Task]()
 
     async def send(text: str) -> None:
-        client, began = free.pop() if free else Client(port), time.perf_counter()
-        load.note(began, await client.ask(text), expected and expected[text])
+        client, began = free.pop() if free else Client(side.port, side.api), time.perf_counter()
+        load.note(began, await client.ask(text), side.wanted(text))
         free.append(client)
 
     began = due = time.perf_counter()
@@ -152,28 +188,28 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(arguments: Sequence[str], port: int, core: int) -> Iterator[float]:
+def server(command: Sequence[str], side: Side, core: int) -> Iterator[float]:
     """Run a server on one core; give the seconds from its start to its first answer."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(dragoman.__file__).parents[1])}
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, *arguments, "--port", str(port)],
+        [*command, "--port", str(side.port)],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     try:
-        yield asyncio.run(first_answer(port, process)) - began
+        yield asyncio.run(first_answer(side, process)) - began
     finally:
         process.terminate()
         process.wait(30)
 
 
-async def first_answer(port: int, process: subprocess.Popen) -> float:
+async def first_answer(side: Side, process: subprocess.Popen) -> float:
     while process.poll() is None:
         with contextlib.suppress(OSError):
-            client = Client(port)
+            client = Client(side.port, side.api)
             await client.ask("Hello")
             client.close()
             return time.perf_counter()
@@ -209,30 +245,40 @@ def expected_answers(run: Path, precision: str, texts: Sequence[str]) -> dict[st
 # ---- the table --------------------------------------------------------------------------------------
 
 
-def measure(run: Path, precision: str, seconds: float, rounds: int, clients: Sequence[int]) -> str:
+def measure(
+    run: Path, precision: str, seconds: float, rounds: int, clients: Sequence[int], libretranslate: str | None
+) -> str:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
     texts = [pair.source for pair in read_pairs(JsonLines(path=str(run / "data" / "test.jsonl")))]
     translator = Translator.load(run, device="cpu", precision=precision)
     expected = expected_answers(run, precision, texts)
     with tempfile.TemporaryDirectory() as folder:
-        exported, ports = Path(folder) / "ct2", (free_port(), free_port())
+        exported = Path(folder) / "ct2"
         export_ctranslate2(run, exported)
-        ours = ["-m", "dragoman", "serve", str(run), "--precision", precision]
-        theirs = [str(PEER), str(run), str(exported), "--precision", precision]
-        with server(ours, ports[0], cores[0]) as start, server(theirs, ports[1], cores[0]) as peer_start:
-            sides = {"dragoman": (ports[0], expected), "CTranslate2": (ports[1], None)}
+        theirs = [str(run), str(exported), "--precision", precision]
+        commands = {
+            "dragoman": [sys.executable, "-m", "dragoman", "serve", str(run), "--precision", precision],
+            "CTranslate2": [sys.executable, str(PEER), *theirs],
+        }
+        sides = {"dragoman": Side(free_port(), expected=expected), "CTranslate2": Side(free_port())}
+        if libretranslate:
+            commands["LibreTranslate"] = [libretranslate, str(LIBRETRANSLATE), *theirs]
+            sides["LibreTranslate"] = Side(free_port(), THEIRS)
+        with contextlib.ExitStack() as running:
+            starts = {
+                side: running.enter_context(server(command, sides[side], cores[0]))
+                for side, command in commands.items()
+            }
             closed = {(side, n): [] for n in clients for side in sides}
             for _ in range(rounds):
                 for side, n in closed:
-                    closed[side, n].append(asyncio.run(closed_loop(*_ask(sides[side], texts), n, seconds)))
+                    closed[side, n].append(asyncio.run(closed_loop(sides[side], texts, n, seconds)))
             busiest = statistics.median(load.rate for load in closed["CTranslate2", clients[len(clients) // 2]])
-            opened = {(side, share): [] for share in (0.5, 0.9) for side in sides}
+            opened = {(side, share): [] for share in (0.5, 0.9) for side in ("dragoman", "CTranslate2")}
             for _ in range(rounds):
                 for side, share in opened:
-                    opened[side, share].append(
-                        asyncio.run(open_loop(*_ask(sides[side], texts), share * busiest, seconds))
-                    )
+                    opened[side, share].append(asyncio.run(open_loop(sides[side], texts, share * busiest, seconds)))
             alone = directly(translator, texts[:200])
     http = statistics.median(closed["dragoman", 1][0].delays) - statistics.median(alone.delays)
     lines = [*_table(closed, "clients"), "", *_table(opened, "share of CTranslate2's closed-loop rate, open loop")]
@@ -250,13 +296,9 @@ def measure(run: Path, precision: str, seconds: float, rounds: int, clients: Seq
         f"{count:,}.",
         "",
         f"One client: HTTP adds {1000 * http:.2f} ms (median of a request less that of the same call without HTTP). "
-        f"From start to first answer: {start:.2f} s (CTranslate2's server: {peer_start:.2f} s).",
+        f"From start to first answer: {', '.join(f'{side} {start:.2f} s' for side, start in starts.items())}.",
     ]
     return "\n".join(lines)
-
-
-def _ask(side: tuple[int, dict[str, str] | None], texts: Sequence[str]):
-    return side[0], texts, side[1]
 
 
 def _table(found: dict, title: str) -> list[str]:
@@ -281,6 +323,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", nargs="+", default=["float32", "int8"])
+    parser.add_argument("--libretranslate-python", help="of an environment with libretranslate")
     add_smoke(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -293,7 +336,7 @@ def main() -> None:
     ]
     with run_of(parser, given) as run:
         for precision in given.precision[: 1 if given.smoke else None]:
-            parts += [f"## {precision}", measure(run, precision, seconds, rounds, clients)]
+            parts += [f"## {precision}", measure(run, precision, seconds, rounds, clients, given.libretranslate_python)]
     text = "\n\n".join(parts)
     print(text)
     write_results("serve.md", text, smoke=given.smoke)

@@ -148,6 +148,8 @@ def test_the_gallery_has_every_study_with_what_it_found():
 
 
 MISTAKES = {
+    "empty": ("", "no claim in it"),
+    "empty list": ("[]", "no claim in it"),
     "twice": (
         "- {id: a, claim: c, source: s, cannot: x}\n- {id: a, claim: c, source: s, cannot: x}",
         "a is there twice",
@@ -196,4 +198,7 @@ def test_damaged_results_are_named(files, tmp_path, capsys):
         (tmp_path / "results" / "broken.json").write_text(json.dumps(damaged))
         assert main(["claims", *files]) == 2
         assert "broken.json: not the results of a study in format 1" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    assert main(["claims", "--results", str(tmp_path / "none")]) == 2
+    assert "no results of studies (JSON) in it" in capsys.readouterr().err
     assert main(["claims", "--results", str(tmp_path / "nowhere")]) == 2

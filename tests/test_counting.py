@@ -332,6 +332,20 @@ def test_a_process_occupies_at_least_what_it_holds():
     assert occupied([], LiveBytes(), []) == 0
 
 
+@pytest.mark.parametrize("steps", [7, 32, 50])
+def test_a_recurrent_layer_keeps_its_workspace_for_the_backward_pass(steps):
+    def layer():
+        shapes_of = ((steps, 3, 40), (4 * 24, 40), (4 * 24, 24), (4 * 24,), (4 * 24,), (1, 3, 24), (1, 3, 24))
+        settings = (False, [], 2, 24, 1, True, False, False, True)
+        return torch.ops.aten.mkldnn_rnn_layer.default, (*map(torch.zeros, shapes_of), *settings)
+
+    function, given = layer()
+    real = function(*given)[3].numel()
+    with shapes.shape_mode():
+        function, given = layer()
+        assert shapes.call(function, given, {})[3].numel() == pytest.approx(real, rel=0.05 if steps > 32 else 0)
+
+
 # ---- outside ------------------------------------------------------------------------------------------
 
 

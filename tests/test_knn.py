@@ -132,13 +132,14 @@ def test_a_datastore_is_built_and_used_by_commands(run, tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ("none", "none"),
+        ("none", "none: no such datastore: `dragoman datastore RUN PAIRS -o none` makes one"),
+        (".", ".: is no datastore: `dragoman datastore RUN PAIRS -o .` makes one"),
         ("{store: store, kk: 3}", "--knn: no 'kk' here. Did you mean 'k'?"),
         ("{store: store, weight: 1}", "--knn.weight"),
         ("{store: store, temperature: 0}", "--knn.temperature"),
         ("{k: 3}", "--knn.store"),
     ],
-    ids=["no store", "misspelt", "weight", "temperature", "unnamed"],
+    ids=["no store", "another folder", "misspelt", "weight", "temperature", "unnamed"],
 )
 def test_a_wrong_choice_is_one_line(chosen, message, run, store, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

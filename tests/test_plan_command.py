@@ -1,5 +1,6 @@
 """dragoman plan: what it prints, as a table and as an object, and the mistakes that it names."""
 
+import dataclasses
 import json
 from xml.etree import ElementTree
 
@@ -8,6 +9,8 @@ import tiny_run
 import yaml
 
 from dragoman.cli import main, plan_numbers
+from dragoman.cli.plan_counted import USUAL_MFU, PlanOptions, plan_training
+from dragoman.cli.plan_subject import find_subject
 from dragoman.config import from_dict
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.families import ModelConfig
@@ -243,6 +246,19 @@ def test_a_budget_on_named_devices_is_time_energy_and_cost(capsys):
         assert found["seconds"][formula] == pytest.approx(seconds)
         assert found["device_hours"][formula] == pytest.approx(1024 * seconds / 3600)
         assert found["kwh"][formula] > 0 and found["dollars"][formula] > 0
+
+
+def test_a_budget_takes_as_long_as_its_steps_unless_large_runs_are_slower(capsys):
+    options = ("--tokens", "1e9", "--length", "512", "--batch-tokens", "4096", "--hardware", "h100")
+    found = planned(capsys, "lm-tiny", *options)
+    assert found["budget"]["seconds"]["counted"] == pytest.approx(1e9 / 4096 * found["step_seconds"])
+    assert "each step as above" in " ".join(run(capsys, "lm-tiny", *options)[1].split())
+    made = plan_training(
+        find_subject("lm-tiny", []), PlanOptions(hardware="h100", tokens=1e9, length=8, batch_tokens=8)
+    )
+    assert made.seconds and made.reached and made.mfu == made.reached < USUAL_MFU
+    quicker = dataclasses.replace(made, seconds=made.seconds * made.reached / 0.7)
+    assert quicker.reached == pytest.approx(0.7) and quicker.mfu == USUAL_MFU
 
 
 def test_a_model_that_does_not_fit_says_what_sharing_would_take(capsys):

@@ -8,7 +8,7 @@ import torch
 
 from dragoman.cli.plan_laws import print_laws
 from dragoman.config import to_dict
-from dragoman.errors import DataError
+from dragoman.errors import CheckpointError, DataError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward
@@ -160,6 +160,16 @@ def test_runs_that_have_not_ended_are_left_out_by_name(family, tmp_path, capsys)
     assert "left out: it ended at step 100 of 200: continue it with --resume" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def test_directories_that_are_no_runs_are_passed_over_by_name(family, tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    print_laws([*family, tmp_path / "notes"])
+    assert "left out: no run, it has no config.yaml" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(DataError, match="name the directories of runs"):
+        print_laws([tmp_path / "notes"])
+    with pytest.raises(CheckpointError, match="no such run directory"):
+        print_laws([*family, tmp_path / "missing"])
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,8 @@ def test_a_run_is_reconciled_with_its_prediction(planned, capsys):
     assert rows["steps"].predicted == rows["steps"].measured == 12
     assert all(row.ratio is not None for name, row in rows.items() if "decoding" not in name)
     show_reconciliation(path)
-    assert "peak memory in training" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "peak memory in training" in shown and "Nothing was predicted" not in shown
     show_reconciliation(path, as_json=True)
     assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(rows)
 

@@ -7,6 +7,7 @@ import tiny_run
 import torch
 
 from dragoman import machine
+from dragoman.cli import main
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError
 from dragoman.machine import choose_device, choose_precision, choose_products
@@ -217,3 +218,14 @@ def test_a_preset_on_the_command_line_takes_the_place_of_the_files(tmp_path):
     assert cfg.model.kind == "recurrent" and cfg.train.seed == 6
     with pytest.raises(ConfigError, match=r"preset: no 'lstm-lm-smal' here\. Did you mean 'lstm-lm-small'\?"):
         load(path, ["preset=lstm-lm-smal"])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[data, train]", "7"])
+def test_a_run_file_that_is_no_mapping_is_one_line_of_every_command(content, tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    for command in (["train"], ["config", "show"], ["plan"]):
+        assert main([*command, str(path)]) == 2
+        assert capsys.readouterr().err == (
+            f"dragoman: {path}: expected a mapping of settings, such as 'preset: transformer-small'\n"
+        )

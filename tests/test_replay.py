@@ -81,6 +81,18 @@ def test_a_gradient_that_cannot_be_run_takes_twice_its_forward_pass():
     assert estimated(backward, {forward: CallTime(0.5, 0.9)}, bandwidth=1e9) == 1.0
 
 
+def test_a_product_that_was_not_run_is_as_fast_as_those_that_were():
+    small = recorded(aten.mm.default, torch.ones(2, 3), torch.ones(3, 4))
+    large = [
+        recorded(aten.bmm.default, torch.ones(5, 4, 6), torch.ones(5, 6, 8)),
+        recorded(aten.addmm.default, torch.ones(24), torch.ones(5, 8), torch.ones(8, 24)),
+        recorded(aten.baddbmm.default, torch.ones(2, 5, 6), torch.ones(2, 5, 16), torch.ones(2, 16, 6)),
+    ]
+    for call in large:
+        assert estimated(call, {small: CallTime(0.5, 0.9)}, bandwidth=1e9) == 0.5 * 960 / 24
+    assert estimated(small, {}, bandwidth=4.0) == 12 + 6
+
+
 def test_no_call_is_timed_when_the_time_is_over():
     call = recorded(aten.mm.default, torch.ones(2, 2), torch.ones(2, 2))
     assert timed([call], within=0.0, arena=1 << 16) == {}

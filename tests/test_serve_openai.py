@@ -17,6 +17,7 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.limits import Limits
 from dragoman.serve.service import Service
+from dragoman.text.tokens.tokenizer import EOS, PROMPT_FRAME
 
 HELLO = [{"role": "user", "content": "The door is open."}]
 PROMPTS = ["The light", "A door is", "The"]
@@ -111,6 +112,54 @@ def test_log_probabilities_are_those_of_the_tokens_of_the_text(client, generator
     torch.testing.assert_close(torch.tensor(logs.token_logprobs), torch.tensor(alone.token_log_probs[:12]))
 
 
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 1.3, "seed": 5}])
+def test_the_most_probable_tokens_stand_beside_each_chosen_one(client, sampling):
+    asked = {"model": "chat", "prompt": ["The light", "A"], "max_tokens": 9, **sampling}
+    plain = client.completions.create(**asked, logprobs=0).choices
+    for choice, without in zip(client.completions.create(**asked, logprobs=5).choices, plain, strict=True):
+        logs = choice.logprobs
+        assert choice.text == without.text and logs.tokens == without.logprobs.tokens
+        assert logs.token_logprobs == pytest.approx(without.logprobs.token_logprobs, abs=1e-5)
+        assert [len(top) for top in without.logprobs.top_logprobs] == [1] * len(logs.tokens)
+        for token, log_prob, top in zip(logs.tokens, logs.token_logprobs, logs.top_logprobs, strict=True):
+            assert 5 <= len(top) <= 6 and top[token] == pytest.approx(log_prob, abs=1e-5)
+            assert "seed" in sampling or log_prob == max(top.values())
+
+
+def test_the_most_probable_tokens_are_those_of_the_model(client, generator):
+    asked = {"model": "chat", "prompt": "The light", "max_tokens": 9, "temperature": 0}
+    logs = client.completions.create(**asked, logprobs=5).choices[0].logprobs
+    tokenizer, chosen = generator.tokenizer, generator.generate(["The light"], search=Greedy(), max_new_tokens=9)[0]
+    read = list(tokenizer.frame(PROMPT_FRAME).around(tokenizer.encode("The light")))
+    ids = torch.tensor([[*read, *chosen.continuations[0].tokens]])
+    with torch.inference_mode(), generator.model.without_dropout():
+        expected = generator.model(ids)[0, len(read) - 1 :].log_softmax(-1)[:, EOS:].topk(5).values
+    for top, values in zip(logs.top_logprobs, expected.tolist(), strict=False):
+        assert sorted(top.values(), reverse=True) == pytest.approx(values, abs=0.02)  # served in bfloat16
+
+
+def test_a_conversation_has_the_most_probable_tokens_whole_and_streamed(client):
+    asked = {"model": "chat", "messages": HELLO, "seed": 3, "max_tokens": 12, "logprobs": True, "top_logprobs": 20}
+    whole = client.chat.completions.create(**asked, n=2)
+    parts = {0: [], 1: []}
+    for chunk in client.chat.completions.create(**asked, n=2, stream=True):
+        for choice in chunk.choices:
+            parts[choice.index] += choice.logprobs.content if choice.logprobs else []
+    for choice in whole.choices:
+        content = choice.logprobs.content
+        assert [(one.token, one.top_logprobs) for one in parts[choice.index]] == [
+            (one.token, one.top_logprobs) for one in content
+        ]
+        for one in content:
+            assert len(one.top_logprobs) == 20
+            values = [other.logprob for other in one.top_logprobs]
+            assert values == sorted(values, reverse=True) and max(values) >= one.logprob
+            assert all(other.bytes is None or bytes(other.bytes).decode(errors="replace") for other in one.top_logprobs)
+    alone = client.chat.completions.create(**asked | {"top_logprobs": None}, n=2).choices
+    assert [choice.message.content for choice in alone] == [choice.message.content for choice in whole.choices]
+    assert all(not one.top_logprobs for choice in alone for one in choice.logprobs.content)
+
+
 def test_an_echo_repeats_the_prompt(client):
     asked = {"model": "chat", "prompt": ["The light", "A"], "max_tokens": 5, "temperature": 0}
     plain, echoed = (client.completions.create(**asked, echo=echo).choices for echo in (False, True))
@@ -156,7 +205,8 @@ def test_a_conversation_may_go_on(client):
         ({"messages": [{"role": "user"}]}, "message 1"),
         ({"messages": [{"content": "a"}]}, "message 1"),
         ({"logit_bias": {"5": 1}}, "logit_bias: not supported"),
-        ({"top_logprobs": 3, "logprobs": True}, "top_logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs: is for log-probabilities: send logprobs as true with it"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs: must be less than or equal to 20"),
         ({"temperature": 3}, "temperature: must be less than or equal to 2"),
         ({"n": 1000}, "n: at most 20"),
         ({"max_tokens": 10**6}, "max_tokens: at most 64"),

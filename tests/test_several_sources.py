@@ -91,8 +91,12 @@ def test_a_folder_of_aligned_text_files_is_read_by_languages(tmp_path):
         TextFiles(source=str(tmp_path / "a.en"), target=str(tmp_path / "a.es"))
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: no file in it holds pairs .*it is empty"):
+    with pytest.raises(DataError, match=r"empty: an empty folder: there is no file in it$"):
         read(tmp_path / "empty")
+    with pytest.raises(DataError, match=r"empty: an empty folder"):
+        guess_sources(str(tmp_path / "empty"), ("en", "es"))
+    with pytest.raises(ConfigError, match=r"missing: no such file or folder$"):
+        read(tmp_path / "missing")
 
 
 def test_a_run_is_named_after_a_folder_file_or_the_first_word_of_a_pattern():

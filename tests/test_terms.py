@@ -304,6 +304,7 @@ def test_a_glossary_is_read_from_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
+        ("source\ttarget\n", ": no term in it, only the names of columns"),
         ("source\tsays\nx\ty\n", ":1: no column 'target': the first row of a glossary names its columns"),
         ("battery\tbatería\n", ":1: no column 'source'"),
         (

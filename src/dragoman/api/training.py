@@ -15,14 +15,14 @@ from dragoman.api.rows import is_paths, write_rows
 from dragoman.api.run import Run
 from dragoman.api.task_rows import INSTRUCTIONS, LABELLED, TAGGED, TEXTS, RowKind, two_columns, write_task_rows
 from dragoman.checkpoint import CONFIG
-from dragoman.config import load_yaml, merge, to_dict
+from dragoman.config import merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError, StoppedEarly
 from dragoman.text.formats.pairs import JsonLines
 from dragoman.text.formats.several import guess_sources
 from dragoman.train.automatic import choose, is_automatic
 from dragoman.train.events import Event, Finished, Notice, Started
 from dragoman.train.planner import Planner
-from dragoman.train.recipe import load
+from dragoman.train.recipe import load, read_run_file
 from dragoman.train.run import resume as resume_run
 from dragoman.train.run import start
 from dragoman.train.trainer import Trainer
@@ -216,9 +216,7 @@ def _content(config: str | Path | Mapping[str, Any] | None, preset: str | None, 
             raise ConfigError("nothing to train on: give pairs, or texts, labelled, tagged, ..., or a config with data")
         found: dict[str, Any] = {"preset": usual}
     else:
-        found = dict(config) if isinstance(config, Mapping) else load_yaml(Path(config))
-        if not isinstance(found, dict):
-            raise ConfigError(f"{config}: expected a mapping of settings, such as 'preset: transformer-small'")
+        found = dict(config) if isinstance(config, Mapping) else read_run_file(config)
     return found if preset is None else found | {"preset": preset}
 
 

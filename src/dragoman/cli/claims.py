@@ -46,6 +46,8 @@ def claims(
     if results is not None and not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     given, found = read_claims(file or SHIPPED / "claims.yaml"), read_all_results(folder)
+    if results is not None and not found:
+        raise DataError(f"{folder}: no results of studies (JSON) in it")
     verdicts = [judge(claim, found) for claim in given]
     if output is not None:
         write_claims(output, given, verdicts, found)

@@ -1,6 +1,6 @@
 """The counted parts of ``dragoman plan``: parameters, work, memory of training, and the cost of a budget of tokens."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dragoman.cli.plan_subject import PlanSubject
@@ -51,6 +51,22 @@ class TrainingPlan:
         """FLOPs of learning from a token, forward and backward, without those of activation checkpointing."""
         return self.count.counted.learned_flops / self.tokens
 
+    @property
+    def reached(self) -> float | None:
+        """Share of the device's peak that the predicted step reaches; None without hardware."""
+        if self.seconds is None:
+            return None
+        return self.count.counted.learned_flops / (self.seconds * self.cluster.device.speed(self.precision))
+
+    @property
+    def mfu(self) -> float:
+        """Share of the peak at which a budget is computed: the given one, else the predicted step's, where that is a
+        measured one or less than what large runs reach."""
+        if self.question.mfu:
+            return self.question.mfu
+        measured = self.cluster.device.name == "here"
+        return self.reached if self.reached and (measured or self.reached < USUAL_MFU) else USUAL_MFU
+
     def record(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         counted, parameters = self.count.counted, self.parameters
@@ -84,7 +100,7 @@ def plan_training(subject: PlanSubject, question: PlanOptions, *, rows: int | No
     import torch
 
     from dragoman.machine import choose_products
-    from dragoman.plan.here import step_here
+    from dragoman.plan.here import kept_code, step_here
     from dragoman.plan.parameters import count_parameters
     from dragoman.plan.profile import HERE
     from dragoman.plan.replay import RecordedStep
@@ -120,6 +136,8 @@ def plan_training(subject: PlanSubject, question: PlanOptions, *, rows: int | No
     devices = cluster.count if cluster else 1
     sharded = devices > 1 and isinstance(train.parallel, Sharded)
     memory = training_memory(count, averaged=train.average is not None, devices=devices, sharded=sharded)
+    if here:
+        memory = replace(memory, workspace=memory.workspace + kept_code(recording, precision, 0))
     tokens = batch.tokens * min(2, train.accumulate)
     measured = here and question.mfu is None  # its operations are run here, one by one
     seconds = (
@@ -186,7 +204,7 @@ def budget_of(plan: TrainingPlan) -> dict[str, Any] | None:
         return found
     from dragoman.plan.duration import bill
 
-    mfu = plan.question.mfu or USUAL_MFU
+    mfu = plan.mfu
     speed = plan.cluster.speed(plan.precision)
     bills = {name: bill(envelope.seconds(flops, speed=speed, mfu=mfu), plan.cluster) for name, flops in work.items()}
     found |= {

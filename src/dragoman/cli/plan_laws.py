@@ -30,7 +30,7 @@ def print_laws(
     The run of the most FLOPs is first predicted from the others, as a trial of the law.
 
     Args:
-        paths: run directories; files among them, as ``runs/*`` gives, are passed over.
+        paths: run directories; files and other directories among them, as ``runs/*`` gives, are passed over.
         predict: parameters and tokens of a model whose loss is asked for.
         flops: training FLOPs to split; None for multiples of the largest run's.
         as_json: print one JSON object.
@@ -39,13 +39,16 @@ def print_laws(
     Raises:
         CheckpointError, DataError: no runs, too few, or too much alike.
     """
+    from dragoman.checkpoint import CONFIG
     from dragoman.plan.law_runs import read_runs
     from dragoman.plan.laws import fit
 
     folders = [path for path in paths if path.is_dir() or not path.exists()]
-    if not folders:
-        raise DataError("--laws: name the directories of runs, such as runs/*")
-    runs, left_out = read_runs(folders)
+    others = [path for path in folders if path.is_dir() and not (path / CONFIG).exists()]
+    if not folders or others == folders:
+        raise DataError("--laws: name the directories of runs, such as runs/*: a run has a config.yaml")
+    runs, left_out = read_runs([path for path in folders if path not in others])
+    left_out = [*(f"{path}: left out: no run, it has no {CONFIG}" for path in others), *left_out]
     fitted, trial = fit(runs), _trial(runs)
     asked = [predict] if predict else []
     budgets = [flops] if flops else [factor * max(run.flops for run in runs) for factor in BUDGETS]

@@ -24,7 +24,8 @@ def show_reconciliation(run: Path, *, as_json: bool = False) -> None:
         CheckpointError: no run there, or nothing to compare.
     """
     from dragoman.checkpoint import RunDirectory
-    from dragoman.plan.reconcile import reconcile
+    from dragoman.cli.terminal import console
+    from dragoman.plan.reconcile import PREDICTION, reconcile
 
     directory = RunDirectory.open(run)
     rows = reconcile(directory.path)
@@ -35,6 +36,12 @@ def show_reconciliation(run: Path, *, as_json: bool = False) -> None:
         print(json.dumps(plain, indent=1))
         return
     _table(rows)
+    if not (directory.path / PREDICTION).exists():
+        console().print(
+            "Nothing was predicted before its first step: `dragoman train` does so for the runs that it starts.",
+            style="dim",
+            soft_wrap=True,
+        )
 
 
 def _table(rows: "list[Reconciled]") -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from dragoman.cli.plan_counted import USUAL_MFU, TrainingPlan, budget_of
+from dragoman.cli.plan_counted import TrainingPlan, budget_of
 from dragoman.cli.plan_numbers import amount, bar, flops, size, time
 from dragoman.cli.terminal import console
 
@@ -91,11 +91,7 @@ def _print_budget(plan: TrainingPlan) -> None:
         _rows([(FORMULAS[name], flops(work)) for name, work in budget["flops"].items()])
         _line("name --hardware for days, energy and cost")
         return
-    assumed = "" if plan.question.mfu else f", assumed; --mfu sets it (usual: {USUAL_MFU:.0%})"
-    _heading(
-        f"{amount(budget['tokens'])} tokens on {plan.cluster.count:,} x {plan.cluster.device.title}"
-        f" at {budget['mfu']:.0%} of their peak{assumed}"
-    )
+    _heading(f"{amount(budget['tokens'])} tokens on {plan.cluster.count:,} x {plan.cluster.device.title}{_share(plan)}")
     rows = [("", "FLOP", "time", "device hours", "energy", "cost")]
     for name, work in budget["flops"].items():
         kwh, dollars = budget["kwh"][name], budget["dollars"][name]
@@ -105,6 +101,15 @@ def _print_budget(plan: TrainingPlan) -> None:
         hours = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
         rows.append((FORMULAS[name], f"{work:.3g}", time(budget["seconds"][name]), hours, energy, cost))
     _rows(rows)
+
+
+def _share(plan: TrainingPlan) -> str:
+    """Return the share of the peak that a budget is computed at, and where it is from."""
+    if plan.question.mfu:
+        return f" at {plan.mfu:.0%} of their peak"
+    if plan.mfu == plan.reached:
+        return ", each step as above; --mfu sets another share of their peak"
+    return f" at {plan.mfu:.0%} of their peak, assumed; --mfu sets it"
 
 
 def print_serving(plan: "ServingPlan") -> None:

@@ -44,6 +44,8 @@ def measure_text(name: str, *, pairs: bool) -> PlannedText:
         tokens = [1 + round(nbytes / BYTES_PER_TOKEN) for nbytes in sizes]
         return PlannedText(len(tokens), sum(tokens), max(1, round(sum(tokens) / len(tokens))))
     path = Path(name)
+    if path.is_dir():
+        raise ConfigError(f"--data: {name}: a folder: name a text file")
     if not path.is_file():
         raise ConfigError(f"--data: {name}: no such file")
     nbytes = os.path.getsize(path)

@@ -150,14 +150,14 @@ def _started(
     settings: list[str],
     group: "SingleProcess",
 ) -> "Trainer":
-    from dragoman.config import load_yaml, merge, to_dict
+    from dragoman.config import merge, to_dict
     from dragoman.train.automatic import is_automatic
-    from dragoman.train.recipe import load
+    from dragoman.train.recipe import load, read_run_file
     from dragoman.train.run import start
 
     if name is not None and os.path.isdir(name):
         raise ConfigError(f"{name} is a directory: to resume the run there, add --resume")
-    given: dict[str, Any] = load_yaml(Path(name)) if name else {"preset": "transformer-small"}
+    given: dict[str, Any] = read_run_file(name) if name else {"preset": "transformer-small"}
     if preset:
         given = {**given, "preset": preset}
     if pairs:

@@ -83,11 +83,13 @@ def read_claims(path: Path) -> list[Claim]:
     """Return the claims of a file.
 
     Raises:
-        ConfigError: no such file, a claim that is there twice, one with neither a test nor a reason, or a test that
-            lacks something.
+        ConfigError: no such file, no claim in it, a claim that is there twice, one with neither a test nor a reason,
+            or a test that lacks something.
     """
     given = load_yaml(path)
-    claims = list(from_dict(tuple[Claim, ...], given or [], where=str(path)))
+    if not given:
+        raise ConfigError(f"{path}: no claim in it")
+    claims = list(from_dict(tuple[Claim, ...], given, where=str(path)))
     seen: set[str] = set()
     for claim in claims:
         if claim.id in seen:

@@ -31,7 +31,7 @@ from dragoman.model.interface import DecodingState, Frames, SequenceModel, Token
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.corpus import source_rows
 from dragoman.text.lines import Pair
-from dragoman.text.store import Store, create_store
+from dragoman.text.store import MANIFEST, Store, create_store
 from dragoman.text.tokens.tokenizer import EOS
 
 CHUNK = 1 << 16
@@ -88,9 +88,12 @@ class Datastore:
         Raises:
             DataError: no datastore there, or a damaged one.
         """
+        if not (Path(folder) / MANIFEST).exists():
+            there = "is no datastore" if Path(folder).exists() else "no such datastore"
+            raise DataError(f"{folder}: {there}: `dragoman datastore RUN PAIRS -o {folder}` makes one")
         store = Store.open(folder)
         if {"key", "token"} != store.columns.keys():
-            raise DataError(f"{folder}: is no datastore: build one with dragoman datastore")
+            raise DataError(f"{folder}: is no datastore: `dragoman datastore RUN PAIRS -o FOLDER` makes one")
         self.identity, self.width = str(store.facts["model"]), int(store.facts["width"])
         self.keys = store.columns["key"].ids.reshape(-1, self.width)
         self.tokens = torch.from_numpy(np.array(store.columns["token"].ids, np.int64))

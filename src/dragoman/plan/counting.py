@@ -160,7 +160,8 @@ class _Work(TorchDispatchMode):
         flops = flops_of(func, args, kwargs, found)
         part = part_of(path, multiplies=bool(flops))
         for tensor in made:
-            self.live.add(tensor, known, part_of(path, multiplies=True) if path == "" else part, self.place.forward)
+            of = part_of(path, multiplies=True) if path == "" else part
+            self.live.add(tensor, known, of, self.place.forward, self.place.recomputing)
         if func.is_view or func.overloadpacket in _FREE or not (given or made):
             return
         self._add(str(func.overloadpacket), part, given, made, flops)

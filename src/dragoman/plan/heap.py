@@ -2,8 +2,13 @@
 
 PyTorch asks for blocks that begin at a multiple of 64 bytes. glibc (2.36, as ``machine.keep_memory`` sets it) takes the
 smallest gap of the block's size and 96 bytes more, and frees what is left over at both ends. Small objects of the same
-operations, such as the nodes of autograd, take these ends and live on. A freed block is therefore no longer large
-enough for the next one of its size, until what was allocated beside it is freed as well.
+operations take these ends and live on. A freed block is therefore no longer large enough for the next one of its size,
+until what was allocated beside it is freed as well.
+
+Which small object takes which end is chance: to leave out one in 500 of them, in a replay of every allocation that a
+process made, moved the peak by up to 6% either way. So the small objects are not followed, but how long they live on.
+Where the forward pass runs, also once more for activation checkpointing, each operation leaves nodes of autograd's
+graph and what these keep. The backward pass makes no graph: its small objects go with their tensor, or a little later.
 """
 
 from bisect import bisect_left, insort
@@ -15,9 +20,10 @@ ALIGNING = 96
 """Bytes that an aligned block needs besides its own."""
 SMALLEST = 1024
 """Bytes of the smallest block that is followed; smaller ones fill gaps."""
-NEIGHBOURS = 2
-"""Number of later allocations among which the longest-lived tells how long the small objects of an operation live;
-fitted to measurements (benchmarks/plan.py)."""
+NEIGHBOURS, NO_GRAPH = 2, (0, 1, 2, 3)
+"""Number of later allocations among which the longest-lived tells how long the small objects of an operation live,
+where autograd makes nodes; and numbers that take turns where it makes none. Chosen by measurements
+(benchmarks/plan.py)."""
 STEPS = 2
 """Number of steps after which a process no longer grows: the optimizer's state is allocated in the first."""
 
@@ -112,7 +118,8 @@ def _events(step: LiveBytes) -> list[tuple[float, int, int]]:
         found.append((made.created, _ALLOCATED, i))
         if made.released is not None:
             found.append((made.released, _FREED, i))
-        near = (other.released for other in allocations[i : i + NEIGHBOURS + 1])
+        later = NEIGHBOURS if made.forward or made.recomputed else NO_GRAPH[i % len(NO_GRAPH)]
+        near = (other.released for other in allocations[i : i + later + 1])
         released = max((moment for moment in near if moment is not None), default=0)
         found.append((max(released, made.created) + 0.5, _ENDS_FREED, i))
     return sorted(found)

@@ -247,12 +247,12 @@ def code_bytes(precision: Precision) -> int:
 
 
 def kept_code(recording: RecordedStep, precision: Precision, other_shapes: int) -> int:
-    """Return the bytes of the code that oneDNN keeps for products of other sizes than those of the recorded step: of
-    ``other_shapes`` batches, and of experts."""
+    """Return the bytes of the code that oneDNN keeps for the products of the recorded step, of ``other_shapes``
+    batches besides, and of experts."""
     if not torch.backends.mkldnn.is_available():
         return 0
     products = sum(call.name in COMPILED for call in recording.distinct())
-    number = remembered_products() if recording.ragged() else min(remembered_products(), other_shapes * products)
+    number = remembered_products() if recording.ragged() else min(remembered_products(), (1 + other_shapes) * products)
     return number * code_bytes(precision) if number else 0
 
 

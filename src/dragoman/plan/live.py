@@ -25,6 +25,8 @@ class Allocation:
     """Moments, counted in allocations and releases; None: it outlives the step."""
     kept: bool = False
     """True if it is still held when the backward pass begins."""
+    recomputed: bool = False
+    """True if it was allocated where the backward pass runs the forward pass again."""
     gradient: bool = False
     """True if it is the gradient of a parameter in the end."""
 
@@ -53,14 +55,14 @@ class LiveBytes:
     _known: dict[int, Any] = field(default_factory=dict)
     """Allocations by the address of their storage, with the reference that notes their release."""
 
-    def add(self, tensor: Tensor, known: set[int], part: str, forward: bool) -> None:
+    def add(self, tensor: Tensor, known: set[int], part: str, forward: bool, recomputed: bool = False) -> None:
         """Note the storage of an operation's result, unless it is one of the ``known`` ones, its arguments'."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in known or key in self._known:
             return
         self.moment += 1
-        made = Allocation(storage.nbytes(), part, forward, self.moment)
+        made = Allocation(storage.nbytes(), part, forward, self.moment, recomputed=recomputed)
         self.allocations.append(made)
         self._known[key] = made, weakref.ref(storage, lambda _: self._release(key))
         self.now += made.nbytes

@@ -7,11 +7,12 @@ them costs. What the sum leaves out is the time between operations, in Python an
 """
 
 import ctypes
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -228,10 +229,26 @@ def _rows(call: RecordedCall, tensors: list[TensorSpec]) -> int:
     return max(1, min(sizes, default=1))
 
 
+def multiplications(call: RecordedCall) -> int:
+    """Return the number of multiplications of a product of matrices; 0 for other calls."""
+    if call.name == "native.add_gradient":
+        _, _, rows, outputs, inputs, *_ = cast(tuple[Any, ...], call.arguments)
+        return rows * outputs * inputs
+    factors = [spec.shape for spec in _specs(call.arguments) if len(spec.shape) > 1][-2:]
+    if call.name not in COMPILED or len(factors) < 2 or not all(map(math.prod, factors)):
+        return 0
+    left, right = factors
+    return math.prod(left) * math.prod(right) // (left[-1] * math.prod(right[:-2]))
+
+
 def estimated(call: RecordedCall, found: Mapping[RecordedCall, CallTime], bandwidth: float) -> float:
-    """Return the seconds of a call that could not be run: twice its forward pass for a gradient, which is two products
-    for each one, or its bytes at ``bandwidth``."""
+    """Return the seconds of a call that could not be run: a product's at the speed of those that were, twice its
+    forward pass for a gradient, which is two products for each one, or its bytes at ``bandwidth``."""
     name = call.name
+    if work := multiplications(call):
+        ran = [(done, time.usual) for other, time in found.items() if (done := multiplications(other))]
+        if ran:
+            return work * sum(seconds for _, seconds in ran) / sum(done for done, _ in ran)
     if name.endswith("_backward"):
         forward = [time.usual for other, time in found.items() if other.name == name.removesuffix("_backward")]
         if forward:

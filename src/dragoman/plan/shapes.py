@@ -5,6 +5,7 @@ keys that a query may see) is as in a real step. What would depend on the values
 equal shares of the tokens, and masks that nobody knows are True everywhere.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -126,12 +127,41 @@ def _masked_select(func: Any, args: Any, kwargs: Any) -> Tensor:
     return args[0].new_empty(math.prod(shape))
 
 
+RUN = 32
+"""Steps of a recurrent layer up to which it is run to see its workspace, which grows evenly from there."""
+
+
+def _recurrent_layer(func: Any, args: Any, kwargs: Any) -> Any:
+    """Return a layer of oneDNN's LSTM or GRU with the workspace that its backward pass needs, which PyTorch's own rule
+    for shapes takes to be empty."""
+    *outputs, workspace = func(*args, **kwargs)
+    x, weights, batch_first = args[0], tuple(tuple(w.shape) for w in args[1:5]), args[14]
+    rows, steps = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
+    half, most = (_workspace(n, rows, x.shape[2], weights, x.dtype, *args[9:14], args[15]) for n in (RUN // 2, RUN))
+    exact = steps <= RUN and _workspace(steps, rows, x.shape[2], weights, x.dtype, *args[9:14], args[15])
+    return *outputs, workspace.new_empty(exact or most + (steps - RUN) * (most - half) // (RUN - RUN // 2))
+
+
+@functools.cache
+def _workspace(steps: int, rows: int, width: int, weights: Any, dtype: torch.dtype, *settings: Any) -> int:
+    """Return the bytes of the workspace of a short layer, which is run."""
+    mode, hidden, layers, biases, both, train = settings
+    with unset_fake_temporarily(), torch.enable_grad():  # without gradients there is no workspace
+        x, state = torch.zeros(steps, rows, width, dtype=dtype), torch.zeros(1, rows, hidden, dtype=dtype)
+        given = [torch.zeros(shape, dtype=dtype) for shape in weights]
+        found = aten.mkldnn_rnn_layer(
+            x, *given, state, state, False, [], mode, hidden, layers, biases, both, False, train
+        )
+    return found[3].numel()
+
+
 _EXPECTED: dict[Any, Callable[[Any, Any, Any], Any]] = {
     aten._local_scalar_dense: _scalar,
     aten.nonzero: _nonzero,
     aten.bincount: _bincount,
     aten.index: _index,
     aten.masked_select: _masked_select,
+    aten.mkldnn_rnn_layer: _recurrent_layer,
     aten.equal: lambda func, args, kwargs: True,
 }
 """Operations whose result or its shape depends on values that are unknown."""

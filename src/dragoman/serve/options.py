@@ -30,3 +30,5 @@ class GenerateOptions:
     ends: tuple[int, ...] = ()
     rules: tuple[RuleConfig, ...] | None = None
     seeds: tuple[int, ...] | None = None
+    likeliest: int = 0
+    """Number of the most probable tokens of each step that a stream tells of."""

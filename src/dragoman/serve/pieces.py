@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dragoman.decode.continuation import EndReason, GenerationJob
 from dragoman.decode.detokenizer import TextStream
+from dragoman.serve.engine.requests import Likeliest
 from dragoman.text.tokens.tokenizer import EOS
 
 
@@ -15,6 +16,8 @@ class Piece:
     text: str
     tokens: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
+    likeliest: tuple[Likeliest, ...] = ()
+    """Most probable tokens in the place of each, as many as were asked for."""
     ended: EndReason | None = None
     """Why the continuation ended; None except in the last piece."""
 
@@ -26,13 +29,15 @@ class PieceStream:
         self.job, self.text = job, TextStream(job.tokenizer, row, job.stops)
         self.tokens: list[int] = []
         self.log_probs: list[float] = []
+        self.likeliest: list[Likeliest] = []
 
-    def add(self, token: int, log_prob: float) -> Piece | None:
+    def add(self, token: int, log_prob: float, likeliest: Likeliest = ()) -> Piece | None:
         """Return the piece that a token completes, if it does."""
         over = token == EOS and bool(self.tokens) and self.tokens[-1] in self.job.ends
         if not over:  # an end of the model's own stands for EOS
             self.tokens.append(token)
             self.log_probs.append(log_prob)
+            self.likeliest.append(likeliest)
         if token == EOS:
             return None
         text = self.job.readable_text(self.text.add(token))
@@ -43,6 +48,6 @@ class PieceStream:
         return self._piece(self.job.readable_text(self.text.rest()), ended)
 
     def _piece(self, text: str, ended: EndReason | None = None) -> Piece:
-        piece = Piece(text, tuple(self.tokens), tuple(self.log_probs), ended)
-        self.tokens, self.log_probs = [], []
+        piece = Piece(text, tuple(self.tokens), tuple(self.log_probs), tuple(self.likeliest), ended)
+        self.tokens, self.log_probs, self.likeliest = [], [], []
         return piece

@@ -32,7 +32,7 @@ from dragoman.model.caches.cache import Cache, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.serve.engine.engine import Engine, EngineStats
 from dragoman.serve.engine.memory import cache_memory
-from dragoman.serve.engine.requests import BULK, INTERACTIVE, Call, Ticket
+from dragoman.serve.engine.requests import BULK, INTERACTIVE, Call, Likeliest, Ticket
 from dragoman.serve.errors import Draining, Overloaded, UnknownModel, WrongTask
 from dragoman.serve.heap import settle_heap_again
 from dragoman.serve.options import GenerateOptions, TranslateOptions
@@ -189,15 +189,15 @@ class Service:
         if job.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
         row = job.encode(prompt, 1)
-        loop, chosen = asyncio.get_running_loop(), asyncio.Queue[tuple[int, float] | None]()
+        loop, chosen = asyncio.get_running_loop(), asyncio.Queue[tuple[int, float, Likeliest] | None]()
 
-        def listen(_: int, token: int, log_prob: float) -> None:
-            loop.call_soon_threadsafe(chosen.put_nowait, (token, log_prob))
+        def listen(_: int, token: int, log_prob: float, likeliest: Likeliest) -> None:
+            loop.call_soon_threadsafe(chosen.put_nowait, (token, log_prob, likeliest))
 
         def work(ticket: Ticket) -> Any:
             try:
                 task = job.task([row], options.seeds, whole_characters=not job.as_original)
-                return self.engine.searcher(ticket, listen)(task, len(row))[0][0]
+                return self.engine.searcher(ticket, listen, options.likeliest)(task, len(row))[0][0]
             finally:
                 loop.call_soon_threadsafe(chosen.put_nowait, None)
 

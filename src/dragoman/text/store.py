@@ -107,6 +107,8 @@ def open_store(folder: Path, read: Callable[[Path, dict[str, Any]], T]) -> T:
                 raise DataError(f"{folder / name}: damaged (size or checksum differ from {MANIFEST}): build it again")
         return read(folder, manifest)
     except FileNotFoundError as error:
+        if not folder.exists():
+            raise DataError(f"{folder}: no such folder") from None
         raise DataError(f"{error.filename}: no such file: {folder} is not a complete corpus: build it again") from None
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None

@@ -191,6 +191,18 @@ class RunConfig:
 # ---- reading and completing -----------------------------------------------------------------------
 
 
+def read_run_file(path: str | Path) -> dict[str, Any]:
+    """Return the content of a run file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or no mapping.
+    """
+    given = load_yaml(Path(path))
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, such as 'preset: transformer-small'")
+    return given
+
+
 def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
     """Return the run that a YAML file (or its content) describes, with its ``preset`` below and ``overrides`` on top.
 
@@ -198,9 +210,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
         ConfigError: no such file or preset, an unknown key, a missing key, or an ill-typed value, with its path.
     """
     where = "" if isinstance(source, Mapping) else str(source)
-    given = dict(source) if isinstance(source, Mapping) else load_yaml(Path(source))
-    if not isinstance(given, dict):
-        raise ConfigError(f"{where}: expected a mapping of settings, such as 'preset: transformer-small'")
+    given = dict(source) if isinstance(source, Mapping) else read_run_file(source)
     given, overrides = renamed(given), [renamed_assignment(text) for text in overrides]
     preset, overrides = _chosen_preset(given.pop("preset", None), overrides)
     data = merge(_preset(preset, where), given) if preset is not None else given

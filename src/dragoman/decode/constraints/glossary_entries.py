@@ -65,7 +65,10 @@ def _of_table(path: str) -> list[GlossaryEntry]:
                 f"{path}:{line}: no column {column!r}: the first row of a glossary names its columns, source and "
                 f"target; here it holds {', '.join(map(repr, header)) or 'nothing'}"
             )
-    return [_of_row(dict(zip(names, fields, strict=True)), f"{path}:{line}") for line, fields in rows]
+    entries = [_of_row(dict(zip(names, fields, strict=True)), f"{path}:{line}") for line, fields in rows]
+    if not entries:
+        raise DataError(f"{path}: no term in it, only the names of columns")
+    return entries
 
 
 def _of_row(fields: dict[str, str], where: str) -> GlossaryEntry:

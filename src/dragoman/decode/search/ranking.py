@@ -18,6 +18,8 @@ from torch import Tensor
 
 from dragoman.native.library import available, library
 
+IMPOSSIBLE = -9999.0
+"""Log-probability that is told of a token that cannot be; infinity is no number of JSON."""
 _CHUNK = 64  # w; 32 to 256 cost the same within a fifth
 _SMALL = 1 << 15  # scores below which one argmax is cheaper than two smaller ones
 _IN_CACHE = 1 << 17  # scores exponentiated at a time: half a megabyte stays close to the processor
@@ -38,6 +40,15 @@ class Best(NamedTuple):
     score: Float[Tensor, "B K"]
     beam: Int[Tensor, "B K"]
     token: Int[Tensor, "B K"]
+
+
+def likeliest_tokens(logits: Float[Tensor, "R V"], count: int, least: int) -> list[tuple[tuple[int, float], ...]]:
+    """Return the ``count`` most probable tokens of each row, best first, with their log-probabilities; ids below
+    ``least`` are never chosen and left out."""
+    found = logits[:, least:].float().topk(min(count, logits.shape[1] - least), dim=1)
+    log_probs = (found.values - log_partition(logits)[:, None]).clamp(min=IMPOSSIBLE)
+    rows = zip((found.indices + least).tolist(), log_probs.tolist(), strict=True)
+    return [tuple(zip(tokens, values, strict=True)) for tokens, values in rows]
 
 
 def log_partition(logits: Float[Tensor, "R V"], highest: Float[Tensor, " R"] | None = None) -> Float[Tensor, " R"]:

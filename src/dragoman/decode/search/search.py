@@ -17,6 +17,7 @@ from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.ranking import likeliest_tokens
 from dragoman.decode.search.rng import key
 from dragoman.decode.search.rule import Rule, Rules
 from dragoman.decode.search.sample import Sample
@@ -26,7 +27,7 @@ from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import DecodingState, SequenceModel, Tokens
-from dragoman.text.tokens.tokenizer import BOS, PAD
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD
 
 SearchConfig = Annotated[Greedy | Beam | DiverseBeam | CoveringBeam | Sample | MinimumBayesRisk | Speculative, OneOf()]
 
@@ -122,12 +123,17 @@ class SearchBatch:
         self.choice: Choice | None = None
         """The choice made last; None before the first step and after the last."""
         self.session: DecoderSession | None = None
+        self.count = 0
+        """Number of the most probable tokens of each row that are noted at each step."""
+        self.noted: list[tuple[tuple[int, float], ...]] = []
+        """Those of the last step, with their log-probabilities."""
 
     def step(self) -> Choice | None:
         """Let the model read the tokens chosen last, and choose the next; None once all sentences have hypotheses."""
         # Inference mode is left after each step: it would also hold for the code that consumes the generator.
         with torch.inference_mode(), self.strategy.forward_context(self.model, self.source):
             logits = self.opened().first(self.prompt) if self.choice is None else self.opened().next(self.choice)
+            self.noted = likeliest_tokens(logits, self.count, EOS) if self.count else []
             self.choice = self.strategy.step(logits, self.rule.apply(logits))
             if self.choice:
                 self.rule.follow(self.choice)

@@ -108,12 +108,16 @@ class Engine:
         with self.turns.take():
             self.writers[model] = ServedWriter(model, self.cache, self.share)
 
-    def searcher(self, ticket: Ticket, listener: Listener | None = None) -> Searcher:
-        """Return the searcher for a request's tasks."""
+    def searcher(self, ticket: Ticket, listener: Listener | None = None, likeliest: int = 0) -> Searcher:
+        """Return the searcher for a request's tasks.
+
+        Args:
+            likeliest: number of the most probable tokens of each step that the listener is told of.
+        """
 
         def search(task: SearchTask, batch_tokens: int, *, progress: Progress = lambda done: None) -> list:
             waiter = Waiter(len(task.rows), ticket, progress)
-            rows = [Row(task, i, waiter, listener) for i in range(len(task.rows))]
+            rows = [Row(task, i, waiter, listener, likeliest) for i in range(len(task.rows))]
             for row in rows:
                 self._check_size(row)
             with self._changed:

@@ -12,8 +12,11 @@ from dragoman.serve.errors import Cancelled, DeadlinePassed
 Priority = Literal["interactive", "bulk"]
 Kind = tuple[int, Hashable]
 """A model, and what else rows must have in common to share a batch."""
-Listener = Callable[[int, int, float], None]
-"""Called with the index among a row's hypotheses, a token, and its log-probability, as soon as the token is chosen."""
+Likeliest = tuple[tuple[int, float], ...]
+"""Most probable tokens at a step, best first, with their log-probabilities."""
+Listener = Callable[[int, int, float, Likeliest], None]
+"""Called with the index among a row's hypotheses, a token, its log-probability, and the most probable tokens of its
+step, as soon as the token is chosen."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class Row:
     index: int
     waiter: Waiter
     listener: Listener | None = None
+    likeliest: int = 0
+    """Number of the most probable tokens that the listener is told of."""
 
     @property
     def kind(self) -> Kind:

@@ -85,6 +85,8 @@ def _keyed_by_patterns(path: str) -> Keyed:
 
 def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
     names = list(_files(folder))
+    if not names:
+        raise DataError(f"{folder}: an empty folder: there is no file in it")
     pairs = [name for name in names if extension(name) in PAIR_ENDINGS and (extension(name) != QT or is_qt(name))]
     if pairs:
         sources = {name for name in pairs if extension(name) != ".mo"}
@@ -135,7 +137,7 @@ def _texts(names: list[str], languages: ColumnNames) -> list[TextFiles]:
 
 def _available(names: list[str]) -> str:
     shown = ", ".join(Path(name).name for name in names[:SHOWN])
-    return f"; there are {shown}{', ...' if len(names) > SHOWN else ''}" if names else "; it is empty"
+    return f"; there are {shown}{', ...' if len(names) > SHOWN else ''}"
 
 
 def describe_columns(source: PairSource) -> str | None:

@@ -3,10 +3,11 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from dragoman.decode.continuation import Continuation
 from dragoman.decode.generator import Generation, Generator
 from dragoman.decode.search.search import SearchConfig
 from dragoman.serve.http.context import ServerContext
@@ -14,7 +15,7 @@ from dragoman.serve.http.event_stream import DONE, EventStream
 from dragoman.serve.http.openai_api.bodies import GenerationBody
 from dragoman.serve.http.openai_api.generating import Prompt, Streams, TokenLogs, prompt_tokens, without_end
 from dragoman.serve.http.problems import openai_fields, problem_of_any
-from dragoman.serve.service import Call, GenerateOptions
+from dragoman.serve.service import Call, GenerateOptions, Piece
 
 if TYPE_CHECKING:
     from dragoman.serve.safety.page import SafetyPage
@@ -59,9 +60,13 @@ class Asked:
         """Return the number of tokens read and written."""
         return {"prompt_tokens": self.read, "completion_tokens": written, "total_tokens": self.read + written}
 
-    def logs(self, tokens: Sequence[int], log_probs: Sequence[float]) -> TokenLogs:
-        """Return the tokens that spell an answer."""
-        return without_end(self.generator, tokens, log_probs, self.options.ends)
+    def logs(self, found: Piece | Continuation) -> TokenLogs:
+        """Return the tokens that spell an answer, or a piece of it."""
+        if isinstance(found, Piece):
+            logs = TokenLogs(found.tokens, found.log_probs, found.likeliest)
+        else:
+            logs = TokenLogs(found.tokens, found.token_log_probs)
+        return without_end(self.generator, logs, self.options.ends)
 
     async def answer(self, chunk: "ChunkMaker") -> "EventStream | dict[str, Any]":
         """Return what the client gets: all answers at once, or a stream if it wants one."""
@@ -76,6 +81,8 @@ class Asked:
         words."""
         asked = self.repeated
         if (page := self.context.safety) is None:
+            if self.options.likeliest:
+                return await self._streamed(asked)
             prompts = [prompt for prompt, _ in asked]
             seeds = tuple(seed for _, options in asked for seed in options.seeds or ())
             found = await self._generate(prompts, replace(self.options, seeds=seeds))
@@ -84,25 +91,40 @@ class Asked:
         rows = [self._guarded(page, *one, self.questions[row // n]) for row, one in enumerate(asked)]
         return list(await asyncio.gather(*rows))
 
+    async def _streamed(self, asked: list[tuple[Prompt, GenerateOptions]]) -> list[tuple[str, TokenLogs, str]]:
+        """Collect answers from streams, which know the most probable tokens of each step."""
+        streams = Streams(self.context, self.body.model, asked)
+        texts, reasons = [""] * len(asked), [""] * len(asked)
+        logs = [TokenLogs((), ())] * len(asked)
+        await streams.begin()
+        async for i, piece in streams.pieces():
+            texts[i] += piece.text
+            logs[i] = logs[i].followed_by(self.logs(piece))
+            reasons[i] = REASONS[piece.ended] if piece.ended else ""
+        return list(zip(texts, logs, reasons, strict=True))
+
     async def _generate(self, prompts: list[Prompt], options: GenerateOptions) -> list[Generation]:
         return await self.context.service.generate(self.body.model, prompts, options, Call())
 
     def _told(self, generation: Generation) -> tuple[str, TokenLogs, str]:
         best = generation.continuations[0]
-        return best.text, self.logs(best.tokens, best.token_log_probs), REASONS[best.ended]
+        return best.text, self.logs(best), REASONS[best.ended]
 
     async def _guarded(
         self, page: "SafetyPage", prompt: Prompt, options: GenerateOptions, question: str
     ) -> tuple[str, TokenLogs, str]:
+        used = options
+
         async def ask(search: SearchConfig | None) -> Generation:
-            safer = options if search is None else replace(options, search=search)
-            return (await self._generate([prompt], safer))[0]
+            nonlocal used
+            used = options if search is None else replace(options, search=search)
+            return (await self._generate([prompt], used))[0]
 
         answer, decision = await page.guard_async(question, ask)
         if answer is None:
             assert decision is not None
             return decision.text, TokenLogs((), ()), WITHHELD
-        return self._told(answer)
+        return (await self._streamed([(prompt, used)]))[0] if used.likeliest else self._told(answer)
 
     async def stream(self, chunk: "ChunkMaker") -> EventStream:
         """Return a stream of chunks; errors that are known before it begins are raised. With a safety page, answers are
@@ -122,7 +144,7 @@ class Asked:
         for choice in chunk.opening(len(self.repeated)):
             yield self._chunk(choice)
         async for index, piece in streams.pieces():
-            logs = self.logs(piece.tokens, piece.log_probs)
+            logs = self.logs(piece)
             written += len(logs.tokens)
             for choice in chunk.choices(index, piece.text, logs, REASONS[piece.ended] if piece.ended else None):
                 yield self._chunk(choice)

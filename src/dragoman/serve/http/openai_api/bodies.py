@@ -68,8 +68,8 @@ class CompletionBody(GenerationBody):
     """Most tokens of an answer."""
     echo: bool | None = False
     """Repeat the prompt before the answer."""
-    logprobs: Annotated[int, Field(ge=0, le=5, json_schema_extra={"maximum": 1})] | None = None
-    """Return the log-probabilities of the tokens of an answer; those of other tokens are not known: at most 1."""
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    """Return the log-probabilities of the tokens of an answer, and of this many most probable ones."""
     best_of: Annotated[Count | None, WithJsonSchema({"type": "null"})] = None
     """Not supported unless it equals n."""
     suffix: Annotated[str | None, WithJsonSchema({"type": ["string", "null"], "maxLength": 0})] = None
@@ -93,8 +93,8 @@ class ChatBody(GenerationBody):
     """The newer name of max_tokens."""
     logprobs: bool | None = False
     """Return the log-probabilities of the answer's tokens."""
-    top_logprobs: Annotated[int, Field(ge=0, le=20, json_schema_extra={"maximum": 0})] | None = None
-    """Not supported but 0: log-probabilities of other tokens are not known."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Also return those of this many most probable tokens in the place of each; needs ``logprobs``."""
     tools: list[dict[str, Any]] | None = None
     """JSON schemas of functions, shown to the model by its chat template."""
     tool_choice: Literal["none", "auto"] | None = None
@@ -177,13 +177,22 @@ class ChatMessage(BaseModel):
     refusal: None = None
 
 
+class TopLogprob(BaseModel):
+    """Log-probability of one of the most probable tokens of a place."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    """UTF-8 bytes; null for a mark, such as that of the end."""
+
+
 class TokenLogprob(BaseModel):
     """Log-probability of a token."""
 
     token: str
     logprob: float
     bytes: list[int]
-    top_logprobs: list[Any]
+    top_logprobs: list[TopLogprob]
 
 
 class ChatLogprobs(BaseModel):

@@ -9,16 +9,16 @@ from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.openai_api.answers import Asked, ChunkMaker
 from dragoman.serve.http.openai_api.bodies import ChatAnswer, ChatBody
-from dragoman.serve.http.openai_api.generating import TokenLogs, generator_of, options_of, template_of
+from dragoman.serve.http.openai_api.generating import TokenLogs, generator_of, named, options_of, template_of
 from dragoman.serve.http.problems import Problem
 
 
 async def chat(context: ServerContext, incoming: Incoming[ChatBody]) -> Any:
     """Answer POST /v1/chat/completions."""
     body = incoming.body
-    if body.top_logprobs:
-        message = "top_logprobs: log-probabilities are known for chosen tokens alone: leave it out"
-        raise Problem(422, "unsupported", message, param="top_logprobs")
+    if body.top_logprobs and not body.logprobs:
+        message = "top_logprobs: is for log-probabilities: send logprobs as true with it"
+        raise Problem(422, "invalid_request", message, param="top_logprobs")
     served, generator = generator_of(context, body.model)
     if (template := template_of(served)) is None:
         message = f"the model {served.name!r} has no chat template: send a prompt to /v1/completions"
@@ -32,7 +32,7 @@ async def chat(context: ServerContext, incoming: Incoming[ChatBody]) -> Any:
     options = options_of(context, generator, body, body.max_completion_tokens or body.max_tokens)
     if options.max_new_tokens is None and generator.defaults.max_new_tokens is None:
         options = replace(options, max_new_tokens=context.limits.new_tokens)
-    options = replace(options, ends=template.ends(generator.tokenizer))
+    options = replace(options, ends=template.ends(generator.tokenizer), likeliest=body.top_logprobs or 0)
     question = "\n".join(text for text, message in zip(texts, messages, strict=True) if message["role"] != "assistant")
     object = "chat.completion.chunk" if body.stream else "chat.completion"
     asked = Asked(context, generator, body, [prompt], options, [question], "chatcmpl", object)
@@ -91,12 +91,21 @@ class _ChatChunks(ChunkMaker):
         if not self.wanted:
             return None
         spelled = [self.tokenizer.spelling(token) for token in logs.tokens]
-        return {
-            "content": [
-                {"token": one.decode(errors="replace"), "logprob": log_prob, "bytes": list(one), "top_logprobs": []}
-                for one, log_prob in zip(spelled, logs.log_probs, strict=True)
-            ]
-        }
+        likeliest = logs.likeliest or [()] * len(spelled)
+        content = [
+            {
+                "token": one.decode(errors="replace"),
+                "logprob": log_prob,
+                "bytes": list(one),
+                "top_logprobs": [self._log(*other) for other in others],
+            }
+            for one, log_prob, others in zip(spelled, logs.log_probs, likeliest, strict=True)
+        ]
+        return {"content": content}
+
+    def _log(self, token: int, log_prob: float) -> dict[str, Any]:
+        text, spelled = named(self.tokenizer, token)
+        return {"token": text, "logprob": log_prob, "bytes": list(spelled) if spelled else None}
 
 
 ENDPOINTS = [

@@ -1,5 +1,6 @@
 """OpenAI's API: prompts that are continued."""
 
+from dataclasses import replace
 from typing import Any
 
 from dragoman.decode.generator import Generator
@@ -8,7 +9,14 @@ from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.openai_api.answers import Asked, ChunkMaker
 from dragoman.serve.http.openai_api.bodies import CompletionAnswer, CompletionBody
-from dragoman.serve.http.openai_api.generating import Prompt, TokenLogs, generator_of, options_of, refuse
+from dragoman.serve.http.openai_api.generating import (
+    Prompt,
+    TokenLogs,
+    generator_of,
+    named,
+    options_of,
+    refuse,
+)
 from dragoman.serve.http.problems import Problem
 
 
@@ -18,8 +26,8 @@ async def completions(context: ServerContext, incoming: Incoming[CompletionBody]
     refuse(suffix=body.suffix)
     if body.best_of not in (None, body.n or 1):
         refuse(best_of=body.best_of)
-    if (body.logprobs or 0) > 1 or (body.logprobs is not None and body.echo):
-        message = "logprobs: known for chosen tokens alone: send 0 or 1, and no echo"
+    if body.logprobs is not None and body.echo:
+        message = "logprobs: known for the tokens of an answer alone: send it without echo"
         raise Problem(422, "unsupported", message, param="logprobs")
     served, generator = generator_of(context, body.model)
     prompts = _prompts(generator, body.prompt)
@@ -27,6 +35,7 @@ async def completions(context: ServerContext, incoming: Incoming[CompletionBody]
     context.limits.check(texts)
     incoming.count(texts, served.name)
     options = options_of(context, generator, body, 16 if body.max_tokens is None else body.max_tokens)
+    options = replace(options, likeliest=body.logprobs or 0)
     asked = Asked(context, generator, body, prompts, options, texts, "cmpl", "text_completion")
     chunk = _CompletionChunks(generator, body, [texts[i] for i in range(len(texts)) for _ in range(body.n or 1)])
     return await asked.answer(chunk)
@@ -76,7 +85,12 @@ class _CompletionChunks(ChunkMaker):
         for text in texts:
             offsets.append(self.offsets[index])
             self.offsets[index] += len(text)
-        top = [{text: log_prob} for text, log_prob in zip(texts, logs.log_probs, strict=True)]
+        top = [
+            {text: log_prob} | {named(self.tokenizer, other)[0]: value for other, value in others if other != token}
+            for text, token, log_prob, others in zip(
+                texts, logs.tokens, logs.log_probs, logs.likeliest or [()] * len(texts), strict=True
+            )
+        ]
         fields = {"tokens": texts, "token_logprobs": list(logs.log_probs), "top_logprobs": top}
         return fields | {"text_offset": offsets}
 

@@ -15,13 +15,14 @@ from dragoman.decode.prompt import EncodedPrompt
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig
+from dragoman.serve.engine.requests import Likeliest
 from dragoman.serve.errors import WrongTask
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.openai_api.bodies import GenerationBody
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, GenerateOptions, Piece
-from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME
+from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
 
 Prompt = str | EncodedPrompt
 STOPS = 16
@@ -121,14 +122,37 @@ class TokenLogs(NamedTuple):
 
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
+    likeliest: tuple[Likeliest, ...] = ()
+    """Most probable tokens in the place of each, best first; empty where they were not asked for."""
+
+    def before(self, count: int) -> "TokenLogs":
+        """Return the first ``count`` of them."""
+        return TokenLogs(self.tokens[:count], self.log_probs[:count], self.likeliest[:count])
+
+    def followed_by(self, more: "TokenLogs") -> "TokenLogs":
+        """Return these and then ``more``."""
+        return TokenLogs(self.tokens + more.tokens, self.log_probs + more.log_probs, self.likeliest + more.likeliest)
 
 
-def without_end(
-    generator: Generator, tokens: Sequence[int], log_probs: Sequence[float], ends: Sequence[int]
-) -> TokenLogs:
+def without_end(generator: Generator, logs: TokenLogs, ends: Sequence[int]) -> TokenLogs:
     """Return the tokens of an answer without the one that ends it."""
+    tokens = logs.tokens
     last = len(tokens) - bool(tokens and tokens[-1] in {EOS, *generator.tokenizer.ends, *ends})
-    return TokenLogs(tuple(tokens[:last]), tuple(log_probs[:last]))
+    return logs.before(last)
+
+
+def named(tokenizer: Tokenizer, token: int) -> tuple[str, bytes]:
+    """Return a token as text and as bytes; a mark, such as that of the end, by its name.
+
+    Part of a character is written as OpenAI does: ``bytes:\\xe2\\x80``.
+    """
+    spelled = tokenizer.spelling(token)
+    if not spelled:
+        return tokenizer.entries()[token], b""
+    try:
+        return spelled.decode(), spelled
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled), spelled
 
 
 # ---- several streams as one -----------------------------------------------------------------------------
