@@ -137,16 +137,16 @@ def check_huggingface(
         compare("transformers", _answer(theirs(input_features=frames)), ours(Frames(frames, None)))
         return
     assert vocabulary is not None, "texts are read"
-    order = vocabulary.order()
-    translates, size = getattr(cfg, "encoder", None) is not None, vocabulary.size + vocabulary.added
-    target_size = (getattr(cfg, "vocab", None) or size) if translates else size
-    for example in examples(target_size, translates=translates, source_vocab=size):
+    order, source_order = vocabulary.order(), vocabulary.of_source.order()
+    translates = getattr(cfg, "encoder", None) is not None
+    target_size = (getattr(cfg, "vocab", None) or vocabulary.rows) if translates else vocabulary.rows
+    for example in examples(target_size, translates=translates, source_vocab=vocabulary.of_source.rows):
         target = torch.tensor([[1, *example.target]])
         if not translates:
             target[target >= vocabulary.size] = 3
         if example.source is not None:
             source = torch.tensor([[*example.source, EOS]])
-            reply = theirs(input_ids=order[source], decoder_input_ids=_rows(order[target], vocabulary))
+            reply = theirs(input_ids=source_order[source], decoder_input_ids=_rows(order[target], vocabulary))
             answer = ours(target, source)
         else:
             reply, answer = theirs(input_ids=_rows(order[target], vocabulary)), ours(target)

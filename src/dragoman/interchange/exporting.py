@@ -6,6 +6,7 @@ own code, for ``trust_remote_code``.
 """
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ from dragoman.interchange.layouts import (
     with_zero_biases,
 )
 from dragoman.interchange.names import TensorPair, pairs
+from dragoman.interchange.older_tokenizers import TARGET
 from dragoman.interchange.remote_code.opening import open_with_code
 from dragoman.interchange.remote_code.writing import (
     MODEL_TYPE,
@@ -62,9 +64,6 @@ from dragoman.model.meta_device import on_meta_device
 from dragoman.model.prefixed import PrefixedTransformerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME, Tokenizer
-
-TARGET = "target_tokenizer"
-"""Folder of the target's tokenizer, where it is not the source's."""
 
 
 def export_huggingface(
@@ -108,6 +107,7 @@ def export_huggingface(
         _write_with_code(directory, folder, cfg, weights, check=check)
         return MODEL_TYPE
     vocabulary = vocabulary_of(directory)
+    _check_two_vocabularies(layout, vocabulary)
     with durable.folder(folder) as partial:
         described = _write_layout(partial, directory, layout, vocabulary, progress)
         if check and checker_missing("huggingface") is None:
@@ -156,16 +156,12 @@ def _write_with_code(
     A target that has a tokenizer of its own has it in a folder below, ``target_tokenizer``.
     """
     shape = shape_with_code(cfg)
-    source, target = directory.tokenizers() if directory.tokenizer_files() else (None, None)
-    vocabulary = of_tokenizer(source) if source else None
+    source = directory.tokenizers()[0] if directory.tokenizer_files() else None
+    vocabulary = vocabulary_of(directory)
     with durable.folder(folder) as partial:
         write_code(partial, cfg)
         write_network(partial / "model.safetensors", cfg, weights)
         _describe(partial, describe_network(cfg), shape, cfg, directory, vocabulary)
-        if target is not None and target is not source:
-            (partial / TARGET).mkdir()
-            write_tokenizer(partial / TARGET, target, of_tokenizer(target), shape=shape)
-            (partial / TARGET / "generation_config.json").unlink()
         if check and checker_missing("huggingface") is None:
             _check(partial, shape, cfg, weights, vocabulary, source)
 
@@ -187,7 +183,7 @@ def _check(
     check_huggingface(folder, cfg, weights, vocabulary, opener)
     if tokenizer is not None and vocabulary is not None:
         default = {"decoder": PROMPT_FRAME, "encoder-decoder": SOURCE_FRAME, "encoder": INPUT_FRAME}[shape]
-        check_tokenizer(folder, tokenizer, vocabulary, tokenizer.frame(default), with_code=with_code)
+        check_tokenizer(folder, tokenizer, vocabulary.of_source, tokenizer.frame(default), with_code=with_code)
 
 
 def check_free(folder: Path) -> None:
@@ -214,19 +210,28 @@ def _prefix(run: RunDirectory, family: Family, cfg: Expressible) -> str:
 def vocabulary_of(run: RunDirectory) -> VocabularyMapping | None:
     """Return the mapping of a run's vocabulary to that of an export; None for a model that reads no text.
 
-    Raises:
-        ConfigError: source and target have tokenizers of their own.
+    Where source and target have tokenizers of their own, it holds both.
     """
     if not run.tokenizer_files():
         return None  # a model that reads no text
     if vocabulary := origin_vocabulary(run):
         return vocabulary
     source, target = run.tokenizers()
-    if source is not target:
+    own = None if source is target else of_tokenizer(source)
+    return dataclasses.replace(of_tokenizer(target), source=own)
+
+
+def _check_two_vocabularies(layout: Layout, vocabulary: VocabularyMapping | None) -> None:
+    """Check that a layout holds two vocabularies, where a run has two.
+
+    Raises:
+        ConfigError: it has one matrix of embeddings for both sides.
+    """
+    shared = isinstance(layout.cfg, TransformerConfig) and layout.cfg.tying in ("all", "inputs")
+    if vocabulary is not None and vocabulary.source is not None and shared:
         raise ConfigError(
             "target_tokenizer: this layout has one vocabulary for both sides: train with one tokenizer to export it"
         )
-    return of_tokenizer(target)
 
 
 def _check_beginning(weights: ModelWeights, vocabulary: VocabularyMapping, family: Family) -> None:
@@ -313,15 +318,10 @@ def _describe(
 ) -> None:
     """Write config.json and the tokenizer's files for a model that was trained here."""
     if vocabulary is not None:
-        content |= {"vocab_size": vocabulary.size}
-        content |= write_tokenizer(
-            folder,
-            run.tokenizers()[0],
-            vocabulary,
-            shape=shape,
-            origin=run.path / ORIGIN,
-            types=_token_types(cfg),
-        )
+        content |= {"vocab_size": vocabulary.of_source.size}
+        if "decoder_vocab_size" in content:
+            content |= {"decoder_vocab_size": vocabulary.size}
+        content |= _write_tokenizers(folder, run, vocabulary, shape, cfg)
     if labels := _labels(run):
         content |= {"problem_type": their_problem_type(_problem_type(run))}
         content |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
@@ -331,6 +331,25 @@ def _describe(
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
         write_preprocessing(folder, cfg.inputs)
     write_json(folder / "config.json", content)
+
+
+def _write_tokenizers(
+    folder: Path, run: RunDirectory, vocabulary: VocabularyMapping, shape: Shape, cfg: ModelConfig
+) -> dict[str, Any]:
+    """Write the tokenizer; return its fields of config.json.
+
+    A target that has a tokenizer of its own has it in a folder below, and then settings of generation and these fields
+    are the target's.
+    """
+    source, target = run.tokenizers()
+    origin = run.path / ORIGIN
+    fields = write_tokenizer(folder, source, vocabulary.of_source, shape=shape, origin=origin, types=_token_types(cfg))
+    if target is source:
+        return fields
+    (folder / TARGET).mkdir()
+    fields = write_tokenizer(folder / TARGET, target, vocabulary, shape=shape, origin=origin)
+    os.replace(folder / TARGET / "generation_config.json", folder / "generation_config.json")
+    return fields
 
 
 def _token_types(cfg: ModelConfig) -> int:

@@ -28,12 +28,12 @@ from dragoman.interchange.image_processor import with_preprocessing
 from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.multimodal import part_of
 from dragoman.interchange.names import TensorPair, pairs
-from dragoman.interchange.older_tokenizers import TokenizerContent, contents
+from dragoman.interchange.older_tokenizers import TokenizerContent, contents, has_two_vocabularies
 from dragoman.interchange.sentences import read_sentence
 from dragoman.interchange.tensors import Report, TensorShards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.tokenizer_kinds import tokenizer_kind
-from dragoman.interchange.vocabulary import VocabularyMapping, special_ids
+from dragoman.interchange.vocabulary import VocabularyMapping, source_ids, special_ids
 from dragoman.json_files import read_json, write_json
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
@@ -48,8 +48,8 @@ SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "spm.model",
     "chat_template.jinja", "chat_template.json",
-    "vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm", "preprocessor_config.json", "modules.json",
-    "1_Pooling/config.json", "sentence_bert_config.json",
+    "vocab.json", "target_vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm",
+    "preprocessor_config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
 """Files that an export returns as they were."""
 MORE = "additional_chat_templates/*.jinja"
@@ -94,10 +94,11 @@ def import_checkpoint(
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     found = contents(folder, tokenizer_kind(folder, content)) if family.tables(cfg) else None
-    vocabulary = found and _vocabulary(folder, content, family, found[1])
+    vocabulary = found and _vocabulary(folder, content, family, found)
     tokenizers = found and vocabulary and read_tokenizers(folder, vocabulary, found, content)
     if vocabulary is not None and isinstance(cfg, TransformerConfig):
-        cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, suppressed=vocabulary.suppressed)
+        own = vocabulary.source and vocabulary.source.rows
+        cfg = dataclasses.replace(cfg, vocab=vocabulary.rows, source_vocab=own, suppressed=vocabulary.suppressed)
     with TensorShards(folder) as shards:
         source = _Source(shards, family, cfg, vocabulary)
         try:
@@ -113,14 +114,26 @@ def import_checkpoint(
 
 
 def _vocabulary(
-    folder: Path, content: dict[str, Any], family: Family, tokenizer: TokenizerContent
+    folder: Path, content: dict[str, Any], family: Family, tokenizers: tuple[TokenizerContent, TokenizerContent, Path]
 ) -> VocabularyMapping:
-    """Return the mapping of a vocabulary.
+    """Return the mapping of a vocabulary, with that of the source where it has one of its own.
 
     Raises:
-        ConfigError: an encoder without special tokens that differ from one another.
+        ConfigError: an encoder without special tokens that differ from one another, or a target without a vocabulary
+            of its own where the model has two.
     """
-    found = special_ids(folder, content, content.get("vocab_size", 0), shape=family.shape, content=tokenizer)
+    source, target, path = tokenizers
+    size = content.get("vocab_size", 0)
+    if separate := has_two_vocabularies(folder, content):
+        size = content.get("decoder_vocab_size") or size
+    elif content.get("decoder_vocab_size", size) not in (size, None):
+        raise ConfigError(
+            f"{path}: the model's target has a vocabulary of its own (decoder_vocab_size in config.json), and "
+            "tokenizer_config.json does not state separate_vocabs: true with a target_vocab.json"
+        )
+    found = special_ids(folder, content, size, shape=family.shape, content=target)
+    if separate:
+        found = dataclasses.replace(found, source=source_ids(folder, content.get("vocab_size", 0), source))
     if family.shape == "encoder" and found.added:
         raise ConfigError(
             f"{folder}: padding, beginning and end of a text must be three tokens of the vocabulary, and are "
@@ -137,8 +150,10 @@ def origin_vocabulary(run: RunDirectory) -> VocabularyMapping | None:
     stated = read_json(run.path / ORIGIN / RECORD).get("vocabulary")
     if stated is None:
         return None
-    found = VocabularyMapping(**stated)
-    return dataclasses.replace(found, size=len(run.tokenizers()[1]) - found.added)
+    found = VocabularyMapping.from_dict(stated)
+    source, target = run.tokenizers()
+    own = found.source and dataclasses.replace(found.source, size=len(source) - found.source.added)
+    return dataclasses.replace(found, size=len(target) - found.added, source=own)
 
 
 class _Source:

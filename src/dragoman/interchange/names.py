@@ -46,7 +46,7 @@ class TensorPair:
         shapes = [parameters[name].shape for name in self.ours]
         rows = sum(shape[0] for shape in shapes)
         if vocabulary is not None and self.of_vocabulary:
-            rows = vocabulary.size
+            rows = vocabulary.of(self.ours[0]).size
         full = (rows, *shapes[0][1:])
         if self.form.transposed:
             full = full[::-1]
@@ -61,6 +61,7 @@ class TensorPair:
         if self.form.transposed:
             theirs = theirs.T
         if self.of_vocabulary and vocabulary is not None:
+            vocabulary = vocabulary.of(name)
             return vocabulary.read(theirs.reshape(vocabulary.size, *parameters[name].shape[1:]), name)
         start = 0
         for other in self.ours:
@@ -74,7 +75,7 @@ class TensorPair:
         """Return their tensor from ``ours``, in the order of ``self.ours``."""
         joined = ours[0] if len(ours) == 1 else torch.cat(list(ours))
         if self.of_vocabulary and vocabulary is not None:
-            joined = vocabulary.write(joined)
+            joined = vocabulary.of(self.ours[0]).write(joined)
         joined = joined.T if self.form.transposed else joined
         return (joined if self.form.shape is None else joined.reshape(self.form.shape)).contiguous()
 

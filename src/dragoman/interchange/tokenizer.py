@@ -28,6 +28,7 @@ def read_tokenizers(
     """Return the source's and the target's tokenizer; the same object where a folder has one for both.
 
     Args:
+        vocabulary: mapping of the target's vocabulary, with that of the source where it has one of its own.
         found: their contents and their file, as ``older_tokenizers.contents`` returns them.
         config: the content of config.json.
 
@@ -37,13 +38,14 @@ def read_tokenizers(
     source, target, path = found
     ends = further_ends(folder, config, vocabulary)
 
-    def adapted(content: dict[str, Any]) -> Tokenizer:
+    def adapted(content: dict[str, Any], own: VocabularyMapping) -> Tokenizer:
         if config.get("model_type") == "qwen2":
             content = as_qwen2(folder, content)
-        return adapt_tokenizer(content, path, vocabulary, read_frame(folder, content, config), ends)
+        frame = read_frame(folder, content, config)
+        return adapt_tokenizer(content, path, own, frame, ends if own is vocabulary else ())
 
-    read = adapted(target)
-    return (read if source is target else adapted(source)), read
+    read = adapted(target, vocabulary)
+    return (read if source is target else adapted(source, vocabulary.of_source)), read
 
 
 _QWEN2 = (
