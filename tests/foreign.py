@@ -215,6 +215,9 @@ VIT = {"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "int
        "patch_size": 3}  # fmt: skip
 DINO = {"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 12, "patch_size": 3,
         "use_mask_token": False}  # fmt: skip
+TOWERS = "SigLIP, similarities"
+SIGLIP = {"vocab_size": 31, "hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3,
+          "intermediate_size": 29, "max_position_embeddings": 16, "hidden_act": "gelu_pytorch_tanh"}  # fmt: skip
 ENCODERS: dict[str, tuple[Make, ...]] = {
     "BERT": (
         lambda t: t.BertForMaskedLM(t.BertConfig(**BERT)),
@@ -230,6 +233,15 @@ ENCODERS: dict[str, tuple[Make, ...]] = {
     "SigLIP, images": (
         lambda t: t.SiglipVisionModel(t.SiglipVisionConfig(**VIT)),
         lambda t: t.SiglipVisionModel(t.SiglipVisionConfig(**VIT | {"num_hidden_layers": 3, "hidden_act": "gelu"})),
+    ),
+    TOWERS: (
+        lambda t: t.SiglipModel(t.SiglipConfig(text_config=SIGLIP, vision_config=VIT)),
+        lambda t: t.SiglipModel(
+            t.SiglipConfig(
+                text_config=SIGLIP | {"hidden_size": 20, "num_attention_heads": 5, "projection_size": 18},
+                vision_config=VIT | {"num_hidden_layers": 3, "hidden_act": "gelu"},
+            )
+        ),
     ),
     "DINOv2": (
         lambda t: t.Dinov2ForImageClassification(t.Dinov2Config(**DINO)),
@@ -255,6 +267,7 @@ def write_tokenizer(folder: Path, size: int) -> None:
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     config = json.loads((folder / "config.json").read_text())
+    config = {"pad_token_id": 1, "eos_token_id": 1} if "text_config" in config else config
     names = {config.get(f"{role}_token_id"): f"<{role}>" for role in ("pad", "bos", "eos")}
     vocab = {names.get(i, f"w{i}"): i for i in range(size)}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=f"w{size - 2}"))
@@ -295,8 +308,10 @@ def make_folder(name: str, size: int, folder: Path) -> nn.Module:
     model.save_pretrained(folder)
     if name == TWO_VOCABULARIES:
         write_two_vocabularies(folder)
-    elif hasattr(model.config, "vocab_size"):
-        write_tokenizer(folder, model.config.vocab_size)
+    elif hasattr(text := model.config.get_text_config(), "vocab_size"):
+        write_tokenizer(folder, text.vocab_size)
+    if name == TOWERS:
+        (folder / "tokenizer_config.json").write_text('{"pad_token": "<eos>", "eos_token": "<eos>"}')
     return model
 
 
@@ -422,6 +437,8 @@ def encoder_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
         answers = [pair.theirs(image[None]) for image in images]
         wanted = torch.cat([a.logits if "logits" in a else a.pooler_output for a in answers])
         return (pair.ours(images) - wanted).abs().amax(dim=1).tolist()
+    if pair.name == TOWERS:
+        return similarity_errors(pair, side, count)
     begin, end = torch.tensor([pair.vocabulary.bos]), torch.tensor([pair.vocabulary.eos])
     texts = [torch.cat([begin, text, end]) for text in pair.texts(count)]
     batch = padded([pair.inverse[text] for text in texts], side)
@@ -436,6 +453,16 @@ def encoder_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
         want = pair.in_our_order(want) if want.shape[-1] == pair.vocabulary.size else want
         found.append(float((row - want).abs().max()))
     return found
+
+
+def similarity_errors(pair: Pair, side: str, count: int) -> list[float]:
+    """For each text of a padded batch the largest difference to its similarities to three images."""
+    texts = [torch.cat([text, torch.tensor([1])]) for text in pair.texts(count)]
+    images = torch.randn(3, 3, *pair.ours.cfg.second.inputs.size)
+    got = pair.ours(padded([pair.inverse[text] for text in texts], side), images)
+    filled = [torch.nn.functional.pad(text, (0, 16 - len(text)), value=1)[None] for text in texts]
+    wanted = torch.cat([pair.theirs(input_ids=text, pixel_values=images).logits_per_text for text in filled])
+    return (got - wanted).abs().amax(dim=1).tolist()
 
 
 @torch.inference_mode()

@@ -24,6 +24,8 @@ FOLDERS: dict[
     "ALBERT": ("spiece.model", _ALBERT, "albert", "AlbertTokenizer", {}),
     "ALBERT with accents": ("spiece.model", _ALBERT, "albert", "AlbertTokenizer", {"keep_accents": True}),
     "Pegasus": ("spiece.model", _T5, "pegasus", "PegasusTokenizer", {}),
+    "SigLIP": ("spiece.model", _T5, "siglip", "SiglipTokenizer", {}),
+    "SigLIP with capitals": ("spiece.model", _T5, "siglip", "SiglipTokenizer", {"do_lower_case": False}),
     "XLM-R": (FAIRSEQ, {}, "xlm-roberta", "XLMRobertaTokenizer", {}),
     "mBART": (FAIRSEQ, {}, "mbart", "MBartTokenizer", {"src_lang": "de_DE"}),
     "mBART-50": (FAIRSEQ, {}, "mbart", "MBart50Tokenizer", {}),

@@ -21,8 +21,8 @@ from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import AttentionPoolingHead
-from dragoman.model.inputs import FrameInput, PatchInput
-from dragoman.model.positions.tokens import Frames
+from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
+from dragoman.model.positions.tokens import Frames, Tokens
 from dragoman.text.tokens.framing import TextFrame
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
@@ -124,7 +124,7 @@ def check_huggingface(
             raise CheckpointError(f"transformers does not open the export: {str(error).splitlines()[0]}") from None
     ours = built(cfg, weights)
     if isinstance(cfg, TwoTowersConfig):
-        _check_towers(theirs, ours, cfg)
+        _check_towers(theirs, ours, cfg, vocabulary)
         return
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
         given = _images(cfg.inputs)
@@ -162,7 +162,7 @@ def _images(inputs: PatchInput) -> Tensor:
     return torch.linspace(-1, 1, count).view(1, inputs.channels, *inputs.size)
 
 
-def _check_towers(theirs: Any, ours: nn.Module, cfg: TwoTowersConfig) -> None:
+def _check_towers(theirs: Any, ours: nn.Module, cfg: TwoTowersConfig, vocabulary: VocabularyMapping | None) -> None:
     """Compare the similarities of a text with itself, or with an image."""
     texts = torch.tensor([[1, 5, 4, 3, EOS]])
     towers = [cfg.first, cfg.second or cfg.first]
@@ -170,6 +170,11 @@ def _check_towers(theirs: Any, ours: nn.Module, cfg: TwoTowersConfig) -> None:
     shown = next((one for one in images if one is not None), None)
     names = {"second_input_ids": texts} if shown is None else {"pixel_values": shown}
     ours_reads = [texts if one is None else one for one in images]
+    filled = cfg.first.inputs.filled if isinstance(cfg.first.inputs, TokenInput) else None
+    if filled and vocabulary is not None and "Siglip" in type(theirs).__name__:
+        rows = _rows(vocabulary.order()[filled.fill(Tokens(texts)).ids], vocabulary)
+        compare("transformers", theirs(input_ids=rows, **names)["logits_per_text"], ours(*ours_reads))
+        return
     compare("transformers", theirs(input_ids=texts, **names)["logits"], ours(*ours_reads))
 
 

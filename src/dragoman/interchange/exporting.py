@@ -20,7 +20,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.checking import check_huggingface, check_tokenizer, checker_missing
-from dragoman.interchange.family import Family, alike
+from dragoman.interchange.family import Expressible, Family, alike
 from dragoman.interchange.fields import settings_of
 from dragoman.interchange.image_processor import write_preprocessing
 from dragoman.interchange.importing import (
@@ -33,7 +33,6 @@ from dragoman.interchange.importing import (
     their_problem_type,
 )
 from dragoman.interchange.layouts import (
-    Expressible,
     Layout,
     ModelWeights,
     find_layout,
@@ -56,6 +55,7 @@ from dragoman.interchange.tensors import Report, write_stream
 from dragoman.interchange.tokenizer import write_tokenizer
 from dragoman.interchange.vocabulary import Shape, VocabularyMapping, of_tokenizer
 from dragoman.json_files import read_json, write_json
+from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, SentenceHead
@@ -125,7 +125,7 @@ def _write_layout(
 ) -> bool:
     """Write a model in the layout of a family; return whether its tokenizer is written by us, not as it came."""
     family, cfg, weights = layout.family, layout.cfg, layout.weights
-    if vocabulary is not None and vocabulary.bos is None:
+    if vocabulary is not None and vocabulary.bos is None and isinstance(cfg, TransformerConfig):
         _check_beginning(weights, vocabulary, family)
     if family.name == "marian" and isinstance(cfg, TransformerConfig):
         weights = with_halved_sinusoids(cfg, weights)
@@ -182,7 +182,7 @@ def _check(
     opener = open_with_code(folder) if with_code else None
     check_huggingface(folder, cfg, weights, vocabulary, opener)
     if tokenizer is not None and vocabulary is not None:
-        default = {"decoder": PROMPT_FRAME, "encoder-decoder": SOURCE_FRAME, "encoder": INPUT_FRAME}[shape]
+        default = {"decoder": PROMPT_FRAME, "encoder-decoder": SOURCE_FRAME}.get(shape, INPUT_FRAME)
         check_tokenizer(folder, tokenizer, vocabulary.of_source, tokenizer.frame(default), with_code=with_code)
 
 
@@ -318,7 +318,8 @@ def _describe(
 ) -> None:
     """Write config.json and the tokenizer's files for a model that was trained here."""
     if vocabulary is not None:
-        content |= {"vocab_size": vocabulary.of_source.size}
+        part = content["text_config"] if shape == "towers" and "text_config" in content else content
+        part |= {"vocab_size": vocabulary.of_source.size}
         if "decoder_vocab_size" in content:
             content |= {"decoder_vocab_size": vocabulary.size}
         content |= _write_tokenizers(folder, run, vocabulary, shape, cfg)
@@ -328,8 +329,9 @@ def _describe(
     with_code = content["model_type"] == MODEL_TYPE
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead) and not with_code:
         write_sentence(folder, cfg.head, cfg.dim)
-    if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
-        write_preprocessing(folder, cfg.inputs)
+    seen = cfg.second if isinstance(cfg, TwoTowersConfig) else cfg
+    if isinstance(seen, EncoderConfig) and isinstance(seen.inputs, PatchInput):
+        write_preprocessing(folder, seen.inputs)
     write_json(folder / "config.json", content)
 
 

@@ -44,6 +44,8 @@ class TensorPair:
     def shape(self, parameters: Mapping[str, Tensor], vocabulary: VocabularyMapping | None) -> tuple[int, ...]:
         """Return the shape that theirs must have for a model of ours with these ``parameters``."""
         shapes = [parameters[name].shape for name in self.ours]
+        if not shapes[0]:  # a single number
+            return self.form.shape or ()
         rows = sum(shape[0] for shape in shapes)
         if vocabulary is not None and self.of_vocabulary:
             rows = vocabulary.of(self.ours[0]).size

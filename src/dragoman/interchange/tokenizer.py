@@ -169,9 +169,10 @@ def write_tokenizer(
     by_id = {token["id"]: token["content"] for token in content["added_tokens"]} | _names_by_id(content)
     bos, eos = vocabulary.start, vocabulary.eos
     pad = eos if vocabulary.pad is None else vocabulary.pad
+    reads = shape in ("encoder", "towers")
     if template is None:
         before, after = ([] if shape == "encoder-decoder" else [bos]), ([] if shape == "decoder" else [eos])
-        between = [eos] if shape == "encoder" else []
+        between = [eos] if reads else []
     else:
         order = vocabulary.order().tolist()
         frame = tokenizer.frame(TextFrame())
@@ -183,7 +184,7 @@ def write_tokenizer(
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | names | restored)
     ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
     ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
-    if shape != "encoder":
+    if not reads:
         suppressed = sorted({pad, bos} - {eos}) or None
         generation = read_json(origin / "generation_config.json") if origin else {}
         several = (

@@ -21,7 +21,7 @@ from dragoman.json_files import read_json
 from dragoman.model.vocabulary import SUPPRESSED_LOGIT
 from dragoman.text.tokens.tokenizer import Tokenizer
 
-Shape = Literal["decoder", "encoder-decoder", "encoder"]
+Shape = Literal["decoder", "encoder-decoder", "encoder", "towers"]
 """Shape of a family's models."""
 NAMES = ("⟨pad⟩", "⟨bos⟩", "⟨eos⟩")
 
@@ -170,7 +170,7 @@ def special_ids(
                         raise ConfigError(f"{folder}: {name}: expected the id of a token, got {value!r}") from None
         return None
 
-    reads = shape == "encoder"  # its texts are framed by cls and sep, where the tokenizer has these
+    reads = shape in ("encoder", "towers")  # its texts are framed by cls and sep, where the tokenizer has these
     first_cls = ("cls_token_id", "bos_token_id") if reads else ("bos_token_id", "cls_token_id")
     first_sep = ("sep_token_id", "eos_token_id") if reads else ("eos_token_id", "sep_token_id")
     eos = find(*first_sep, sources=(named, config) if reads else (generation, named, config))

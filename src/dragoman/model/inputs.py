@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
@@ -24,6 +25,32 @@ from dragoman.model.positions.tokens import PAD, Frames, Positions, Tokens, as_t
 from dragoman.model.preprocessing import ImagePreprocessing
 
 # ---- configurations --------------------------------------------------------------------------------
+
+
+@config
+class FixedLength:
+    """Filling of texts to one length, with a token that is attended like the others (SigLIP, arXiv:2303.15343)."""
+
+    length: PositiveInt
+    """Tokens of every text L; a longer one is an error."""
+    token: NonNegativeInt = 2
+    """Token that texts are filled with; by default the one that ends a text."""
+
+    def fill(self, tokens: Tokens) -> Tokens:
+        """Return texts of L tokens without padding: each begins where the row does, wherever its padding stood.
+
+        Raises:
+            DataError: a text of more tokens.
+        """
+        ids, keep = tokens.ids, tokens.keep
+        beyond = ids.shape[1] - self.length
+        if keep is not None:
+            order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)
+            keep = keep.gather(1, order)
+            ids = ids.gather(1, order).masked_fill(~keep, self.token)
+        if beyond > 0 and (keep is None or bool(keep[:, self.length :].any())):
+            raise DataError(f"model.inputs.filled: a text of more than {self.length} tokens: shorten it")
+        return Tokens(F.pad(ids[:, : self.length], (0, max(0, -beyond)), value=self.token))
 
 
 @config
@@ -45,9 +72,13 @@ class TokenInput:
     arXiv:1909.11942, section 3.1). None for D itself, without a layer."""
     pad: NonNegativeInt | None = PAD
     """Id that marks padding where ids come without a mask; None where every id may be a token."""
+    filled: FixedLength | None = None
+    """Filling of all texts to one length; None for texts of their own lengths."""
     dropout: DropoutRate = 0.0
 
     def build(self, dim: int) -> "InputLayer":
+        if self.filled and self.types:
+            raise ConfigError("filled: what texts are filled with has no token type: set types to 0")
         if self.vocab is None:
             raise ConfigError("vocab: must be given before the model is built; training sets it from the tokenizer")
         return Embedding(self, self.vocab, dim)
@@ -133,11 +164,18 @@ class Embedding(InputLayer):
         self.types = TypeEmbedding(cfg.types, width) if cfg.types else nn.Identity()
         self.norm, self.dropout = cfg.norm.build(width), Dropout(cfg.dropout)
         self.project = Linear(width, dim) if cfg.width else nn.Identity()
+        self.filled = cfg.filled
+        if cfg.filled:
+            self.length = min(filter(None, (cfg.position.length, cfg.filled.length)))
 
     def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Positions]:
         if isinstance(given, Frames) or (isinstance(given, Tensor) and given.dim() != 2):
             raise DataError("this model reads token ids (batch, length), not frames or images")
         tokens = as_tokens(given, self.pad)
+        if self.filled:
+            if tokens.segment is not None:
+                raise DataError("model.inputs.filled: texts that are filled to one length cannot be packed into rows")
+            tokens = self.filled.fill(tokens)
         positions = check_length(positions_of(tokens), self.length)
         return self(tokens.ids, positions), positions
 
