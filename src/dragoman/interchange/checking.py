@@ -5,6 +5,7 @@ V vocabulary, T length.
 
 import importlib.util
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,13 +145,22 @@ def check_huggingface(
         target = torch.tensor([[1, *example.target]])
         if not translates:
             target[target >= vocabulary.size] = 3
-        if example.source is not None:
+        if isinstance(getattr(cfg, "source", None), FrameInput):
+            reply, answer = _after_speech(theirs, ours, cfg, _rows(order[target], vocabulary), target)
+        elif example.source is not None:
             source = torch.tensor([[*example.source, EOS]])
             reply = theirs(input_ids=source_order[source], decoder_input_ids=_rows(order[target], vocabulary))
             answer = ours(target, source)
         else:
             reply, answer = theirs(input_ids=_rows(order[target], vocabulary)), ours(target)
         compare("transformers", *_comparable_logits(_answer(reply), answer, order, vocabulary))
+
+
+def _after_speech(theirs: Any, ours: nn.Module, cfg: Any, ids: Tensor, target: Tensor) -> tuple[Any, Tensor]:
+    """Return both answers to the same frames, of as long a speech as Whisper's layout reads."""
+    frames = math.prod(one.stride for one in cfg.source.convolutions) * (cfg.source.position.length or 1)
+    heard = torch.linspace(-1, 1, frames * cfg.source.channels).view(1, frames, cfg.source.channels)
+    return theirs(input_features=heard.transpose(1, 2), decoder_input_ids=ids), ours(target, heard)
 
 
 def _frames(inputs: FrameInput) -> Tensor:

@@ -261,7 +261,8 @@ def _write_weights(
         model = to_layout(cfg, family).build()
     parameters = dict(model.named_parameters())
     by_name: dict[str, TensorPair] = {
-        pair.theirs.removeprefix(left_out): pair for pair in pairs(model, family.table(cfg), family.tables(cfg))
+        pair.theirs.removeprefix(left_out): pair
+        for pair in pairs(model, family.table(cfg), family.tables(cfg), family.zeros)
     }
 
     def produce(name: str) -> Tensor:

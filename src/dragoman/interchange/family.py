@@ -87,6 +87,11 @@ class Family:
     """Head that gives the one vector of an input, for models without a head of their own."""
     resamples: bool = False
     """True where images of another size than config.json names are read, with resampled positions."""
+    zeros: str | None = None
+    """Pattern of the names of our tensors that their files have not, since they change nothing: zeros where they are
+    imported. A bias of keys is one: it adds the same to all scores of a query."""
+    obeyed: tuple[str, ...] = ()
+    """Settings of generation that its models obey, besides those that models of its shape do."""
     mixers: tuple[type, ...] = (AttentionConfig,)
     """Kinds of mixers that its layers may have."""
 
@@ -151,7 +156,7 @@ def _plain(value: Any, dim: int = 0) -> Any:
     dim = plain.get("dim", dim)
     for k, v in plain.items():
         plain[k] = _plain(v, dim) if isinstance(v, dict) else v
-    if "tying" in plain and plain["encoder"] is None:
+    if "tying" in plain and (plain["encoder"] is None or plain["source"] is not None):
         plain["tying"] = {"all": "target", "inputs": "none"}.get(plain["tying"], plain["tying"])
     if "pattern" in plain:
         blocks = [_plain(block, dim) for block in plain["pattern"]]

@@ -1,4 +1,4 @@
-"""The config.json of a Hugging Face folder as our configuration, with notes on what is not obeyed."""
+"""Reading of config.json: a Hugging Face folder as our configuration, with notes on what is not obeyed."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from dragoman.model.inputs import PatchInput
 
 @dataclass(frozen=True)
 class FolderConfig:
-    """What the config.json of a folder describes."""
+    """Content of a folder's config.json, and what it means here."""
 
     content: dict[str, Any]
     """The part of it that is taken."""
@@ -59,7 +59,7 @@ def read_folder_config(folder: Path, architecture: str | None) -> FolderConfig:
     for where, part in (("", given), *((f"{name}.", part) for name, part in given.parts.items())):
         unread = unknown_fields(part, family.name)
         notes += [f"config.json: {where}{name} is not known here, and is not used" for name in unread]
-    notes += unused_generation_settings(folder, content, family.shape)
+    notes += unused_generation_settings(folder, content, family.shape, family.obeyed)
     return FolderConfig(content, family, _completed(cfg, folder, family, notes), notes)
 
 

@@ -160,7 +160,7 @@ class _Source:
         self.parameters = dict(self.model.named_parameters())
         self.where: dict[str, tuple[TensorPair, str]] = {}
         """Our name -> the tensor of theirs that holds it, and its name in the file."""
-        for pair in pairs(self.model, family.table(cfg), family.tables(cfg)):
+        for pair in pairs(self.model, family.table(cfg), family.tables(cfg), family.zeros):
             stored = _stored_name(pair, shards, family)
             _check_shape(pair, stored, self)
             self.where |= dict.fromkeys(pair.ours, (pair, stored))
@@ -174,6 +174,8 @@ class _Source:
         """Notes on tensors of theirs that are known to be unused."""
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self.where:
+            return torch.zeros(self.parameters[name].shape, dtype=self.dtype(name))
         pair, stored = self.where[name]
         theirs = self.shards[stored]
         if not bool(theirs.isfinite().all()):
@@ -191,7 +193,8 @@ class _Source:
         return not prefix or any(stored.startswith((prefix, *self.family.within)) for _, stored in self.where.values())
 
     def dtype(self, name: str) -> torch.dtype:
-        return self.shards.dtype(self.where[name][1])
+        _, stored = self.where.get(name) or next(iter(self.where.values()))
+        return self.shards.dtype(stored)
 
     def aliases(self) -> dict[str, str]:
         """Mapping from the names of tied weights to the name under which each is stored."""

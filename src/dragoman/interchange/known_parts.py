@@ -24,7 +24,7 @@ from dragoman.model.heads import (
     SpansHead,
     TaggingHead,
 )
-from dragoman.model.inputs import FixedLength, PatchInput, TokenInput
+from dragoman.model.inputs import FixedLength, FrameConvolution, FrameInput, PatchInput, TokenInput
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full, SlidingWindow
@@ -115,5 +115,5 @@ ONNX: Whitelist = {
 """Parts that become graphs. Mixtures are among them with all experts: which are needed depends on the tokens. LongRoPE
 is not: its angles depend on how long a text gets, and a graph is the same for all."""
 _MIXERS = (DisentangledAttention, ShortConvolution, Mlstm, Mamba, Mamba2)
-_MORE = (LongRope, TwoTowersConfig)
+_MORE = (LongRope, TwoTowersConfig, FrameInput, FrameConvolution)
 HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (*_MORE, *_MIXERS)}}

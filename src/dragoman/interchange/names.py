@@ -82,15 +82,20 @@ class TensorPair:
         return (joined if self.form.shape is None else joined.reshape(self.form.shape)).contiguous()
 
 
-def pairs(model: nn.Module, table: NameTable, of_vocabulary: frozenset[str]) -> list[TensorPair]:
+def pairs(
+    model: nn.Module, table: NameTable, of_vocabulary: frozenset[str], zeros: str | None = None
+) -> list[TensorPair]:
     """Return every tensor of theirs that ``model`` needs, in the order of its parameters.
 
-    Our tensors in ``of_vocabulary`` have a row for each entry of the vocabulary.
+    Our tensors in ``of_vocabulary`` have a row for each entry of the vocabulary; those whose names match ``zeros`` have
+    none of theirs.
     """
     rows = [(theirs, form if isinstance(form, TensorForm) else TensorForm((form,))) for theirs, form in table.items()]
     patterns = [(_pattern(ours), theirs, form) for theirs, form in rows for ours in form.ours]
     found: dict[str, TensorPair] = {}
     for name, _ in model.named_parameters():
+        if zeros is not None and re.fullmatch(zeros, name):
+            continue
         for pattern, theirs, form in patterns:
             if matched := pattern.fullmatch(name):
                 place = matched.groupdict()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.init import Init, initialize, initialize_embedding
 from dragoman.model.linear import Linear
+from dragoman.model.mlp import ACTIVATIONS, Activation
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.positions.grid import GridPosition, LearnedGrid
 from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
@@ -112,11 +113,25 @@ class PatchInput:
 
 
 @config
+class FrameConvolution:
+    """Convolution over neighbouring frames and an activation; with a stride it shortens their sequence (Whisper,
+    Radford et al., arXiv:2212.04356, section 2.2)."""
+
+    kernel: PositiveInt = 3
+    """Frames that are read together, an odd number; beyond both ends they are zeros."""
+    stride: PositiveInt = 1
+    """Frames from one result to the next."""
+    activation: Activation = "gelu"
+
+
+@config
 class FrameInput:
     """Float vectors, each projected to width D: spectra of a sound, measurements, another model's hidden vectors."""
 
     channels: PositiveInt
     """Size of a frame."""
+    convolutions: tuple[FrameConvolution, ...] = ()
+    """Convolutions in place of the projection: the first from frames to width D, the others from D to D."""
     bias: bool = True
     position: AbsolutePosition = NoEmbedding()
     norm: Norm = NoNorm()
@@ -124,6 +139,9 @@ class FrameInput:
     dropout: DropoutRate = 0.0
 
     def build(self, dim: int) -> "InputLayer":
+        for i, part in enumerate(self.convolutions):
+            if part.kernel % 2 == 0:
+                raise ConfigError(f"convolutions.{i}.kernel: {part.kernel} has no middle frame: choose an odd number")
         return FrameEmbedding(self, dim)
 
 
@@ -245,12 +263,16 @@ class PatchEmbedding(InputLayer):
 
 
 class FrameEmbedding(InputLayer):
-    """Projection of frames, plus positions."""
+    """Projection of frames, or convolutions over them, plus positions."""
 
     def __init__(self, cfg: FrameInput, dim: int):
         super().__init__()
         self.cfg, self.length = cfg, cfg.position.length
-        self.project = Linear(cfg.channels, dim, bias=cfg.bias)
+        self.project = nn.Identity() if cfg.convolutions else Linear(cfg.channels, dim, bias=cfg.bias)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(dim if i else cfg.channels, dim, one.kernel, one.stride, one.kernel // 2, bias=cfg.bias)
+            for i, one in enumerate(cfg.convolutions)
+        )
         self.position = cfg.position.build(dim)
         self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
 
@@ -258,8 +280,27 @@ class FrameEmbedding(InputLayer):
         values, keep = given if isinstance(given, Frames) else (given, None)
         if not isinstance(values, Tensor) or values.dim() != 3 or values.shape[2] != self.cfg.channels:
             raise DataError(f"this model reads frames (batch, length, {self.cfg.channels}), got something else")
+        if self.convolutions:
+            values, keep = self.convolved(self.cast(values), keep)
         positions = check_length(positions_of(Tokens(values[..., 0], keep)), self.length)
         return self(values if keep is None else values.masked_fill(~keep[..., None], 0), positions), positions
+
+    def convolved(
+        self, values: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T"] | None
+    ) -> tuple[Float[Tensor, "B U D"], Bool[Tensor, "B U"] | None]:
+        """Return the results of the convolutions and their mask, for which frames begin where their rows do.
+
+        Padding is zeros to each convolution, as is what lies beyond the end, so that it changes nothing.
+        """
+        if keep is not None:
+            order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)
+            values, keep = values.gather(1, order[..., None].expand_as(values)), keep.gather(1, order)
+        x = values.transpose(1, 2)
+        for convolution, cfg in zip(self.convolutions, self.cfg.convolutions, strict=True):
+            x = x if keep is None else x.masked_fill(~keep[:, None], 0)
+            x = ACTIVATIONS[cfg.activation](convolution(x))
+            keep = None if keep is None else keep[:, :: cfg.stride]
+        return x.transpose(1, 2), keep
 
     def forward(self, frames: Float[Tensor, "B T C"], positions: Positions) -> Float[Tensor, "B T D"]:
         return self.dropout(self.norm(self.position(self.project(self.cast(frames)), positions.pos)))

@@ -34,6 +34,7 @@ from dragoman.interchange.families import (
     t5,
     umt5,
     vit,
+    whisper,
     xlstm,
 )
 from dragoman.interchange.family import Family
@@ -58,6 +59,7 @@ FAMILIES: tuple[Family, ...] = (
     m2m100.FAMILY,
     t5.FAMILY,
     umt5.FAMILY,
+    whisper.FAMILY,
     bert.FAMILY,
     distilbert.FAMILY,
     electra.FAMILY,
