@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
@@ -43,15 +42,14 @@ class FixedLength:
         Raises:
             DataError: a text of more tokens.
         """
-        ids, keep = tokens.ids, tokens.keep
-        beyond = ids.shape[1] - self.length
-        if keep is not None:
-            order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)
-            keep = keep.gather(1, order)
-            ids = ids.gather(1, order).masked_fill(~keep, self.token)
-        if beyond > 0 and (keep is None or bool(keep[:, self.length :].any())):
-            raise DataError(f"model.inputs.filled: a text of more than {self.length} tokens: shorten it")
-        return Tokens(F.pad(ids[:, : self.length], (0, max(0, -beyond)), value=self.token))
+        ids, keep, L = tokens.ids, tokens.keep, self.length
+        if keep is None:
+            keep = torch.ones_like(ids, dtype=torch.bool)
+        if ids.shape[1] > L and bool((keep.sum(dim=1) > L).any()):
+            raise DataError(f"model.inputs.filled: a text of more than {L} tokens: shorten it")
+        place = (keep.cumsum(dim=1) - 1).masked_fill(~keep, L)  # padding goes to a column that is then dropped
+        filled = torch.full_like(ids[:, :1], self.token).repeat(1, L + 1)
+        return Tokens(filled.scatter(1, place, ids)[:, :L])
 
 
 @config
