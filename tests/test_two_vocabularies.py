@@ -10,6 +10,7 @@ import foreign
 import foreign_text
 import pytest
 import torch
+from test_fine_tuned_imports import fine_tune
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
@@ -93,6 +94,17 @@ def test_a_run_with_two_tokenizers_is_written_as_marian_and_read_again(tmp_path)
     said = [[t.text for t in Translator.load(path, precision="float32").translate(texts, search=Greedy(limit=LIMIT))]
             for path in (run.path, tmp_path / "again")]  # fmt: skip
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("init", [{}, {"vocabulary": {"kind": "extended", "by": 3}}], ids=["as it is", "extended"])
+def test_a_fine_tuned_one_goes_back_to_its_own_library(made, init, tmp_path):
+    run = fine_tune(made[0] / "run", tmp_path, "translation", init)
+    assert export_huggingface(run.path, tmp_path / "out", "last") == "marian"  # compares answers and ids by itself
+    model = transformers.MarianMTModel.from_pretrained(tmp_path / "out")
+    grown = 3 if init else 0
+    assert model.config.decoder_vocab_size == made[2].config.decoder_vocab_size + grown
+    assert not torch.equal(model.final_logits_bias[0, :9], made[2].final_logits_bias[0, :9])
+    assert (tmp_path / "out" / "target_tokenizer").is_dir() == bool(init)
 
 
 def _without(name):
