@@ -8,6 +8,7 @@ import foreign
 import foreign_pieces
 import foreign_text
 import pytest
+import test_towers
 import torch
 from PIL import Image
 
@@ -17,7 +18,7 @@ from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import ConfigError, DataError
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint
-from dragoman.model.contrastive import sigmoid_loss
+from dragoman.model.contrastive import SIGMOID_BIAS, sigmoid_loss
 from dragoman.model.heads import TaggingHead
 from dragoman.model.inputs import FixedLength
 from dragoman.model.positions.tokens import Tokens
@@ -184,3 +185,12 @@ def test_a_broken_folder_is_refused_in_a_line(made, tmp_path, fault, capsys):
     error = capsys.readouterr().err.strip()
     assert said in error and "\n" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_towers_with_its_objective_are_trained_and_learn_their_bias(tmp_path):
+    pairs = test_towers.write_pairs(tmp_path / "pairs.tsv", 80)
+    inputs = {"kind": "token_input", "filled": {"length": 40}}
+    model = test_towers.TEXTS | {"objective": "sigmoid", "first": test_towers.TEXTS["first"] | {"inputs": inputs}}
+    test_towers.trained(test_towers.run_config(pairs, steps=6, model=model), tmp_path / "run")
+    weights = RunDirectory.open(tmp_path / "run").load("last").tensors["model"]
+    assert weights["bias"] != SIGMOID_BIAS

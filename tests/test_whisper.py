@@ -225,6 +225,25 @@ def test_it_is_written_anew_and_opened_by_their_class(made, tmp_path, monkeypatc
     assert all(torch.equal(value, made.model.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def test_an_older_folder_without_tokenizer_json_is_read_alike(made, tmp_path):
+    shutil.copytree(made.folder, tmp_path / "folder")
+    content = json.loads((tmp_path / "folder" / "tokenizer.json").read_text())
+    (tmp_path / "folder" / "tokenizer.json").unlink()
+    merges = "\n".join(merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"])
+    older = {
+        "vocab.json": json.dumps(content["model"]["vocab"]),
+        "merges.txt": "#version: 0.2\n" + merges,
+        "added_tokens.json": json.dumps({token["content"]: token["id"] for token in content["added_tokens"]}),
+        "special_tokens_map.json": json.dumps({"eos_token": "<|endoftext|>", "additional_special_tokens": ["<|en|>"]}),
+    }
+    for name, text in older.items():
+        (tmp_path / "folder" / name).write_text(text)
+    foreign_speech.import_checkpoint(tmp_path / "folder", tmp_path / "run")
+    speech = [foreign_speech.speech(1, 100)]
+    ours, again = (Transcriber.load(run).transcribe(speech, beam=1)[0] for run in (made.run, tmp_path / "run"))
+    assert (ours.tokens, ours.prompt, ours.text) == (again.tokens, again.prompt, again.text)
+
+
 def test_nothing_that_is_obeyed_is_said_not_to_be(made):
     assert not import_notes(foreign_speech.foreign.RunDirectory.open(made.run))
 

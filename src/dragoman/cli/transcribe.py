@@ -1,14 +1,18 @@
 """dragoman transcribe: what is said in recordings, as text."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, PrecisionOption, RunArgument
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import progress_bar
+
+if TYPE_CHECKING:
+    from dragoman.decode.transcriber import Transcription
 
 
 def transcribe(
@@ -44,21 +48,27 @@ def transcribe(
     from dragoman.decode.transcriber import Transcriber
 
     transcriber = Transcriber.load(run, checkpoint, device=device, precision=precision)
-    with progress_bar("hearing", len(recordings)) as progress:
-        found = transcriber.transcribe(
-            recordings,
-            language=language,
-            task=task,
-            beam=beam,
-            max_new_tokens=max_new_tokens,
-            progress=progress,
-        )
-    if format is OutputFormat.text:
-        write_lines((one.text for one in found), output)
-        return
+    options = {"language": language, "task": task, "beam": beam, "max_new_tokens": max_new_tokens}
+
+    def found() -> "Iterator[tuple[Path, Transcription]]":
+        with progress_bar("hearing", len(recordings)) as progress:
+            for first in range(0, len(recordings), GROUP):
+                group = recordings[first : first + GROUP]
+                yield from zip(group, transcriber.transcribe(group, **options), strict=True)
+                progress(first + len(group), len(recordings))
+
+    line = _as_json if format is OutputFormat.json else _as_text
+    write_lines((line(path, one) for path, one in found()), output)
+
+
+GROUP = 8
+"""Files that are read at a time."""
+
+
+def _as_text(path: Path, said: "Transcription") -> str:
+    return " ".join(said.text.splitlines())
+
+
+def _as_json(path: Path, said: "Transcription") -> str:
     names = ("text", "language", "seconds", "windows")
-    rows = [
-        {"file": str(path)} | {name: getattr(one, name) for name in names}
-        for path, one in zip(recordings, found, strict=True)
-    ]
-    write_lines((json.dumps(row, ensure_ascii=False) for row in rows), output)
+    return json.dumps({"file": str(path)} | {name: getattr(said, name) for name in names}, ensure_ascii=False)

@@ -113,7 +113,25 @@ def _byte_pairs(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
     inner = tokenizers.Tokenizer(_read_model(models.BPE, folder / "vocab.json", folder / "merges.txt"))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
+    _add_beyond(inner, folder)
     return _twice(inner, folder)
+
+
+def _add_beyond(inner: tokenizers.Tokenizer, folder: Path) -> None:
+    """Add the tokens behind the pieces, as added_tokens.json or tokenizer_config.json number them."""
+    settings = read_json(folder / "tokenizer_config.json") | read_json(folder / "special_tokens_map.json")
+    path, more = folder / "added_tokens.json", settings.get("additional_special_tokens") or ()
+    special = {token.get("content") if isinstance(token, dict) else token for token in more}
+    try:
+        numbers = {int(i): name for name, i in read_json(path).items()}
+        for i, token in (settings.get("added_tokens_decoder") or {}).items():
+            numbers[int(i)] = token["content"]
+            special |= {token["content"]} if token.get("special") else set()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{path}, or added_tokens_decoder in tokenizer_config.json: expected ids of tokens") from None
+    for i in sorted(numbers):
+        if i == inner.get_vocab_size():
+            inner.add_tokens([AddedToken(numbers[i], special=numbers[i] in special, normalized=False)])
 
 
 def _word_pieces(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
