@@ -17,7 +17,7 @@ from dragoman.cli import main
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import ConfigError, DataError
 from dragoman.interchange.exporting import export_huggingface
-from dragoman.interchange.importing import import_checkpoint
+from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.model.contrastive import SIGMOID_BIAS, sigmoid_loss
 from dragoman.model.heads import TaggingHead
 from dragoman.model.inputs import FixedLength
@@ -91,6 +91,17 @@ def test_similarities_are_theirs_with_padding_on_either_side(made):
     for side in ("left", "right"):
         torch.testing.assert_close(ours(foreign.padded(rows, side), pixels), wanted, rtol=0, atol=1e-4)
     assert ours.scale() > 100  # so 1e-4 is 1e-6 of the scale
+
+
+def test_a_tokenizer_json_beside_the_pieces_is_not_what_is_read(made, tmp_path):
+    shutil.copytree(made[0] / "folder", tmp_path / "folder")
+    foreign.write_tokenizer(tmp_path / "folder", 40)
+    import_checkpoint(tmp_path / "folder", tmp_path / "run")
+    texts, tokenizer = TEXTS[:9], transformers.AutoTokenizer.from_pretrained(tmp_path / "folder")
+    run = RunDirectory.open(tmp_path / "run")
+    vocabulary = origin_vocabulary(run)
+    ours = [vocabulary.order()[ids].tolist() for ids in run.tokenizers()[0].encode_batch(texts)]
+    assert [[*ids, 1] for ids in ours] == tokenizer(texts).input_ids
 
 
 def test_it_comes_back_and_is_read_again(made, tmp_path):

@@ -244,6 +244,19 @@ def test_an_older_folder_without_tokenizer_json_is_read_alike(made, tmp_path):
     assert (ours.tokens, ours.prompt, ours.text) == (again.tokens, again.prompt, again.text)
 
 
+def test_a_second_copy_of_the_tied_matrix_is_known(made, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(made.folder, tmp_path / "folder")
+    tensors = load_file(tmp_path / "folder" / "model.safetensors")
+    copy = tensors["model.decoder.embed_tokens.weight"].clone()
+    save_file(tensors | {"proj_out.weight": copy}, tmp_path / "folder" / "model.safetensors")
+    foreign_speech.import_checkpoint(tmp_path / "folder", tmp_path / "run")
+    save_file(tensors | {"proj_out.weight": copy + 1}, tmp_path / "folder" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"proj_out.weight, for which the model of config.json has no place"):
+        foreign_speech.import_checkpoint(tmp_path / "folder", tmp_path / "other")
+
+
 def test_nothing_that_is_obeyed_is_said_not_to_be(made):
     assert not import_notes(foreign_speech.foreign.RunDirectory.open(made.run))
 

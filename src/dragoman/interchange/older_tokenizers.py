@@ -36,6 +36,8 @@ def contents(folder: Path, kind: str = "") -> tuple[TokenizerContent, TokenizerC
         DataError: no tokenizer in any form, or one that is damaged.
     """
     path, beside = folder / "tokenizer.json", folder / TARGET / "tokenizer.json"
+    if kind in _BY_PIECES and (found := read_layout(folder, kind)):
+        return found[0], *found
     if path.is_file():
         content = _content(path)
         return content, _content(beside) if beside.is_file() else content, path
@@ -52,6 +54,10 @@ def contents(folder: Path, kind: str = "") -> tuple[TokenizerContent, TokenizerC
         f"{path}: no such file: this model's text cannot be read without its tokenizer; "
         "transformers writes one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
     )
+
+
+_BY_PIECES = ("Siglip",)
+"""Classes that transformers reads from their SentencePiece model alone, though a tokenizer.json may stand beside it."""
 
 
 def _content(path: Path) -> TokenizerContent:
