@@ -45,6 +45,8 @@ SIDES = {
 }  # fmt: skip
 OTHER_SIDES = SIDES | {"d_model": 20, "encoder_attention_heads": 5, "decoder_attention_heads": 2, "decoder_layers": 3}
 MARIAN = {"eos_token_id": 0, "pad_token_id": 30, "decoder_start_token_id": 30, "forced_eos_token_id": None}
+SEPARATE = {"share_encoder_decoder_embeddings": False}
+TWO_VOCABULARIES = "Marian, two vocabularies"
 BART = {"forced_bos_token_id": None, "forced_eos_token_id": None}
 T5 = {"d_model": 18, "d_kv": 5, "d_ff": 31, "num_layers": 2, "num_heads": 3,
       "vocab_size": 31, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
@@ -74,6 +76,12 @@ MODELS: dict[str, tuple[Make, Make]] = {
         lambda t: t.MarianMTModel(t.MarianConfig(**SIDES, **MARIAN, activation_function="relu")),
         lambda t: t.MarianMTModel(
             t.MarianConfig(**OTHER_SIDES, **MARIAN, activation_function="swish", scale_embedding=True)
+        ),
+    ),
+    TWO_VOCABULARIES: (
+        lambda t: t.MarianMTModel(t.MarianConfig(**SIDES, **MARIAN, **SEPARATE, decoder_vocab_size=33)),
+        lambda t: t.MarianMTModel(
+            t.MarianConfig(**OTHER_SIDES | {"vocab_size": 43}, **MARIAN, **SEPARATE, tie_word_embeddings=False)
         ),
     ),
     "GPT-2": (
@@ -207,6 +215,9 @@ VIT = {"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "int
        "patch_size": 3}  # fmt: skip
 DINO = {"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 12, "patch_size": 3,
         "use_mask_token": False}  # fmt: skip
+TOWERS = "SigLIP, similarities"
+SIGLIP = {"vocab_size": 31, "hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3,
+          "intermediate_size": 29, "max_position_embeddings": 16, "hidden_act": "gelu_pytorch_tanh"}  # fmt: skip
 ENCODERS: dict[str, tuple[Make, ...]] = {
     "BERT": (
         lambda t: t.BertForMaskedLM(t.BertConfig(**BERT)),
@@ -222,6 +233,15 @@ ENCODERS: dict[str, tuple[Make, ...]] = {
     "SigLIP, images": (
         lambda t: t.SiglipVisionModel(t.SiglipVisionConfig(**VIT)),
         lambda t: t.SiglipVisionModel(t.SiglipVisionConfig(**VIT | {"num_hidden_layers": 3, "hidden_act": "gelu"})),
+    ),
+    TOWERS: (
+        lambda t: t.SiglipModel(t.SiglipConfig(text_config=SIGLIP, vision_config=VIT)),
+        lambda t: t.SiglipModel(
+            t.SiglipConfig(
+                text_config=SIGLIP | {"hidden_size": 20, "num_attention_heads": 5, "projection_size": 18},
+                vision_config=VIT | {"num_hidden_layers": 3, "hidden_act": "gelu"},
+            )
+        ),
     ),
     "DINOv2": (
         lambda t: t.Dinov2ForImageClassification(t.Dinov2Config(**DINO)),
@@ -247,12 +267,27 @@ def write_tokenizer(folder: Path, size: int) -> None:
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     config = json.loads((folder / "config.json").read_text())
+    config = {"pad_token_id": 1, "eos_token_id": 1} if "text_config" in config else config
     names = {config.get(f"{role}_token_id"): f"<{role}>" for role in ("pad", "bos", "eos")}
     vocab = {names.get(i, f"w{i}"): i for i in range(size)}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=f"w{size - 2}"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([AddedToken(name, special=True) for i, name in names.items() if i is not None])
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_two_vocabularies(folder: Path) -> None:
+    """Write the tokenizers of a Marian folder with two vocabularies: as many words as the config.json states."""
+    from foreign_pieces import write_pieces
+
+    config = json.loads((folder / "config.json").read_text())
+    sizes = {"vocab.json": config["vocab_size"], "target_vocab.json": config["decoder_vocab_size"]}
+    for name, size in sizes.items():
+        roles = {config["eos_token_id"]: "</s>", 1: "<unk>", config["pad_token_id"]: "<pad>"}
+        (folder / name).write_text(json.dumps({roles.get(i, f"▁{name[0]}{i}"): i for i in range(size)}))
+    for side in ("source", "target"):
+        write_pieces(folder / f"{side}.spm", [f"▁{side[0]}{i}" for i in range(9)])
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "MarianTokenizer", "separate_vocabs": true}')
 
 
 def make_folder(name: str, size: int, folder: Path) -> nn.Module:
@@ -271,14 +306,18 @@ def make_folder(name: str, size: int, folder: Path) -> nn.Module:
         if name in MODELS:
             make_ends_likely(model)
     model.save_pretrained(folder)
-    if hasattr(model.config, "vocab_size"):
-        write_tokenizer(folder, model.config.vocab_size)
+    if name == TWO_VOCABULARIES:
+        write_two_vocabularies(folder)
+    elif hasattr(text := model.config.get_text_config(), "vocab_size"):
+        write_tokenizer(folder, text.vocab_size)
+    if name == TOWERS:
+        (folder / "tokenizer_config.json").write_text('{"pad_token": "<eos>", "eos_token": "<eos>"}')
     return model
 
 
 def make_ends_likely(model: Any) -> None:
     """Random weights hardly ever end a text. Turn the row of the end towards what the output layer mostly sees."""
-    ids = torch.randint(10, model.config.vocab_size - 2, (8, 12))
+    ids = torch.randint(10, 29, (8, 12))
     target = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
     seen = model(input_ids=ids, output_hidden_states=True, **target)
     hidden = (seen.decoder_hidden_states if target else seen.hidden_states)[-1].flatten(0, 1)
@@ -301,22 +340,29 @@ class Pair:
 
     @cached_property
     def vocabulary(self) -> VocabularyMapping:
-        return VocabularyMapping(**json.loads((self.run / ORIGIN / RECORD).read_text())["vocabulary"])
+        return VocabularyMapping.from_dict(json.loads((self.run / ORIGIN / RECORD).read_text())["vocabulary"])
 
     @cached_property
     def inverse(self) -> Tensor:
         """Our id for each of theirs."""
         return self.vocabulary.order().argsort()
 
+    @cached_property
+    def source_inverse(self) -> Tensor:
+        """Our id for each of theirs in a source."""
+        return self.vocabulary.of_source.order().argsort()
+
     @property
     def translates(self) -> bool:
         return self.ours.cfg.encoder is not None
 
-    def texts(self, count: int, seed: int = 0, shortest: int = 2, longest: int = 9) -> list[Tensor]:
-        """Random texts in their ids, without special ones."""
-        draw = torch.Generator().manual_seed(seed)
-        special = {self.vocabulary.pad, self.vocabulary.bos, self.vocabulary.eos, self.vocabulary.start}
-        plain = torch.tensor([i for i in range(self.vocabulary.size) if i not in special])
+    def texts(
+        self, count: int, seed: int = 0, shortest: int = 2, longest: int = 9, *, source: bool = False
+    ) -> list[Tensor]:
+        """Random texts in their ids, without special ones; of a ``source`` where it has a vocabulary of its own."""
+        draw, of = torch.Generator().manual_seed(seed), self.vocabulary.of_source if source else self.vocabulary
+        special = {of.pad, of.bos, of.eos, of.start}
+        plain = torch.tensor([i for i in range(of.size) if i not in special])
         lengths = torch.randint(shortest, longest + 1, (count,), generator=draw).tolist()
         return [plain[torch.randint(len(plain), (n,), generator=draw)] for n in lengths]
 
@@ -336,8 +382,8 @@ class Pair:
     def sources(self, count: int) -> list[Tensor | None]:
         if not self.translates:
             return [None] * count
-        end = torch.tensor([self.vocabulary.eos])
-        return [torch.cat([text, end]) for text in self.texts(count, seed=1)]
+        end = torch.tensor([self.vocabulary.of_source.eos])
+        return [torch.cat([text, end]) for text in self.texts(count, seed=1, source=True)]
 
 
 def pair(name: str, size: int, path: Path) -> Pair:
@@ -372,7 +418,7 @@ def logit_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
     texts, sources = pair.texts(count), pair.sources(count)
     batch = padded([pair.inverse[text] for text in texts], side)
     memory = (
-        padded([pair.inverse[source] for source in sources if source is not None], side)
+        padded([pair.source_inverse[source] for source in sources if source is not None], side)
         if sources[0] is not None
         else None
     )
@@ -391,6 +437,8 @@ def encoder_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
         answers = [pair.theirs(image[None]) for image in images]
         wanted = torch.cat([a.logits if "logits" in a else a.pooler_output for a in answers])
         return (pair.ours(images) - wanted).abs().amax(dim=1).tolist()
+    if pair.name == TOWERS:
+        return similarity_errors(pair, side, count)
     begin, end = torch.tensor([pair.vocabulary.bos]), torch.tensor([pair.vocabulary.eos])
     texts = [torch.cat([begin, text, end]) for text in pair.texts(count)]
     batch = padded([pair.inverse[text] for text in texts], side)
@@ -407,12 +455,22 @@ def encoder_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
     return found
 
 
+def similarity_errors(pair: Pair, side: str, count: int) -> list[float]:
+    """For each text of a padded batch the largest difference to its similarities to three images."""
+    texts = [torch.cat([text, torch.tensor([1])]) for text in pair.texts(count)]
+    images = torch.randn(3, 3, *pair.ours.cfg.second.inputs.size)
+    got = pair.ours(padded([pair.inverse[text] for text in texts], side), images)
+    filled = [torch.nn.functional.pad(text, (0, 16 - len(text)), value=1)[None] for text in texts]
+    wanted = torch.cat([pair.theirs(input_ids=text, pixel_values=images).logits_per_text for text in filled])
+    return (got - wanted).abs().amax(dim=1).tolist()
+
+
 @torch.inference_mode()
 def cached_errors(pair: Pair, count: int = 2) -> list[float]:
     """The same for a text read token by token, after its first two; theirs of the text so far, where that matters."""
     found = []
     for text, source in zip(pair.texts(count, seed=2, shortest=6), pair.sources(count), strict=True):
-        state = pair.ours.start(None if source is None else pair.inverse[source][None])
+        state = pair.ours.start(None if source is None else pair.source_inverse[source][None])
         ours = pair.inverse[text][None]
         parts = [
             pair.ours.decode(ours[:, :2], state),
@@ -431,7 +489,7 @@ def cached_errors(pair: Pair, count: int = 2) -> list[float]:
 @torch.inference_mode()
 def said_by_us(pair: Pair, prompts: list[Tensor], cfg: SearchConfig) -> list[list[int]]:
     """Their ids of what our search says, the end left out; the batch is padded."""
-    rows = [pair.inverse[prompt] for prompt in prompts]
+    rows = [(pair.source_inverse if pair.translates else pair.inverse)[prompt] for prompt in prompts]
     if pair.translates:
         longest = max(map(len, rows))
         batch = torch.stack([torch.nn.functional.pad(row, (0, longest - len(row))) for row in rows])

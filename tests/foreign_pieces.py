@@ -1,6 +1,7 @@
 """Folders with nothing but a SentencePiece model, as the families of `transformers` have them."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ FOLDERS: dict[
     "ALBERT": ("spiece.model", _ALBERT, "albert", "AlbertTokenizer", {}),
     "ALBERT with accents": ("spiece.model", _ALBERT, "albert", "AlbertTokenizer", {"keep_accents": True}),
     "Pegasus": ("spiece.model", _T5, "pegasus", "PegasusTokenizer", {}),
+    "SigLIP": ("spiece.model", _T5, "siglip", "SiglipTokenizer", {}),
+    "SigLIP with capitals": ("spiece.model", _T5, "siglip", "SiglipTokenizer", {"do_lower_case": False}),
     "XLM-R": (FAIRSEQ, {}, "xlm-roberta", "XLMRobertaTokenizer", {}),
     "mBART": (FAIRSEQ, {}, "mbart", "MBartTokenizer", {"src_lang": "de_DE"}),
     "mBART-50": (FAIRSEQ, {}, "mbart", "MBart50Tokenizer", {}),
@@ -50,3 +53,14 @@ def make(name: str, folder: Path, corpus: list[str]) -> None:
         (folder / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind} | settings))
+
+
+def write_pieces(path: Path, words: list[str]) -> None:
+    """Write a unigram model of these words: a protocol buffer with a piece for each (text 1, score 2, type 3)."""
+    entries = [("<unk>", 0.0, 2), *((word, -1.0 - i, 1) for i, word in enumerate(words))]
+    message = b""
+    for text, score, kind in entries:
+        piece = b"\x0a" + bytes([len(text.encode())]) + text.encode() + b"\x15" + struct.pack("<f", score)
+        piece += b"\x18" + bytes([kind])
+        message += b"\x0a" + bytes([len(piece)]) + piece
+    path.write_bytes(message)

@@ -42,8 +42,8 @@ TEXTS = (
 CORPUS = [" ".join(TEXTS), "The door is open. The light is on. We don't know what is in the room, and I'll ask."] * 8
 ROLES = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "<|im_start|>", "<|im_end|>")
 LONGEST = 8
-TRANSLATORS = ("Marian", "T5", "umT5", "BART", "mBART", "M2M-100", "Pegasus")
-_FROM_PADDING = ("Marian", "T5", "umT5", "Pegasus")
+TRANSLATORS = ("Marian", foreign.TWO_VOCABULARIES, "T5", "umT5", "BART", "mBART", "M2M-100", "Pegasus")
+_FROM_PADDING = ("Marian", foreign.TWO_VOCABULARIES, "T5", "umT5", "Pegasus")
 """Translators whose targets begin with padding; those of the others begin with the end."""
 PIECES = {"mBART": ("mBART-50", "mBART"), "M2M-100": ("NLLB", "M2M-100"), "Pegasus": ("Pegasus", "Pegasus")}
 PIECES |= {"ALBERT": ("ALBERT", "ALBERT with accents"), "DeBERTa-v3": ("DeBERTa-v3", "DeBERTa-v2 by marks")}
@@ -128,6 +128,8 @@ def own(name: str, *, begins: bool, folder: Path) -> Any:
             return t.T5Tokenizer(pieces, extra_ids=3)
         case "Marian":
             return marian(folder)
+        case foreign.TWO_VOCABULARIES:
+            return marian(folder, separate=True)
     return generic("metaspace" if name in ("LLaMA", "Gemma 2") else "bytes", begins=begins)
 
 
@@ -136,25 +138,27 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def marian(folder: Path) -> Any:
-    """Return a Marian tokenizer: two SentencePiece models, and a vocabulary for both."""
+def marian(folder: Path, *, separate: bool = False) -> Any:
+    """Return a Marian tokenizer: two SentencePiece models, and a vocabulary for both, or one for each."""
     import sentencepiece
     import transformers
 
     made(folder)
-    names = ["</s>", "<unk>"]
-    for side, count in (("source", 190), ("target", 180)):
+    names, own = ["</s>", "<unk>"], []
+    for side, count in (("source", 140), ("target", 130)) if separate else (("source", 190), ("target", 180)):
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(CORPUS), model_prefix=str(folder / side), vocab_size=count, hard_vocab_limit=False,
             character_coverage=0.98, minloglevel=2, normalization_rule_name="nmt_nfkc",
         )  # fmt: skip
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{side}.model"))
-        names += [pieces.id_to_piece(i) for i in range(len(pieces))]
+        own.append([*names[:2], *(pieces.id_to_piece(i) for i in range(len(pieces)))])
         (folder / f"{side}.model").rename(folder / f"{side}.spm")
-    numbers = {name: i for i, name in enumerate(dict.fromkeys([*names, "<pad>"]))}
-    (folder / "vocab.json").write_text(json.dumps(numbers))
-    files = [str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")]
-    return transformers.MarianTokenizer(*files)
+    lists = {"vocab.json": own[0], "target_vocab.json": own[1]} if separate else {"vocab.json": own[0] + own[1]}
+    for name, entries in lists.items():
+        numbers = {entry: i for i, entry in enumerate(dict.fromkeys([*entries, "<pad>"]))}
+        (folder / name).write_text(json.dumps(numbers))
+    files = [str(folder / name) for name in ("source.spm", "target.spm", *lists)]
+    return transformers.MarianTokenizer(*files, separate_vocabs=separate)
 
 
 class Case(NamedTuple):
@@ -181,6 +185,12 @@ def make(case: Case, folder: Path) -> tuple[Any, Any]:
         }
     if case.name == "Marian":
         sizes |= {"decoder_vocab_size": len(tokenizer)}
+    if case.name == foreign.TWO_VOCABULARIES:
+        start = tokenizer.target_encoder["<pad>"]
+        sizes |= {"decoder_vocab_size": len(tokenizer.target_encoder), "decoder_start_token_id": start}
+        sizes |= {
+            "pad_token_id": min(start, tokenizer.pad_token_id)
+        }  # a row of both sides, though it is none's padding
     torch.manual_seed(0)
     model = resized(case.name, transformers, sizes)
     with torch.no_grad():
@@ -211,7 +221,7 @@ def our_ids(run: Path, case: Case, texts: tuple[str, ...]) -> list[list[int]]:
     directory = RunDirectory.open(run)
     vocabulary = origin_vocabulary(directory)
     assert vocabulary is not None
-    order = vocabulary.order().tolist()
+    order = vocabulary.of_source.order().tolist()
     tokenizer = directory.tokenizers()[0]
     if case.name in foreign.ENCODERS:
         rows = [row.tolist() for row in IdMaterial(tokenizer, 512).rows(texts, texts)]
@@ -230,7 +240,7 @@ def same_answers(run: Path, theirs: Any, tokenizer: Any, case: Case, texts: tupl
     assert vocabulary is not None
     order, good, count = vocabulary.order(), 0, 0
     never = [i for i in (vocabulary.pad, vocabulary.bos) if i is not None]
-    inverse = order.argsort()
+    inverse = vocabulary.of_source.order().argsort()
     generator = None if case.name in foreign.ENCODERS or case.name in TRANSLATORS else Generator(*load_model(run)[::2])
     model: Any = foreign.load_encoder(run) if generator is None else None
     for text in texts:

@@ -28,7 +28,7 @@ CLASSES = {
     "gpt2": "GPT2Config", "mixtral": "MixtralConfig", "gemma2": "Gemma2Config", "gemma3": "Gemma3TextConfig",
     "marian": "MarianConfig", "bart": "BartConfig", "t5": "T5Config", "bert": "BertConfig",
     "roberta": "RobertaConfig", "vit": "ViTConfig", "dinov2": "Dinov2Config",
-    "siglip": "SiglipVisionConfig",
+    "siglip": "SiglipVisionConfig", "siglip_towers": "SiglipConfig", "whisper": "WhisperConfig",
     "qwen3_moe": "Qwen3MoeConfig", "olmo2": "Olmo2Config", "phi3": "Phi3Config", "smollm3": "SmolLM3Config",
     "mamba": "MambaConfig", "mamba2": "Mamba2Config", "lfm2": "Lfm2Config", "xlstm": "xLSTMConfig",
 }  # fmt: skip

@@ -50,6 +50,7 @@ NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "nllb-200-distilled-600M": "a folder of many languages: tests/test_translators_of_many_languages.py",
     "opus-mt-en-ROMANCE": "a folder of many languages: tests/test_translators_of_many_languages.py",
     "--as BertForMaskedLM": "a folder of older days: tests/test_older_folders.py",
+    "whisper-small": "a folder of speech: tests/test_whisper.py",
     "mymodule:": "asks for a module of the reader's: tests/test_doctor.py",
 }
 SMALLER = {  # what would take long -> the same in small

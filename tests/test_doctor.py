@@ -17,7 +17,12 @@ from dragoman.inspect.doctor.batch import BatchError
 from dragoman.presets import PRESETS
 
 TORCH = healthy.torch_models()
-FAMILIES = [(name, size) for name, makes in (foreign.MODELS | foreign.ENCODERS).items() for size in range(len(makes))]
+FAMILIES = [
+    (name, size)
+    for name, makes in (foreign.MODELS | foreign.ENCODERS).items()
+    if name != foreign.TOWERS  # no batch is guessed for it: it reads texts and images
+    for size in range(len(makes))
+]
 QUICK = [
     "transformer-tiny", "transformer-2026", "lm-tiny", "lm-tiny-2019", "gpt2", "bert-base", "vit-base", "t5-small",
     "mamba-small", "lstm-luong", "classifier-tiny", "clip-tiny",

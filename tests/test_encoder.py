@@ -19,6 +19,7 @@ from dragoman.model.contrastive import TwoTowersConfig, contrastive_loss
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import (
+    AttentionPoolingHead,
     ClassificationHead,
     First,
     Last,
@@ -28,7 +29,7 @@ from dragoman.model.heads import (
     SpansHead,
     TaggingHead,
 )
-from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
+from dragoman.model.inputs import FixedLength, FrameConvolution, FrameInput, PatchInput, TokenInput
 from dragoman.model.interface import EncoderModel, Frames, Tokens
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
@@ -86,6 +87,16 @@ ENCODERS: dict[str, EncoderConfig] = {
             "tower": tower(visibility=Causal()),
             "head": SentenceHead(pooling=Last(), size=7),
         },
+        "siglip text": {
+            "inputs": TokenInput(vocab=V, position=Learned(length=9), filled=FixedLength(length=9, token=3)),
+            "tower": tower(),
+            "head": SentenceHead(pooling=Last(), size=7, bias=True),
+        },
+        "vit, pooled by attention": {
+            "inputs": PatchInput(**IMAGE, class_token=False),
+            "tower": tower(),
+            "head": AttentionPoolingHead(heads=H, hidden=9, normalize=True),
+        },
         "no head": {"inputs": TokenInput(vocab=V, position=Sinusoidal(layout="halves")), "tower": tower()},
         "vit": {"inputs": PatchInput(**IMAGE), "tower": tower(), "head": ClassificationHead(classes=3)},
         "vit, mean, sinusoidal": {
@@ -103,6 +114,13 @@ ENCODERS: dict[str, EncoderConfig] = {
             "tower": tower(),
             "head": TaggingHead(classes=4),
         },
+        "frames, convolved": {
+            "inputs": FrameInput(
+                channels=C, convolutions=(FrameConvolution(), FrameConvolution(stride=2)), position=Learned(length=9)
+            ),
+            "tower": tower(),
+            "head": ClassificationHead(classes=2, pooling=Mean()),
+        },
         "frames, alibi": {
             "inputs": FrameInput(channels=C, bias=False),
             "tower": tower(position=Alibi()),
@@ -110,7 +128,11 @@ ENCODERS: dict[str, EncoderConfig] = {
         },
     }.items()
 }
-WITH_LENGTH = [name for name, cfg in ENCODERS.items() if not isinstance(cfg.inputs, PatchInput)]
+OF_ANOTHER_LENGTH = ("siglip text", "frames, convolved")
+"""Encoders whose vectors are not as many as tokens or frames; their padding: test_siglip.py, test_whisper.py."""
+WITH_LENGTH = [
+    name for name, cfg in ENCODERS.items() if not isinstance(cfg.inputs, PatchInput) and name not in OF_ANOTHER_LENGTH
+]
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 every_length = pytest.mark.parametrize("name", WITH_LENGTH)
 

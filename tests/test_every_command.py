@@ -78,6 +78,7 @@ COMMANDS = {
     "tag": "tag RUN hello",
     "answer": "answer RUN lines.tsv",
     "embed": "embed RUN hello -o vectors.npy",
+    "transcribe": "transcribe RUN speech.wav",
     "score": "score RUN lines.tsv",
     "calibrate": "calibrate RUN lines.tsv",
     "datastore": "datastore RUN lines.tsv -o store",

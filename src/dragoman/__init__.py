@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dragoman.decode.readers.embedder import Embedder
     from dragoman.decode.readers.tagger import Tagger
     from dragoman.decode.request import Request
+    from dragoman.decode.transcriber import Transcriber, Transcription
     from dragoman.decode.translation import Candidate, Translation
     from dragoman.decode.translator import Translator
     from dragoman.errors import CheckpointError, ConfigError, DataError, StoppedEarly, UserError
@@ -60,6 +61,8 @@ __all__ = [
     "StoppedEarly",
     "Tagger",
     "TokenStates",
+    "Transcriber",
+    "Transcription",
     "Translation",
     "Translator",
     "UserError",
@@ -93,6 +96,7 @@ _HOMES = {
     "decode.readers.embedder": "Embedder",
     "decode.readers.tagger": "Tagger",
     "decode.request": "Request",
+    "decode.transcriber": "Transcriber Transcription",
     "decode.translation": "Candidate Translation",
     "decode.translator": "Translator",
     "evaluate.calibrate": "Calibrated",

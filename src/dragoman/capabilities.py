@@ -9,8 +9,10 @@ from dragoman.errors import CheckpointError
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import ClassificationHead, SpansHead, TaggingHead
+from dragoman.model.inputs import FrameInput
 from dragoman.model.interface import SequenceConfig
 from dragoman.model.prefixed import PrefixedTransformerConfig
+from dragoman.model.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Ability:
 CONTINUES = Ability("continues text", "generate")
 DESCRIBES = Ability("continues an image with text", "generate")
 TRANSLATES = Ability("reads a text and writes another", "translate")
+TRANSCRIBES = Ability("writes down what is said in a recording", "transcribe")
 CLASSIFIES = Ability("tells the label of a whole input", "classify")
 TAGS = Ability("tells the label of each word", "tag")
 ANSWERS = Ability("finds the answer to a question in a text", "answer")
@@ -38,6 +41,8 @@ def ability(cfg: object) -> Ability | None:
     """Return the task of a configuration's model; None for an unknown family."""
     if isinstance(cfg, PrefixedTransformerConfig):
         return DESCRIBES
+    if isinstance(cfg, TransformerConfig) and isinstance(cfg.source, FrameInput):
+        return TRANSCRIBES
     if isinstance(cfg, SequenceConfig):
         return TRANSLATES if cfg.translates else CONTINUES
     if isinstance(cfg, EncoderConfig):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.api.run import Run, run_path
-from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, DESCRIBES, TAGS, TRANSLATES, ability
+from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, DESCRIBES, TAGS, TRANSCRIBES, TRANSLATES, ability
 from dragoman.checkpoint import RunDirectory, run_folder
 from dragoman.config import from_dict
 from dragoman.decode.generator import Generator
@@ -12,10 +12,11 @@ from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.tagger import Tagger
+from dragoman.decode.transcriber import Transcriber
 from dragoman.decode.translator import Translator
 from dragoman.model.families import ModelConfig
 
-LoadedModel = Translator | Generator | Classifier | Tagger | Answerer | Embedder
+LoadedModel = Translator | Generator | Classifier | Tagger | Answerer | Embedder | Transcriber
 _CLASSES: dict[Any, type[LoadedModel]] = {
     TRANSLATES: Translator,
     CONTINUES: Generator,
@@ -23,14 +24,15 @@ _CLASSES: dict[Any, type[LoadedModel]] = {
     CLASSIFIES: Classifier,
     TAGS: Tagger,
     ANSWERS: Answerer,
+    TRANSCRIBES: Transcriber,
 }
 
 
 def load(run: str | Path | Run, which: str | int = "best", *, device: str = "auto", **options: Any) -> LoadedModel:
     """Load the model of a run as the class for its task.
 
-    A model that translates is a ``Translator``, one that continues text or images a ``Generator``; others are a
-    ``Classifier``, ``Tagger``, ``Answerer`` or ``Embedder``.
+    A model that translates is a ``Translator``, one that continues text or images a ``Generator``, one that hears
+    speech a ``Transcriber``; others are a ``Classifier``, ``Tagger``, ``Answerer`` or ``Embedder``.
 
     Args:
         run: a run, its directory, or one of its checkpoints.

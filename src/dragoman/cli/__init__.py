@@ -41,6 +41,7 @@ from dragoman.cli import (
     tag,
     trace,
     train,
+    transcribe,
     translate,
     verify,
 )
@@ -77,6 +78,7 @@ app.command("classify", rich_help_panel=USE)(classify.classify)
 app.command("tag", rich_help_panel=USE)(tag.tag)
 app.command("answer", rich_help_panel=USE)(answer.answer)
 app.command("embed", rich_help_panel=USE)(embed.embed)
+app.command("transcribe", rich_help_panel=USE)(transcribe.transcribe)
 app.command("serve", rich_help_panel=USE)(serve.serve)
 app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)

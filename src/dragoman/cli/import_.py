@@ -29,7 +29,7 @@ def import_(
     ] = None,
 ) -> None:
     """Make a run directory from a Hugging Face folder; every command opens it like a trained one."""
-    from dragoman.capabilities import ability
+    from dragoman.capabilities import TRANSCRIBES, ability
     from dragoman.config import from_dict
     from dragoman.decode.languages import read_languages
     from dragoman.interchange.importing import import_checkpoint, import_notes
@@ -42,7 +42,8 @@ def import_(
         print(f"note: {note}")
     found = ability(from_dict(ModelConfig, imported.config["model"]))
     if found is not None:
-        commands = [f"`dragoman {command} {imported.path}`" for command in (found.command, "verify")]
+        further = () if found is TRANSCRIBES else ("verify",)
+        commands = [f"`dragoman {command} {imported.path}`" for command in (found.command, *further)]
         print(f"its model {found.does}: try {', or '.join(commands)}")
         if found.command == "translate" and (languages := read_languages(imported.path, imported.tokenizers()[0])):
             print(languages)

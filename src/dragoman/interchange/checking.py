@@ -5,6 +5,7 @@ V vocabulary, T length.
 
 import importlib.util
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,8 @@ from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import AttentionPoolingHead
-from dragoman.model.inputs import FrameInput, PatchInput
-from dragoman.model.positions.tokens import Frames
+from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
+from dragoman.model.positions.tokens import Frames, Tokens
 from dragoman.text.tokens.framing import TextFrame
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
@@ -124,7 +125,7 @@ def check_huggingface(
             raise CheckpointError(f"transformers does not open the export: {str(error).splitlines()[0]}") from None
     ours = built(cfg, weights)
     if isinstance(cfg, TwoTowersConfig):
-        _check_towers(theirs, ours, cfg)
+        _check_towers(theirs, ours, cfg, vocabulary)
         return
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
         given = _images(cfg.inputs)
@@ -137,20 +138,29 @@ def check_huggingface(
         compare("transformers", _answer(theirs(input_features=frames)), ours(Frames(frames, None)))
         return
     assert vocabulary is not None, "texts are read"
-    order = vocabulary.order()
-    translates, size = getattr(cfg, "encoder", None) is not None, vocabulary.size + vocabulary.added
-    target_size = (getattr(cfg, "vocab", None) or size) if translates else size
-    for example in examples(target_size, translates=translates, source_vocab=size):
+    order, source_order = vocabulary.order(), vocabulary.of_source.order()
+    translates = getattr(cfg, "encoder", None) is not None
+    target_size = (getattr(cfg, "vocab", None) or vocabulary.rows) if translates else vocabulary.rows
+    for example in examples(target_size, translates=translates, source_vocab=vocabulary.of_source.rows):
         target = torch.tensor([[1, *example.target]])
         if not translates:
             target[target >= vocabulary.size] = 3
-        if example.source is not None:
+        if isinstance(getattr(cfg, "source", None), FrameInput):
+            reply, answer = _after_speech(theirs, ours, cfg, _rows(order[target], vocabulary), target)
+        elif example.source is not None:
             source = torch.tensor([[*example.source, EOS]])
-            reply = theirs(input_ids=order[source], decoder_input_ids=_rows(order[target], vocabulary))
+            reply = theirs(input_ids=source_order[source], decoder_input_ids=_rows(order[target], vocabulary))
             answer = ours(target, source)
         else:
             reply, answer = theirs(input_ids=_rows(order[target], vocabulary)), ours(target)
         compare("transformers", *_comparable_logits(_answer(reply), answer, order, vocabulary))
+
+
+def _after_speech(theirs: Any, ours: nn.Module, cfg: Any, ids: Tensor, target: Tensor) -> tuple[Any, Tensor]:
+    """Return both answers to the same frames, of as long a speech as Whisper's layout reads."""
+    frames = math.prod(one.stride for one in cfg.source.convolutions) * (cfg.source.position.length or 1)
+    heard = torch.linspace(-1, 1, frames * cfg.source.channels).view(1, frames, cfg.source.channels)
+    return theirs(input_features=heard.transpose(1, 2), decoder_input_ids=ids), ours(target, heard)
 
 
 def _frames(inputs: FrameInput) -> Tensor:
@@ -162,7 +172,7 @@ def _images(inputs: PatchInput) -> Tensor:
     return torch.linspace(-1, 1, count).view(1, inputs.channels, *inputs.size)
 
 
-def _check_towers(theirs: Any, ours: nn.Module, cfg: TwoTowersConfig) -> None:
+def _check_towers(theirs: Any, ours: nn.Module, cfg: TwoTowersConfig, vocabulary: VocabularyMapping | None) -> None:
     """Compare the similarities of a text with itself, or with an image."""
     texts = torch.tensor([[1, 5, 4, 3, EOS]])
     towers = [cfg.first, cfg.second or cfg.first]
@@ -170,6 +180,11 @@ def _check_towers(theirs: Any, ours: nn.Module, cfg: TwoTowersConfig) -> None:
     shown = next((one for one in images if one is not None), None)
     names = {"second_input_ids": texts} if shown is None else {"pixel_values": shown}
     ours_reads = [texts if one is None else one for one in images]
+    filled = cfg.first.inputs.filled if isinstance(cfg.first.inputs, TokenInput) else None
+    if filled and vocabulary is not None and "Siglip" in type(theirs).__name__:
+        rows = _rows(vocabulary.order()[filled.fill(Tokens(texts)).ids], vocabulary)
+        compare("transformers", theirs(input_ids=rows, **names)["logits_per_text"], ours(*ours_reads))
+        return
     compare("transformers", theirs(input_ids=texts, **names)["logits"], ours(*ours_reads))
 
 

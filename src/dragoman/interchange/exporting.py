@@ -6,6 +6,7 @@ own code, for ``trust_remote_code``.
 """
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.checking import check_huggingface, check_tokenizer, checker_missing
-from dragoman.interchange.family import Family, alike
+from dragoman.interchange.family import Expressible, Family, alike
 from dragoman.interchange.fields import settings_of
 from dragoman.interchange.image_processor import write_preprocessing
 from dragoman.interchange.importing import (
@@ -32,7 +33,6 @@ from dragoman.interchange.importing import (
     their_problem_type,
 )
 from dragoman.interchange.layouts import (
-    Expressible,
     Layout,
     ModelWeights,
     find_layout,
@@ -41,6 +41,7 @@ from dragoman.interchange.layouts import (
     with_zero_biases,
 )
 from dragoman.interchange.names import TensorPair, pairs
+from dragoman.interchange.older_tokenizers import TARGET
 from dragoman.interchange.remote_code.opening import open_with_code
 from dragoman.interchange.remote_code.writing import (
     MODEL_TYPE,
@@ -54,6 +55,7 @@ from dragoman.interchange.tensors import Report, write_stream
 from dragoman.interchange.tokenizer import write_tokenizer
 from dragoman.interchange.vocabulary import Shape, VocabularyMapping, of_tokenizer
 from dragoman.json_files import read_json, write_json
+from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, SentenceHead
@@ -62,9 +64,6 @@ from dragoman.model.meta_device import on_meta_device
 from dragoman.model.prefixed import PrefixedTransformerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME, Tokenizer
-
-TARGET = "target_tokenizer"
-"""Folder of the target's tokenizer, where it is not the source's."""
 
 
 def export_huggingface(
@@ -108,6 +107,7 @@ def export_huggingface(
         _write_with_code(directory, folder, cfg, weights, check=check)
         return MODEL_TYPE
     vocabulary = vocabulary_of(directory)
+    _check_two_vocabularies(layout, vocabulary)
     with durable.folder(folder) as partial:
         described = _write_layout(partial, directory, layout, vocabulary, progress)
         if check and checker_missing("huggingface") is None:
@@ -125,7 +125,7 @@ def _write_layout(
 ) -> bool:
     """Write a model in the layout of a family; return whether its tokenizer is written by us, not as it came."""
     family, cfg, weights = layout.family, layout.cfg, layout.weights
-    if vocabulary is not None and vocabulary.bos is None:
+    if vocabulary is not None and vocabulary.bos is None and isinstance(cfg, TransformerConfig):
         _check_beginning(weights, vocabulary, family)
     if family.name == "marian" and isinstance(cfg, TransformerConfig):
         weights = with_halved_sinusoids(cfg, weights)
@@ -156,16 +156,12 @@ def _write_with_code(
     A target that has a tokenizer of its own has it in a folder below, ``target_tokenizer``.
     """
     shape = shape_with_code(cfg)
-    source, target = directory.tokenizers() if directory.tokenizer_files() else (None, None)
-    vocabulary = of_tokenizer(source) if source else None
+    source = directory.tokenizers()[0] if directory.tokenizer_files() else None
+    vocabulary = vocabulary_of(directory)
     with durable.folder(folder) as partial:
         write_code(partial, cfg)
         write_network(partial / "model.safetensors", cfg, weights)
         _describe(partial, describe_network(cfg), shape, cfg, directory, vocabulary)
-        if target is not None and target is not source:
-            (partial / TARGET).mkdir()
-            write_tokenizer(partial / TARGET, target, of_tokenizer(target), shape=shape)
-            (partial / TARGET / "generation_config.json").unlink()
         if check and checker_missing("huggingface") is None:
             _check(partial, shape, cfg, weights, vocabulary, source)
 
@@ -186,8 +182,8 @@ def _check(
     opener = open_with_code(folder) if with_code else None
     check_huggingface(folder, cfg, weights, vocabulary, opener)
     if tokenizer is not None and vocabulary is not None:
-        default = {"decoder": PROMPT_FRAME, "encoder-decoder": SOURCE_FRAME, "encoder": INPUT_FRAME}[shape]
-        check_tokenizer(folder, tokenizer, vocabulary, tokenizer.frame(default), with_code=with_code)
+        default = {"decoder": PROMPT_FRAME, "encoder-decoder": SOURCE_FRAME}.get(shape, INPUT_FRAME)
+        check_tokenizer(folder, tokenizer, vocabulary.of_source, tokenizer.frame(default), with_code=with_code)
 
 
 def check_free(folder: Path) -> None:
@@ -214,19 +210,28 @@ def _prefix(run: RunDirectory, family: Family, cfg: Expressible) -> str:
 def vocabulary_of(run: RunDirectory) -> VocabularyMapping | None:
     """Return the mapping of a run's vocabulary to that of an export; None for a model that reads no text.
 
-    Raises:
-        ConfigError: source and target have tokenizers of their own.
+    Where source and target have tokenizers of their own, it holds both.
     """
     if not run.tokenizer_files():
         return None  # a model that reads no text
     if vocabulary := origin_vocabulary(run):
         return vocabulary
     source, target = run.tokenizers()
-    if source is not target:
+    own = None if source is target else of_tokenizer(source)
+    return dataclasses.replace(of_tokenizer(target), source=own)
+
+
+def _check_two_vocabularies(layout: Layout, vocabulary: VocabularyMapping | None) -> None:
+    """Check that a layout holds two vocabularies, where a run has two.
+
+    Raises:
+        ConfigError: it has one matrix of embeddings for both sides.
+    """
+    shared = isinstance(layout.cfg, TransformerConfig) and layout.cfg.tying in ("all", "inputs")
+    if vocabulary is not None and vocabulary.source is not None and shared:
         raise ConfigError(
             "target_tokenizer: this layout has one vocabulary for both sides: train with one tokenizer to export it"
         )
-    return of_tokenizer(target)
 
 
 def _check_beginning(weights: ModelWeights, vocabulary: VocabularyMapping, family: Family) -> None:
@@ -256,7 +261,8 @@ def _write_weights(
         model = to_layout(cfg, family).build()
     parameters = dict(model.named_parameters())
     by_name: dict[str, TensorPair] = {
-        pair.theirs.removeprefix(left_out): pair for pair in pairs(model, family.table(cfg), family.tables(cfg))
+        pair.theirs.removeprefix(left_out): pair
+        for pair in pairs(model, family.table(cfg), family.tables(cfg), family.zeros)
     }
 
     def produce(name: str) -> Tensor:
@@ -313,24 +319,40 @@ def _describe(
 ) -> None:
     """Write config.json and the tokenizer's files for a model that was trained here."""
     if vocabulary is not None:
-        content |= {"vocab_size": vocabulary.size}
-        content |= write_tokenizer(
-            folder,
-            run.tokenizers()[0],
-            vocabulary,
-            shape=shape,
-            origin=run.path / ORIGIN,
-            types=_token_types(cfg),
-        )
+        part = content["text_config"] if shape == "towers" and "text_config" in content else content
+        part |= {"vocab_size": vocabulary.of_source.size}
+        if "decoder_vocab_size" in content:
+            content |= {"decoder_vocab_size": vocabulary.size}
+        content |= _write_tokenizers(folder, run, vocabulary, shape, cfg)
     if labels := _labels(run):
         content |= {"problem_type": their_problem_type(_problem_type(run))}
         content |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     with_code = content["model_type"] == MODEL_TYPE
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead) and not with_code:
         write_sentence(folder, cfg.head, cfg.dim)
-    if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
-        write_preprocessing(folder, cfg.inputs)
+    seen = cfg.second if isinstance(cfg, TwoTowersConfig) else cfg
+    if isinstance(seen, EncoderConfig) and isinstance(seen.inputs, PatchInput):
+        write_preprocessing(folder, seen.inputs)
     write_json(folder / "config.json", content)
+
+
+def _write_tokenizers(
+    folder: Path, run: RunDirectory, vocabulary: VocabularyMapping, shape: Shape, cfg: ModelConfig
+) -> dict[str, Any]:
+    """Write the tokenizer; return its fields of config.json.
+
+    A target that has a tokenizer of its own has it in a folder below, and then settings of generation and these fields
+    are the target's.
+    """
+    source, target = run.tokenizers()
+    origin = run.path / ORIGIN
+    fields = write_tokenizer(folder, source, vocabulary.of_source, shape=shape, origin=origin, types=_token_types(cfg))
+    if target is source:
+        return fields
+    (folder / TARGET).mkdir()
+    fields = write_tokenizer(folder / TARGET, target, vocabulary, shape=shape, origin=origin)
+    os.replace(folder / TARGET / "generation_config.json", folder / "generation_config.json")
+    return fields
 
 
 def _token_types(cfg: ModelConfig) -> int:

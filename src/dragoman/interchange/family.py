@@ -10,6 +10,7 @@ from dragoman.interchange.hub_config import ACTIVATIONS, HubConfig
 from dragoman.interchange.names import NameTable
 from dragoman.interchange.vocabulary import TABLES, Shape
 from dragoman.model.attention import AttentionConfig, resolve_kv_heads
+from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import SentenceHead
@@ -53,6 +54,8 @@ def shape_of(cfg: ModelConfig) -> Shape | None:
             return "encoder-decoder"
         case EncoderConfig():
             return "encoder"
+        case TwoTowersConfig():
+            return "towers"
     return None
 
 
@@ -67,7 +70,7 @@ class Family:
     model_type: str
     table: Callable[[Any], NameTable]
     """Returns their names and ours, for a configuration of ours."""
-    config: Callable[[HubConfig], TransformerConfig | EncoderConfig]
+    config: Callable[[HubConfig], "Expressible"]
     """Returns our configuration; raises ConfigError for what we cannot express."""
     describe: Callable[[Any], dict[str, Any]]
     """Returns config.json for a configuration of ours. Omissions are found when it is read back."""
@@ -84,16 +87,25 @@ class Family:
     """Head that gives the one vector of an input, for models without a head of their own."""
     resamples: bool = False
     """True where images of another size than config.json names are read, with resampled positions."""
+    zeros: str | None = None
+    """Pattern of the names of our tensors that their files have not, since they change nothing: zeros where they are
+    imported. A bias of keys is one: it adds the same to all scores of a query."""
+    obeyed: tuple[str, ...] = ()
+    """Settings of generation that its models obey, besides those that models of its shape do."""
     mixers: tuple[type, ...] = (AttentionConfig,)
     """Kinds of mixers that its layers may have."""
 
 
 # ---- can a family express a configuration? ----------------------------------------------------------
 
-_NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "suppressed", "pad", "preprocessing"})
+Expressible = TransformerConfig | EncoderConfig | TwoTowersConfig
+"""Kinds of models that some family has."""
+_NO_MATTER = frozenset(
+    {"dropout", "init", "vocab", "source_vocab", "suppressed", "pad", "preprocessing", "temperature"}
+)
 
 
-def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[str, Any, Any] | None:
+def obstacle(family: Family, cfg: Expressible) -> tuple[str, Any, Any] | None:
     """Return the first path where ``cfg`` and its description in this family differ, with both values.
 
     Return None if the family expresses all of ``cfg``.
@@ -105,40 +117,46 @@ def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[st
         again = family.config(HubConfig(family.describe(cfg)))
     except ConfigError as error:
         return "model", str(error), family.name
-    ours, theirs = dict(_leaves(_plain(cfg, cfg.dim), "model")), dict(_leaves(_plain(again, again.dim), "model"))
+    ours, theirs = (dict(_leaves(_plain(one), "model")) for one in (cfg, again))
     for path in sorted(ours.keys() | theirs.keys(), key=lambda p: (p.count("."), p)):
         if ours.get(path) != theirs.get(path):
             return path, ours.get(path), theirs.get(path)
     return None
 
 
-def mixers(cfg: TransformerConfig | EncoderConfig) -> Iterator[tuple[str, Mixer]]:
+def mixers(cfg: Expressible) -> Iterator[tuple[str, Mixer]]:
     """List every mixer with its path."""
-    both = isinstance(cfg, TransformerConfig)
-    towers = {"encoder": cfg.encoder, "decoder": cfg.decoder} if both else {"tower": cfg.blocks}
+    match cfg:
+        case TransformerConfig():
+            towers = {"encoder": cfg.encoder, "decoder": cfg.decoder}
+        case EncoderConfig():
+            towers = {"tower": cfg.blocks}
+        case TwoTowersConfig():
+            towers = {"first.tower": cfg.first.blocks, "second.tower": cfg.second and cfg.second.blocks}
     for name, tower in towers.items():
         for i, block in enumerate(tower.pattern if tower else ()):
             yield f"model.{name}.pattern.{i}.mixer", block.mixer
 
 
-def has_mixers(family: Family, cfg: TransformerConfig | EncoderConfig) -> bool:
+def has_mixers(family: Family, cfg: Expressible) -> bool:
     """Return whether a family has layers for every mixer of a model."""
     return all(isinstance(mixer, family.mixers) for _, mixer in mixers(cfg))
 
 
-def alike(a: TransformerConfig | EncoderConfig, b: TransformerConfig | EncoderConfig) -> bool:
+def alike(a: Expressible, b: Expressible) -> bool:
     """Return whether models of these configurations compute the same, except for the size of the vocabulary."""
-    return _plain(a, a.dim) == _plain(b, b.dim)
+    return _plain(a) == _plain(b)
 
 
-def _plain(value: Any, dim: int) -> Any:
+def _plain(value: Any, dim: int = 0) -> Any:
     """Return plain data without what makes no difference, and with defaults filled in."""
     if not isinstance(value, dict):
         value = to_dict(value)
     plain = {k: v for k, v in value.items() if k not in _NO_MATTER}
+    dim = plain.get("dim", dim)
     for k, v in plain.items():
         plain[k] = _plain(v, dim) if isinstance(v, dict) else v
-    if "tying" in plain and plain["encoder"] is None:
+    if "tying" in plain and (plain["encoder"] is None or plain["source"] is not None):
         plain["tying"] = {"all": "target", "inputs": "none"}.get(plain["tying"], plain["tying"])
     if "pattern" in plain:
         blocks = [_plain(block, dim) for block in plain["pattern"]]

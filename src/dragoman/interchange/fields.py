@@ -39,6 +39,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gpt2": {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
     "marian": {"activation_function": "gelu"},
     "bart": {"activation_function": "gelu"},
+    "whisper": {
+        "activation_function": "gelu", "num_mel_bins": 80, "max_source_positions": 1500, "max_target_positions": 448,
+    },
     "mbart": {"activation_function": "gelu", "max_position_embeddings": 1024},
     "pegasus": {"activation_function": "gelu"},
     "m2m_100": {"activation_function": "relu", "scale_embedding": True},

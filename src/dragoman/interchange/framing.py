@@ -38,6 +38,7 @@ _OWN = {
     "Marian": ((), ("eos",)),
     "Pegasus": ((), ("eos",)),
     "ByT5": ((), ("eos",)),
+    "Siglip": ((), ("eos",)),
 }
 _TWICE = ("Roberta", "Bart", "XLMRoberta")
 """Classes that write the end token twice between the texts of a pair."""

@@ -3,7 +3,7 @@
 ``decode/generation_settings.py`` obeys most of them, for models that continue text and for those that translate.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,11 @@ GENERATION_SETTINGS: dict[str, tuple[Any, ...]] = {
     "guidance_scale": (1.0,),
     "watermarking_config": (),
     "stop_strings": (),
+    "return_timestamps": (False,),
+    "no_speech_threshold": (),
+    "compression_ratio_threshold": (),
+    "logprob_threshold": (),
+    "condition_on_prev_tokens": (False,),
 }
 """Settings that change which tokens transformers chooses, each with the values that change nothing. Limits of length
 are not among them: every command here has its own."""
@@ -52,10 +57,12 @@ OBEYED_IN_TRANSLATION = (*OBEYED[:-1], "min_length", "forced_bos_token_id")
 _BANNED = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 
 
-def unused_generation_settings(folder: Path, config: Mapping[str, Any], shape: Shape) -> list[str]:
+def unused_generation_settings(
+    folder: Path, config: Mapping[str, Any], shape: Shape, also: Sequence[str] = ()
+) -> list[str]:
     """Return a line about the settings by which transformers would answer otherwise; none where there are none.
 
-    Those that are obeyed for models of this ``shape`` are left out.
+    Those that are obeyed for models of this ``shape`` are left out, and those in ``also``.
 
     Like transformers, read generation_config.json, and config.json only where that is missing.
     """
@@ -67,7 +74,7 @@ def unused_generation_settings(folder: Path, config: Mapping[str, Any], shape: S
     if shape == "decoder" and path.is_file():
         obeyed = OBEYED
     for key, neutral in GENERATION_SETTINGS.items():
-        value = None if key in obeyed else said.get(key)
+        value = None if key in obeyed or key in also else said.get(key)
         if value in (None, [], {}, *neutral) or (key in _BANNED and all(i in roles for i in _flat(value))):
             continue
         found.append(f"{key}={str(value)[:40]}")

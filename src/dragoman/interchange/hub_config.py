@@ -41,6 +41,8 @@ class HubConfig:
         """Names of the fields that have been read."""
         self.notes: list[str] = []
         """Notes on what is left out, or differs, a line each."""
+        self.parts: dict[str, HubConfig] = {}
+        """Settings of parts that have their own, as far as they have been read."""
 
     def changed(self, **fields: Any) -> "HubConfig":
         """Return a copy with other values; fields read from it count as read here, and notes are shared."""

@@ -17,28 +17,23 @@ from torch import Tensor, nn
 
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, FOLDER, RunDirectory
-from dragoman.config import dump_yaml, from_dict, to_dict, unknown
+from dragoman.config import dump_yaml, to_dict, unknown
 from dragoman.data.tasks.classification import ProblemType
 from dragoman.errors import CheckpointError, ConfigError
-from dragoman.interchange.architectures import as_architecture, find_family
 from dragoman.interchange.family import Family, class_names
-from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
-from dragoman.interchange.generation import unused_generation_settings
-from dragoman.interchange.image_processor import with_preprocessing
+from dragoman.interchange.folder_config import read_folder_config
 from dragoman.interchange.leftovers import describe_leftovers
-from dragoman.interchange.multimodal import part_of
 from dragoman.interchange.names import TensorPair, pairs
-from dragoman.interchange.older_tokenizers import TokenizerContent, contents
-from dragoman.interchange.sentences import read_sentence
+from dragoman.interchange.older_tokenizers import TokenizerContent, contents, has_two_vocabularies
 from dragoman.interchange.tensors import Report, TensorShards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.tokenizer_kinds import tokenizer_kind
-from dragoman.interchange.vocabulary import VocabularyMapping, special_ids
+from dragoman.interchange.vocabulary import VocabularyMapping, source_ids, special_ids
 from dragoman.json_files import read_json, write_json
+from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead
-from dragoman.model.inputs import PatchInput
 from dragoman.model.meta_device import on_meta_device
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
@@ -48,8 +43,8 @@ SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "spm.model",
     "chat_template.jinja", "chat_template.json",
-    "vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm", "preprocessor_config.json", "modules.json",
-    "1_Pooling/config.json", "sentence_bert_config.json",
+    "vocab.json", "target_vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm",
+    "preprocessor_config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
 """Files that an export returns as they were."""
 MORE = "additional_chat_templates/*.jinja"
@@ -72,32 +67,13 @@ def import_checkpoint(
     folder, run = Path(folder), Path(run)
     if run.exists() and not (run.is_dir() and not any(run.iterdir())):
         raise CheckpointError(f"{run}: exists and is not an empty folder: choose another --run name")
-    content = read_json(folder / "config.json")
-    if not content:
-        raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
-    if architecture is not None:
-        content = as_architecture(content, architecture)
-    content, notes = part_of(content, folder / "config.json")
-    family = find_family(content, folder / "config.json")
-    given = settings_of(content, folder / "config.json", family.model_type)
-    check_kinds(content, folder / "config.json")
-    cfg = family.config(given)
-    cfg = from_dict(ModelConfig, to_dict(cfg), where=f"{folder / 'config.json'} makes model")
-    notes += given.notes + [
-        f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)
-    ]
-    notes += unused_generation_settings(folder, content, family.shape)
-    if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
-        inputs = with_preprocessing(cfg.inputs, folder, family, notes)
-        head = family.vector if isinstance(cfg.head, NoHead) and family.vector else cfg.head
-        cfg = dataclasses.replace(cfg, inputs=inputs, head=head)
-    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
-        cfg = dataclasses.replace(cfg, head=sentence)
+    described = read_folder_config(folder, architecture)
+    content, family, cfg, notes = described.content, described.family, described.cfg, described.notes
     found = contents(folder, tokenizer_kind(folder, content)) if family.tables(cfg) else None
-    vocabulary = found and _vocabulary(folder, content, family, found[1])
+    vocabulary = found and _vocabulary(folder, content, family, found, _rows(cfg, content))
     tokenizers = found and vocabulary and read_tokenizers(folder, vocabulary, found, content)
-    if vocabulary is not None and isinstance(cfg, TransformerConfig):
-        cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, suppressed=vocabulary.suppressed)
+    if vocabulary is not None:
+        cfg = _sized(cfg, vocabulary)
     with TensorShards(folder) as shards:
         source = _Source(shards, family, cfg, vocabulary)
         try:
@@ -112,15 +88,47 @@ def import_checkpoint(
     return RunDirectory.open(run)
 
 
+def _sized(cfg: ModelConfig, vocabulary: VocabularyMapping) -> ModelConfig:
+    """Return the configuration with a row for each of our ids."""
+    if isinstance(cfg, TwoTowersConfig):
+        return cfg.sized(vocab=vocabulary.rows)
+    if not isinstance(cfg, TransformerConfig):
+        return cfg
+    own = vocabulary.source and vocabulary.source.rows
+    return dataclasses.replace(cfg, vocab=vocabulary.rows, source_vocab=own, suppressed=vocabulary.suppressed)
+
+
+def _rows(cfg: ModelConfig, content: dict[str, Any]) -> int:
+    """Return the number of entries of a model's vocabulary in config.json."""
+    if isinstance(cfg, TwoTowersConfig):
+        return getattr(cfg.first.inputs, "vocab", None) or 0
+    return content.get("vocab_size") or 0
+
+
 def _vocabulary(
-    folder: Path, content: dict[str, Any], family: Family, tokenizer: TokenizerContent
+    folder: Path,
+    content: dict[str, Any],
+    family: Family,
+    tokenizers: tuple[TokenizerContent, TokenizerContent, Path],
+    size: int,
 ) -> VocabularyMapping:
-    """Return the mapping of a vocabulary.
+    """Return the mapping of a vocabulary, with that of the source where it has one of its own.
 
     Raises:
-        ConfigError: an encoder without special tokens that differ from one another.
+        ConfigError: an encoder without special tokens that differ from one another, or a target without a vocabulary
+            of its own where the model has two.
     """
-    found = special_ids(folder, content, content.get("vocab_size", 0), shape=family.shape, content=tokenizer)
+    source, target, path = tokenizers
+    if separate := has_two_vocabularies(folder, content):
+        size = content.get("decoder_vocab_size") or size
+    elif content.get("decoder_vocab_size", size) not in (size, None):
+        raise ConfigError(
+            f"{path}: the model's target has a vocabulary of its own (decoder_vocab_size in config.json), and "
+            "tokenizer_config.json does not state separate_vocabs: true with a target_vocab.json"
+        )
+    found = special_ids(folder, content, size, shape=family.shape, content=target)
+    if separate:
+        found = dataclasses.replace(found, source=source_ids(folder, content["vocab_size"], source))
     if family.shape == "encoder" and found.added:
         raise ConfigError(
             f"{folder}: padding, beginning and end of a text must be three tokens of the vocabulary, and are "
@@ -137,8 +145,10 @@ def origin_vocabulary(run: RunDirectory) -> VocabularyMapping | None:
     stated = read_json(run.path / ORIGIN / RECORD).get("vocabulary")
     if stated is None:
         return None
-    found = VocabularyMapping(**stated)
-    return dataclasses.replace(found, size=len(run.tokenizers()[1]) - found.added)
+    found = VocabularyMapping.from_dict(stated)
+    source, target = run.tokenizers()
+    own = found.source and dataclasses.replace(found.source, size=len(source) - found.source.added)
+    return dataclasses.replace(found, size=len(target) - found.added, source=own)
 
 
 class _Source:
@@ -150,7 +160,7 @@ class _Source:
         self.parameters = dict(self.model.named_parameters())
         self.where: dict[str, tuple[TensorPair, str]] = {}
         """Our name -> the tensor of theirs that holds it, and its name in the file."""
-        for pair in pairs(self.model, family.table(cfg), family.tables(cfg)):
+        for pair in pairs(self.model, family.table(cfg), family.tables(cfg), family.zeros):
             stored = _stored_name(pair, shards, family)
             _check_shape(pair, stored, self)
             self.where |= dict.fromkeys(pair.ours, (pair, stored))
@@ -164,6 +174,8 @@ class _Source:
         """Notes on tensors of theirs that are known to be unused."""
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self.where:
+            return torch.zeros(self.parameters[name].shape, dtype=self.dtype(name))
         pair, stored = self.where[name]
         theirs = self.shards[stored]
         if not bool(theirs.isfinite().all()):
@@ -181,7 +193,8 @@ class _Source:
         return not prefix or any(stored.startswith((prefix, *self.family.within)) for _, stored in self.where.values())
 
     def dtype(self, name: str) -> torch.dtype:
-        return self.shards.dtype(self.where[name][1])
+        _, stored = self.where.get(name) or next(iter(self.where.values()))
+        return self.shards.dtype(stored)
 
     def aliases(self) -> dict[str, str]:
         """Mapping from the names of tied weights to the name under which each is stored."""
@@ -279,6 +292,8 @@ def _task(cfg: ModelConfig, content: dict[str, Any]) -> dict[str, Any]:
     """Return the task of the run's configuration, where it adds to the model: question answering, or class names."""
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SpansHead):
         return {"task": {"kind": "question_answering", "longest_answer": 30, "unanswerable": False}}
+    if isinstance(cfg, TwoTowersConfig):
+        return {"task": {"kind": "contrastive"}}
     labels = labels_of(cfg, content)
     if not labels:
         return {}

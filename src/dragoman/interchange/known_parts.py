@@ -8,6 +8,7 @@ import dataclasses
 
 from dragoman.interchange.whitelist import FieldRule, Whitelist
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.disentangled import DisentangledAttention
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import (
@@ -23,7 +24,7 @@ from dragoman.model.heads import (
     SpansHead,
     TaggingHead,
 )
-from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.model.inputs import FixedLength, FrameConvolution, FrameInput, PatchInput, TokenInput
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full, SlidingWindow
@@ -70,7 +71,7 @@ from dragoman.model.transformer import TransformerConfig
 
 _MODELS = (TransformerConfig, EncoderConfig, TowerConfig, SharedTower, BlockConfig, AttentionConfig)
 _FEED_FORWARDS = (FeedForward, Gated, NoFeedForward)
-_INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
+_INPUTS = (TokenInput, FixedLength, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
 _HEADS = (
     NoHead,
     MaskedLanguageHead,
@@ -114,4 +115,5 @@ ONNX: Whitelist = {
 """Parts that become graphs. Mixtures are among them with all experts: which are needed depends on the tokens. LongRoPE
 is not: its angles depend on how long a text gets, and a graph is the same for all."""
 _MIXERS = (DisentangledAttention, ShortConvolution, Mlstm, Mamba, Mamba2)
-HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (LongRope, *_MIXERS)}}
+_MORE = (LongRope, TwoTowersConfig, FrameInput, FrameConvolution)
+HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (*_MORE, *_MIXERS)}}

@@ -13,12 +13,13 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of
 from dragoman.errors import ConfigError
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Family, has_mixers, obstacle, shape_of
+from dragoman.interchange.family import Expressible, Family, has_mixers, obstacle, shape_of
 from dragoman.interchange.importing import ORIGIN, RECORD
 from dragoman.interchange.known_parts import HUGGINGFACE
 from dragoman.interchange.whitelist import unknown_parts
 from dragoman.json_files import read_json
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import MaskedLanguageHead, NoHead, SentenceHead
@@ -30,7 +31,6 @@ from dragoman.model.transformer import TransformerConfig
 
 _SCALE = re.compile(r"model\.(inputs\.)?scale")
 ModelWeights = Mapping[str, Tensor]
-Expressible = TransformerConfig | EncoderConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def find_layout(cfg: ModelConfig, weights: ModelWeights, run: RunDirectory) -> L
     Raises:
         ConfigError: none can; the message names what stands in the way in the nearest one.
     """
-    if not isinstance(cfg, TransformerConfig | EncoderConfig):
+    if not isinstance(cfg, Expressible):
         raise ConfigError(f"model.kind: {kind_of(type(cfg))} cannot be expressed in a Hugging Face layout")
     if unknown := next(unknown_parts(cfg, HUGGINGFACE), None):
         raise ConfigError(f"{unknown}: cannot be expressed in a Hugging Face layout")
@@ -70,6 +70,8 @@ def _folded(cfg: Expressible, weights: ModelWeights) -> Iterator[tuple[Expressib
 
     Tied matrices come apart, since the output is not scaled.
     """
+    if isinstance(cfg, TwoTowersConfig):
+        return
     scale = cfg.dim**0.5
     exact = math.frexp(scale)[0] == 0.5 or all(w.dtype == torch.float32 for w in weights.values())
     if not exact:
@@ -147,6 +149,8 @@ def to_layout(cfg: Expressible, family: Family) -> Expressible:
     """
     if isinstance(cfg, EncoderConfig):
         return dataclasses.replace(cfg, head=NoHead()) if isinstance(cfg.head, SentenceHead) else cfg
+    if isinstance(cfg, TwoTowersConfig):
+        return cfg
     if family.name == "llama":
         return _with_output_biases(cfg)
     if family.name != "marian":

@@ -39,7 +39,7 @@ _HEADS = (
     r"|lm_predictions|mask_predictions|vocab_layer_norm|vocab_projector|pre_classifier|head|decoder)\..*"
 )
 _COPIES = re.compile(
-    r"((.*\.)?lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
+    r"((.*\.)?lm_head\.(weight|bias)|proj_out\.weight|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
 )
 """Names of tensors that tied models may store a second time."""
 _SHOWN = 3

@@ -31,7 +31,7 @@ _PARTS = {
             "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
         },
     ),
-    "SiglipModel": _Part(
+    "SiglipVisionModel": _Part(
         "vision_config",
         "SiglipVisionModel",
         "text_config: what reads texts is left out: the model turns images into vectors",
@@ -50,7 +50,7 @@ def part_of(content: Mapping[str, Any], where: Path) -> tuple[dict[str, Any], li
         ConfigError: architectures that are no names, or a multimodal folder without the settings of the part.
     """
     part = next((_PARTS[name] for name in named_architectures(content, where) if name in _PARTS), None)
-    if part is None:
+    if part is None or (part.architecture in content.get("architectures", ()) and part.field not in content):
         return dict(content), []
     settings = content.get(part.field)
     if not isinstance(settings, dict):

@@ -44,9 +44,11 @@ class TensorPair:
     def shape(self, parameters: Mapping[str, Tensor], vocabulary: VocabularyMapping | None) -> tuple[int, ...]:
         """Return the shape that theirs must have for a model of ours with these ``parameters``."""
         shapes = [parameters[name].shape for name in self.ours]
+        if not shapes[0]:  # a single number
+            return self.form.shape or ()
         rows = sum(shape[0] for shape in shapes)
         if vocabulary is not None and self.of_vocabulary:
-            rows = vocabulary.size
+            rows = vocabulary.of(self.ours[0]).size
         full = (rows, *shapes[0][1:])
         if self.form.transposed:
             full = full[::-1]
@@ -61,6 +63,7 @@ class TensorPair:
         if self.form.transposed:
             theirs = theirs.T
         if self.of_vocabulary and vocabulary is not None:
+            vocabulary = vocabulary.of(name)
             return vocabulary.read(theirs.reshape(vocabulary.size, *parameters[name].shape[1:]), name)
         start = 0
         for other in self.ours:
@@ -74,20 +77,25 @@ class TensorPair:
         """Return their tensor from ``ours``, in the order of ``self.ours``."""
         joined = ours[0] if len(ours) == 1 else torch.cat(list(ours))
         if self.of_vocabulary and vocabulary is not None:
-            joined = vocabulary.write(joined)
+            joined = vocabulary.of(self.ours[0]).write(joined)
         joined = joined.T if self.form.transposed else joined
         return (joined if self.form.shape is None else joined.reshape(self.form.shape)).contiguous()
 
 
-def pairs(model: nn.Module, table: NameTable, of_vocabulary: frozenset[str]) -> list[TensorPair]:
+def pairs(
+    model: nn.Module, table: NameTable, of_vocabulary: frozenset[str], zeros: str | None = None
+) -> list[TensorPair]:
     """Return every tensor of theirs that ``model`` needs, in the order of its parameters.
 
-    Our tensors in ``of_vocabulary`` have a row for each entry of the vocabulary.
+    Our tensors in ``of_vocabulary`` have a row for each entry of the vocabulary; those whose names match ``zeros`` have
+    none of theirs.
     """
     rows = [(theirs, form if isinstance(form, TensorForm) else TensorForm((form,))) for theirs, form in table.items()]
     patterns = [(_pattern(ours), theirs, form) for theirs, form in rows for ours in form.ours]
     found: dict[str, TensorPair] = {}
     for name, _ in model.named_parameters():
+        if zeros is not None and re.fullmatch(zeros, name):
+            continue
         for pattern, theirs, form in patterns:
             if matched := pattern.fullmatch(name):
                 place = matched.groupdict()

@@ -2,13 +2,15 @@
 
 vocab.json, merges.txt                 GPT-2, RoBERTa, BART
 vocab.txt                              BERT
-source.spm, target.spm, vocab.json     Marian: SentencePiece splits, vocab.json numbers
+source.spm, target.spm, vocab.json     Marian: SentencePiece splits, vocab.json numbers; with target_vocab.json, which
+                                       numbers the target's, both sides have a vocabulary of their own
 tokenizer_config.json                  ByT5: its entries are the bytes
 a single SentencePiece model           see sentencepiece_layouts.py
 """
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from dragoman.interchange.sentencepiece_model import ADVICE, UNIGRAM, SentencePi
 from dragoman.json_files import read_json
 
 TokenizerContent = dict[str, Any]
+TARGET = "target_tokenizer"
+"""Folder of the target's tokenizer, in folders that we wrote, where it is not the source's."""
 
 
 def contents(folder: Path, kind: str = "") -> tuple[TokenizerContent, TokenizerContent, Path]:
@@ -31,12 +35,12 @@ def contents(folder: Path, kind: str = "") -> tuple[TokenizerContent, TokenizerC
     Raises:
         DataError: no tokenizer in any form, or one that is damaged.
     """
-    path = folder / "tokenizer.json"
+    path, beside = folder / "tokenizer.json", folder / TARGET / "tokenizer.json"
+    if kind in _BY_PIECES and (found := read_layout(folder, kind)):
+        return found[0], *found
     if path.is_file():
-        content = read_json(path)
-        if not isinstance(content.get("model"), dict):
-            raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: it has no 'model'")
-        return content, content, path
+        content = _content(path)
+        return content, _content(beside) if beside.is_file() else content, path
     if kind == "ByT5":  # its entries are bytes, of which no file tells
         return *_bytes(folder), folder / "tokenizer_config.json"
     if (folder / "source.spm").is_file():
@@ -50,6 +54,17 @@ def contents(folder: Path, kind: str = "") -> tuple[TokenizerContent, TokenizerC
         f"{path}: no such file: this model's text cannot be read without its tokenizer; "
         "transformers writes one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
     )
+
+
+_BY_PIECES = ("Siglip",)
+"""Classes that transformers reads from their SentencePiece model alone, though a tokenizer.json may stand beside it."""
+
+
+def _content(path: Path) -> TokenizerContent:
+    content = read_json(path)
+    if not isinstance(content.get("model"), dict):
+        raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: it has no 'model'")
+    return content
 
 
 def _twice(inner: tokenizers.Tokenizer, folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
@@ -104,7 +119,25 @@ def _byte_pairs(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
     inner = tokenizers.Tokenizer(_read_model(models.BPE, folder / "vocab.json", folder / "merges.txt"))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
+    _add_beyond(inner, folder)
     return _twice(inner, folder)
+
+
+def _add_beyond(inner: tokenizers.Tokenizer, folder: Path) -> None:
+    """Add the tokens behind the pieces, as added_tokens.json or tokenizer_config.json number them."""
+    settings = read_json(folder / "tokenizer_config.json") | read_json(folder / "special_tokens_map.json")
+    path, more = folder / "added_tokens.json", settings.get("additional_special_tokens") or ()
+    special = {token.get("content") if isinstance(token, dict) else token for token in more}
+    try:
+        numbers = {int(i): name for name, i in read_json(path).items()}
+        for i, token in (settings.get("added_tokens_decoder") or {}).items():
+            numbers[int(i)] = token["content"]
+            special |= {token["content"]} if token.get("special") else set()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{path}, or added_tokens_decoder in tokenizer_config.json: expected ids of tokens") from None
+    for i in sorted(numbers):
+        if i == inner.get_vocab_size():
+            inner.add_tokens([AddedToken(numbers[i], special=numbers[i] in special, normalized=False)])
 
 
 def _word_pieces(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
@@ -119,15 +152,47 @@ def _word_pieces(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
 # ---- SentencePiece ---------------------------------------------------------------------------------
 
 
+def has_two_vocabularies(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Return whether source and target have vocabularies of their own, as Marian's tokenizer_config.json may state.
+
+    ``config`` is config.json. A folder that we wrote has the target's tokenizer in a folder of its own.
+    """
+    if config.get("share_encoder_decoder_embeddings", True):
+        return False
+    return _states_two(folder) or (folder / TARGET / "tokenizer.json").is_file()
+
+
+def _states_two(folder: Path) -> bool:
+    return read_json(folder / "tokenizer_config.json").get("separate_vocabs") is True
+
+
+def _names(path: Path) -> list[str]:
+    """Return the entries of a vocab.json in their order.
+
+    Raises:
+        DataError: none there, or ids that are not those from 0 up.
+    """
+    numbers: dict[str, int] = read_json(path)
+    if not numbers:
+        raise DataError(
+            f"{path}: missing or empty: a Marian folder has source.spm, target.spm and vocab.json, and "
+            "target_vocab.json where tokenizer_config.json states separate_vocabs"
+        )
+    if sorted(numbers.values()) != list(range(len(numbers))):
+        raise DataError(f"{path}: its {len(numbers)} entries are not numbered from 0 to {len(numbers) - 1}")
+    return sorted(numbers, key=numbers.__getitem__)
+
+
 def _marian(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
-    numbers: dict[str, int] = read_json(folder / "vocab.json")
-    if not numbers or not (folder / "target.spm").is_file():
+    if not (folder / "target.spm").is_file():
         raise DataError(f"{folder}: a Marian folder has source.spm, target.spm and vocab.json; one is missing")
-    names = sorted(numbers, key=numbers.__getitem__)
+    names = theirs = _names(folder / "vocab.json")
+    if _states_two(folder):
+        theirs = _names(folder / "target_vocab.json")
     source, target = (read_pieces(folder / name) for name in ("source.spm", "target.spm"))
     if source.kind != UNIGRAM or target.kind != UNIGRAM:
         raise DataError(f"{folder}: source.spm and target.spm are of another kind than unigram: {ADVICE}")
-    return _numbered(names, source, hide=True), _numbered(names, target, hide=False)
+    return _numbered(names, source, hide=True), _numbered(theirs, target, hide=False)
 
 
 def _numbered(names: list[str], pieces: SentencePieceModel, *, hide: bool) -> TokenizerContent:

@@ -1,6 +1,6 @@
 """Tokenizers of folders that hold a single SentencePiece model, in the order of entries of each family.
 
-    spiece.model               T5, mT5, ALBERT, Pegasus
+    spiece.model               T5, mT5, ALBERT, Pegasus, SigLIP
     sentencepiece.bpe.model    XLM-R, mBART, NLLB; with vocab.json M2M-100
     spm.model                  DeBERTa-v3
     tokenizer.model            LLaMA 1 and 2, and others whose entries are the pieces as they are
@@ -9,6 +9,8 @@ SentencePiece numbers its pieces one way, and models that were trained with fair
 """
 
 import json
+import re
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +185,18 @@ def _deberta_steps(model: SentencePieceModel, settings: Mapping[str, Any]) -> St
     return before, [*cuts, _metaspace()]
 
 
+_PUNCTUATION = re.escape(string.punctuation)
+
+
+def _siglip_steps(model: SentencePieceModel, settings: Mapping[str, Any]) -> Steps:
+    """Return SigLIP's steps: lower case, without ASCII punctuation, one space for several."""
+    before: list[Any] = [normalizers.Replace("▁", " ")]
+    before += [normalizers.Lowercase()] if settings.get("do_lower_case", True) else []
+    before += [normalizers.Replace(Regex(f"[{_PUNCTUATION}]"), ""), *_charsmap(model)]
+    before += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    return before, [_metaspace()]
+
+
 # ---- entries ---------------------------------------------------------------------------------------
 
 
@@ -238,6 +252,7 @@ PLAIN = PieceLayout(_plain_entries, _as_stated)
 LAYOUTS: dict[str, PieceLayout] = {
     "T5": PieceLayout(_t5_entries, _by_words, _t5_sentinels),
     "Albert": PieceLayout(_plain_entries, _albert_steps),
+    "Siglip": PieceLayout(_plain_entries, _siglip_steps),
     "DebertaV2": PieceLayout(_deberta_entries, _deberta_steps, lambda settings: ("[MASK]",)),
     "XLMRoberta": PieceLayout(_fairseq(lambda settings: ()), _by_words, lambda settings: ("<mask>",)),
     "MBart": PieceLayout(

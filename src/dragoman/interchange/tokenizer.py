@@ -28,6 +28,7 @@ def read_tokenizers(
     """Return the source's and the target's tokenizer; the same object where a folder has one for both.
 
     Args:
+        vocabulary: mapping of the target's vocabulary, with that of the source where it has one of its own.
         found: their contents and their file, as ``older_tokenizers.contents`` returns them.
         config: the content of config.json.
 
@@ -37,13 +38,14 @@ def read_tokenizers(
     source, target, path = found
     ends = further_ends(folder, config, vocabulary)
 
-    def adapted(content: dict[str, Any]) -> Tokenizer:
+    def adapted(content: dict[str, Any], own: VocabularyMapping) -> Tokenizer:
         if config.get("model_type") == "qwen2":
             content = as_qwen2(folder, content)
-        return adapt_tokenizer(content, path, vocabulary, read_frame(folder, content, config), ends)
+        frame = read_frame(folder, content, config)
+        return adapt_tokenizer(content, path, own, frame, ends if own is vocabulary else ())
 
-    read = adapted(target)
-    return (read if source is target else adapted(source)), read
+    read = adapted(target, vocabulary)
+    return (read if source is target else adapted(source, vocabulary.of_source)), read
 
 
 _QWEN2 = (
@@ -167,9 +169,10 @@ def write_tokenizer(
     by_id = {token["id"]: token["content"] for token in content["added_tokens"]} | _names_by_id(content)
     bos, eos = vocabulary.start, vocabulary.eos
     pad = eos if vocabulary.pad is None else vocabulary.pad
+    reads = shape in ("encoder", "towers")
     if template is None:
         before, after = ([] if shape == "encoder-decoder" else [bos]), ([] if shape == "decoder" else [eos])
-        between = [eos] if shape == "encoder" else []
+        between = [eos] if reads else []
     else:
         order = vocabulary.order().tolist()
         frame = tokenizer.frame(TextFrame())
@@ -181,7 +184,7 @@ def write_tokenizer(
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | names | restored)
     ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
     ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
-    if shape != "encoder":
+    if not reads:
         suppressed = sorted({pad, bos} - {eos}) or None
         generation = read_json(origin / "generation_config.json") if origin else {}
         several = (

@@ -11,7 +11,7 @@ GENERIC = ("PreTrained", "Backend", "TokenizersBackend")
 _BY_MODEL = {
     "bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "bart": "Roberta", "t5": "T5", "mt5": "T5",
     "umt5": "T5", "marian": "Marian", "distilbert": "Bert", "electra": "Bert", "albert": "Albert",
-    "deberta-v2": "DebertaV2", "mbart": "MBart", "m2m_100": "M2M100", "pegasus": "Pegasus",
+    "deberta-v2": "DebertaV2", "mbart": "MBart", "m2m_100": "M2M100", "pegasus": "Pegasus", "siglip": "Siglip",
 }  # fmt: skip
 _SQUARE = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 _POINTED = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -20,6 +20,7 @@ _ROLES = {
     "T5": _ENDED,
     "Pegasus": _ENDED,
     "ByT5": _ENDED,
+    "Siglip": {"pad_token": "</s>", "eos_token": "</s>"},
     "Marian": _ENDED,
     "Albert": _SQUARE | {"pad_token": "<pad>"},
     "Llama": {"bos_token": "<s>", "eos_token": "</s>"},

@@ -21,7 +21,7 @@ from dragoman.json_files import read_json
 from dragoman.model.vocabulary import SUPPRESSED_LOGIT
 from dragoman.text.tokens.tokenizer import Tokenizer
 
-Shape = Literal["decoder", "encoder-decoder", "encoder"]
+Shape = Literal["decoder", "encoder-decoder", "encoder", "towers"]
 """Shape of a family's models."""
 NAMES = ("⟨pad⟩", "⟨bos⟩", "⟨eos⟩")
 
@@ -39,10 +39,26 @@ class VocabularyMapping:
     eos: int
     start: int
     """First token, whether or not it has another role."""
+    source: "VocabularyMapping | None" = None
+    """Mapping of the source's vocabulary, where it has one of its own."""
+
+    @property
+    def of_source(self) -> "VocabularyMapping":
+        """Mapping of the ids of sources."""
+        return self.source or self
+
+    def of(self, name: str) -> "VocabularyMapping":
+        """Return the mapping of the rows of our tensor ``name``."""
+        return self.of_source if name == SOURCE_TABLE else self
 
     @property
     def added(self) -> int:
         return (self.pad is None) + (self.bos is None)
+
+    @property
+    def rows(self) -> int:
+        """Number of our rows."""
+        return self.size + self.added
 
     @property
     def suppressed(self) -> tuple[int, ...]:
@@ -83,10 +99,18 @@ class VocabularyMapping:
         return theirs
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        plain = asdict(self)
+        return plain if self.source else {name: value for name, value in plain.items() if name != "source"}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "VocabularyMapping":
+        """Return the mapping that ``to_dict`` described."""
+        source = plain.get("source")
+        return cls(**{**plain, "source": source and cls(**source)})
 
 
-TABLES = frozenset({"embed.tokens.weight", "source_embed.tokens.weight", "output.weight", "output.bias"})
+SOURCE_TABLE = "source_embed.tokens.weight"
+TABLES = frozenset({"embed.tokens.weight", SOURCE_TABLE, "output.weight", "output.bias"})
 """Tensors of a Transformer with a row for each entry of the vocabulary."""
 
 
@@ -146,7 +170,7 @@ def special_ids(
                         raise ConfigError(f"{folder}: {name}: expected the id of a token, got {value!r}") from None
         return None
 
-    reads = shape == "encoder"  # its texts are framed by cls and sep, where the tokenizer has these
+    reads = shape in ("encoder", "towers")  # its texts are framed by cls and sep, where the tokenizer has these
     first_cls = ("cls_token_id", "bos_token_id") if reads else ("bos_token_id", "cls_token_id")
     first_sep = ("sep_token_id", "eos_token_id") if reads else ("eos_token_id", "sep_token_id")
     eos = find(*first_sep, sources=(named, config) if reads else (generation, named, config))
@@ -163,6 +187,21 @@ def special_ids(
             raise ConfigError(f"{folder / 'config.json'}: {name}: {value} is not below vocab_size, {size}")
     pad = None if pad == eos else pad
     return VocabularyMapping(size, pad, None if start in (pad, eos) else start, eos, start)
+
+
+def source_ids(folder: Path, size: int, content: Mapping[str, Any]) -> VocabularyMapping:
+    """Return the roles in the vocabulary of a source that has one of its own.
+
+    Raises:
+        ConfigError: no token ends a source.
+    """
+    named = {role: i for role, i in named_ids(folder, content).items() if i < size}
+    eos, pad, bos = (named.get(f"{role}_token_id") for role in ("eos", "pad", "bos"))
+    if eos is None:
+        raise ConfigError(f"{folder / 'vocab.json'}: has no eos_token, with which a source ends")
+    pad = None if pad == eos else pad
+    start = next(i for i in (bos, pad, eos) if i is not None)
+    return VocabularyMapping(size, pad, None if bos in (pad, eos) else bos, eos, start)
 
 
 def further_ends(folder: Path, config: Mapping[str, Any], vocabulary: VocabularyMapping) -> list[int]:

@@ -1,9 +1,11 @@
-"""Two-tower models trained by contrast: texts and images (CLIP), questions and answers.
+"""Two-tower models trained by contrast: texts and images (CLIP, SigLIP), questions and answers.
 
 B batch, E size of an embedding.
 """
 
+import dataclasses
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +16,12 @@ from torch import Tensor, nn
 from dragoman.config import at, config
 from dragoman.errors import ConfigError
 from dragoman.model.encoder import Encoder, EncoderConfig
-from dragoman.model.heads import SentenceHead
+from dragoman.model.heads import AttentionPoolingHead, OneVector
 from dragoman.model.positions.tokens import Frames, Tokens
 
 MAX_SCALE = 100.0
+SIGMOID_BIAS = -10.0
+"""Initial bias of similarities: most pairs of a batch do not belong together (Zhai et al., arXiv:2303.15343, 3.2)."""
 
 
 @config
@@ -31,12 +35,15 @@ class TwoTowersConfig:
     temperature: PositiveFloat = 0.07
     """Initial temperature that similarities are divided by; learned, down to 0.01 (Radford et al.,
     arXiv:2103.00020)."""
+    objective: Literal["softmax", "sigmoid"] = "softmax"
+    """Choose each partner among all of the batch (``softmax``), or judge each pair by itself (``sigmoid``; SigLIP, Zhai
+    et al., arXiv:2303.15343): then a learned bias is added to similarities, and the temperature has no lowest value."""
 
     def sized(self, *, vocab: int | None = None, classes: int | None = None) -> "TwoTowersConfig":
         """Return a copy with the sizes that only the data give; None leaves one open. Two towers that both read text
         share one tokenizer."""
         second = self.second and self.second.sized(vocab=vocab)
-        return TwoTowersConfig(first=self.first.sized(vocab=vocab), second=second, temperature=self.temperature)
+        return dataclasses.replace(self, first=self.first.sized(vocab=vocab), second=second)
 
     def build(self) -> "TwoTowers":
         """Build the model with initial weights.
@@ -67,6 +74,8 @@ class TwoTowers(nn.Module):
         else:
             self.second = self.first
         self.log_scale = nn.Parameter(torch.tensor(-math.log(cfg.temperature)))
+        if cfg.objective == "sigmoid":
+            self.bias = nn.Parameter(torch.tensor(SIGMOID_BIAS))
 
     @property
     def max_length(self) -> int | None:
@@ -75,11 +84,13 @@ class TwoTowers(nn.Module):
 
     def forward(self, first: Tensor | Tokens | Frames, second: Tensor | Tokens | Frames) -> Float[Tensor, "B B2"]:
         """Return the scaled similarity of each of ``first`` to each of ``second``: logits."""
-        return self.scale() * self.first(first) @ self.second(second).T
+        similarity = self.scale() * self.first(first) @ self.second(second).T
+        return similarity + self.bias if self.cfg.objective == "sigmoid" else similarity
 
     def scale(self) -> Float[Tensor, ""]:
         """Return the factor of similarities, 1 / temperature."""
-        return self.log_scale.exp().clamp(max=MAX_SCALE)
+        scale = self.log_scale.exp()
+        return scale if self.cfg.objective == "sigmoid" else scale.clamp(max=MAX_SCALE)
 
 
 def contrastive_loss(similarity: Float[Tensor, "B B"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -93,9 +104,20 @@ def contrastive_loss(similarity: Float[Tensor, "B B"]) -> tuple[Float[Tensor, ""
     return (there + back) / 2, similarity.new_full((), len(similarity))
 
 
+def sigmoid_loss(similarity: Float[Tensor, "B B"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Return the negative log-probability of what is true of each pair, summed over all, and the number of rows.
+
+    Item i belongs to item i of the other side and to no other (SigLIP, arXiv:2303.15343, equation 1).
+    """
+    sign = 2 * torch.eye(len(similarity), device=similarity.device) - 1
+    return -F.logsigmoid(sign * similarity).sum(), similarity.new_full((), len(similarity))
+
+
 def _size(name: str, cfg: EncoderConfig) -> int:
-    if not isinstance(cfg.head, SentenceHead) or not cfg.head.normalize:
+    if not isinstance(cfg.head, OneVector) or not cfg.head.normalize:
         raise ConfigError(
             f"{name}.head: must be a normalized sentence head, to return one vector that can be compared with others"
         )
+    if isinstance(cfg.head, AttentionPoolingHead):
+        return cfg.dim
     return cfg.head.size or cfg.head.pooling.vectors * cfg.dim

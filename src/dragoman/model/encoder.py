@@ -13,7 +13,15 @@ from torch import Tensor
 from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.convolution.stack import ConvolutionStack
-from dragoman.model.heads import ClassificationHead, Head, MaskedLanguageLayer, NoHead, TaggingHead
+from dragoman.model.heads import (
+    ClassificationHead,
+    Head,
+    MaskedLanguageHead,
+    MaskedLanguageLayer,
+    NoHead,
+    SpansHead,
+    TaggingHead,
+)
 from dragoman.model.init import Init, Xavier, initialize
 from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_input_layer
 from dragoman.model.interface import EncoderModel
@@ -74,6 +82,7 @@ class Encoder(EncoderModel):
     def __init__(self, cfg: EncoderConfig):
         super().__init__()
         self.cfg = cfg
+        _check_filled(cfg)
         with at("inputs"):
             self.inputs = cfg.inputs.build(cfg.dim)
         with at("tower"):
@@ -96,3 +105,9 @@ class Encoder(EncoderModel):
     def encode(self, inputs: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"] | None]:
         x, positions = self.inputs.read(inputs)
         return self.tower.read(x, positions), positions.keep
+
+
+def _check_filled(cfg: EncoderConfig) -> None:
+    filled = isinstance(cfg.inputs, TokenInput) and cfg.inputs.filled
+    if filled and isinstance(cfg.head, MaskedLanguageHead | TaggingHead | SpansHead):
+        raise ConfigError("inputs.filled: this head says something of each token of a text: leave the filling out")

@@ -170,7 +170,9 @@ class SentenceHead:
 
     pooling: Pooling = Mean()
     size: PositiveInt | None = None
-    """Width E of a projection without bias; None for no projection."""
+    """Width E of a projection; None for no projection."""
+    bias: bool = False
+    """Bias of the projection."""
     normalize: bool = True
     """Scale vectors to length 1."""
 
@@ -190,6 +192,8 @@ class AttentionPoolingHead:
     activation: Activation = "gelu_tanh"
     norm: Norm = LayerNorm()
     """Norm before the feed-forward layer."""
+    normalize: bool = False
+    """Scale vectors to length 1."""
 
     def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         if dim % self.heads:
@@ -291,12 +295,16 @@ class SentenceLayer(HeadLayer):
     def __init__(self, cfg: SentenceHead, dim: int):
         super().__init__()
         self.cfg = cfg
-        self.output = Linear(cfg.pooling.vectors * dim, cfg.size, bias=False) if cfg.size else nn.Identity()
+        self.output = Linear(cfg.pooling.vectors * dim, cfg.size, bias=cfg.bias) if cfg.size else nn.Identity()
 
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B E"]:
-        vector = self.output(self.cfg.pooling.pool(x, keep))
-        vector = vector.to(torch.promote_types(vector.dtype, torch.float32))  # in bfloat16 the length would not be 1
+        vector = _in_float32(self.output(self.cfg.pooling.pool(x, keep)))
         return F.normalize(vector, dim=-1) if self.cfg.normalize else vector
+
+
+def _in_float32(vector: Float[Tensor, "B E"]) -> Float[Tensor, "B E"]:
+    """Return a vector in float32 or better: in bfloat16 its length would not be 1."""
+    return vector.to(torch.promote_types(vector.dtype, torch.float32))
 
 
 class AttentionPoolingLayer(HeadLayer):
@@ -304,7 +312,7 @@ class AttentionPoolingLayer(HeadLayer):
 
     def __init__(self, cfg: AttentionPoolingHead, dim: int):
         super().__init__()
-        self.heads = cfg.heads
+        self.heads, self.normalize = cfg.heads, cfg.normalize
         self.query = nn.Parameter(torch.randn(dim) * dim**-0.5)
         self.q, self.k, self.v, self.out = (Linear(dim, dim) for _ in range(4))
         self.norm = cfg.norm.build(dim)
@@ -317,4 +325,5 @@ class AttentionPoolingLayer(HeadLayer):
         )
         seen = F.scaled_dot_product_attention(q, k, v, None if keep is None else keep[:, None, None])
         y = self.out(seen.transpose(1, 2).flatten(2))[:, 0]
-        return y + self.mlp(self.norm(y))
+        y = y + self.mlp(self.norm(y))
+        return F.normalize(_in_float32(y), dim=-1) if self.normalize else y

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.init import Init, initialize, initialize_embedding
 from dragoman.model.linear import Linear
+from dragoman.model.mlp import ACTIVATIONS, Activation
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.positions.grid import GridPosition, LearnedGrid
 from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
@@ -24,6 +25,31 @@ from dragoman.model.positions.tokens import PAD, Frames, Positions, Tokens, as_t
 from dragoman.model.preprocessing import ImagePreprocessing
 
 # ---- configurations --------------------------------------------------------------------------------
+
+
+@config
+class FixedLength:
+    """Filling of texts to one length, with a token that is attended like the others (SigLIP, arXiv:2303.15343)."""
+
+    length: PositiveInt
+    """Tokens of every text L; a longer one is an error."""
+    token: NonNegativeInt = 2
+    """Token that texts are filled with; by default the one that ends a text."""
+
+    def fill(self, tokens: Tokens) -> Tokens:
+        """Return texts of L tokens without padding: each begins where the row does, wherever its padding stood.
+
+        Raises:
+            DataError: a text of more tokens.
+        """
+        ids, keep, L = tokens.ids, tokens.keep, self.length
+        if keep is None:
+            keep = torch.ones_like(ids, dtype=torch.bool)
+        if ids.shape[1] > L and bool((keep.sum(dim=1) > L).any()):
+            raise DataError(f"model.inputs.filled: a text of more than {L} tokens: shorten it")
+        place = (keep.cumsum(dim=1) - 1).masked_fill(~keep, L)  # padding goes to a column that is then dropped
+        filled = torch.full_like(ids[:, :1], self.token).repeat(1, L + 1)
+        return Tokens(filled.scatter(1, place, ids)[:, :L])
 
 
 @config
@@ -45,9 +71,13 @@ class TokenInput:
     arXiv:1909.11942, section 3.1). None for D itself, without a layer."""
     pad: NonNegativeInt | None = PAD
     """Id that marks padding where ids come without a mask; None where every id may be a token."""
+    filled: FixedLength | None = None
+    """Filling of all texts to one length; None for texts of their own lengths."""
     dropout: DropoutRate = 0.0
 
     def build(self, dim: int) -> "InputLayer":
+        if self.filled and self.types:
+            raise ConfigError("filled: what texts are filled with has no token type: set types to 0")
         if self.vocab is None:
             raise ConfigError("vocab: must be given before the model is built; training sets it from the tokenizer")
         return Embedding(self, self.vocab, dim)
@@ -81,11 +111,25 @@ class PatchInput:
 
 
 @config
+class FrameConvolution:
+    """Convolution over neighbouring frames and an activation; with a stride it shortens their sequence (Whisper,
+    Radford et al., arXiv:2212.04356, section 2.2)."""
+
+    kernel: PositiveInt = 3
+    """Frames that are read together, an odd number; beyond both ends they are zeros."""
+    stride: PositiveInt = 1
+    """Frames from one result to the next."""
+    activation: Activation = "gelu"
+
+
+@config
 class FrameInput:
     """Float vectors, each projected to width D: spectra of a sound, measurements, another model's hidden vectors."""
 
     channels: PositiveInt
     """Size of a frame."""
+    convolutions: tuple[FrameConvolution, ...] = ()
+    """Convolutions in place of the projection: the first from frames to width D, the others from D to D."""
     bias: bool = True
     position: AbsolutePosition = NoEmbedding()
     norm: Norm = NoNorm()
@@ -93,6 +137,9 @@ class FrameInput:
     dropout: DropoutRate = 0.0
 
     def build(self, dim: int) -> "InputLayer":
+        for i, part in enumerate(self.convolutions):
+            if part.kernel % 2 == 0:
+                raise ConfigError(f"convolutions.{i}.kernel: {part.kernel} has no middle frame: choose an odd number")
         return FrameEmbedding(self, dim)
 
 
@@ -133,11 +180,18 @@ class Embedding(InputLayer):
         self.types = TypeEmbedding(cfg.types, width) if cfg.types else nn.Identity()
         self.norm, self.dropout = cfg.norm.build(width), Dropout(cfg.dropout)
         self.project = Linear(width, dim) if cfg.width else nn.Identity()
+        self.filled = cfg.filled
+        if cfg.filled:
+            self.length = min(filter(None, (cfg.position.length, cfg.filled.length)))
 
     def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Positions]:
         if isinstance(given, Frames) or (isinstance(given, Tensor) and given.dim() != 2):
             raise DataError("this model reads token ids (batch, length), not frames or images")
         tokens = as_tokens(given, self.pad)
+        if self.filled:
+            if tokens.segment is not None:
+                raise DataError("model.inputs.filled: texts that are filled to one length cannot be packed into rows")
+            tokens = self.filled.fill(tokens)
         positions = check_length(positions_of(tokens), self.length)
         return self(tokens.ids, positions), positions
 
@@ -207,12 +261,16 @@ class PatchEmbedding(InputLayer):
 
 
 class FrameEmbedding(InputLayer):
-    """Projection of frames, plus positions."""
+    """Projection of frames, or convolutions over them, plus positions."""
 
     def __init__(self, cfg: FrameInput, dim: int):
         super().__init__()
         self.cfg, self.length = cfg, cfg.position.length
-        self.project = Linear(cfg.channels, dim, bias=cfg.bias)
+        self.project = nn.Identity() if cfg.convolutions else Linear(cfg.channels, dim, bias=cfg.bias)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(dim if i else cfg.channels, dim, one.kernel, one.stride, one.kernel // 2, bias=cfg.bias)
+            for i, one in enumerate(cfg.convolutions)
+        )
         self.position = cfg.position.build(dim)
         self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
 
@@ -220,8 +278,27 @@ class FrameEmbedding(InputLayer):
         values, keep = given if isinstance(given, Frames) else (given, None)
         if not isinstance(values, Tensor) or values.dim() != 3 or values.shape[2] != self.cfg.channels:
             raise DataError(f"this model reads frames (batch, length, {self.cfg.channels}), got something else")
+        if self.convolutions:
+            values, keep = self.convolved(self.cast(values), keep)
         positions = check_length(positions_of(Tokens(values[..., 0], keep)), self.length)
         return self(values if keep is None else values.masked_fill(~keep[..., None], 0), positions), positions
+
+    def convolved(
+        self, values: Float[Tensor, "B T C"], keep: Bool[Tensor, "B T"] | None
+    ) -> tuple[Float[Tensor, "B U D"], Bool[Tensor, "B U"] | None]:
+        """Return the results of the convolutions and their mask, for which frames begin where their rows do.
+
+        Padding is zeros to each convolution, as is what lies beyond the end, so that it changes nothing.
+        """
+        if keep is not None:
+            order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)
+            values, keep = values.gather(1, order[..., None].expand_as(values)), keep.gather(1, order)
+        x = values.transpose(1, 2)
+        for convolution, cfg in zip(self.convolutions, self.cfg.convolutions, strict=True):
+            x = x if keep is None else x.masked_fill(~keep[:, None], 0)
+            x = ACTIVATIONS[cfg.activation](convolution(x))
+            keep = None if keep is None else keep[:, :: cfg.stride]
+        return x.transpose(1, 2), keep
 
     def forward(self, frames: Float[Tensor, "B T C"], positions: Positions) -> Float[Tensor, "B T D"]:
         return self.dropout(self.norm(self.position(self.project(self.cast(frames)), positions.pos)))

@@ -334,7 +334,7 @@ def outline(cfg: RunConfig) -> SequenceModel:
     if isinstance(cfg.task, LanguageModellingTask) and model.translates:
         raise ConfigError("model.encoder: a language model reads only its own output: set it to null")
     vocab = model.vocab or 1000  # any size does before there is a tokenizer
-    own = None if cfg.target_tokenizer is None else model.source_vocab or vocab + 1
+    own = model.source_vocab or (None if cfg.target_tokenizer is None else vocab + 1)
     with on_meta_device():
         return model.sized(vocab=vocab, source_vocab=own).build()
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dragoman.config import config
 from dragoman.data.matches import MatchedBatch
-from dragoman.model.contrastive import TwoTowers, contrastive_loss
+from dragoman.model.contrastive import TwoTowers, contrastive_loss, sigmoid_loss
 from dragoman.model.moe import auxiliary_loss
 
 
@@ -19,6 +19,8 @@ class ContrastiveTask:
     """
 
     def loss(self, model: TwoTowers, batch: MatchedBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return half of the sum of both cross-entropies over pairs, and their number."""
-        summed, count = contrastive_loss(model(batch.first, batch.second).float())
+        """Return half of the sum of both cross-entropies over pairs, or the loss of SigLIP where the model has its
+        objective, and the number of pairs."""
+        loss = sigmoid_loss if model.cfg.objective == "sigmoid" else contrastive_loss
+        summed, count = loss(model(batch.first, batch.second).float())
         return summed + auxiliary_loss(model) * count, count

@@ -3,6 +3,8 @@
 B sentences of a batch, R rows, V vocabulary.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from pydantic import NonNegativeInt
@@ -47,3 +49,20 @@ class GivenFirst(Rule):
         assert isinstance(other, GivenFirst)
         self.first.join(other.first)
         self.at_start = self.at_start or other.at_start
+
+
+class ForbiddenFirst(Rule):
+    """Begin no answer with one of some tokens (``begin_suppress_tokens`` in transformers)."""
+
+    joinable = False
+
+    def __init__(self, tokens: Sequence[int]):
+        self.tokens, self.at_start = list(tokens), True
+
+    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        if not self.at_start:
+            return logits
+        return logits.index_fill(1, torch.tensor(self.tokens, device=logits.device), -torch.inf)
+
+    def follow(self, choice: Choice) -> None:
+        self.at_start = False

@@ -29,10 +29,12 @@ from dragoman.interchange.families import (
     qwen3_moe,
     roberta,
     siglip,
+    siglip_towers,
     smollm3,
     t5,
     umt5,
     vit,
+    whisper,
     xlstm,
 )
 from dragoman.interchange.family import Family
@@ -57,6 +59,7 @@ FAMILIES: tuple[Family, ...] = (
     m2m100.FAMILY,
     t5.FAMILY,
     umt5.FAMILY,
+    whisper.FAMILY,
     bert.FAMILY,
     distilbert.FAMILY,
     electra.FAMILY,
@@ -67,6 +70,7 @@ FAMILIES: tuple[Family, ...] = (
     vit.FAMILY,
     dinov2.FAMILY,
     siglip.FAMILY,
+    siglip_towers.FAMILY,
     mamba.FAMILY,
     mamba2.FAMILY,
     lfm2.FAMILY,

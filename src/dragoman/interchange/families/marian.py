@@ -1,5 +1,6 @@
 """Marian and OPUS-MT: the 2017 encoder-decoder, with sines and cosines in two halves (arXiv:1804.00344)."""
 
+import dataclasses
 from typing import Any
 
 from dragoman.interchange.family import Family, HubConfig, their_activation
@@ -27,9 +28,8 @@ def _tower(side: str) -> dict[str, str]:
     }
 
 
-TABLE: NameTable = (
-    {"model.shared.weight": "embed.tokens.weight"}
-    | _tower("encoder")
+_REST: NameTable = (
+    _tower("encoder")
     | _tower("decoder")
     | _attention("model.decoder.layers.{i}.encoder_attn", "decoder.blocks.{i}.cross")
     | {
@@ -37,12 +37,20 @@ TABLE: NameTable = (
         "final_logits_bias": TensorForm(("output.bias",), shape=(1, -1)),
     }
 )
+TABLE: NameTable = {"model.shared.weight": "embed.tokens.weight"} | _REST
+SEPARATE: NameTable = {
+    "model.encoder.embed_tokens.weight": "source_embed.tokens.weight",
+    "model.decoder.embed_tokens.weight": "embed.tokens.weight",
+    "lm_head.weight": "output.weight",
+} | _REST
+"""Names where source and target have embeddings of their own."""
 ALIASES = {
     "model.shared.weight": (
         "model.encoder.embed_tokens.weight",
         "model.decoder.embed_tokens.weight",
         "lm_head.weight",
-    )
+    ),
+    "model.decoder.embed_tokens.weight": ("lm_head.weight",),
 }
 
 
@@ -91,18 +99,31 @@ def model(
 def config(given: HubConfig) -> TransformerConfig:
     given.only("normalize_embedding", False)
     given.only("static_position_embeddings", True)
-    return model(given, Sinusoidal(layout="halves"), NoNorm())
+    if given.get("share_encoder_decoder_embeddings", True):
+        return model(given, Sinusoidal(layout="halves"), NoNorm())
+    sizes = {"source_vocab": given["vocab_size"], "vocab": given.get("decoder_vocab_size", given["vocab_size"])}
+    tying = "target" if given.get("tie_word_embeddings", True) else "none"
+    shared = given.changed(
+        share_encoder_decoder_embeddings=True, tie_word_embeddings=True, decoder_vocab_size=given["vocab_size"]
+    )
+    return dataclasses.replace(config(shared), **sizes, tying=tying)
+
+
+def table(cfg: TransformerConfig) -> NameTable:
+    return TABLE if cfg.tying == "all" else SEPARATE
 
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:
     sides = {"encoder": cfg.encoder or cfg.decoder, "decoder": cfg.decoder}
-    content: dict[str, Any] = {
-        "vocab_size": cfg.vocab,
+    separate = cfg.tying in ("target", "none")
+    sizes = {"decoder_vocab_size": cfg.vocab, "share_encoder_decoder_embeddings": False} if separate else {}
+    content: dict[str, Any] = sizes | {
+        "vocab_size": (separate and cfg.source_vocab) or cfg.vocab,
         "d_model": cfg.dim,
         "activation_function": their_activation(getattr(cfg.decoder.pattern[0].mlp, "activation", "relu")),
         "scale_embedding": cfg.scale_embedding,
         "max_position_embeddings": cfg.position.length or 1024,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": cfg.tying != "none",
         "is_encoder_decoder": True,
     }
     for side, tower in sides.items():
@@ -116,7 +137,7 @@ FAMILY = Family(
     name="marian",
     architectures=("MarianMTModel",),
     model_type="marian",
-    table=lambda cfg: TABLE,
+    table=table,
     config=config,
     describe=describe,
     prefix="model.",
