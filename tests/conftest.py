@@ -26,6 +26,8 @@ import torch  # noqa: E402
 from dragoman import machine  # noqa: E402
 from dragoman.decode import precision  # noqa: E402
 
+THRESHOLD = gc.get_threshold()
+
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
@@ -44,6 +46,15 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.fixture
+def garbage_collected_as_usual() -> Iterator[None]:
+    """Collect garbage as often as Python does by itself, where a test measures memory."""
+    here = gc.get_threshold()
+    gc.set_threshold(*THRESHOLD)
+    yield
+    gc.set_threshold(*here)
 
 
 @pytest.fixture(autouse=True)

@@ -234,6 +234,7 @@ def test_columns_of_parquet_that_hold_no_text_are_one_line(columns, names, said,
     assert said in str(error.value)
 
 
+@pytest.mark.usefixtures("garbage_collected_as_usual")
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     peaks = []
     for count in (2_000, 20_000):

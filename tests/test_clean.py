@@ -171,6 +171,7 @@ def test_cleaning_reads_no_further_than_it_is_asked():
     assert asked == [0, 1]
 
 
+@pytest.mark.usefixtures("garbage_collected_as_usual")
 def test_memory_does_not_grow_with_the_pairs():
     def peak(count: int) -> int:
         gc.collect()

@@ -280,11 +280,10 @@ def test_a_language_model_learns_continues_is_verified_and_goes_to_hugging_face(
     assert main(["import", str(tmp_path / "folder"), "--run", str(tmp_path / "back")]) == 0
 
 
-@pytest.mark.parametrize("to", ["ctranslate2", "onnx"])
-def test_an_export_refuses_it_in_one_line(to, tmp_path, capsys):
+def test_an_export_to_ctranslate2_refuses_it_in_one_line(tmp_path, capsys):
     run = writer("mamba, alone", tmp_path)
     capsys.readouterr()
-    assert main(["export", str(run), "--to", to, "-o", str(tmp_path / to)]) == 2
+    assert main(["export", str(run), "--to", "ctranslate2", "-o", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert "pattern.0.m" in told and len(told.strip().splitlines()) == 1
-    assert not (tmp_path / to).exists()
+    assert not (tmp_path / "out").exists()

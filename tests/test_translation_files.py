@@ -371,6 +371,7 @@ def test_a_memory_in_utf_16_is_read(tmp_path):
     assert read(tmp_path / "a.tmx", content.encode("utf-16")) == [("a", "ä")]
 
 
+@pytest.mark.usefixtures("garbage_collected_as_usual")
 def test_memory_does_not_grow_with_the_size_of_a_translation_memory(tmp_path):
     import tracemalloc
 

@@ -14,6 +14,7 @@ from dragoman.config import config, from_dict, load_yaml
 from dragoman.errors import ConfigError
 
 HOLDS, PARTLY, NOT_HERE, CANNOT = "holds", "holds partly", "does not hold here", "cannot be tested at this size"
+NO_RESULT = "the study has no result yet"
 Found = Mapping[str, Any]
 
 
@@ -120,7 +121,7 @@ def judge(claim: Claim, results: Mapping[str, Found]) -> ClaimVerdict:
         return ClaimVerdict(CANNOT, "", claim.cannot)
     found = results.get(str(claim.study))
     if found is None:
-        return ClaimVerdict(CANNOT, "", "the study has no result yet")
+        return ClaimVerdict(CANNOT, "", NO_RESULT)
     (form,) = _forms(claim.test)
     try:
         return _FORMS[form](found, claim.test)

@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dragoman.compare.claims import CANNOT, HOLDS, NOT_HERE, PARTLY, Claim, ClaimVerdict
+from dragoman.compare.claims import CANNOT, HOLDS, NO_RESULT, NOT_HERE, PARTLY, Claim, ClaimVerdict
 from dragoman.compare.slips import Slip
 
 PAGES = "../src/dragoman/studies/results"
 """Folder of the studies' pages, as seen from ``docs``."""
 MARKS = {HOLDS: "**holds**", PARTLY: "*holds partly*", NOT_HERE: "**does not hold here**", CANNOT: CANNOT}
+_SEVERAL = {HOLDS: "hold", PARTLY: "hold partly", NOT_HERE: "do not hold here", CANNOT: "cannot be tested at this size"}
 Found = Mapping[str, Any]
 
 
@@ -25,8 +26,10 @@ def claims_page(
         results: results of studies by name.
         slips: slips of write-ups, recomputed.
     """
-    counted = Counter(verdict.verdict for verdict in verdicts)
-    summary = ", ".join(f"{counted[name]} {'' if name == CANNOT else 'x '}{name}" for name in MARKS if counted[name])
+    waiting = sum(verdict.why == NO_RESULT for verdict in verdicts)
+    counted = Counter(verdict.verdict for verdict in verdicts if verdict.why != NO_RESULT)
+    summary = ", ".join(f"{counted[name]} {_SEVERAL[name]}" for name in MARKS if counted[name])
+    summary += f". {waiting} wait for the result of a study" if waiting else ""
     lines = [
         "# Claims, tested",
         "",
@@ -35,7 +38,7 @@ def claims_page(
         "typed. The models here are small and were trained on two cores: a claim that does not hold here may hold",
         "elsewhere. [All studies](studies.md) have a page each.",
         "",
-        f"{len(claims)} claims: {summary}.".replace(" x ", " "),
+        f"{len(claims)} claims: {summary}.",
         "",
         "| claim as published | its figures | study | our figures | verdict |",
         "|---|---|---|---|---|",
