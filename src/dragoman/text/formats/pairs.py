@@ -326,10 +326,11 @@ def guess_source(path: str, columns: ColumnNames | None = None) -> PairSource:
         if columns is not None and (reader in (JsonLines, Parquet, Tmx) or extension(path) == CATALOG):
             return reader(path=path, source=columns[0], target=columns[1])  # pyright: ignore[reportCallIssue]
         source = reader(path=path)
-    elif not os.path.exists(path):
-        raise ConfigError(f"{path}: no such file or folder")
     else:
-        what = f"{kind}, which holds no pairs" if (kind := kind_of_file(path)) else "its name does not tell what it is"
+        kind = kind_of_file(path)
+        if not kind and not os.path.exists(path):
+            raise ConfigError(f"{path}: no such file or folder")
+        what = f"{kind}, which holds no pairs" if kind else "its name does not tell what it is"
         raise ConfigError(
             f"{path}: {what}: name it {', '.join([*SPLITTERS, *_KINDS])} (or that and .gz or .zst), or give two text "
             "files as in corpus.en,corpus.de"
