@@ -73,6 +73,13 @@ COMMANDS = {
         "generate RUN dog --max-new-tokens 8 --search greedy --format json",
         "export RUN --to huggingface -o OUT",
     ],
+    "captioning": [
+        *(f"generate RUN --image image1.png --max-new-tokens 8 --seed 1 --cache {cache}" for cache in CACHES),
+        "generate RUN dog --image image2.png --max-new-tokens 8 --search greedy --format json",
+        "generate RUN dog --max-new-tokens 8",
+        "evaluate RUN",
+        "export RUN --to huggingface -o OUT",
+    ],
     "masked": [*TEXT_READERS, "export RUN --to huggingface -o OUT"],
     "classification": ["classify RUN given.txt --format json", "evaluate RUN", *TEXT_READERS],
     "images": ["classify RUN images.npy --format json", "evaluate RUN", "embed RUN images.npy"],

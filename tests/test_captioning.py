@@ -17,6 +17,7 @@ from dragoman.config import from_dict, merge, to_dict
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.verify.writing import WritingVerifier
 from dragoman.errors import CheckpointError, ConfigError, UserError
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import Frames
@@ -301,6 +302,13 @@ def test_python_loads_a_captioner_and_a_server_refuses_it(trained, new):
 def test_verify_finds_the_same_captions_every_way(trained, capsys):
     assert not cli.main(["verify", str(trained), "--sentences", "3", "--max-new-tokens", "4", "--beam", "2"])
     assert re.search(r"(\d+) of \1 hold", capsys.readouterr().out)
+
+
+def test_a_window_that_hides_part_of_an_image_is_not_judged_as_exact(table):
+    cfg = config(table, model=model("causal"), tokenizer="bytes")
+    tokenizer = Tokenizer.train(Bytes(), [])
+    verifier = WritingVerifier(cfg.model.sized(vocab=len(tokenizer)).build(), tokenizer, [])
+    assert verifier.is_exact("growing") and not verifier.is_exact("window:8:2")
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,9 @@ def test_a_few_draws_hold(numbers):
     assert [found for outcome in explored(numbers, seed=0) for found in outcome.findings] == []
 
 
-ELSEWHERE = {"captioning": "its images are files: test_captioning.py and test_every_command.py"}
-"""Tasks that are not drawn."""
-
-
 def test_each_task_there_is_has_a_run_file_to_begin_with(explorer):
     begun = {task if isinstance(task := base["task"], str) else task["kind"] for base in explorer.bases.values()}
-    assert begun | set(ELSEWHERE) == {kind_of(cls) for cls in config_classes(Task)}
+    assert begun == {kind_of(cls) for cls in config_classes(Task)}
 
 
 def parts(tp, found):

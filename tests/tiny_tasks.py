@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 WORDS = ["the", "a", "one", "two", "red", "blue", "green", "house", "tree", "car", "dog", "cat", "sees", "big", "small"]
 LABELS = ["bad", "good"]
@@ -38,6 +39,10 @@ def write_texts(folder: Path) -> None:
     numbers, labels = np.random.default_rng(1), np.array(LABELS)[np.arange(60) % 2]
     np.savez(folder / "images.npz", x=numbers.integers(0, 255, (60, 4, 4), dtype=np.uint8), y=labels)
     np.savez(folder / "frames.npz", x=numbers.standard_normal((60, 5, 3), dtype=np.float32), y=labels)
+    for number in range(20):
+        pixels = numbers.integers(0, 255, (4, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"image{number}.png")
+    lines("captions.tsv", [f"image{number}.png\t{said[number]}" for number in range(20)])
     np.save(folder / "images.npy", numbers.integers(0, 255, (3, 4, 4), dtype=np.uint8))
     np.save(folder / "frames.npy", numbers.standard_normal((3, 4, 3), dtype=np.float32))
 
@@ -103,6 +108,10 @@ def run_files(folder: Path) -> dict[str, dict[str, Any]]:
     questions = source("questions.jsonl", "questions", {"kind": "question_lines"})
     questions |= {"longest": 64, "longest_question": 16, "stride": 8}
     images, frames = (source(f"{n}.npz", "labelled_arrays", {"kind": "arrays"}) for n in ("images", "frames"))
+    captions = source("captions.tsv", "captioned_images", {"kind": "caption_table"})
+    captions |= {"hold_out": {"test": 4, "valid": 4, "near": None}}
+    shown = {"dim": 8, "inputs": IMAGES, "tower": {"depth": 1, "pattern": [BLOCK]}}
+    captioner = {"kind": "prefixed_transformer", "encoder": shown, "decoder": WRITER}
     typed = {"kind": "token_input", "types": 2}
     return {
         "translation": run("translation", pairs, TRANSLATOR),
@@ -112,6 +121,7 @@ def run_files(folder: Path) -> dict[str, dict[str, Any]]:
         "denoising": run({"kind": "denoising", "context": 32}, texts, TRANSLATOR),
         "language_modelling": run({"kind": "language_modelling", "context": 32}, texts, WRITER),
         "masked": run({"kind": "masked_language_modelling", "context": 32}, texts, reader("masked_language")),
+        "captioning": run("captioning", captions, captioner),
         "classification": run("classification", labelled, reader("classification")),
         "images": run("classification", images, reader("classification", IMAGES)),
         "frames": run("classification", frames, reader("classification", {"kind": "frame_input", "channels": 3})),

@@ -311,7 +311,8 @@ class WritingVerifier(Verifier):
 
     def is_exact(self, text: str) -> bool:
         chosen = parse_cache(text)
-        sees_as_trained = not isinstance(self.model, Transformer) or self.model.decoder.sees_as_trained(chosen)
+        writer = self.model.decoder if isinstance(self.model, PrefixedTransformer) else self.model
+        sees_as_trained = not isinstance(writer, Transformer) or writer.decoder.sees_as_trained(chosen)
         return chosen.storage.is_exact(self.dtype) and sees_as_trained
 
 
