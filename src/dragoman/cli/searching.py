@@ -81,7 +81,7 @@ KnnOption = Annotated[
     typer.Option(
         metavar="STORE",
         help="A datastore (dragoman datastore) whose nearest states vote; or its settings, as in "
-        "'{store: STORE, k: 8, temperature: 10, weight: 0.5}'.",
+        "'{store: STORE, k: 8, temperature: 10, weight: 0.25}'.",
     ),
 ]
 

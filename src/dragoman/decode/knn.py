@@ -55,7 +55,7 @@ class NearestNeighbours:
     """Number of neighbours."""
     temperature: PositiveFloat = 10.0
     """Divisor of squared distances: higher values even the votes out."""
-    weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    weight: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Weight of the votes, lambda; the model's own distribution has the rest."""
 
     def attach(self, model: SequenceModel, identity: str, place: str) -> "NeighbourModel":

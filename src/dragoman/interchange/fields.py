@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.generation import GENERATION_SETTINGS
+from dragoman.interchange.generation import GENERATION_SETTINGS, SPEECH_SETTINGS
 from dragoman.interchange.hub_config import HubConfig, named_architectures
 
 _LLAMA = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
@@ -107,6 +107,7 @@ HARMLESS = frozenset({
     "forced_eos_token_id", "forced_bos_token_id", "num_beams", "length_penalty", "early_stopping",
     "no_repeat_ngram_size", "min_length", "max_length", "bad_words_ids", "do_sample", "temperature", "top_k", "top_p",
     "repetition_penalty", "suppress_tokens", "begin_suppress_tokens", "n_positions_trained", *GENERATION_SETTINGS,
+    *SPEECH_SETTINGS,
     "num_return_sequences", "output_scores", "return_dict_in_generate", "remove_invalid_values", "max_new_tokens",
 })  # fmt: skip
 """Fields that change nothing of what a model computes for a text."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dragoman.capabilities import TRANSCRIBES, ability
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import CheckpointError
 from dragoman.interchange.architectures import as_architecture, find_family
@@ -59,7 +60,8 @@ def read_folder_config(folder: Path, architecture: str | None) -> FolderConfig:
     for where, part in (("", given), *((f"{name}.", part) for name, part in given.parts.items())):
         unread = unknown_fields(part, family.name)
         notes += [f"config.json: {where}{name} is not known here, and is not used" for name in unread]
-    notes += unused_generation_settings(folder, content, family.shape, family.obeyed)
+    speech = ability(cfg) is TRANSCRIBES
+    notes += unused_generation_settings(folder, content, family.shape, family.obeyed, speech=speech)
     return FolderConfig(content, family, _completed(cfg, folder, family, notes), notes)
 
 

@@ -39,14 +39,17 @@ GENERATION_SETTINGS: dict[str, tuple[Any, ...]] = {
     "guidance_scale": (1.0,),
     "watermarking_config": (),
     "stop_strings": (),
+}
+"""Settings that change which tokens transformers chooses, each with the values that change nothing. Limits of length
+are not among them: every command here has its own."""
+SPEECH_SETTINGS: dict[str, tuple[Any, ...]] = {
     "return_timestamps": (False,),
     "no_speech_threshold": (),
     "compression_ratio_threshold": (),
     "logprob_threshold": (),
     "condition_on_prev_tokens": (False,),
 }
-"""Settings that change which tokens transformers chooses, each with the values that change nothing. Limits of length
-are not among them: every command here has its own."""
+"""Those that change the answers of a model of speech, and of no other."""
 OBEYED = (
     "num_beams", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size",
     "length_penalty", "early_stopping", "min_new_tokens", "bad_words_ids", "suppress_tokens", "stop_strings",
@@ -58,7 +61,7 @@ _BANNED = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 
 
 def unused_generation_settings(
-    folder: Path, config: Mapping[str, Any], shape: Shape, also: Sequence[str] = ()
+    folder: Path, config: Mapping[str, Any], shape: Shape, also: Sequence[str] = (), *, speech: bool = False
 ) -> list[str]:
     """Return a line about the settings by which transformers would answer otherwise; none where there are none.
 
@@ -73,7 +76,7 @@ def unused_generation_settings(
     obeyed = OBEYED_IN_TRANSLATION if shape == "encoder-decoder" else ()
     if shape == "decoder" and path.is_file():
         obeyed = OBEYED
-    for key, neutral in GENERATION_SETTINGS.items():
+    for key, neutral in (GENERATION_SETTINGS | (SPEECH_SETTINGS if speech else {})).items():
         value = None if key in obeyed or key in also else said.get(key)
         if value in (None, [], {}, *neutral) or (key in _BANNED and all(i in roles for i in _flat(value))):
             continue
