@@ -60,6 +60,7 @@ bench: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/translate.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/caches.py runs/demo-$(TO)
 	$(BIN)/python benchmarks/serve.py runs/demo-$(TO)
+	$(BIN)/python benchmarks/serve_lm.py
 	$(BIN)/python benchmarks/bulk.py --run runs/demo-$(TO)
 	$(BIN)/python benchmarks/documents.py
 	$(BIN)/python benchmarks/tables.py
