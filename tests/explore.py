@@ -99,7 +99,7 @@ SECONDS = re.compile(r'"(seconds|seconds_per_\w+)": [\d.e+-]+|in [\d.:]+ ?(s|min
 NUMBER = re.compile(r"-?\b\d+(?:\.\d+)?(?:e[+-]?\d+)?\b")
 NOT_FINITE = re.compile(r"(?<![\w.])[-+]?(nan|inf|infinity)(?![\w.])", re.IGNORECASE)
 NAMED = re.compile(
-    r"\b(task|data|start_from|tokenizer|target_tokenizer|model|train)\b|[\w.-]+\.(tsv|conll|jsonl|txt|npz|npy|yaml)\b"
+    r"\b(task|data|start_from|tokenizer|target_tokenizer|model|train)\b|[\w.-]+\.(tsv|conll|jsonl|txt|npz|npy|png|yaml)\b"
 )
 """A path in the configuration, or a file."""
 

@@ -65,8 +65,10 @@ class ImageFolder:
     """Folder with a subfolder for each label, which contains the image files."""
 
     def read(self) -> Iterator[LabelledArray]:
-        if not Path(self.path).is_dir():
+        if not Path(self.path).exists():
             raise DataError(f"{self.path}: no such folder")
+        if not Path(self.path).is_dir():
+            raise DataError(f"{self.path}: a file: name a folder with a folder of images for each label")
         for folder in sorted(path for path in Path(self.path).iterdir() if path.is_dir()):
             for path in image_files(folder):
                 yield LabelledArray(path, folder.name, str(path), digest(read_bytes(path)))
