@@ -15,7 +15,46 @@ from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.tower import BlockConfig, TowerConfig
 
-_LAYER, _OURS, _HEAD = "vision_model.encoder.layers.{i}", "tower.blocks.{i}", "vision_model.head"
+_HEAD = "vision_model.head"
+
+
+def layers(theirs: str, ours: str) -> NameTable:
+    """Return the names of the layers of a tower, that of texts or that of images."""
+    their, our = f"{theirs}.encoder.layers.{{i}}", f"{ours}.blocks.{{i}}"
+    return {
+        f"{their}.layer_norm1.{{leaf}}": f"{our}.mixer_residual.before.{{leaf}}",
+        f"{their}.self_attn.q_proj.{{leaf}}": f"{our}.mixer.q.{{leaf}}",
+        f"{their}.self_attn.k_proj.{{leaf}}": f"{our}.mixer.k.{{leaf}}",
+        f"{their}.self_attn.v_proj.{{leaf}}": f"{our}.mixer.v.{{leaf}}",
+        f"{their}.self_attn.out_proj.{{leaf}}": f"{our}.mixer.out.{{leaf}}",
+        f"{their}.layer_norm2.{{leaf}}": f"{our}.mlp_residual.before.{{leaf}}",
+        f"{their}.mlp.fc1.{{leaf}}": f"{our}.mlp.up.{{leaf}}",
+        f"{their}.mlp.fc2.{{leaf}}": f"{our}.mlp.out.{{leaf}}",
+    }
+
+
+def tower(given: HubConfig) -> TowerConfig:
+    """Return the tower of a config.json, that of texts or that of images."""
+    norm = LayerNorm(eps=given.get("layer_norm_eps", 1e-6))
+    block = BlockConfig(
+        mixer=AttentionConfig(heads=given["num_attention_heads"], visibility=Full(), bias=True),
+        mlp=FeedForward(hidden=given["intermediate_size"], activation=given.activation("hidden_act")),
+        norm=norm,
+    )
+    return TowerConfig(depth=given["num_hidden_layers"], pattern=(block,), final_norm=norm)
+
+
+def describe_tower(cfg: EncoderConfig) -> dict[str, Any]:
+    """Return the fields of config.json that both towers have."""
+    block = cfg.blocks.pattern[0]
+    return {
+        "hidden_size": cfg.dim,
+        "num_hidden_layers": cfg.blocks.depth,
+        "num_attention_heads": block.attention.heads,
+        "intermediate_size": getattr(block.mlp, "hidden", 1),
+        "hidden_act": their_activation(getattr(block.mlp, "activation", "gelu_tanh")),
+        "layer_norm_eps": getattr(block.norm, "eps", 1e-6),
+    }
 
 
 def table(cfg: EncoderConfig) -> NameTable:
@@ -27,14 +66,7 @@ def table(cfg: EncoderConfig) -> NameTable:
         ),
         "vision_model.embeddings.patch_embedding.bias": "inputs.project.bias",
         "vision_model.embeddings.position_embedding.weight": "inputs.position.weight",
-        f"{_LAYER}.layer_norm1.{{leaf}}": f"{_OURS}.mixer_residual.before.{{leaf}}",
-        f"{_LAYER}.self_attn.q_proj.{{leaf}}": f"{_OURS}.mixer.q.{{leaf}}",
-        f"{_LAYER}.self_attn.k_proj.{{leaf}}": f"{_OURS}.mixer.k.{{leaf}}",
-        f"{_LAYER}.self_attn.v_proj.{{leaf}}": f"{_OURS}.mixer.v.{{leaf}}",
-        f"{_LAYER}.self_attn.out_proj.{{leaf}}": f"{_OURS}.mixer.out.{{leaf}}",
-        f"{_LAYER}.layer_norm2.{{leaf}}": f"{_OURS}.mlp_residual.before.{{leaf}}",
-        f"{_LAYER}.mlp.fc1.{{leaf}}": f"{_OURS}.mlp.up.{{leaf}}",
-        f"{_LAYER}.mlp.fc2.{{leaf}}": f"{_OURS}.mlp.out.{{leaf}}",
+        **layers("vision_model", "tower"),
         "vision_model.post_layernorm.{leaf}": "tower.final_norm.{leaf}",
         f"{_HEAD}.probe": TensorForm(("head.query",), shape=(1, 1, -1)),
         f"{_HEAD}.attention.in_proj_weight": TensorForm(tuple(f"head.{part}.weight" for part in "qkv")),
@@ -47,16 +79,13 @@ def table(cfg: EncoderConfig) -> NameTable:
 
 
 def config(given: HubConfig) -> EncoderConfig:
-    norm, heads, hidden = (
-        LayerNorm(eps=given.get("layer_norm_eps", 1e-6)), given["num_attention_heads"], given["intermediate_size"],
-    )  # fmt: skip
-    activation = given.activation("hidden_act")
-    block = BlockConfig(
-        mixer=AttentionConfig(heads=heads, visibility=Full(), bias=True),
-        mlp=FeedForward(hidden=hidden, activation=activation),
-        norm=norm,
+    read = tower(given)
+    pooled = AttentionPoolingHead(
+        heads=given["num_attention_heads"],
+        hidden=given["intermediate_size"],
+        activation=given.activation("hidden_act"),
+        norm=read.final_norm,
     )
-    pools = given.get("vision_use_head", True)
     return EncoderConfig(
         inputs=PatchInput(
             size=vit.image_size(given),
@@ -65,24 +94,17 @@ def config(given: HubConfig) -> EncoderConfig:
             class_token=False,
         ),
         dim=given["hidden_size"],
-        tower=TowerConfig(depth=given["num_hidden_layers"], pattern=(block,), final_norm=norm),
-        head=AttentionPoolingHead(heads=heads, hidden=hidden, activation=activation, norm=norm) if pools else NoHead(),
+        tower=read,
+        head=pooled if given.get("vision_use_head", True) else NoHead(),
     )
 
 
 def describe(cfg: EncoderConfig) -> dict[str, Any]:
-    block = cfg.blocks.pattern[0]
     if not isinstance(cfg.inputs, PatchInput):
         raise ConfigError("model.inputs: this layout reads images")
     height, width = cfg.inputs.size
-    return {
+    return describe_tower(cfg) | {
         "architectures": ["SiglipVisionModel"],
-        "hidden_size": cfg.dim,
-        "num_hidden_layers": cfg.blocks.depth,
-        "num_attention_heads": block.attention.heads,
-        "intermediate_size": getattr(block.mlp, "hidden", 1),
-        "hidden_act": their_activation(getattr(block.mlp, "activation", "gelu_tanh")),
-        "layer_norm_eps": getattr(block.norm, "eps", 1e-6),
         "image_size": height if height == width else [height, width],
         "patch_size": cfg.inputs.patch,
         "num_channels": cfg.inputs.channels,

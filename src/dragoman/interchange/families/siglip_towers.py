@@ -1,21 +1,17 @@
 """SigLIP whole: a reader of texts beside the reader of images, and the similarity of both (arXiv:2303.15343)."""
 
+import dataclasses
 from typing import Any
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.families import siglip
-from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.family import Family, HubConfig
 from dragoman.interchange.names import NameTable, TensorForm
-from dragoman.model.attention import AttentionConfig
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import AttentionPoolingHead, Last, SentenceHead
 from dragoman.model.inputs import FixedLength, TokenInput
-from dragoman.model.masks.visibility import Full
-from dragoman.model.mlp import FeedForward
-from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
-from dragoman.model.tower import BlockConfig, TowerConfig
 
 _SIZES = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -24,18 +20,10 @@ _SIZES = {
 _TEXTS = _SIZES | {"vocab_size": 32_000, "max_position_embeddings": 64}
 _IMAGES = _SIZES | {"image_size": 224, "patch_size": 16}
 """Values of fields that published folders leave out, since they are those of transformers' class."""
-_LAYER, _OURS = "text_model.encoder.layers.{i}", "first.tower.blocks.{i}"
 _TEXT: NameTable = {
     "text_model.embeddings.token_embedding.weight": "first.inputs.tokens.weight",
     "text_model.embeddings.position_embedding.weight": "first.inputs.position.weight",
-    f"{_LAYER}.layer_norm1.{{leaf}}": f"{_OURS}.mixer_residual.before.{{leaf}}",
-    f"{_LAYER}.self_attn.q_proj.{{leaf}}": f"{_OURS}.mixer.q.{{leaf}}",
-    f"{_LAYER}.self_attn.k_proj.{{leaf}}": f"{_OURS}.mixer.k.{{leaf}}",
-    f"{_LAYER}.self_attn.v_proj.{{leaf}}": f"{_OURS}.mixer.v.{{leaf}}",
-    f"{_LAYER}.self_attn.out_proj.{{leaf}}": f"{_OURS}.mixer.out.{{leaf}}",
-    f"{_LAYER}.layer_norm2.{{leaf}}": f"{_OURS}.mlp_residual.before.{{leaf}}",
-    f"{_LAYER}.mlp.fc1.{{leaf}}": f"{_OURS}.mlp.up.{{leaf}}",
-    f"{_LAYER}.mlp.fc2.{{leaf}}": f"{_OURS}.mlp.out.{{leaf}}",
+    **siglip.layers("text_model", "first.tower"),
     "text_model.final_layer_norm.{leaf}": "first.tower.final_norm.{leaf}",
     "text_model.head.{leaf}": "first.head.output.{leaf}",
     "logit_scale": TensorForm(("log_scale",), shape=(1,)),
@@ -67,30 +55,18 @@ def config(given: HubConfig) -> TwoTowersConfig:
     images = siglip.config(_part(given, "vision_config", _IMAGES))
     if not isinstance(images.head, AttentionPoolingHead):
         raise ConfigError(f"{given.where}: vision_config.vision_use_head: must be true, for images to have a vector")
-    pooled = AttentionPoolingHead(
-        heads=images.head.heads,
-        hidden=images.head.hidden,
-        activation=images.head.activation,
-        norm=images.head.norm,
-        normalize=True,
-    )
-    seen = EncoderConfig(inputs=images.inputs, dim=images.dim, tower=images.tower, head=pooled)
+    seen = dataclasses.replace(images, head=dataclasses.replace(images.head, normalize=True))
     return TwoTowersConfig(first=_texts(_part(given, "text_config", _TEXTS)), second=seen, objective="sigmoid")
 
 
 def _texts(given: HubConfig) -> EncoderConfig:
-    norm, length = LayerNorm(eps=given["layer_norm_eps"]), given["max_position_embeddings"]
-    block = BlockConfig(
-        mixer=AttentionConfig(heads=given["num_attention_heads"], visibility=Full(), bias=True),
-        mlp=FeedForward(hidden=given["intermediate_size"], activation=given.activation("hidden_act")),
-        norm=norm,
-    )
+    length = given["max_position_embeddings"]
     return EncoderConfig(
         inputs=TokenInput(
             vocab=given["vocab_size"], position=Learned(length=length), filled=FixedLength(length=length)
         ),
         dim=given["hidden_size"],
-        tower=TowerConfig(depth=given["num_hidden_layers"], pattern=(block,), final_norm=norm),
+        tower=siglip.tower(given),
         head=SentenceHead(pooling=Last(), size=given.get("projection_size", given["hidden_size"]), bias=True),
     )
 
@@ -99,20 +75,14 @@ def describe(cfg: TwoTowersConfig) -> dict[str, Any]:
     texts, images = cfg.first, cfg.second
     if images is None or not isinstance(texts.inputs, TokenInput):
         raise ConfigError("model: this layout reads texts first, and images second")
-    block = texts.blocks.pattern[0]
     seen = {name: value for name, value in siglip.describe(images).items() if name != "architectures"}
+    read = {
+        "vocab_size": texts.inputs.vocab,
+        "max_position_embeddings": texts.inputs.position.length,
+        "projection_size": getattr(texts.head, "size", None),
+    }
     return {
-        "text_config": {
-            "vocab_size": texts.inputs.vocab,
-            "hidden_size": texts.dim,
-            "num_hidden_layers": texts.blocks.depth,
-            "num_attention_heads": block.attention.heads,
-            "intermediate_size": getattr(block.mlp, "hidden", 1),
-            "hidden_act": their_activation(getattr(block.mlp, "activation", "gelu_tanh")),
-            "layer_norm_eps": getattr(block.norm, "eps", 1e-6),
-            "max_position_embeddings": texts.inputs.position.length,
-            "projection_size": getattr(texts.head, "size", None),
-        },
+        "text_config": siglip.describe_tower(texts) | read,
         "vision_config": seen,
     }
 
