@@ -223,6 +223,7 @@ def test_an_address_where_no_cluster_answers_is_named(tmp_path, capsys):
     assert run(tmp_path, "--ray", "127.0.0.1:1") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("dragoman: --ray 127.0.0.1:1: no cluster answers there")
+    assert run(tmp_path, "--ray", "") == 2 and "--ray: an empty address" in capsys.readouterr().err
 
 
 @pytest.mark.slow

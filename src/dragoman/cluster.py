@@ -23,8 +23,10 @@ def connect(address: str, processes: int | None = None) -> tuple[Any, int]:
         The module ``ray``, connected, and the number of workers.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no such cluster.
+        ConfigError: no address, Ray is not installed, or there is no such cluster.
     """
+    if not address.strip():
+        raise ConfigError("--ray: an empty address: write host:port, auto, or local for a cluster on this machine")
     try:
         import ray
     except ImportError:

@@ -104,11 +104,13 @@ def run(
     """Run a study and show what happens; return its end."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+    from dragoman.compare.on_ray import RayTrials
     from dragoman.compare.study_run import StudyFinished, StudyRun
-    from dragoman.compare.workers import Workers
+    from dragoman.compare.workers import LocalTrials
 
-    folder = folder.resolve() if ray else folder  # workers of a cluster begin elsewhere
-    study = StudyRun(request, folder, workers=Workers(processes, ray, folder / "stop"), keep=keep)
+    folder = folder if ray is None else folder.resolve()  # workers of a cluster begin elsewhere
+    workers = LocalTrials(processes or 1) if ray is None else RayTrials(ray, processes, folder / "stop")
+    study = StudyRun(request, folder, workers=workers, keep=keep)
     finished: StudyFinished | None = None
     columns = (
         SpinnerColumn(),

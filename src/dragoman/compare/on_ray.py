@@ -15,63 +15,65 @@ import torch
 
 from dragoman.cluster import connect
 from dragoman.compare.study_trial import StudyTrial
-from dragoman.compare.trial_events import TrialDone, TrialStarted
+from dragoman.compare.workers import TrialDone, TrialStarted, TrialWorkers
 from dragoman.errors import DataError, UserError
 
 _TRIES = 3
 """How often a trial is started anew after its worker was lost."""
 
 
-class RayTrials:
-    """The trials of a study, as many at a time as the cluster has processors, or as were asked for.
+class RayTrials(TrialWorkers):
+    """Tasks of a cluster, which is joined with the first trial and left with the study.
 
     Args:
-        trials: those that are not done.
-        stop: file that asks trials to end, on a disk that all machines share.
         address: of the cluster; see ``cluster.connect``.
         processes: trials at a time; None for as many as there are processors.
-
-    Raises:
-        ConfigError: see ``cluster.connect``.
+        stop: file that asks trials to end, on a disk that all machines share.
     """
 
-    def __init__(self, trials: Sequence[StudyTrial], stop: Path, address: str, processes: int | None):
-        self.waiting, self.stop = list(trials), stop
-        self.ray, self.most = connect(address, processes)
-        self.running: dict[Any, tuple[StudyTrial, float]] = {}
-        """Trial and start of each task."""
+    def __init__(self, address: str, processes: int | None, stop: Path):
+        self.address, self.processes, self.stop = address, processes, stop
+        self.ray: Any = None
+        self.most = 0
+        """Trials at a time, once the cluster is joined."""
 
-    def events(self) -> Iterator[TrialStarted | TrialDone]:
-        """Run the trials; yield what happens.
-
-        Raises:
-            KeyboardInterrupt: a signal came; all is saved.
-            UserError: as ``StudyTrial.events``.
-        """
-        task = self.ray.remote(num_cpus=1, max_retries=_TRIES)(_finish)
-        self.stop.unlink(missing_ok=True)
+    def run(self, trials: Sequence[StudyTrial]) -> Iterator[TrialStarted | TrialDone]:
+        ray: Any = self._joined() if trials else None
+        waiting, running = list(trials), dict[Any, tuple[StudyTrial, float]]()
         try:
-            while self.waiting or self.running:
-                while self.waiting and len(self.running) < self.most:
-                    trial = self.waiting.pop(0)
-                    self.running[task.remote(trial, self.stop)] = trial, time.monotonic()
+            while waiting or running:
+                while waiting and len(running) < self.most:
+                    trial = waiting.pop(0)
+                    task = ray.remote(num_cpus=1, max_retries=_TRIES)(_finish)
+                    running[task.remote(trial, self.stop)] = trial, time.monotonic()
                     yield TrialStarted(trial)
-                ready, _ = self.ray.wait(list(self.running))
+                ready, _ = ray.wait(list(running))
                 for expected in ready:
-                    trial, began = self.running.pop(expected)
-                    if message := self.ray.get(expected):
+                    trial, began = running.pop(expected)
+                    if message := ray.get(expected):
                         raise DataError(message)
                     yield TrialDone(trial, time.monotonic() - began)
         finally:
-            self._end()
+            self._end(list(running))
 
-    def _end(self) -> None:
-        """Ask trials that still run to save and end, wait for them, and leave the cluster."""
-        if self.running:
-            self.stop.touch()
-            self.ray.wait(list(self.running), num_returns=len(self.running))
+    def _joined(self) -> Any:
+        """Return the module ``ray``, connected."""
+        if self.ray is None:
+            self.ray, self.most = connect(self.address, self.processes)
             self.stop.unlink(missing_ok=True)
-        self.ray.shutdown()
+        return self.ray
+
+    def _end(self, running: list[Any]) -> None:
+        """Ask trials that still run to save and end, and wait for them."""
+        if running:
+            self.stop.touch()
+            self.ray.wait(running, num_returns=len(running))
+            self.stop.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self.ray is not None:
+            self.ray.shutdown()
+            self.ray = None
 
 
 def _finish(trial: StudyTrial, stop: Path) -> str:

@@ -10,9 +10,8 @@ from dragoman.compare.results import machine, results_of, write_results
 from dragoman.compare.study_plan import Planned, StudyPlan, decide
 from dragoman.compare.study_request import STUDY, TRIALS, TUNING, StudyRequest, begun
 from dragoman.compare.study_trial import StudyTrial, TrialFigures, check_measures
-from dragoman.compare.trial_events import TrialDone, TrialStarted
 from dragoman.compare.tuning import RateTuning, rate_path, tried_rate, tuning_trial, with_rate
-from dragoman.compare.workers import Workers, run_trials
+from dragoman.compare.workers import LocalTrials, TrialDone, TrialStarted, TrialWorkers
 from dragoman.train.events import Event, StepsReported
 from dragoman.train.interrupt import as_ctrl_c
 
@@ -94,8 +93,8 @@ class StudyRun:
         CheckpointError: something else is at ``path``, or a study with other settings.
     """
 
-    def __init__(self, request: StudyRequest, path: Path, *, workers: Workers | None = None, keep: bool = False):
-        self.request, self.path, self.workers, self.keep = request, path, workers or Workers(), keep
+    def __init__(self, request: StudyRequest, path: Path, *, workers: TrialWorkers | None = None, keep: bool = False):
+        self.request, self.path, self.workers, self.keep = request, path, workers or LocalTrials(), keep
         check_measures(request.study.measure_settings())
         self.before = begun(request, path)
 
@@ -110,6 +109,8 @@ class StudyRun:
                 yield from self._study()
         except KeyboardInterrupt:
             yield StudyFinished(self.path, False)
+        finally:
+            self.workers.close()
 
     def _study(self) -> Iterator[StudyEvent]:
         plan = yield from decide(self.request, self.path, before=self.before and self.before["measured"])
@@ -134,7 +135,7 @@ class StudyRun:
         number = len(before)
         for wave in _waves([trial for trial in trials if id(trial) not in before]):
             current: StudyTrial | None = None
-            for event in run_trials(wave, self.workers):
+            for event in self.workers.run(wave):
                 if isinstance(event, TrialStarted):
                     current = event.trial
                 elif isinstance(event, TrialDone):
@@ -198,7 +199,7 @@ class StudyRun:
                 factor: tuning_trial(self._trial(one, 1, None), path, factor, tuning.steps, folder)
                 for factor in tuning.factors
             }
-            for event in run_trials([trial for trial in made.values() if trial.done() is None], self.workers):
+            for event in self.workers.run([trial for trial in made.values() if trial.done() is None]):
                 if isinstance(event, TrialDone):
                     event.trial.forget()
                 elif isinstance(event, StepsReported):

@@ -1,4 +1,4 @@
-"""Trials one after the other in this process, several at a time in processes of their own, or on a cluster.
+"""Trials one after the other in this process, or several at a time in processes of their own.
 
 Processes share nothing: each trial writes its result to the disk, where it is looked for.
 """
@@ -7,17 +7,16 @@ import multiprocessing
 import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from dragoman.compare.study_trial import StudyTrial
-from dragoman.compare.trial_events import TrialDone, TrialStarted
 from dragoman.errors import DataError, UserError
 from dragoman.train.events import Event
 
@@ -27,43 +26,53 @@ _POLL = 1.0
 
 
 @dataclass(frozen=True)
-class Workers:
+class TrialStarted:
+    """A trial begins."""
+
+    trial: StudyTrial
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """A trial is over, and its result on the disk."""
+
+    trial: StudyTrial
+    seconds: float
+
+
+class TrialWorkers(ABC):
     """Where trials run."""
 
-    processes: int | None = None
-    """Trials at a time; None for one, or on a cluster for as many as it has processors."""
-    ray: str | None = None
-    """Address of a Ray cluster; None for this machine."""
-    stop: Path = Path("stop")
-    """File that asks trials on a cluster to end."""
+    @abstractmethod
+    def run(self, trials: Sequence[StudyTrial]) -> Iterator[Event | TrialStarted | TrialDone]:
+        """Run trials that are not done; yield what happens.
 
+        Raises:
+            KeyboardInterrupt: a signal came; all is saved.
+            UserError: as ``StudyTrial.events``, or the workers cannot be reached.
+        """
 
-def run_trials(trials: Sequence[StudyTrial], workers: Workers) -> Iterator[Event | TrialStarted | TrialDone]:
-    """Run trials; yield what happens.
-
-    Args:
-        trials: those that are not done.
-        workers: where they run.
-
-    Raises:
-        KeyboardInterrupt: a signal came; all is saved.
-        UserError: as ``StudyTrial.events``, or there is no such cluster.
-    """
-    if workers.ray is not None:
-        from dragoman.compare.on_ray import RayTrials
-
-        if trials:
-            yield from RayTrials(trials, workers.stop, workers.ray, workers.processes).events()
+    def close(self) -> None:
+        """Leave what is held between runs."""
         return
-    processes = workers.processes or 1
-    if processes < 2 or len(trials) < 2:
+
+
+@dataclass(frozen=True)
+class LocalTrials(TrialWorkers):
+    """This process, or several processes of this machine."""
+
+    processes: int = 1
+    """Trials at a time."""
+
+    def run(self, trials: Sequence[StudyTrial]) -> Iterator[Event | TrialStarted | TrialDone]:
+        if self.processes > 1 and len(trials) > 1:
+            yield from _Pool(trials, self.processes).events()
+            return
         for trial in trials:
             began = time.monotonic()
             yield TrialStarted(trial)
             yield from trial.events()
             yield TrialDone(trial, time.monotonic() - began)
-        return
-    yield from _Pool(trials, processes).events()
 
 
 @dataclass
