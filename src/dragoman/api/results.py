@@ -26,6 +26,7 @@ from dragoman.evaluate.folders import corpus_id, folder_for
 from dragoman.evaluate.given import pairs_for
 from dragoman.evaluate.language_modelling import EncodedDocument, LanguageModelEvaluation
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
+from dragoman.evaluate.sentence_scorer import SentenceScorer
 from dragoman.text.context import context_of_run
 from dragoman.text.formats.labelled import LabelledText
 from dragoman.text.lines import Sourced
@@ -44,7 +45,7 @@ def evaluate(
     columns: Columns | None = None,
     beam: int | None = None,
     search: SearchConfig | None = None,
-    metrics: Sequence[str] = USUAL,
+    metrics: Sequence[str | SentenceScorer] = USUAL,
     tags: Sequence[str] = (),
     source_language: str | None = None,
     target_language: str | None = None,
@@ -67,7 +68,7 @@ def evaluate(
         columns: which columns of pairs hold source and target.
         beam: hypotheses kept by a translator; 1 is greedy search. By default 5, or the search of an imported model.
         search: a complete search configuration, instead of ``beam``.
-        metrics: names of a translator's metrics.
+        metrics: names of a translator's metrics, or programs that score sentences.
         tags: tags to put before each source.
         source_language, target_language: of an imported translator for many languages; others ignore them.
         multiple_choice: of a language model, ``test`` has questions: a file of JSON lines, or mappings, with prompt,

@@ -6,6 +6,7 @@ Tabs and line breaks inside a text become spaces.
 
 import math
 import shlex
+import shutil
 import subprocess
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,7 @@ class SentenceScorer:
         command: the program with its arguments, as a shell would split them; no shell runs it.
 
     Raises:
-        ConfigError: a name or a command is missing, or a quote in the command does not end.
+        ConfigError: a name or a command is missing, a quote in the command does not end, or there is no such program.
     """
 
     def __init__(self, name: str, command: str):
@@ -35,6 +36,8 @@ class SentenceScorer:
             raise ConfigError(f"--metric {name}={command}: {str(error).lower()}") from None
         if not name or not self.words:
             raise ConfigError(f"--metric {name}={command}: write NAME=COMMAND, such as comet='python comet_scores.py'")
+        if shutil.which(self.words[0]) is None:  # before anything is translated
+            raise ConfigError(f"--metric {name}: {self.words[0]}: No such file or directory, or not a program")
 
     def of(self, sources: Sequence[str]) -> Metric:
         """Return the metric of outputs for these sources."""
