@@ -88,12 +88,10 @@ class Datastore:
         Raises:
             DataError: no datastore there, or a damaged one.
         """
-        if not (Path(folder) / MANIFEST).exists():
+        store = Store.open(folder) if (Path(folder) / MANIFEST).exists() else None
+        if store is None or {"key", "token"} != store.columns.keys():
             there = "is no datastore" if Path(folder).exists() else "no such datastore"
             raise DataError(f"{folder}: {there}: `dragoman datastore RUN PAIRS -o {folder}` makes one")
-        store = Store.open(folder)
-        if {"key", "token"} != store.columns.keys():
-            raise DataError(f"{folder}: is no datastore: `dragoman datastore RUN PAIRS -o FOLDER` makes one")
         self.identity, self.width = str(store.facts["model"]), int(store.facts["width"])
         self.keys = store.columns["key"].ids.reshape(-1, self.width)
         self.tokens = torch.from_numpy(np.array(store.columns["token"].ids, np.int64))

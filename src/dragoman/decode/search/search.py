@@ -123,9 +123,9 @@ class SearchBatch:
         self.choice: Choice | None = None
         """The choice made last; None before the first step and after the last."""
         self.session: DecoderSession | None = None
-        self.count = 0
+        self.likeliest_count = 0
         """Number of the most probable tokens of each row that are noted at each step."""
-        self.noted: list[tuple[tuple[int, float], ...]] = []
+        self.likeliest: list[tuple[tuple[int, float], ...]] = []
         """Those of the last step, with their log-probabilities."""
 
     def step(self) -> Choice | None:
@@ -133,7 +133,7 @@ class SearchBatch:
         # Inference mode is left after each step: it would also hold for the code that consumes the generator.
         with torch.inference_mode(), self.strategy.forward_context(self.model, self.source):
             logits = self.opened().first(self.prompt) if self.choice is None else self.opened().next(self.choice)
-            self.noted = likeliest_tokens(logits, self.count, EOS) if self.count else []
+            self.likeliest = likeliest_tokens(logits, self.likeliest_count, EOS) if self.likeliest_count else []
             self.choice = self.strategy.step(logits, self.rule.apply(logits))
             if self.choice:
                 self.rule.follow(self.choice)

@@ -141,7 +141,7 @@ class Group:
 
     def _step(self, started: _Started, *, keeps_results: bool = False) -> int:
         """Make a step; deliver what is finished. ``keeps_results`` is True for a batch that tells them at its end."""
-        started.batch.count = max((row.likeliest for row in started.rows.values()), default=0)
+        started.batch.likeliest_count = max((row.likeliest for row in started.rows.values()), default=0)
         try:
             choice = started.batch.step()
             self._tell(started)
@@ -164,7 +164,7 @@ class Group:
         """Tell those who listen which tokens were chosen."""
         if not any(row.listener for row in started.rows.values()):
             return
-        step, beams, noted = started.batch.strategy.newest(), started.batch.strategy.beams, started.batch.noted
+        step, beams, noted = started.batch.strategy.newest(), started.batch.strategy.beams, started.batch.likeliest
         if len(noted) != len(step):  # a speculative step chooses several tokens of a row
             noted = [()] * len(step)
         for (place, token, log_prob), likeliest in zip(step, noted, strict=True):
