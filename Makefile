@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	$(BIN)/dragoman demo --to $(TO)
 
 # Format, lint and types first: they take seconds, and what they find is cheap to mend. Last, the shapes that signatures
-# state, in one test of 32: tests/conftest.py says why not in all.
+# state, in one test of 64: tests/conftest.py says why not in all.
 test: lint
 	OMP_NUM_THREADS=1 $(PYTEST)
 	CHECK_SHAPES=1 OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
@@ -80,14 +80,15 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# Most files of the packages are never imported: Python compiles those that are, once.
 $(VENV)/torch: $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)"
 	@touch $@
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[dev]"
 	@touch $@ $(VENV)/installed

@@ -218,7 +218,8 @@ def main() -> int:
         return 0
     count, lines, most = (1, 30, 3000) if given.smoke else (given.kills, LINES, given.lines)
     # first, before this process has grown by training a run: some systems count that in its children too
-    memory = {number: measure_memory(number) for number in sorted({max(1, most // 100), max(1, most // 10), most})}
+    sizes = {most} if given.smoke else {max(1, most // 100), max(1, most // 10), most}
+    memory = {number: measure_memory(number) for number in sorted(sizes)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = given.run or tiny_run(folder)

@@ -29,7 +29,7 @@ from dragoman.interchange.exportable import EXPORTS, FORMATS
 from dragoman.presets import PRESETS
 
 ALL: tuple[Any, ...] = ("huggingface", *FORMATS)
-SMOKE = ("lm-tiny", "classifier-tiny")
+SMOKE = ("lm-tiny",)
 
 
 def attempt(run: Path, to: Any, folder: Path) -> str:

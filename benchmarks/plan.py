@@ -148,7 +148,7 @@ GRID = [
     *_each(Row(OTHER, "mamba-small", 8000, 8, 128), "f"),
     *_each(Row(OTHER, "mamba2-small", 8000, 8, 128), "f"),
 ]
-SMOKE = [*_each(Row(TRANSLATOR, "today-64-1", 200, 4, 8), "f", "b"), *_each(Row(WRITER, "llama-64-1", 200, 2, 8), "fr")]
+SMOKE = [*_each(Row(TRANSLATOR, "today-64-1", 200, 4, 8), "b"), *_each(Row(WRITER, "llama-64-1", 200, 2, 8), "fr")]
 
 
 def built(row: Row, device: str) -> Any:

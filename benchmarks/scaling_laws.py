@@ -48,7 +48,7 @@ class Study:
         return [(f"{w}x{d}-{n}", w, d, n) for w, d, n in [*found, (*self.held_out[0], self.held_out[1])]]
 
 
-TOY = Study(sizes=((8, 1), (16, 1), (24, 1)), tokens=(4096, 8192, 16384), held_out=((32, 2), 16384))
+TOY = Study(sizes=((8, 1), (16, 1), (24, 1)), tokens=(2048, 4096, 8192), held_out=((32, 2), 8192))
 
 
 def recipe(folder: Path, width: int, depth: int, tokens: int) -> str:

@@ -1,16 +1,18 @@
 """Every test starts from the same seed. ``CHECK_SHAPES=1`` checks the shapes that signatures state, in some tests.
 
 Checking makes a forward pass of a tiny model four times slower. So ``make test`` runs the suite without it, and then
-one test in 32 with it: which ones is a function of their names, so that new tests join in without being listed.
+one test in 64 with it: which ones is a function of their names, so that new tests join in without being listed.
 
 Property tests draw the same examples on every machine, so that what passed passes again. ``make explore`` draws others,
 many more of them, and is how new counterexamples are found; each then becomes a test of its own.
 """
 
 import gc
+import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -24,7 +26,10 @@ if CHECK_SHAPES:  # before the first import of what it decorates
 import torch  # noqa: E402
 
 from dragoman import machine  # noqa: E402
+from dragoman.config import to_dict  # noqa: E402
 from dragoman.decode import precision  # noqa: E402
+from dragoman.train import planner, utilisation  # noqa: E402
+from dragoman.train.recipe import RunConfig  # noqa: E402
 
 THRESHOLD = gc.get_threshold()
 
@@ -34,11 +39,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where shapes are checked, keep one test in 32, and those of the check itself."""
+    """Where shapes are checked, keep one test in 64, and those of the check itself."""
     if CHECK_SHAPES:
         shares = [[], []]
         for item in items:
-            shares["test_shapes" in item.nodeid or zlib.crc32(item.nodeid.encode()) % 32 == 0].append(item)
+            shares["test_shapes" in item.nodeid or zlib.crc32(item.nodeid.encode()) % 64 == 0].append(item)
         config.hook.pytest_deselected(items=shares[False])
         items[:] = shares[True]
 
@@ -70,4 +75,22 @@ def any_machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "product_seconds", lambda: {"torch": 1.0})
         patch.setattr(precision, "cached_choice", lambda name, measure: measure())
+        patch.setattr(utilisation, "peak", lambda *given: 1e11)
+        patch.setattr(utilisation, "per_position", once_for_each_run(utilisation.per_position, "model", "task"))
+        patch.setattr(planner, "predict_run", once_for_each_run(planner.predict_run, "model", "task", "train"))
         yield
+
+
+def once_for_each_run(predict: Callable[..., Any], *parts: str) -> Callable[..., Any]:
+    """Predict what a run costs once for all runs that are alike in these parts and in their first batch: hundreds of
+    tests train the same few tiny models, and counting operations on shapes takes as long as training them does."""
+    found: dict[str, Any] = {}
+
+    def remembered(cfg: RunConfig, task_data: Any, plan: Any, *others: Any) -> Any:
+        alike = [to_dict(getattr(cfg, part)) for part in parts]
+        key = json.dumps([alike, task_data.size(plan.at(0)[0]), others], default=str)
+        if key not in found:
+            found[key] = predict(cfg, task_data, plan, *others)
+        return found[key]
+
+    return remembered

@@ -56,6 +56,8 @@ class PageServer:
     sockets: bool = True
     """False where no WebSocket gets through."""
     delay: float = 0.0
+    held_at: int | None = None
+    """Number of the word of an answer that is not written until this is None again."""
     """Seconds before an answer."""
     failures: list[tuple[int, str, float | None]] = field(default_factory=list)
     """Statuses, messages and Retry-After of the next answers."""
@@ -283,6 +285,8 @@ class PageServer:
         async def events() -> AsyncIterator[str]:
             try:
                 for number in range(self.words):
+                    while self.held_at == number:
+                        await asyncio.sleep(0.01)
                     if self.breaks and number == 2:
                         yield f"data: {json.dumps({'error': {'message': 'the server is draining'}})}\n\n"
                         return

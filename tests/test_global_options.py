@@ -171,7 +171,7 @@ def shell(line, **more):
     return subprocess.run(["bash", "-c", line], capture_output=True, env=env, timeout=120)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-16"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_what_is_written_is_utf_8_whatever_the_encoding_is_to_be(encoding, here):
     (here / "ä.yaml").write_text("preset: transformer-tiny\ndata: {train: [{kind: table, path: türé→.tsv}]}\n")
     done = shell("dragoman config show ä.yaml; dragoman data stats 'ö→.tsv'", PYTHONIOENCODING=encoding, PYTHONUTF8="0")

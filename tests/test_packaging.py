@@ -48,10 +48,11 @@ def archives(tmp_path_factory) -> dict[str, Path]:
 def python(archives, tmp_path_factory) -> Path:
     """An environment with the wheel, which sees the packages of this one but not its checkout."""
     folder = tmp_path_factory.mktemp("venv")
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=False)
     interpreter = folder / "bin" / "python"
     site = run(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-    run(interpreter, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", archives[".whl"])
+    install = ("--python", interpreter, "install", "--quiet", "--no-deps", "--no-index")
+    run(sys.executable, "-m", "pip", *install, archives[".whl"])
     (Path(site) / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return interpreter
 

@@ -25,6 +25,12 @@ from dragoman.train.run import start
 from dragoman.train.tasks import task_data_for
 
 
+@pytest.fixture(autouse=True)
+def predicted_anew(monkeypatch):
+    """Predict each run by itself, although others are alike: tests here say how much memory is free."""
+    monkeypatch.setattr(planner, "predict_run", predict_run)
+
+
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     return tiny_run.write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.tsv")

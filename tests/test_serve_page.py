@@ -712,12 +712,13 @@ def test_a_file_that_met_a_busy_server_can_be_sent_again(open_page, server):
 
 
 def test_a_conversation_is_shown_as_it_is_written(open_page, server):
-    server.delay = 0.1
+    server.held_at = 2
     page = open_page("#chat")
     page.get_by_label("Message").fill("Hello")
     page.keyboard.press("Enter")
     expect(page.locator("#talk .written")).to_have_text("word0 word1")
     expect(page.locator("#talk")).to_have_attribute("aria-busy", "true")
+    server.held_at = None
     expect(page.locator("#talk .written")).to_have_text("word0 word1 word2 word3 word4 word5")
     expect(page.locator("#talk .after")).to_contain_text("Cut off at the longest answer.")
     expect(page.get_by_label("Message")).to_be_focused()

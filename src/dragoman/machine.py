@@ -124,8 +124,10 @@ def product_seconds() -> dict[str, float]:
         return shortest_times(candidates)
 
 
+@functools.cache
 def peak(precision: Precision, products: Products, device: torch.device) -> float:
-    """Return the floating-point operations per second of one large product in this precision on this device."""
+    """Return the floating-point operations per second of one large product in this precision on this device; measured
+    once in a process, which may train many models."""
     gpu = device.type == "cuda"
     size, dtype = 8192 if gpu else 1024, torch.bfloat16 if precision == "bfloat16" else torch.float32
     x = torch.ones(size, size, dtype=dtype, device=device)

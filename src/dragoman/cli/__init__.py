@@ -1,10 +1,11 @@
 """Command line: one file per command; each parses, calls one function, and prints what it returned."""
 
 import errno
+import functools
 import gc
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -108,11 +109,17 @@ REFUSALS = {
 """System errors that the user can correct."""
 
 
+@functools.cache
+def root_command() -> Any:
+    """Return the whole command line; made once, for programs that run several commands."""
+    return complete(app)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Return 0 on success, 2 after an error that the user can correct, reported in one line."""
     messages.reset()
     try:
-        complete(app)(with_optional_values(sys.argv[1:] if arguments is None else arguments))
+        root_command()(with_optional_values(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except ProcessLost as lost:
