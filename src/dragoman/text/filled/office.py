@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dragoman.errors import DataError, UserError
 from dragoman.text.compressed import extension
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
+from dragoman.text.filled.encrypted import refuse_compound, refuse_encrypted
 from dragoman.text.filled.html_document import HtmlDocument
 from dragoman.text.filled.office_paragraphs import (
     CONTENTS,
@@ -160,8 +161,10 @@ def _read_members(raw: bytes, name: str, patterns: Mapping[str, object]) -> Iter
         DataError: no archive, or a member that cannot be read.
     """
     found = False
+    refuse_compound(raw, name, extension(name))
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            refuse_encrypted(archive, name, patterns)
             if damaged := archive.testzip():  # all are copied, so all must be whole
                 raise zipfile.BadZipFile(f"{damaged} in it fails its checksum")
             for info in archive.infolist():
