@@ -276,3 +276,18 @@ def test_encrypted_fonts_are_no_hindrance():
 def test_a_compound_file_is_told_apart_from_a_damaged_archive(name):
     with pytest.raises(DataError, match=f"^{name}: has a password, or an older format than {name[1:]}"):
         opened(name, bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600))
+
+
+@pytest.mark.parametrize(
+    ("name", "member"),
+    [
+        ("a.docx", "word/document.xml"),
+        ("a.pptx", "ppt/slides/slide1.xml"),
+        ("a.xlsx", "xl/sharedStrings.xml"),
+        ("a.odt", "content.xml"),
+        ("a.epub", "toc.ncx"),
+    ],
+)
+def test_a_member_that_is_other_xml_is_refused(name, member):
+    with pytest.raises(DataError, match=f"^{name}/{member}:1: not the content of a document.*<other>"):
+        opened(name, packed({member: b"<!-- <x> --><a:other xmlns:a='b'/>"}))

@@ -36,6 +36,13 @@ _MEMBERS: dict[str, dict[str, Dialect | None]] = {
     ".epub": {"*.xhtml": None, "*.html": None, "*.htm": None, "*.ncx": CONTENTS},
 }
 """Members with text, by the extension of the archive; None for members that are HTML."""
+_ROOTS = frozenset(
+    (
+        *("document", "hdr", "ftr", "footnotes", "endnotes", "sld", "notes", "dataModel", "sst", "worksheet"),
+        *("dialogsheet", "macrosheet", "document-content", "document-styles", "ncx"),
+    )
+)
+"""Outermost elements of members that are XML."""
 MOST = 1 << 30
 """Largest number of bytes that a member may unpack to."""
 _SKIPPED = {"tracked-changes", "deletion"}
@@ -108,6 +115,8 @@ class XmlPart(FillableDocument):
                     self.paragraphs.append(paragraph)
                     key = str(len(self.slots))
                     self.slots.append(Slot(f"{name}:{paragraph.line}", paragraph.text, paragraph.codes, key=key))
+        if not self.slots and found not in _ROOTS:
+            raise DataError(f"{name}:1: not the content of a document: its outermost element is <{found}>")
 
     def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         chosen = {number: self.paragraphs[number] for number in fillings}
