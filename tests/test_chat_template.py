@@ -314,8 +314,11 @@ def test_of_several_templates_that_for_tools_is_taken_where_there_are_tools(tmp_
 def test_a_run_without_a_template_says_what_to_do(tmp_path):
     folder = run(tmp_path, tokenizer_config_json="{}")
     assert find_chat_template(folder) is None
+    (folder / "config.yaml").touch()
     with pytest.raises(CheckpointError, match=r"no chat template.*chat_template\.jinja"):
         ChatTemplate.load(folder)
+    with pytest.raises(CheckpointError, match="no such run directory"):
+        ChatTemplate.load(tmp_path / "absent")
 
 
 BROKEN_STATEMENTS = [3, [3], [{"name": "default"}], {"default": 3}, ["x"], [{"name": ["x"], "template": "y"}]]

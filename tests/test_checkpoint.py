@@ -157,7 +157,10 @@ def test_a_folder_with_other_things_in_it_is_not_used(tmp_path):
 def test_what_is_no_run_says_so(tmp_path):
     with pytest.raises(CheckpointError, match=r"no such run directory.*dragoman train"):
         RunDirectory.open(tmp_path / "absent")
-    with pytest.raises(CheckpointError, match=r"no config\.yaml"):
+    with pytest.raises(CheckpointError, match=r"no config\.yaml.*dragoman train"):
+        RunDirectory.open(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no config\.yaml.*dragoman import"):
         RunDirectory.open(tmp_path)
 
 

@@ -230,7 +230,7 @@ BROKEN = {
     "a.arb": ["[]", '{"a" "b"}'],
     "strings.xml": ["<resources><string></resources>", "<other/>", "", "<resources>&x;</resources>", "text"],
     "a.strings": ['"a" = "b"', '"a" = ;', "/* open", '"a" "b";', "bplist00"],
-    "a.stringsdict": ["<plist><dict><key>a</key></dict></plist>", "<x/>", "bplist00"],
+    "a.stringsdict": ["<plist><dict><key>a</key></dict></plist>", "<x/>", "bplist00", "<plist><array/></plist>"],
     "a.xcstrings": [
         *("{}", '{"strings": 1}', "["),
         *(
@@ -248,7 +248,12 @@ BROKEN = {
     "a.ftl": ["a = { $", "= x", "a", "a = { b ->\n }"],
     "a.ts": ["const a = 1;", "<TS><message>", "<x/>"],
     "a.srt": ["text", "1\n00:00:01,000 -> 00:00:02,000\nx\n", "1\n00:00:01,000 --> 00:00:0x\nx\n"],
-    "a.csv": ["", "a,b\n1,2\n", "en,pl\n1\n", 'en,pl\n"x,\n'],
+    "a.vtt": [
+        *("hello", "WEBVTX\n\n00:01.000 --> 00:02.000\nx\n", "WEBVTT\n\nx -> y\nz\n", "WEBVTT\n\n00:01.000 --> \nx\n"),
+        "WEBVTT\n\n00:01.000 --> \nx\n\n00:03.000 --> 00:04.000\ny\n",
+        "WEBVTT\n\n00:01.000 --> 00:02.000\nx\n\n00:03.000 -> 00:04,00\n00:00:03.000 >\ny\n",
+    ],
+    "a.csv": ["en,pl,en\n1,,2\n", "", "a,b\n1,2\n", "en,pl\n1\n", 'en,pl\n"x,\n'],
     "a.docx": ["no archive", "PK\x03\x04"],
     "a.epub": [""],
 }
@@ -286,3 +291,10 @@ def test_a_damaged_file_is_refused_or_filled(sample, data):
         assert str(error).startswith(sample.name)
     else:
         filled(document)
+
+
+def test_notes_and_styles_of_webvtt_are_no_cues():
+    text = "WEBVTT - a\nKind: b\n\nNOTE\nfrom 00:00:01.000 on\n\nSTYLE\n::cue {}\n\n"
+    assert not opened("a.vtt", text).slots
+    assert [slot.text for slot in opened("a.vtt", text + "id\n00:01.000 --> 00:02.000\nx\n\nmore\n").slots] == ["x"]
+    assert [slot.text for slot in opened("a.vtt", "1\n00:00:01,000 --> 00:00:02,000\nx\n").slots] == ["x"]

@@ -17,10 +17,10 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, DataError
 from dragoman.text.checks import CHECKS, Translated, find_problems
 from dragoman.text.existing import existing_translations
+from dragoman.text.formats.localized_paths import language_in, localized_path, neutral_path
 from dragoman.text.formats.pairs import Keyed, read_pairs
 from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Pair
-from dragoman.text.localized_paths import language_in, localized_path, neutral_path
 from dragoman.text.memory import TranslationMemory
 
 HEADER = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n'

@@ -224,3 +224,70 @@ def test_a_flipped_byte_is_a_refusal_or_a_document():
             filled(opened("a.docx", damaged))
         except DataError as error:
             assert str(error).startswith("a.docx")
+
+
+# ---- encrypted documents -------------------------------------------------------------------------
+
+
+def listing(member: str) -> str:
+    """Return OpenDocument's list of members, one of which is encrypted."""
+    return (
+        f'<manifest:file-entry manifest:full-path="{member}" manifest:size="9">\n <manifest:encryption-data/>'
+        '</manifest:file-entry><manifest:file-entry manifest:full-path="settings.xml"/>'
+    )
+
+
+def protection(member: str) -> str:
+    """Return an e-book's list of encrypted members."""
+    return (
+        f"<enc:EncryptedData><enc:CipherData><enc:CipherReference URI='{member}'/></enc:CipherData></enc:EncryptedData>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "lists"),
+    [
+        ("a.odp", {"content.xml": b"\x94\x00"}, {"META-INF/manifest.xml": listing("content.xml")}),
+        ("a.odt", {"encrypted-package": b"\x94"}, {"META-INF/manifest.xml": listing("encrypted-package")}),
+        ("a.ods", {"content.xml": b"<x/>", "styles.xml": b"\x94"}, {"META-INF/manifest.xml": listing("styles.xml")}),
+        ("a.epub", {"OPS/a.xhtml": b"\x94"}, {"META-INF/encryption.xml": protection("OPS/a.xhtml")}),
+    ],
+)
+def test_an_encrypted_document_says_that_it_is(name, texts, lists):
+    with pytest.raises(DataError, match=f"^{name}: is encrypted: save it without a password"):
+        opened(name, packed({**texts, **{member: text.encode() for member, text in lists.items()}}))
+
+
+def packed(content: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for name, raw in content.items():
+            file.writestr(name, raw)
+    return out.getvalue()
+
+
+def test_encrypted_fonts_are_no_hindrance():
+    page = b"<html><body><p>one</p></body></html>"
+    book = {"a.xhtml": page, "f.otf": b"\x94", "META-INF/encryption.xml": protection("f.otf").encode()}
+    assert [slot.text for slot in opened("a.epub", packed(book)).slots] == ["one"]
+
+
+@pytest.mark.parametrize("name", ["a.docx", "a.pptx", "a.xlsx", "a.odt"])
+def test_a_compound_file_is_told_apart_from_a_damaged_archive(name):
+    with pytest.raises(DataError, match=f"^{name}: has a password, or an older format than {name[1:]}"):
+        opened(name, bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600))
+
+
+@pytest.mark.parametrize(
+    ("name", "member"),
+    [
+        ("a.docx", "word/document.xml"),
+        ("a.pptx", "ppt/slides/slide1.xml"),
+        ("a.xlsx", "xl/sharedStrings.xml"),
+        ("a.odt", "content.xml"),
+        ("a.epub", "toc.ncx"),
+    ],
+)
+def test_a_member_that_is_other_xml_is_refused(name, member):
+    with pytest.raises(DataError, match=f"^{name}/{member}:1: not the content of a document.*<other>"):
+        opened(name, packed({member: b"<!-- <x> --><a:other xmlns:a='b'/>"}))

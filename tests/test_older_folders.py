@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
-from dragoman.errors import ConfigError
+from dragoman.decode.readers.embedder import Embedder
+from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.architectures import find_family
 from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.interchange.older_tokenizers import contents
@@ -158,3 +159,25 @@ def test_a_damaged_file_of_an_older_folder_is_refused_in_a_line(case, tmp_path, 
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "Traceback" not in said and str(tmp_path / "folder") in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_sentence_encoder_cuts_texts_where_its_library_does_and_computes_in_the_precision_asked_for(tmp_path):
+    model = write(tmp_path / "old", "BertModel")
+    kinds = ("Transformer", "Pooling", "Normalize")
+    modules = [{"idx": i, "path": "", "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)]
+    (tmp_path / "old/1_Pooling").mkdir()
+    (tmp_path / "old/1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (tmp_path / "old/modules.json").write_text(json.dumps(modules))
+    (tmp_path / "old/sentence_bert_config.json").write_text('{"max_seq_length": 4, "do_lower_case": false}')
+    import_checkpoint(tmp_path / "old", tmp_path / "run", architecture="BertModel")
+    with torch.inference_mode():
+        hidden = model(input_ids=torch.tensor([[3, 6, 7, 4]])).last_hidden_state[0].mean(0)
+    found = {p: Embedder.load(tmp_path / "run", precision=p).embed(["the door is open."])[0] for p in PRECISIONS}
+    errors = {p: float((vector - hidden / hidden.norm()).abs().max()) for p, vector in found.items()}
+    assert errors["float32"] < 1e-5 < errors["bfloat16"]
+    (tmp_path / "run/origin/sentence_bert_config.json").write_text('{"max_seq_length": "long"}')
+    with pytest.raises(CheckpointError, match="max_seq_length must be a number of tokens, and is 'long'"):
+        Embedder.load(tmp_path / "run")
+
+
+PRECISIONS = ("float32", "bfloat16")

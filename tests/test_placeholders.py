@@ -46,6 +46,10 @@ FOUND = {
     r"in C:\new\table or [here](/a.png)": [r"C:\new\table", "[", "](/a.png)"],
     "<a href=\"a>b\" title='{c}'>x</a>": ["<a href=\"a>b\" title='{c}'>", "</a>"],
     "Hello %name%, the %title of %#@files@ by %id": ["%name%", "%title", "%#@files@", "%id"],
+    "%1$#@days@ of %2$#@hours@": ["%1$#@days@", "%2$#@hours@"],
+    "^[%lld new file](inflect: true) for ^[you](agreeWithArgument: 1), x^[y] (z: a)": [
+        *("^[", "%lld", "](inflect: true)", "^[", "](agreeWithArgument: 1)")
+    ],
     "%dx%d, %dpx, %sMB, %ds, %d%, %s%s": ["%d", "%d", "%d", "%s", "%d", "%d%", "%s", "%s"],
     "%1$-10s %1$,.2f %05.2f %ld %L1%n %1%2 %Y-%m-%d": [
         *("%1$-10s", "%1$,.2f", "%05.2f", "%ld", "%L1", "%n", "%1", "%2", "%Y", "%m", "%d")

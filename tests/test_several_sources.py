@@ -85,6 +85,63 @@ def test_patterns_of_two_languages_are_joined_by_keys(tmp_path):
         guess_sources("a/*.en,a/*.es")
 
 
+TREE = {
+    "{0}/app.json": '{{"k": "{0} a"}}',
+    "{0}/deep/app_{0}.arb": '{{"k": "{0} b"}}',
+    "{0}/res/{1}/strings.xml": "<resources><string name='k'>{0} c</string></resources>",
+    "{0}/res/layout.xml": "<layout>{0}</layout>",
+    "{0}/page.html": "<p>{0} d</p>",
+    "{0}/m.po": 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\nmsgid "en e"\nmsgstr "{0} e"\n',
+}
+IN_TREE = [(f"en {one}", f"de {one}") for one in "abcde"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "pattern"),
+    [
+        (("en", "de"), "l/{en,de}"),
+        (("en", "de"), "l/{en,de}/**"),
+        (("en", "de"), "l/{source,target=de}/**/*"),
+        (("source", "de"), "l/{source,target=de}/**"),
+    ],
+)
+def test_a_tree_stands_for_its_files_of_every_format(folders, pattern, tmp_path):
+    for folder, language in zip(folders, ("en", "de"), strict=True):
+        values = "values" if language == "en" else "values-de"
+        texts = {name.format(language, values): text.format(language) for name, text in TREE.items()}
+        fill(tmp_path / "l", {folder + name.removeprefix(language): text for name, text in texts.items()})
+    assert sorted(read(tmp_path / pattern)) == IN_TREE
+    with pytest.raises(DataError, match="no file there has a translation beside it"):
+        read(tmp_path / "l/{en,fr}")
+
+
+@pytest.mark.parametrize("kind", ["json", "arb", "xml", "html", "po"])
+@pytest.mark.parametrize("source", ["source", "en"])
+def test_a_tree_stands_for_its_files_of_one_format(kind, source, tmp_path):
+    for folder, language in ((source, "en"), ("de", "de")):
+        values = "values" if language == "en" else "values-de"
+        texts = {name.format(language, values): text.format(language) for name, text in TREE.items()}
+        fill(tmp_path, {folder + name.removeprefix(language): text for name, text in texts.items()})
+    expected = IN_TREE[["json", "arb", "xml", "html", "po"].index(kind)]
+    assert read(tmp_path / f"{{source,target=de}}/**/*.{kind}") == [expected]
+
+
+def test_a_folder_with_named_languages_stands_for_its_files_of_every_format(tmp_path):
+    for language, values in (("en", "values"), ("de", "values-de"), ("fr", "values-fr")):
+        fill(tmp_path, {name.format(language, values): text.format(language) for name, text in TREE.items()})
+    fill(tmp_path, {"App.resx": RESX.format("en f"), "App.de.resx": RESX.format("de f")})
+    assert sorted(read(tmp_path, ("en", "de"))) == [*IN_TREE, ("en f", "de f")]
+
+
+RESX = "<root><data name='k'><value>{0}</value></data></root>"
+
+
+def test_text_files_of_two_languages_are_named_at_once(tmp_path):
+    fill(tmp_path, {"a.en": "x\n", "a.es": "y\n", "en.txt": "z\n", "es.txt": "w\n"})
+    assert read(tmp_path / "a.{en,es}") == [("x", "y")]
+    assert read(tmp_path / "{en,es}.txt") == [("z", "w")]
+
+
 def test_a_folder_of_aligned_text_files_is_read_by_languages(tmp_path):
     fill(tmp_path, {"a.en": "x\n", "a.es": "y\n", "b.en": "z\n"})
     assert guess_sources(str(tmp_path), ("en", "es")) == [

@@ -84,10 +84,10 @@ class RunDirectory:
         """
         run = cls(path)
         if not os.path.isfile(run.path / CONFIG):  # unlike Path, no error for what can be no name
-            there = (
-                "not a run directory, it has no config.yaml" if os.path.exists(run.path) else "no such run directory"
-            )
-            raise CheckpointError(f"{path}: {there}: start one with `dragoman train`")
+            missing = not os.path.exists(run.path)
+            there = "no such run directory" if missing else "not a run directory, it has no config.yaml"
+            start = "import" if os.path.isfile(run.path / "config.json") else "train"  # a Hugging Face folder
+            raise CheckpointError(f"{path}: {there}: start one with `dragoman {start}`")
         if write:
             try:
                 run._claim()

@@ -179,7 +179,14 @@ def _chosen(names: list[Any], columns: Columns | None, argument: str) -> list[An
 
 
 def table_rows(given: Any, names: list[Any], argument: str) -> Iterator[Any]:
-    """Yield the two texts of each row, or what the only column holds."""
+    """Yield the two texts of each row, or what the only column holds.
+
+    Raises:
+        DataError: several columns have one of these names.
+    """
+    there = column_names(given, argument) or []
+    if twice := next((name for name in names if there.count(name) > 1), None):
+        raise DataError(f"{argument}: {there.count(twice)} columns are named {twice!r}: give each a name of its own")
     match type(given).__module__.partition(".")[0]:
         case "pandas":
             rows: Iterable[Any] = zip(*(given[name] for name in names), strict=True)

@@ -16,6 +16,7 @@ from dragoman.cli.options import (
     DeviceOption,
     OutputOption,
     PassagesOption,
+    PrecisionOption,
     RunArgument,
     SpecialTokensOption,
     TopPassagesOption,
@@ -53,6 +54,7 @@ def answer(
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Answer questions by spans of a text, or of the passages of a file that are about them."""
     from dragoman.decode.readers.answerer import Answerer
@@ -60,7 +62,7 @@ def answer(
     batches = _batches(text, context, passages, top_passages)
     if text is not None and not is_pipe(text):
         batches = iter(list(batches))  # what is wrong with a file is told before a model is loaded
-    answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
+    answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
 
     def found() -> "Iterator[tuple[str, Answered]]":
         for questions in batches:

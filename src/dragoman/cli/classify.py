@@ -14,6 +14,7 @@ from dragoman.cli.options import (
     ColumnOption,
     DeviceOption,
     OutputOption,
+    PrecisionOption,
     RunArgument,
     SpecialTokensOption,
 )
@@ -47,11 +48,14 @@ def classify(
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Label each line of a file, a sentence, or images: the label, a tab, and its probability."""
     from dragoman.decode.readers.classifier import Classifier
 
-    classifier = Classifier.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
+    classifier = Classifier.load(
+        run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision
+    )
 
     def found() -> "Iterator[Classified]":
         for given, places in input_batches(text, classifier.material, column=column, as_kind=as_kind):

@@ -102,7 +102,7 @@ def _open_tree(files: "Sequence[TreeFile]", target: str | None, *, anew: bool) -
 def _named_language(kind: str, goal: Path | None) -> str | None:
     """Return the language in the name of an output, of a document in one language: its plurals need it."""
     from dragoman.text.formats.kinds import BILINGUAL
-    from dragoman.text.localized_paths import language_in
+    from dragoman.text.formats.localized_paths import language_in
 
     return None if goal is None or kind in BILINGUAL else language_in(goal.as_posix())
 

@@ -41,7 +41,7 @@ def tree_files(texts: Sequence[str], output: Path | None, source: str | None, ta
 
 
 def _below(text: str, output: Path, source: str | None, target: str | None) -> Iterator[TreeFile]:
-    from dragoman.text.localized_paths import is_language
+    from dragoman.text.formats.localized_paths import is_language
 
     root = Path(text if os.path.isdir(text) else glob.escape(text).partition("[")[0].rpartition("/")[0] or ".")
     source = source or (root.name if is_language(root.name) else "en")
@@ -89,7 +89,7 @@ def _goal(name: str, names: set[str], source: str, target: str | None, *, here: 
     """
     from dragoman.text.compressed import extension
     from dragoman.text.formats.kinds import BILINGUAL
-    from dragoman.text.localized_paths import NEUTRAL, language_in, localized_path, neutral_path, same
+    from dragoman.text.formats.localized_paths import NEUTRAL, language_in, localized_path, neutral_path, same
 
     goal = localized_path(name, source, target) if target else name
     stated = language_in(name)

@@ -14,6 +14,7 @@ from dragoman.cli.options import (
     CheckpointOption,
     ColumnOption,
     DeviceOption,
+    PrecisionOption,
     RunArgument,
     SpecialTokensOption,
     TextArgument,
@@ -43,6 +44,7 @@ def embed(
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Turn each line of a file, a sentence, or images into vectors: as JSON lines, or as an array in a .npy file."""
     import numpy as np
@@ -54,7 +56,9 @@ def embed(
 
     if tower not in ("first", "second"):
         raise ConfigError(unknown("--tower", tower, ("first", "second")))
-    embedder = Embedder.load(run, which=checkpoint, device=device, special_tokens=special_tokens, tower=tower)
+    embedder = Embedder.load(
+        run, which=checkpoint, device=device, special_tokens=special_tokens, tower=tower, precision=precision
+    )
 
     def found() -> "Iterator[tuple[list[str], np.ndarray]]":
         for given, places in input_batches(text, embedder.material, column=column, as_kind=as_kind):

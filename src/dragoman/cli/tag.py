@@ -14,6 +14,7 @@ from dragoman.cli.options import (
     ColumnOption,
     DeviceOption,
     OutputOption,
+    PrecisionOption,
     RunArgument,
     SpecialTokensOption,
     TextArgument,
@@ -40,13 +41,14 @@ def tag(
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Label each word of a sentence, or of each line of a file. Words are separated by spaces. Output: a word, a tab
     and its label in each line, and an empty line after each sentence."""
     from dragoman.decode.readers.tagger import Tagger
 
     lines = input_lines(text, column=column, as_kind=as_kind)
-    tagger = Tagger.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
+    tagger = Tagger.load(run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
 
     def found() -> "Iterator[TaggedWords]":
         for batch in line_batches(lines):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dragoman.checkpoint import RunDirectory, run_folder
 from dragoman.decode.messages import Message, check_messages, check_schemas, check_variables, mapped
 from dragoman.decode.origin import origin_folder
 from dragoman.decode.prompt import EncodedPrompt
@@ -58,6 +59,7 @@ class ChatTemplate:
             CheckpointError: no such run, or one without a template.
         """
         if (found := find_chat_template(run)) is None:
+            RunDirectory.open(run_folder(run))  # says so where there is no run at all
             raise CheckpointError(
                 f"{run}: its model has no chat template, so it was not trained on conversations: give it a prompt to "
                 f"continue, or put its template into the run as {FILE}"

@@ -69,7 +69,7 @@ class ServedModel:
         if found not in _LOADERS:
             raise CheckpointError(f"{path}: its model cannot be served: choose another run")
         task, loader = _LOADERS[found]
-        options = {"device": device} | ({"precision": precision} if found in (TRANSLATES, CONTINUES) else {})
+        options = {"device": device, "precision": precision}
         if found is TRANSLATES and (named := languages_of_name(name)):
             options |= {"source_language": named[0], "target_language": named[1]}
         model = loader.load(path, which, **options)

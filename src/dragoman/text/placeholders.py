@@ -149,6 +149,8 @@ _EMOJI = (  # a character that is a picture, or a pictogram of older standards; 
     "[\\U0001f000-\\U0001f1e5\\U0001f200-\\U0001f3fa\\U0001f400-\\U0001faff\\u203c\\u2049\\u2190-\\u21ff\\u2300-\\u23ff"
     "\\u24c2\\u2500-\\u27bf\\u2934\\u2935\\u2b00-\\u2bff\\u303d\\u3297\\u3299\\ufffd]"
 )
+_AGREEMENT = r"(?:inflect|morphology|agreeWith\w+|referentConcept)\s*:[^()\n]*"
+"""Attributes of Apple's automatic grammar agreement: ``^[%lld file](inflect: true)``."""
 _GENERAL = rf"""
   (?P<emoji>(?: [\U0001f1e6-\U0001f1ff]{{2}} | [0-9\#*]\ufe0f?\u20e3
            | {_EMOJI}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*
@@ -159,14 +161,14 @@ _GENERAL = rf"""
 | (?P<link>  (?:\b(?:https?|ftp)://|\bwww\.(?=\w))[^\s<>"'`|\\^(){{}}\[\]]*(?:\{{[^{{}}\s]*\}}[^\s<>"'`|\\^(){{}}\[\]]*
                  |\([^\s()]*\)[^\s<>"'`|\\^(){{}}\[\]]*)*(?<![.,;:!?]) )
 | (?P<wiki>  \[\[[^\[\]\n]+\]\] )
-| (?P<begin> !?\[(?=[^\[\]]*\]\([^()\s]*\)) )
-| (?P<finish>\]\([^()\s]*\) )
+| (?P<begin> !?\[(?=[^\[\]]*\]\([^()\s]*\)) | \^\[(?=[^\[\]]*\]\({_AGREEMENT}\)) )
+| (?P<finish>\]\((?:[^()\s]*|{_AGREEMENT})\) )
 | (?P<ticks> (?<![\w`])(?P<fence>`+)(?!`)[^\n]+?(?<!`)(?P=fence)(?![\w`]) )
 | (?P<path>  (?<!\w)[A-Za-z]:\\[^\s"'<>|{{}}%]* )
 | (?P<mail>  (?<![\w.+-])\w[\w.+-]*@\w[\w-]*(?:\.\w[\w-]*)+ )
 | (?P<ruby>  [%$\#]\{{[^{{}}\s]*\}} | %<\w+>[-+0\#]*\d*(?:\.\d+)?[a-zA-Z] )
 | (?P<brace> \{{ )
-| (?P<dict>  %\#@\w+@ | %\([^()%]*\)[-+0\#']*(?:\d+|\*)?(?:\.(?:\d+|\*))?[hlLzjtq]*[a-zA-Z]
+| (?P<dict>  %(?:\d+\$)?\#@\w+@ | %\([^()%]*\)[-+0\#']*(?:\d+|\*)?(?:\.(?:\d+|\*))?[hlLzjtq]*[a-zA-Z]
            | %\d+\$[-+0\#',]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:[tT]|[hlLzjtq]*)[a-zA-Z@] )
 | (?P<percent>%[A-Za-z_](?:[\w.-]*\w)?%(?![\w%@(])
            | %(?![-+0\#']*\d*[hlqLzjt]*(?:[sdiufFeEgGxXoc]|[sdufFeEgGxX](?:{_UNITS}))(?![A-Za-z]))[A-Za-z]{{2}}\w* )

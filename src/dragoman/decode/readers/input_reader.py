@@ -18,6 +18,7 @@ from dragoman.checkpoint import load_reader
 from dragoman.data.material import IdMaterial, material_of, to_device
 from dragoman.decode.arguments import check_items, check_list
 from dragoman.decode.brief import described
+from dragoman.decode.origin import with_stated_length
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.teacher_forcing import batches_by_length
 from dragoman.model.encoder import Encoder
@@ -60,25 +61,29 @@ class InputReader:
         device: str = "auto",
         tower: str = "first",
         special_tokens: bool = False,
+        precision: str = "auto",
     ):
         """Load the model of a run.
+
         Args:
             run: a run directory, or one of its checkpoints.
             which: ``best``, ``last``, a step number, or the name of a checkpoint.
             device: as torch names it; ``auto`` is the GPU if there is one.
             tower: ``first`` or ``second``, for a run that has two.
             special_tokens: read the spelling of a special token in a text as this token.
+            precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``; see ``decode/precision.py``. In bfloat16, the
+                entries of a vector of length 1 differ by about 0.003.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model has another ability.
-            ConfigError: no such device.
+            ConfigError: no such device or precision.
         """
         model, tokenizer, config = load_reader(run, which, tower=tower)
         if cls.ability:
             check(run, model, cls.ability)
         if special_tokens and tokenizer is not None:
             tokenizer = tokenizer.with_special_tokens()
-        return cls(prepare_for_inference(model, device), tokenizer, config)
+        return cls(prepare_for_inference(model, device, precision), tokenizer, with_stated_length(config, run))
 
     def checked(self, given: Any, argument: str) -> list[Any]:
         """Return ``given`` as a list of inputs.

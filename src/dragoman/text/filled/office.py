@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dragoman.errors import DataError, UserError
 from dragoman.text.compressed import extension
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
+from dragoman.text.filled.encrypted import refuse_compound, refuse_encrypted
 from dragoman.text.filled.html_document import HtmlDocument
 from dragoman.text.filled.office_paragraphs import (
     CONTENTS,
@@ -35,6 +36,13 @@ _MEMBERS: dict[str, dict[str, Dialect | None]] = {
     ".epub": {"*.xhtml": None, "*.html": None, "*.htm": None, "*.ncx": CONTENTS},
 }
 """Members with text, by the extension of the archive; None for members that are HTML."""
+_ROOTS = frozenset(
+    (
+        *("document", "hdr", "ftr", "footnotes", "endnotes", "sld", "notes", "dataModel", "sst", "worksheet"),
+        *("dialogsheet", "macrosheet", "document-content", "document-styles", "ncx"),
+    )
+)
+"""Outermost elements of members that are XML."""
 MOST = 1 << 30
 """Largest number of bytes that a member may unpack to."""
 _SKIPPED = {"tracked-changes", "deletion"}
@@ -107,6 +115,8 @@ class XmlPart(FillableDocument):
                     self.paragraphs.append(paragraph)
                     key = str(len(self.slots))
                     self.slots.append(Slot(f"{name}:{paragraph.line}", paragraph.text, paragraph.codes, key=key))
+        if not self.slots and found not in _ROOTS:
+            raise DataError(f"{name}:1: not the content of a document: its outermost element is <{found}>")
 
     def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         chosen = {number: self.paragraphs[number] for number in fillings}
@@ -160,8 +170,10 @@ def _read_members(raw: bytes, name: str, patterns: Mapping[str, object]) -> Iter
         DataError: no archive, or a member that cannot be read.
     """
     found = False
+    refuse_compound(raw, name, extension(name))
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            refuse_encrypted(archive, name, patterns)
             if damaged := archive.testzip():  # all are copied, so all must be whole
                 raise zipfile.BadZipFile(f"{damaged} in it fails its checksum")
             for info in archive.infolist():

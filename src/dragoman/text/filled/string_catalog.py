@@ -14,6 +14,8 @@ from dragoman.text.lines import check_string
 
 _UNFILLED = ("new", "stale")
 _INDENT = "  "
+_SET = "stringSet"
+"""Name of several strings in the place of one, of which each is a phrase for the same action."""
 
 
 class CatalogHome(NamedTuple):
@@ -66,6 +68,8 @@ class StringCatalog(FillableDocument):
         all_languages = _localizations(entry, place)
         source = all_languages.get(self.language) or {"stringUnit": {"state": "new", "value": key}}
         there, comment = all_languages.get(self.target), entry.get("comment")
+        if _other_set(source, there):
+            return
         whole = _adapted(source, self.categories)
         if there is not None and "stringUnit" in there and "variations" in whole and "stringUnit" not in whole:
             whole = copy.deepcopy(there)  # one text for all variations, as a translator decided
@@ -134,7 +138,7 @@ class StringCatalog(FillableDocument):
 
     def written(self, value: object, depth: int) -> str:
         """Return a value as Xcode writes it, inside of ``depth`` others."""
-        lines = json.dumps(value, indent=_INDENT, ensure_ascii=False, separators=(",", " : ")).split("\n")
+        lines = json.dumps(_folded(value), indent=_INDENT, ensure_ascii=False, separators=(",", " : ")).split("\n")
         return (self.text_file.line_end + _INDENT * depth).join(lines)
 
 
@@ -147,6 +151,7 @@ def _localizations(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     found = entry.get("localizations") or {}
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
         raise DataError(f"{place}: its localizations are not an object with an object for each language")
+    found = {language: _unfolded(one) for language, one in found.items()}
     for language, one in found.items():
         for _, unit in units_of(one):
             if not all(isinstance(unit.get(name, ""), str) for name in ("state", "value")):
@@ -163,6 +168,42 @@ def units_of(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield path, inner
         else:
             yield from units_of(inner, (*path, name))
+
+
+# ---- sets of strings: several phrases for one action, as Siri knows it ---------------------------------
+
+
+def _unfolded(value: Any) -> Any:
+    """Return a copy of a localization with a string unit for each string of a set."""
+    if not isinstance(value, dict):
+        return value
+    if isinstance(found := value.get(_SET), dict) and isinstance(found.get("values"), list):
+        state = found.get("state", "new")
+        strings = {str(i): {"stringUnit": {"state": state, "value": one}} for i, one in enumerate(found["values"])}
+        value = {**value, _SET: strings}
+    return {name: _unfolded(inner) for name, inner in value.items()}
+
+
+def _folded(value: Any) -> Any:
+    """Return a localization with its sets of strings as Xcode has them; strings without a translation are left out."""
+    if not isinstance(value, dict):
+        return value
+    folded = {name: _folded(inner) for name, inner in value.items()}
+    if isinstance(found := folded.get(_SET), dict) and "values" not in found:
+        strings = [unit for _, unit in units_of(found) if unit["value"].strip()]
+        state = "needs_review" if any(unit["state"] == "needs_review" for unit in strings) else "translated"
+        folded[_SET] = {"state": state, "values": [unit["value"] for unit in strings]}
+    return folded
+
+
+def _other_set(source: Mapping[str, Any], there: Mapping[str, Any] | None) -> bool:
+    """Return True for a translated set of another size: a language may have more phrases than the source, or fewer."""
+    sets = [list(units_of((one or {}).get(_SET))) for one in (source, there)]
+    translated = [unit for _, unit in sets[1] if unit.get("state") not in _UNFILLED]
+    return bool(translated) and len(sets[0]) != len(sets[1])
+
+
+# ---- plurals -----------------------------------------------------------------------------------------
 
 
 def _adapted(value: Any, categories: PluralCategories) -> Any:

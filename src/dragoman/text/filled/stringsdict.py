@@ -28,7 +28,10 @@ class StringsDict(SpannedDocument):
         super().__init__(self.markup)
         check_root(self.markup, "plist", "a property list")
         self.categories = plural_categories(target)
-        for unit in units([self.markup.utf8], name, "plist", "dict"):
+        found = list(units([self.markup.utf8], name, "plist", "dict"))
+        if not found:
+            raise DataError(f"{name}:1: not a property list of entries by name: there is no dict in it")
+        for unit in found:
             for key, _, value in members(unit.element, name):
                 if value.name == "dict":
                     self.add_entry(unit, key, value)

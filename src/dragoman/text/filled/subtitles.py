@@ -11,11 +11,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dragoman.errors import DataError
+from dragoman.text.compressed import extension
 from dragoman.text.filled.spans import SpannedDocument, TextFile
 
-_TIME = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{1,3}")
+_TIME = re.compile(r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}")
 _TIMES = re.compile(rf"(?m)^[ \t]*{_TIME.pattern}[ \t]*-->[ \t]*{_TIME.pattern}[^\n]*(?:\n|\Z)")
 _LIKE_TIMES = re.compile(r"(?m)^.*-->.*$|^[ \t]*\d+:\d\d:\d\d[.,:]\d+\b.*$")
+_BLOCK = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")
+"""Lines of WebVTT up to a blank one."""
+_NO_CUE = re.compile(r"(?:NOTE|STYLE|REGION)\b")
+_FIRST = re.compile(rf"\s*(?:\d+[ \t]*\r?\n\s*)?{_TIME.pattern}")
+"""Beginning of subtitles: a time, perhaps with its number."""
 _EXAMPLE = "00:00:01,000 --> 00:00:02,500"
 _END = re.compile(r"""[.!?…。！？♪][)\]"'”’»]*$|[:;]$""")  # noqa: RUF001
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}")
@@ -63,7 +69,11 @@ class SubtitleDocument(SpannedDocument):
         """
         text, is_vtt = self.text_file.text, self.text_file.text.startswith("WEBVTT")
         times = list(_TIMES.finditer(text))
-        if not times and not is_vtt:
+        if is_vtt:
+            self.check_blocks(text, empty=not times)
+        elif not times:
+            self.check_times(0, text)
+        if not is_vtt and (not times or (extension(self.text_file.name) == ".vtt" and not _FIRST.match(text))):
             raise DataError(f"{self.text_file.name}:1: no times of subtitles in it, as in {_EXAMPLE}")
         found = []
         for number, (time, following) in enumerate(zip(times, [*times[1:], None], strict=False)):
@@ -80,6 +90,23 @@ class SubtitleDocument(SpannedDocument):
             if number == 0 and not is_vtt:
                 self.check_times(0, text[: time.start()])
         return found
+
+    def check_blocks(self, text: str, *, empty: bool) -> None:
+        """Check the blocks of WebVTT between blank lines, those left out that are no cues.
+
+        Args:
+            empty: there are no cues, so that any text is out of place.
+
+        Raises:
+            DataError: a line looks like times, and is none, or there is a text without times.
+        """
+        _, *blocks = _BLOCK.finditer(text)  # the first is the header
+        for block in [found for found in blocks if not _NO_CUE.match(found[0])]:
+            if not _TIMES.search(block[0]):
+                self.check_times(block.start(), block[0])
+                if empty:
+                    place = self.text_file.place(block.start())
+                    raise DataError(f"{place}: a text without times, as in {_EXAMPLE}")
 
     def check_times(self, start: int, text: str) -> None:
         """

@@ -78,8 +78,10 @@ def chosen_columns(header: Sequence[str], source: str | None, target: str | None
     """Return the columns of sources and translations; None for one that is to be added.
 
     Raises:
-        DataError: the names do not tell.
+        DataError: the names do not tell, or several columns have one of them.
     """
+    if twice := next((one for one in (source, target) if one and header.count(one) > 1), None):
+        raise DataError(f"{name}: {header.count(twice)} columns are called {twice!r}: rename one")
     if source in header and target:
         return header.index(source), header.index(target) if target in header else None
     named = text_columns(header) if is_header(header) else None

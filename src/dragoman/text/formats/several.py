@@ -3,13 +3,15 @@
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
 from dragoman.text.formats.bilingual import QT, is_qt
 from dragoman.text.formats.kinds import KEYED as KINDS
+from dragoman.text.formats.language_trees import LanguagePair, folder_twins, pattern_twins
+from dragoman.text.formats.localized_paths import is_language, language_in, same
 from dragoman.text.formats.pairs import (
     PAIR_ENDINGS,
     ColumnNames,
@@ -55,17 +57,73 @@ _LANGUAGES = re.compile(r"\{(?:source(?:=(?P<source>[\w-]+))?|(?P<first>[\w-]+))
 """Two languages in a pattern: ``{en,de}``, ``{source=en,target=de}``, or ``{source,target=de}``."""
 
 
+_SOURCE, _DEFAULT = "source", "en"
+
+
 def _by_languages(path: str, found: re.Match[str]) -> list[PairSource]:
-    """Return the files of ``locale/{en,de}/**/*.json``: pairs of files, or those of the target if they hold both."""
-    source, target = found["source"] or found["first"] or "en", found["target"]
-    named = [path[: found.start()] + language + path[found.end() :] for language in (source, target)]
-    named = [
-        _LANGUAGES.sub(lambda _, language=language: language, name)
-        for language, name in zip((source, target), named, strict=True)
+    """Return the files of ``locale/{en,de}/**/*.json``: pairs of files, or those of the target if they hold both; of a
+    pattern without an extension, such as ``locale/{en,de}/**``, those of every format."""
+    source, target = found["source"] or found["first"] or _SOURCE, found["target"]
+    if source == _SOURCE and not glob.glob(_filled_in(path, source), recursive=True):
+        source = _DEFAULT
+    languages = (_DEFAULT if source == _SOURCE else source), target
+    kind = extension(path)
+    if not kind or "*" in kind:
+        return _of_every_kind(path, source, languages)
+    patterns = [_filled_in(path, language) for language in (source, target)]
+    if kind in KINDS:
+        return _keyed_pairs(patterns, languages)
+    return guess_sources(patterns[1] if kind in PAIR_ENDINGS else ",".join(patterns))
+
+
+def _filled_in(path: str, language: str) -> str:
+    return _LANGUAGES.sub(lambda _: language, path)
+
+
+def _of_every_kind(path: str, source: str, languages: tuple[str, str]) -> list[PairSource]:
+    """Return the files of a tree that hold both languages, and the pairs of those that hold one."""
+    base = path.rstrip("/") + ("/*" if path.endswith("**") else "" if path.endswith("*") else "/**/*")
+    patterns = [_filled_in(base, one) for one in (source, languages[1])]
+    names = [sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True))) for pattern in patterns]
+    found: list[PairSource] = [
+        guess_source(name)
+        for name in names[1]
+        if extension(name) in _WITHOUT_COLUMNS and (extension(name) != QT or is_qt(name)) and not _is_beside(name)
     ]
-    if extension(path) in KINDS:
-        return [_keyed_by_patterns(",".join(named))]
-    return guess_sources(named[1])
+    for kind in sorted({extension(name) for name in names[0]} & set(KINDS)):
+        of_kind = [f"{pattern}{kind}" for pattern in patterns]
+        if any(pattern_twins(_root(of_kind), of_kind, *languages)):
+            found += _keyed_pairs(of_kind, languages)
+    if not found:
+        raise DataError(f"{path}: no file there has a translation beside it, and none holds both languages")
+    return found
+
+
+def _is_beside(name: str) -> bool:
+    """Return True for a compiled catalogue whose source lies next to it."""
+    return extension(name) == ".mo" and os.path.exists(f"{name.removesuffix('.mo')}.po")
+
+
+def _keyed_pairs(patterns: list[str], languages: tuple[str, str]) -> list[PairSource]:
+    """Return the files of two languages: by pattern where only the pattern differs, else one by one."""
+    root = _root(patterns)
+    found = list(pattern_twins(root, patterns, *languages))
+    whole = _keyed_by_patterns(",".join(patterns))
+    if not found or all(_same_wildcards(whole, pair) for pair in found):
+        return [whole]
+    return [Keyed(root=root, source=pair.source, target=pair.target) for pair in found]
+
+
+def _same_wildcards(patterns: Keyed, pair: LanguagePair) -> bool:
+    """Return True if the wildcards of both patterns stand for the same text in the names of two files."""
+    literal = [re.escape(pattern).replace(r"\*", "(.*)") for pattern in (patterns.source, patterns.target)]
+    first, second = (re.fullmatch(*both, re.DOTALL) for both in zip(literal, pair, strict=True))
+    return first is not None and second is not None and first.groups() == second.groups()
+
+
+def _root(patterns: Sequence[str]) -> str:
+    """Return the folder above all files that match."""
+    return os.path.commonpath([os.path.dirname(glob.escape(p).partition("[")[0]) or "." for p in patterns])
 
 
 def _keyed_by_patterns(path: str) -> Keyed:
@@ -78,7 +136,7 @@ def _keyed_by_patterns(path: str) -> Keyed:
             f"{path}: two patterns are for files by language ({', '.join(KINDS[:4])}, ...), as in "
             "locales/en/*.json,locales/es/*.json"
         )
-    root = os.path.commonpath([os.path.dirname(glob.escape(p).partition("[")[0]) or "." for p in patterns])
+    root = _root(patterns)
     source, target = (os.path.relpath(pattern, root) for pattern in patterns)
     return Keyed(root=root, source=source, target=target)
 
@@ -87,13 +145,17 @@ def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
     names = list(_files(folder))
     if not names:
         raise DataError(f"{folder}: an empty folder: there is no file in it")
+    languages = columns if columns and all(isinstance(one, str) and is_language(one) for one in columns) else None
     pairs = [name for name in names if extension(name) in PAIR_ENDINGS and (extension(name) != QT or is_qt(name))]
     if pairs:
         sources = {name for name in pairs if extension(name) != ".mo"}
         return [
-            guess_source(name, None if extension(name) in _WITHOUT_COLUMNS else columns)
-            for name in pairs
-            if name in sources or not _beside(name, sources)
+            *(
+                guess_source(name, None if extension(name) in _WITHOUT_COLUMNS else columns)
+                for name in (_of_target(folder, pairs, languages[1]) if languages else pairs)
+                if name in sources or not _beside(name, sources)
+            ),
+            *(_keyed(folder, languages) if languages else ()),
         ]
     if columns is None:
         raise DataError(
@@ -103,6 +165,20 @@ def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
     if found := [*_keyed(folder, columns), *_texts(names, columns)]:
         return found
     raise DataError(f"{folder}: no JSON or text files for the languages {' and '.join(columns)}{_available(names)}")
+
+
+def _of_target(folder: Path, names: list[str], target: str) -> list[str]:
+    """Return the files that hold both languages without those of another target, where paths name them."""
+    stated = {name: _language_of(Path(name).relative_to(folder)) for name in names}
+    if not any(one and same(one, target) for one in stated.values()):
+        return names
+    return [name for name, one in stated.items() if one is None or same(one, target)]
+
+
+def _language_of(path: Path) -> str | None:
+    """Return the language that a path names; None if it names none."""
+    folders = (folder for folder in reversed(path.parts[:-1]) if is_language(folder))
+    return language_in(path.as_posix()) or next(folders, None)
 
 
 _WITHOUT_COLUMNS = (".po", ".mo", ".xlf", ".xliff", QT)
@@ -121,11 +197,14 @@ def _beside(name: str, others: set[str]) -> bool:
 
 
 def _keyed(folder: Path, languages: ColumnNames) -> list[Keyed]:
+    """Return the files in two languages: by one pattern if it is that of all of them, else one by one."""
+    found = folder_twins(folder, *languages)
     for pattern in KEYED:
         source, target = (pattern.format(language) for language in languages)
-        if all(any(folder.rglob(side) if side.startswith("*") else folder.glob(side)) for side in (source, target)):
-            return [Keyed(root=str(folder), source=source, target=target)]
-    return []
+        whole = Keyed(root=str(folder), source=source, target=target)
+        if found and all(_same_wildcards(whole, pair) for pair in found):
+            return [whole]
+    return [Keyed(root=str(folder), source=pair.source, target=pair.target) for pair in found]
 
 
 def _texts(names: list[str], languages: ColumnNames) -> list[TextFiles]:
