@@ -44,14 +44,14 @@ class VectorIndex:
             ConfigError: approximate search without the library.
         """
         self.vectors = np.ascontiguousarray(vectors, np.float32)
-        library = _library()
+        library = load_library()
         if approximate and library is None:
             raise ConfigError("approximate search needs faiss: pip install faiss-cpu (the extra retrieval)")
         self.exact = not approximate or len(vectors) <= FEW
         """True where the nearest vectors are found for certain."""
         self.index = library and _build(library, self.vectors, exact=self.exact)
-        if library is None:
-            log.info("faiss is not installed: numpy searches %d vectors", len(vectors))
+        how = "exactly" if self.exact else "approximately"
+        log.info("%s searches %d vectors %s", "faiss" if library else "numpy", len(vectors), how)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -104,16 +104,26 @@ def _build(library: Any, vectors: Float[np.ndarray, "N D"], *, exact: bool) -> A
     if exact:
         flat.add(vectors)
         return flat
-    clusters = max(1, min(int(4 * len(vectors) ** 0.5), len(vectors) // _PER_CLUSTER))
+    clusters = cluster_count(len(vectors))
     index = library.IndexIVFFlat(flat, width, clusters, library.METRIC_INNER_PRODUCT)
     index.cp.spherical = True  # centres of length 1, as the vectors
     index.train(vectors)
     index.add(vectors)
-    index.nprobe = max(1, int(clusters * VISITED))
+    index.nprobe = visited(clusters)
     return index
 
 
-def _library() -> Any:
+def cluster_count(size: int) -> int:
+    """Return the number of clusters that this many vectors are divided into."""
+    return max(1, min(int(4 * size**0.5), size // _PER_CLUSTER))
+
+
+def visited(clusters: int) -> int:
+    """Return the number of clusters that approximate search visits."""
+    return max(1, int(clusters * VISITED))
+
+
+def load_library() -> Any:
     """Return faiss; None where it is not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the program that made its wrappers, on new Pythons

@@ -97,8 +97,10 @@ def attach_matches(
         if encoder is not None:
             counts[name]["by meaning alone"] = sum(bool(some) and some[0].cosine is not None for some in found)
     if not counts["train"]["with matches"]:
+        least = cfg.encoder and cfg.encoder.threshold
+        meant = f", or of cosine {least:g}" if least else ""
         raise DataError(
-            f"data.retrieval: no training pair has a match of similarity {cfg.threshold:g} or more: lower the "
+            f"data.retrieval: no training pair has a match of similarity {cfg.threshold:g} or more{meant}: lower the "
             "threshold, name a memory that is like the text, or leave it out"
         )
     return dataclasses.replace(split, **sets), counts
