@@ -4,6 +4,7 @@ same wherever and however often they are computed."""
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -367,7 +368,15 @@ def test_a_run_that_is_yet_to_be_trained_must_be_given_an_encoder(tmp_path):
 def test_an_encoder_that_is_missing_is_refused_before_the_text_is_read(tmp_path):
     cfg = config(tmp_path, {"run": str(tmp_path / "none")})
     (tmp_path / "pairs.tsv").unlink()
-    with pytest.raises(CheckpointError, match=r"none: no such run directory"):
+    with pytest.raises(CheckpointError, match=r"data\.retrieval\.encoder\.run: .*none: no such run directory"):
+        list(start(cfg, tmp_path / "run").events())
+
+
+def test_approximate_search_without_the_library_is_refused_before_the_text_is_read(earlier, tmp_path, monkeypatch):
+    cfg = config(tmp_path, {"run": str(earlier), "search": "approximate"})
+    (tmp_path / "pairs.tsv").unlink()
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ConfigError, match=r"data\.retrieval\.encoder\.search: approximate search needs faiss"):
         list(start(cfg, tmp_path / "run").events())
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from dragoman import durable
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.vector_index import cluster_count, load_library, visited
+from dragoman.text.vector_index import NEEDED, cluster_count, load_library, visited
 
 FILE = "states.faiss"
 """File of the index, in the folder of the datastore."""
@@ -90,5 +90,5 @@ def required_library() -> Any:
     """
     library = load_library()
     if library is None:
-        raise ConfigError("approximate search needs faiss: pip install faiss-cpu (the extra retrieval)")
+        raise ConfigError(NEEDED)
     return library

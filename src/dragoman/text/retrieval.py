@@ -34,7 +34,7 @@ class NoRetrieval:
 @config
 class EncoderCandidates:
     """Sentences with the nearest vectors by the encoder of a run, as candidates too. A vector is the mean of the
-    encoder's states, less the mean of all training sentences, at length 1."""
+    encoder's states, less the mean over the sentences of the run, at length 1."""
 
     run: str | None = None
     """Translator, or encoder of texts, that reads the sentences: a run directory. None for that of start_from."""

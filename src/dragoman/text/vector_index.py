@@ -25,6 +25,7 @@ FEW = 50_000
 """Up to this number of vectors, approximate search would gain little, and is exact."""
 VISITED = 1 / 16
 """Fraction of the clusters that approximate search visits."""
+NEEDED = "approximate search needs faiss: pip install faiss-cpu (the extra retrieval)"
 _PER_CLUSTER = 39
 """Fewest vectors that the library wants to learn a cluster from."""
 
@@ -46,7 +47,7 @@ class VectorIndex:
         self.vectors = np.ascontiguousarray(vectors, np.float32)
         library = load_library()
         if approximate and library is None:
-            raise ConfigError("approximate search needs faiss: pip install faiss-cpu (the extra retrieval)")
+            raise ConfigError(NEEDED)
         self.exact = not approximate or len(vectors) <= FEW
         """True where the nearest vectors are found for certain."""
         self.index = library and _build(library, self.vectors, exact=self.exact)

@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Float
 
 from dragoman.decode.sentence_encoder import SentenceEncoder
-from dragoman.errors import ConfigError, DataError
+from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.cleaning.split import PairSplit
 from dragoman.text.fuzzy import FuzzyIndex, FuzzyMatch
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.retrieval import FuzzyMatches, NoRetrieval
 from dragoman.text.store import chunks
+from dragoman.text.vector_index import NEEDED, load_library
 from dragoman.train.warm_start import WarmStart
 
 SETS = ("train", "valid", "test", "hard")
@@ -48,7 +49,7 @@ def load_encoder(
         language: of this run's sources, where it is known.
 
     Raises:
-        ConfigError: no run is named, or its sources are in another language.
+        ConfigError: no run is named, its sources are in another language, or a library is missing.
         CheckpointError: no such run or checkpoint, a damaged one, or one without an encoder that reads text.
     """
     if isinstance(cfg, NoRetrieval) or cfg.encoder is None:
@@ -59,7 +60,12 @@ def load_encoder(
             f"{where}: must be given: a run that is yet to be trained has no encoder of its own, and no start_from "
             "names an earlier one"
         )
-    encoder = SentenceEncoder.load(run, cfg.encoder.checkpoint)
+    if cfg.encoder.search == "approximate" and load_library() is None:
+        raise ConfigError(f"data.retrieval.encoder.search: {NEEDED}")
+    try:
+        encoder = SentenceEncoder.load(run, cfg.encoder.checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from None
     theirs = ((encoder.run.config.get("data") or {}).get("cleaning") or {}).get("source_language")
     if language and theirs and theirs != language:
         raise ConfigError(
