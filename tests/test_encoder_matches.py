@@ -323,6 +323,13 @@ def test_translating_finds_the_matches_that_training_would(trained):
     assert [t.matches for t in again] == [t.matches for t in together]
 
 
+def test_a_report_tells_matches_by_meaning_from_others(trained, tmp_path):
+    (tmp_path / "en.json").write_text(json.dumps({"a": "the red house", "b": "one blue cat"}))
+    options = ("-o", tmp_path / "de.json", "--memory", trained.parent / "pairs.tsv", "--report", tmp_path / "r.html")
+    assert not cli.main(["translate", *map(str, (trained, tmp_path / "en.json", *options, "--beam", 1))])
+    assert "model, with a match by meaning (cosine 0." in (tmp_path / "r.html").read_text()
+
+
 def test_a_run_is_resumed_without_the_encoder_that_it_was_begun_with(trained, earlier, tmp_path):
     named = shutil.copytree(earlier, tmp_path / "named", symlinks=True)
     for event in start(config(tmp_path, {"run": str(named), "threshold": 0.3}), tmp_path / "cut").events():
