@@ -78,13 +78,13 @@ def learn(path: Path, plain: dict[str, Any]) -> float:
 def settings_of(args: argparse.Namespace, encoder: Path) -> dict[str, Any]:
     """Return what is compared, by name, as settings of data.retrieval; ``encoder`` is the run without matches."""
     near = {"run": str(encoder), "checkpoint": "last"}
-    strict, loose = args.cosines
     return {
         PLAIN: "no_retrieval",
-        "candidates by n-grams": RETRIEVAL,
-        f"by the encoder, cosine {strict:g}": RETRIEVAL | {"encoder": near | {"threshold": strict, "ngrams": False}},
-        f"by both, cosine {strict:g}": RETRIEVAL | {"encoder": near | {"threshold": strict}},
-        f"by both, cosine {loose:g}": RETRIEVAL | {"encoder": near | {"threshold": loose}},
+        "n-grams propose": RETRIEVAL,
+        "the encoder proposes": RETRIEVAL | {"encoder": near | {"ngrams": False}},
+        "both propose": RETRIEVAL | {"encoder": near},
+        f"both, and matches by meaning from {args.cosine:g}": RETRIEVAL
+        | {"encoder": near | {"threshold": args.cosine}},
     }
 
 
@@ -137,7 +137,7 @@ def compare(args: argparse.Namespace, folder: Path) -> str:
             f"{machine()}, one thread, {date.today()}. {len(short):,} captions of at most {args.words} words and "
             f"{len(twins):,} edited ones to train on; {args.epochs:g} passes of `transformer-tiny`, in batches "
             f"of {args.settings['train']['batch_tokens']:,} tokens. Matches make sources longer and batches smaller. "
-            f"Similarity at least {RETRIEVAL['threshold']}, or a cosine by the encoder of the first translator; "
+            f"Similarity at least {RETRIEVAL['threshold']}; the encoder is that of the first translator; "
             f"{RETRIEVAL['without']:.0%} of the sentences with matches are read without them at each "
             "step. BLEU / chrF of greedy translations; in brackets how many had a match, and how many of these by "
             "meaning alone.",
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10_000, help="training captions, before the edited ones are added")
     parser.add_argument("--words", type=int, default=12, help="of the longest source")
     parser.add_argument("--sentences", type=int, default=200, help="of each test set")
-    parser.add_argument("--cosines", type=float, nargs=2, default=(0.8, 0.65), help="least of a match by meaning")
+    parser.add_argument("--cosine", type=float, default=0.65, help="least of a match by meaning")
     add_smoke(parser)
     args = parser.parse_args()
     args.tables, args.valid = [(COLOURS, ENDINGS), (NUMBERS, "")], 100

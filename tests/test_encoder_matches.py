@@ -22,7 +22,7 @@ from dragoman.decode.sentence_encoder import SentenceEncoder
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.text.fuzzy import FuzzyIndex
-from dragoman.text.lines import Pair, Sourced
+from dragoman.text.lines import MATCH, TRANSLATION, Pair, Sourced
 from dragoman.text.memory import TranslationMemory
 from dragoman.text.retrieval import EncoderCandidates, FuzzyMatches
 from dragoman.train import recipe
@@ -134,8 +134,17 @@ def test_a_pair_is_never_its_own_match_by_meaning_either():
     pairs = [Sourced(*pair, "x") for pair in [*MEMORY, Pair("My car stopped", "Mein Auto hielt an")]]
     made = cfg.index([pair.pair for pair in pairs], Meanings())
     attached = [cfg.attach(pair, made).matches for pair in pairs]
-    assert attached[0] == attached[3] == (("Mein Auto hielt an",),)
-    assert {texts[0] for texts in attached[4]} == {"Das Fahrzeug hielt an.", "Das Auto hielt."}
+    assert attached[0] == attached[3] == (("My car stopped", "Mein Auto hielt an"),)
+    assert {texts[1] for texts in attached[4]} == {"Das Fahrzeug hielt an.", "Das Auto hielt."}
+
+
+def test_a_match_by_meaning_is_read_with_its_source_and_a_similar_one_without():
+    cfg = FuzzyMatches(matches=2, encoder=EncoderCandidates(threshold=0.9))
+    index = cfg.index([*MEMORY, Pair("Read that document.", "Lies das Dokument.")], Meanings())
+    (found,) = cfg.search(index, ["Open the document."])
+    assert cfg.shown(found) == (("Read that document.", "Lies das Dokument."), ("Öffne die Datei.",))
+    assert cfg.marks == (MATCH[0], TRANSLATION[0])
+    assert FuzzyMatches(encoder=EncoderCandidates()).marks == MATCH[:1]
 
 
 # ---- the encoder of a run -------------------------------------------------------------------------------

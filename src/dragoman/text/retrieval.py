@@ -40,9 +40,9 @@ class EncoderCandidates:
     """Translator, or encoder of texts, that reads the sentences: a run directory. None for that of start_from."""
     checkpoint: str = "best"
     """Its checkpoint: best, last, or a checkpoint's name."""
-    threshold: Annotated[float, Field(gt=0, le=1)] | None = 0.8
-    """Least cosine of a sentence that matches although its words differ; None for none: then candidates by the encoder
-    must be as similar as all others."""
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Least cosine of a sentence that matches although its words differ: a match by meaning, which is read with its
+    source. None for none: then candidates by the encoder must be as similar as all others."""
     ngrams: bool = True
     """Take candidates by character n-grams too."""
     search: Literal["exact", "approximate"] = "exact"
@@ -75,7 +75,8 @@ class FuzzyMatches:
     @property
     def marks(self) -> tuple[str, ...]:
         """Return the marks that the vocabulary needs."""
-        return (MATCH[0], TRANSLATION[0]) if self.layout == "pair" else MATCH[:1]
+        by_meaning = self.encoder is not None and self.encoder.threshold is not None
+        return (MATCH[0], TRANSLATION[0]) if self.layout == "pair" or by_meaning else MATCH[:1]
 
     def read_memory(self) -> list[Pair]:
         """Return the pairs of the memories.
@@ -86,9 +87,15 @@ class FuzzyMatches:
         return [pair for source in self.memory for pair in read_pairs(source)]
 
     def shown(self, matches: Sequence[FuzzyMatch]) -> tuple[MatchTexts, ...]:
-        """Return the texts that are read for matches, the best one last."""
-        layout = self.layout
-        return tuple((m.target,) if layout == "target" else (m.source, m.target) for m in reversed(matches))
+        """Return the texts that are read for matches, the best one last.
+
+        One by meaning has its source in any layout: it shows which words are others, and tells the model that less can
+        be copied.
+        """
+        return tuple(
+            (m.target,) if self.layout == "target" and m.cosine is None else (m.source, m.target)
+            for m in reversed(matches)
+        )
 
     def attach(self, pair: Sourced, index: FuzzyIndex) -> Sourced:
         """Return the pair with its matches; pairs of the same source are never one."""
