@@ -12,17 +12,19 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from dragoman import durable
 from dragoman.checkpoint import run_folder
-from dragoman.decode.sentence_encoder import SentenceEncoder
 from dragoman.errors import CheckpointError
 from dragoman.text.memory import TranslationMemory
 from dragoman.text.retrieval import NO_MATCHER, FuzzyMatches, MemoryMatcher, NoMatcher, retrieval_of_run
+
+if TYPE_CHECKING:
+    from dragoman.decode.sentence_encoder import SentenceEncoder
 
 DATA, ENCODER, VECTORS = "data", "encoder", "vectors"
 """Folders of a run: its data, its encoder of matches in these, and the vectors of memories."""
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 class MemoryVectors:
     """Vectors of a memory, from a file where there is one, and of queries, each computed by itself."""
 
-    def __init__(self, encoder: SentenceEncoder, folder: Path):
+    def __init__(self, encoder: "SentenceEncoder", folder: Path):
         """
         Args:
             folder: where the vectors of memories are kept.
@@ -105,6 +107,8 @@ def load_matcher(
         return NO_MATCHER
     if cfg.encoder is None:
         return MemoryMatcher(cfg, memory)
+    from dragoman.decode.sentence_encoder import SentenceEncoder  # here, because few translators need it
+
     folder = run_folder(run)
     kept = folder / DATA / ENCODER
     if not kept.is_dir():
