@@ -3,18 +3,22 @@
     python benchmarks/fuzzy_matches.py --train OLD.en,OLD.de --test NEW.en,NEW.de
 
 The text is made repetitive by edits whose translation is known: a colour or a number is replaced by another on both
-sides. The training pairs that can be edited so are there in both versions. Two small translators learn from the
-same pairs, equally often, one of them with fuzzy matches. Both translate the test sentences that can be
-edited; the memory has their edited versions, and the other test sentences, which have no match worth the name. Prints a
-table in Markdown.
+sides. The training pairs that can be edited so are there in both versions. Small translators learn from the
+same pairs, equally often: one without matches, the others with candidates by n-grams, by the encoder of the first, and
+by both. All translate the test sentences that can be edited; the memory has their edited versions. And they translate
+other test sentences: with that memory, which has no match worth the name, and with one of the training pairs, too.
+Prints a table in Markdown.
 """
 
 import argparse
+import json
+import platform
 import random
 import re
 import sys
 import tempfile
 import time
+from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,7 @@ COLOURS = {"red": "rot", "blue": "blau", "green": "grün", "yellow": "gelb", "br
 NUMBERS = {"two": "zwei", "three": "drei", "four": "vier", "five": "fünf"}
 ENDINGS = "(?:e|en|er|es|em)?"  # of adjectives, which these share
 RETRIEVAL = {"kind": "fuzzy_matches", "threshold": 0.7, "without": 0.5}
+PLAIN = "without matches"
 
 
 def edited(pair: Pair, words: dict[str, str], draw: random.Random, endings: str) -> Pair | None:
@@ -70,8 +75,31 @@ def learn(path: Path, plain: dict[str, Any]) -> float:
     return time.process_time() - began
 
 
+def settings_of(args: argparse.Namespace, encoder: Path) -> dict[str, Any]:
+    """Return what is compared, by name, as settings of data.retrieval; ``encoder`` is the run without matches."""
+    near = {"run": str(encoder), "checkpoint": "last"}
+    return {
+        PLAIN: "no_retrieval",
+        "n-grams propose": RETRIEVAL,
+        "the encoder proposes": RETRIEVAL | {"encoder": near | {"ngrams": False}},
+        "both propose": RETRIEVAL | {"encoder": near},
+        f"both, and matches by meaning from {args.cosine:g}": RETRIEVAL
+        | {"encoder": near | {"threshold": args.cosine}},
+    }
+
+
+def cell(run: Path, pairs: list[Pair], memory: TranslationMemory | None) -> str:
+    """Return the scores of a run's translations, and for how many of them it read a match, by meaning alone."""
+    found = Translator.load(run, which="last", memory=memory).translate([pair.source for pair in pairs], beam=1)
+    scores = score([each.text for each in found], [pair.target for pair in pairs])
+    if memory is None:
+        return scores
+    some = [each.matches[0] for each in found if each.matches]
+    return f"{scores} ({len(some)}, {sum(match.cosine is not None for match in some)})"
+
+
 def compare(args: argparse.Namespace, folder: Path) -> str:
-    """Train both translators, and return the table."""
+    """Train all translators, and return the table."""
     draw, tables = random.Random(1), args.tables
     short = [p for p in read_pairs(guess_source(args.train)) if len(p.source.split()) <= args.words][: args.pairs]
     twins = [twin for pair in short if (twin := any_edit(pair, tables, draw))]
@@ -85,40 +113,53 @@ def compare(args: argparse.Namespace, folder: Path) -> str:
         "hold_out": {"test": 1, "valid": args.valid, "near": None},
     }
     settings = merge({"preset": "transformer-tiny", "data": data}, args.settings)
-    memory = TranslationMemory(twin for _, twin in repeated)
-    rows, costs = [], []
-    for name, retrieval in (("trained without matches", "no_retrieval"), ("trained with matches", RETRIEVAL)):
-        run = folder / name.replace(" ", "-")
-        costs.append(learn(run, merge(settings, {"data": {"retrieval": retrieval}})))
-        for what, used in (("", None), (", with the memory", memory)):
-            if used is not None and retrieval == "no_retrieval":
-                continue
-            translator = Translator.load(run, which="last", memory=used)
-            cells = [
-                score(
-                    [t.text for t in translator.translate([p.source for p in pairs], beam=1)], [p.target for p in pairs]
-                )
-                for pairs in ([pair for pair, _ in repeated], plain)
-            ]
-            rows.append(f"| {name}{what} | {cells[0]} | {cells[1]} |")
-    copied = score([twin.target for _, twin in repeated], [pair.target for pair, _ in repeated])
-    rows.append(f"| the match itself, unchanged | {copied} | |")
+    edits = TranslationMemory(twin for _, twin in repeated)
+    past = TranslationMemory([*(twin for _, twin in repeated), *short, *twins])
+    asked = [pair for pair, _ in repeated]
+    rows = []
+    for name, retrieval in settings_of(args, folder / "0").items():
+        run = folder / str(len(rows))
+        cost = learn(run, merge(settings, {"data": {"retrieval": retrieval}}))
+        known = json.loads((run / "data" / "report.json").read_text()).get("matches", {}).get("train", {})
+        matched = f"{known['with matches']:,}, {known.get('by meaning alone', 0):,}" if known else "none"
+        cells = [cell(run, asked, None), cell(run, plain, None)]
+        if name != PLAIN:
+            cells += [cell(run, asked, edits), cell(run, plain, edits), cell(run, plain, past)]
+        cells += [""] * (5 - len(cells))
+        rows.append(f"| {name} | {cost:.0f} | {matched} | " + " | ".join(cells) + " |")
+        print(rows[-1], file=sys.stderr, flush=True)
+    copied = score([twin.target for _, twin in repeated], [pair.target for pair in asked])
+    rows.append(f"| the match itself, unchanged | | | | | {copied} | | |")
     return "\n".join(
         [
             "# Fuzzy matches from a translation memory (benchmarks/fuzzy_matches.py)",
             "",
-            f"{len(short):,} captions of at most {args.words} words and {len(twins):,} edited ones to train on; "
-            f"{args.epochs:g} passes of `transformer-tiny` over them, in batches of "
-            f"{args.settings['train']['batch_tokens']:,} tokens, on one shared CPU core: {costs[0]:.0f} CPU seconds "
-            f"without and {costs[1]:.0f} with matches, which make sources longer and batches smaller. Similarity at "
-            f"least {RETRIEVAL['threshold']}, and {RETRIEVAL['without']:.0%} of the sentences with matches read "
-            "without them at each step. BLEU / chrF of greedy translations.",
+            f"{machine()}, one thread, {date.today()}. {len(short):,} captions of at most {args.words} words and "
+            f"{len(twins):,} edited ones to train on; {args.epochs:g} passes of `transformer-tiny`, in batches "
+            f"of {args.settings['train']['batch_tokens']:,} tokens. Matches make sources longer and batches smaller. "
+            f"Similarity at least {RETRIEVAL['threshold']}; the encoder is that of the first translator; "
+            f"{RETRIEVAL['without']:.0%} of the sentences with matches are read without them at each "
+            "step. BLEU / chrF of greedy translations; in brackets how many had a match, and how many of these by "
+            "meaning alone.",
             "",
-            f"| translator | {len(repeated)} sentences whose edited version is in the memory | {len(plain)} others |",
-            "|---|---|---|",
+            f"R: {len(asked)} sentences whose edited version is in the memory. O: {len(plain)} others. The memory has "
+            "the edited versions of R, and in the last column the training pairs too.",
+            "",
+            "| trained | CPU s | training pairs with matches | R, no memory | O, no memory | R, memory | O, memory | "
+            "O, memory and training pairs |",
+            "|---|---|---|---|---|---|---|---|",
             *rows,
         ]
     )
+
+
+def machine() -> str:
+    """Return the name of the processor."""
+    info = Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2] for line in (info.read_text() if info.exists() else "").splitlines() if "name" in line
+    ]
+    return names[0].strip() if names else platform.processor()
 
 
 def write(path: Path, pairs: list[Pair]) -> None:
@@ -134,6 +175,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10_000, help="training captions, before the edited ones are added")
     parser.add_argument("--words", type=int, default=12, help="of the longest source")
     parser.add_argument("--sentences", type=int, default=200, help="of each test set")
+    parser.add_argument("--cosine", type=float, default=0.65, help="least of a match by meaning")
     add_smoke(parser)
     args = parser.parse_args()
     args.tables, args.valid = [(COLOURS, ENDINGS), (NUMBERS, "")], 100

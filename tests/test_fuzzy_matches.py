@@ -276,7 +276,8 @@ def test_lines_are_translated_with_the_memory_and_say_so(trained, memory_file, c
     assert not run(trained, tmp_path / "in.txt", "--memory", memory_file, "--beam", 1, "--format", "json")
     fuzzy, exact, empty, none = map(json.loads, capsys.readouterr().out.splitlines())
     assert fuzzy["text"] == ANSWERS[0]
-    assert fuzzy["matches"] == [{"source": NEW[0][0], "target": NEW[0][1], "similarity": pytest.approx(5 / 6)}]
+    found = {"source": NEW[0][0], "target": NEW[0][1], "similarity": pytest.approx(5 / 6), "cosine": None}
+    assert fuzzy["matches"] == [found]
     assert exact["text"] == NEW[0][1]
     assert exact["matches"][0]["similarity"] == 1.0
     assert (empty["matches"], none["matches"]) == ([], [])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
 from dragoman.decode import knn
 from dragoman.decode.knn import Datastore, NearestNeighbours, build_datastore
+from dragoman.decode.state_index import FILE, StateIndex, build_state_index
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.model.families import ModelConfig
@@ -86,6 +88,41 @@ def test_the_mixture_is_that_of_the_paper(run, store):
         assert float(mixed[row].sum()) == pytest.approx(1, abs=1e-5)
 
 
+def test_an_index_of_one_cluster_finds_what_exact_search_finds(run, tmp_path):
+    pytest.importorskip("faiss")
+    build_datastore(run, PAIRS, tmp_path / "store", index=True)
+    exact, index = Datastore(tmp_path / "store"), Datastore(tmp_path / "store", approximate=True)
+    queries = torch.randn(5, exact.width, generator=torch.Generator().manual_seed(1))
+    for k in (4, 10_000):
+        for one, other in zip(exact.nearest(queries, k), index.nearest(queries, k), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    translated = Translator.load(run, knn=settings(tmp_path / "store", search="approximate")).translate(SOURCES, beam=1)
+    assert [t.text for t in translated] == [pair.target for pair in PAIRS]
+
+
+def test_an_index_visits_some_clusters_and_finds_most(tmp_path):
+    pytest.importorskip("faiss")
+    keys = np.random.default_rng(1).normal(size=(4000, 4)).astype(np.float16)
+    build_state_index(tmp_path, keys)
+    queries = keys[:200].astype(np.float32)
+    distances, rows = StateIndex(tmp_path, 4000, 4).nearest(queries, 8)
+    exact = np.argsort(((queries[:, None] - keys[None].astype(np.float32)) ** 2).sum(axis=2), axis=1)[:, :8]
+    assert (rows[:, 0] == np.arange(200)).all()
+    assert distances[:, 0] == pytest.approx(np.zeros(200), abs=1e-4)
+    assert sum(len({*some} & {*all_}) for some, all_ in zip(rows.tolist(), exact.tolist(), strict=True)) > 1000
+
+
+def test_an_index_of_other_states_or_a_damaged_one_is_refused(tmp_path):
+    pytest.importorskip("faiss")
+    keys = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float16)
+    build_state_index(tmp_path, keys)
+    with pytest.raises(DataError, match="is of other states"):
+        StateIndex(tmp_path, 51, 4)
+    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:40])
+    with pytest.raises(DataError, match=r"states\.faiss: damaged"):
+        StateIndex(tmp_path, 50, 4)
+
+
 # ---- translating ----------------------------------------------------------------------------------------
 
 
@@ -138,14 +175,23 @@ def test_a_datastore_is_built_and_used_by_commands(run, tmp_path, monkeypatch, c
         ("{store: store, weight: 1}", "--knn.weight"),
         ("{store: store, temperature: 0}", "--knn.temperature"),
         ("{k: 3}", "--knn.store"),
+        ("{store: store, search: hnsw}", "--knn.search"),
+        ("{store: store, search: approximate}", "approximate search"),  # no index, or no library
     ],
-    ids=["no store", "another folder", "misspelt", "weight", "temperature", "unnamed"],
+    ids=["no store", "another folder", "misspelt", "weight", "temperature", "unnamed", "search", "no index"],
 )
 def test_a_wrong_choice_is_one_line(chosen, message, run, store, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "store").symlink_to(store)
     assert cli.main(["translate", str(run), "tea", "--knn", chosen]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_index_without_the_library_is_refused_before_anything_is_computed(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ConfigError, match=r"pip install faiss-cpu \(the extra retrieval\)"):
+        build_datastore(run, PAIRS, tmp_path / "store", index=True)
+    assert not (tmp_path / "store").exists()
 
 
 def test_the_datastore_of_another_model_is_refused(run, store, tmp_path):

@@ -24,6 +24,9 @@ def datastore(
     columns: ColumnsOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
+    index: Annotated[
+        bool, typer.Option("--index", help="Also write an index for approximate search, of many millions of tokens.")
+    ] = False,
 ) -> None:
     """Store the decoder states of given translations, for `dragoman translate --knn FOLDER`: a translator that has not
     been trained on them then follows them (kNN-MT)."""
@@ -32,5 +35,6 @@ def datastore(
 
     given = [pair for text in pairs for pair in read_named_pairs(text, columns)]
     with progress_bar("reading", len(given)) as progress:
-        states = build_datastore(run, given, output, checkpoint, device=device, progress=progress)
-    print(f"{output}: {states:,} states of {len(given):,} pairs")
+        states = build_datastore(run, given, output, checkpoint, device=device, index=index, progress=progress)
+    searched = ", with an index for approximate search" if index else ""
+    print(f"{output}: {states:,} states of {len(given):,} pairs{searched}")

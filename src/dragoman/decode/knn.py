@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from dragoman.checkpoint import load_writer
 from dragoman.config import config
 from dragoman.decode.precision import on_device
 from dragoman.decode.search.teacher_forcing import batches_by_length, padded, shifted
+from dragoman.decode.state_index import StateIndex, build_state_index, required_library
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
@@ -57,6 +58,8 @@ class NearestNeighbours:
     """Divisor of squared distances: higher values even the votes out."""
     weight: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Weight of the votes, lambda; the model's own distribution has the rest."""
+    search: Literal["exact", "approximate"] = "exact"
+    """Search for the nearest states; approximate needs the index that `dragoman datastore --index` writes."""
 
     def attach(self, model: SequenceModel, identity: str, place: str) -> "NeighbourModel":
         """Return the model with votes.
@@ -67,9 +70,9 @@ class NearestNeighbours:
 
         Raises:
             DataError: no datastore there, or a damaged one.
-            ConfigError: it was built with another model.
+            ConfigError: it was built with another model, or has no index for approximate search.
         """
-        datastore = Datastore(self.store)
+        datastore = Datastore(self.store, approximate=self.search == "approximate")
         if datastore.identity != identity:
             raise ConfigError(
                 f"{self.store}: was built with another model than that of {place}: build it again (dragoman datastore)"
@@ -83,10 +86,14 @@ class NearestNeighbours:
 class Datastore:
     """States in float16 with their tokens, mapped into memory."""
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, approximate: bool = False):
         """
+        Args:
+            approximate: search the index beside the states, where most of the nearest are found.
+
         Raises:
             DataError: no datastore there, or a damaged one.
+            ConfigError: no index there, or the library for it is missing.
         """
         store = Store.open(folder) if (Path(folder) / MANIFEST).exists() else None
         if store is None or {"key", "token"} != store.columns.keys():
@@ -95,7 +102,10 @@ class Datastore:
         self.identity, self.width = str(store.facts["model"]), int(store.facts["width"])
         self.keys = store.columns["key"].ids.reshape(-1, self.width)
         self.tokens = torch.from_numpy(np.array(store.columns["token"].ids, np.int64))
+        self.index = StateIndex(Path(folder), *self.keys.shape) if approximate else None
         self.kept: Tensor | None = None
+        if self.index is not None:
+            return
         if self.keys.size * 4 <= IN_MEMORY:
             self.kept = torch.from_numpy(np.array(self.keys, np.float32))
         self.norms = torch.cat([(self._keys(start) ** 2).sum(dim=1) for start in range(0, len(self), CHUNK)])
@@ -105,8 +115,11 @@ class Datastore:
 
     def nearest(self, queries: Float[Tensor, "R D"], k: int) -> tuple[Float[Tensor, "R k"], Int[Tensor, "R k"]]:
         """Return squared distances and tokens of the ``k`` nearest states, or of all where there are fewer. Search is
-        exact."""
+        exact, unless an index is searched."""
         queries = queries.float().cpu()
+        if self.index is not None:
+            distances, rows = map(torch.from_numpy, self.index.nearest(queries.numpy(), min(k, len(self))))
+            return distances, self.tokens[rows]
         best, rows = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
         for start in range(0, len(self), CHUNK):
             keys = self._keys(start)
@@ -131,6 +144,7 @@ def build_datastore(
     *,
     device: str = "auto",
     batch_tokens: int = 4096,
+    index: bool = False,
     progress: Progress | None = None,
 ) -> int:
     """Build a datastore of the states with which a translator reads given translations; return the number of states.
@@ -141,11 +155,15 @@ def build_datastore(
         folder: where the datastore goes; an earlier one is replaced when the new one is complete.
         which: the checkpoint.
         batch_tokens: tokens of both sides read at a time, padding included.
+        index: also write an index for approximate search.
 
     Raises:
         CheckpointError: no such run or checkpoint, or one whose model is no translator.
+        ConfigError: an index without the library for it.
         DataError: no pairs, or the folder holds something else.
     """
+    if index:
+        required_library()  # before anything is computed
     model, source_tokenizer, target_tokenizer, _ = load_writer(run, which)
     check(run, model, TRANSLATES)
     identity, model = model_identity(model), on_device(model, device)
@@ -167,6 +185,9 @@ def build_datastore(
             if progress:
                 progress(done, len(fit))
         store.facts = {"width": model.output.weight.shape[1], "model": identity, "pairs": done}
+    if index:
+        keys = Store.open(folder).columns["key"].ids
+        build_state_index(Path(folder), keys.reshape(count, -1))
     return count
 
 

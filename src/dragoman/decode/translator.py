@@ -19,6 +19,7 @@ from dragoman.decode.generation_settings import NO_SETTINGS, GenerationSettings,
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.knn import NearestNeighbours, model_identity
 from dragoman.decode.languages import NO_LANGUAGES, LanguageTokens, read_languages
+from dragoman.decode.memory_vectors import load_matcher
 from dragoman.decode.multiline import translate_lines
 from dragoman.decode.precision import prepare_for_inference, prepare_with_states
 from dragoman.decode.request import Request, as_request
@@ -45,7 +46,7 @@ from dragoman.text.context import NO_CONTEXT, ReadContext, context_of_run
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.memory import TranslationMemory
-from dragoman.text.retrieval import NO_MATCHER, matcher_for
+from dragoman.text.retrieval import NO_MATCHER
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "search_for_beam"]
@@ -152,7 +153,7 @@ class Translator:
             identity = model_identity(model)  # before it is laid out
             prepared = knn.attach(prepare_with_states(model, device, precision), identity, str(run))
         translator = cls(prepared, source_tokenizer, target_tokenizer, longest, before)
-        translator.matcher = matcher_for(config, memory)
+        translator.matcher = load_matcher(run, config, memory, device)
         translator.calibration = Calibration.read(run_folder(run))
         translator.languages = languages
         translator.defaults = read_generation_settings(run, target_tokenizer, translates=True)

@@ -1,10 +1,12 @@
 """Merge the adapters of a run into its weights, in a run directory of its own."""
 
 import shutil
+from itertools import chain
 from pathlib import Path
 
 from dragoman import durable
 from dragoman.checkpoint import BASE, RunDirectory
+from dragoman.decode.memory_vectors import ENCODER
 from dragoman.errors import CheckpointError
 from dragoman.interchange.importing import ORIGIN
 from dragoman.train.tasks.task_data import FOLDER
@@ -30,7 +32,8 @@ def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best
         with durable.folder(merged) as partial:
             made = RunDirectory(partial)
             made.write_config(config)
-            for file in (*earlier.tokenizer_files(), *_small(earlier.path / FOLDER), *_small(earlier.path / ORIGIN)):
+            folders = (earlier.path / name for name in (FOLDER, ORIGIN, f"{FOLDER}/{ENCODER}"))
+            for file in (*earlier.tokenizer_files(), *chain(*map(_small, folders))):
                 target = partial / file.relative_to(earlier.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
@@ -41,7 +44,6 @@ def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best
 
 
 def _small(folder: Path) -> list[Path]:
-    """Return the folder's JSON files; all files of an import."""
-    return (
-        [path for path in folder.rglob("*") if path.is_file()] if folder.name == ORIGIN else [*folder.glob("*.json*")]
-    )
+    """Return the folder's JSON files; all files of an import, and of an encoder that finds matches."""
+    whole = folder.name in (ORIGIN, ENCODER)
+    return [path for path in folder.rglob("*") if path.is_file()] if whole else [*folder.glob("*.json*")]

@@ -15,6 +15,7 @@ from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress
 from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.document import FillableDocument, Filling, Slot
+from dragoman.text.fuzzy import FuzzyMatch
 from dragoman.text.memory import TranslationMemory
 
 TranslateTexts = Callable[[list[SourceQuestion], Progress | None], list[Translation]]
@@ -47,6 +48,8 @@ class DocumentEntry:
     warnings: tuple[str, ...] = ()
     similarity: float | None = None
     """Similarity of the best fuzzy match that the model read with it; None where it read none."""
+    cosine: float | None = None
+    """Cosine of that match, where it is one by meaning."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,7 @@ def _entries(
 ) -> Iterator[DocumentEntry]:
     for number, slot in enumerate(document.slots):
         filling, answer = fillings.get(number), answers.get(number)
+        best = max(answer.matches, key=_closeness, default=None) if answer else None
         made = Origin.memory if number in remembered else Origin.model if answer else Origin.kept
         text = filling.text if filling else "" if answer else slot.translation
         yield DocumentEntry(
@@ -223,8 +227,14 @@ def _entries(
             confidence=answer.confidence if answer else 1.0,
             review=number in flagged or (slot.fuzzy and answer is None),
             warnings=tuple(w.partition(": ")[2] for w in answer.warnings) if answer else (),
-            similarity=max((match.similarity for match in answer.matches), default=None) if answer else None,
+            similarity=best.similarity if best else None,
+            cosine=best.cosine if best else None,
         )
+
+
+def _closeness(match: FuzzyMatch) -> tuple[bool, float]:
+    """Return what ranks a match: those of similar words come before those by meaning."""
+    return match.cosine is None, match.similarity
 
 
 def _reporting(ask: TranslateTexts, progress: Progress | None, before: int, size: int, total: int) -> Ask:

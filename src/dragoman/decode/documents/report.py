@@ -67,7 +67,10 @@ def _entries(entries: Sequence[tuple[str, DocumentEntry]], folder: Path) -> Iter
 
 
 def _made_by(entry: DocumentEntry) -> str:
-    return entry.origin if entry.similarity is None else f"{entry.origin}, with a match of {entry.similarity:.0%}"
+    if entry.similarity is None:
+        return entry.origin
+    how = f"of {entry.similarity:.0%}" if entry.cosine is None else f"by meaning (cosine {entry.cosine:.2f})"
+    return f"{entry.origin}, with a match {how}"
 
 
 def _link(name: str, place: str, folder: Path) -> str:

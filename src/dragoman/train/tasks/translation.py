@@ -20,6 +20,7 @@ from dragoman.data.match_dropout import drop_matches
 from dragoman.data.pretraining import CorruptedRows, FreshlyCorrupted
 from dragoman.data.segmentation import SampledPairs
 from dragoman.data.tasks import TranslationTask
+from dragoman.decode.memory_vectors import ENCODER
 from dragoman.decode.request import request_for
 from dragoman.decode.sentence_splitting import SentenceCount
 from dragoman.decode.translator import Translator
@@ -38,7 +39,7 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, ValidationSample
 from dragoman.train.recipe import PairsConfig, RunConfig, fill, outline
 from dragoman.train.tasks import drawing
-from dragoman.train.tasks.fuzzy_matches import attach_matches, describe_matches
+from dragoman.train.tasks.fuzzy_matches import attach_matches, describe_matches, load_encoder
 from dragoman.train.tasks.task_data import (
     FOLDER,
     StepPlan,
@@ -128,13 +129,15 @@ class TranslationTaskData(TaskData):
 def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     if (run.path / FOLDER).is_dir():
         return
+    retrieval = _pairs(cfg).retrieval
+    encoder = load_encoder(retrieval, cfg.start_from, _pairs(cfg).cleaning.source_language)
     yield Preparing("reading and cleaning")
     report: dict[str, Any] = {}
     split = _split(_pairs(cfg), report)
     yield from map(Notice, report.pop("lines"))
-    if isinstance(retrieval := _pairs(cfg).retrieval, FuzzyMatches):
+    if isinstance(retrieval, FuzzyMatches):
         yield Preparing("finding fuzzy matches")
-        split, report["matches"] = attach_matches(split, retrieval)
+        split, report["matches"] = attach_matches(split, retrieval, encoder)
         yield Notice(describe_matches(report["matches"]))
     yield Preparing("training the tokenizer")
     if cfg.start_from:
@@ -167,6 +170,8 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
         for name, pairs in (("valid", split.valid), ("test", split.test), ("hard", split.hard)):
             durable.write(folder / f"{name}.jsonl", "".join(map(held_out_line, pairs)).encode())
         durable.write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode())
+        if encoder is not None:
+            encoder.save(folder / ENCODER)
 
 
 def _pairs(cfg: RunConfig) -> PairsConfig:
