@@ -8,27 +8,29 @@ TO ?= es
 DRAWS ?= 300
 SEED ?= 0
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
-# Tests start Python some hundreds of times: it shall find the package compiled, also where an image turns that off.
+# Python keeps what it has compiled, also where an image turns that off: tests start it some hundreds of times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint explore docs bench clean
+.PHONY: demo test check lint style explore docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/dragoman demo --to $(TO)
 
-# Format, lint and types first: they take seconds, and what they find is cheap to mend. Last, the shapes that signatures
-# state, in one test of 64: tests/conftest.py says why not in all.
-test: lint
-	OMP_NUM_THREADS=1 $(PYTEST)
+# Format and lint first: they take a second. Types are checked beside the tests, where a core would wait. Last, the shapes
+# that signatures state, in one test of 64: tests/conftest.py says why not in all.
+test: style
+	$(BIN)/pyright & types=$$!; OMP_NUM_THREADS=1 $(PYTEST) && wait $$types
 	CHECK_SHAPES=1 OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
 check: lint
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
-lint: $(VENV)/installed-dev
+lint: style
+	$(BIN)/pyright
+
+style: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
 
 explore: $(VENV)/installed-dev
 	HYPOTHESIS_PROFILE=explore OMP_NUM_THREADS=1 $(PYTEST) $$(grep -l "from hypothesis" tests/test_*.py)
@@ -83,14 +85,15 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# Most files of packages are never imported, and Python compiles those that are: so pip need not compile all of them.
 $(VENV)/torch: $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)"
 	@touch $@
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[dev]"
 	@touch $@ $(VENV)/installed

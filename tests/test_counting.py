@@ -11,7 +11,7 @@ import variants
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dragoman.config import from_dict
+from dragoman.config import from_dict, to_dict
 from dragoman.data.batch import PairBatch
 from dragoman.data.packing import IGNORE, TextBatch
 from dragoman.data.tasks import LanguageModellingTask, TranslationTask
@@ -94,7 +94,8 @@ def check_counted(cfg):
 
 @pytest.mark.parametrize("name", few(variants.VARIANTS))
 def test_every_variant_of_the_transformer_is_counted(name):
-    check_counted(variants.VARIANTS[name].config("encoder-decoder"))
+    plain = to_dict(variants.VARIANTS[name].config("encoder-decoder"))
+    check_counted(from_dict(ModelConfig, shallow(plain)))
 
 
 @pytest.mark.parametrize("name", few(convolutional_variants.VARIANTS))

@@ -60,6 +60,8 @@ SMALLER = {  # what would take long -> the same in small
     "samples: 32": "samples: 3",
     "test=2000 valid=1000": "test=5 valid=5",
     "seeds 3 --rounds 2": "seeds 2 --rounds 1",
+    "plan gpt3-175b": "plan gpt3-175b model.decoder.depth=8",
+    "plan llama-2-7b": "plan llama-2-7b model.decoder.depth=4",
     "train.budget.epochs=60": "train.budget.steps=32",  # a toy's budget is in steps
 }
 EXIT_1 = ("config diff", "doctor runs/", "dragoman check")  # they differ; a toy validated on its text; findings

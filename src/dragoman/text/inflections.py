@@ -5,8 +5,10 @@ The forms of a word are those with its dictionary form: ``battery``, ``batteries
 of a term of several words are all combinations; which of them fit together is left to the model.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice, product
+from typing import Any
 
 from dragoman.errors import ConfigError
 
@@ -61,11 +63,17 @@ def _dictionary(language: str) -> Mapping[str, str]:
     code = language.replace("_", "-").partition("-")[0].lower()
     code = {"no": "nb", "hr": "hbs", "sr": "hbs", "bs": "hbs"}.get(code, code)
     try:
-        return DefaultDictionaryFactory().get_dictionary(code)
+        return _keeping_two(DefaultDictionaryFactory).get_dictionary(code)
     except ValueError:
         raise ConfigError(
             f"{language}: there is no dictionary of its inflected forms: list them, as in battery|batteries"
         ) from None
+
+
+@functools.cache
+def _keeping_two(factory: Callable[..., Any]) -> Any:
+    """Return what reads dictionaries and keeps those of the source and the target: reading one takes a second."""
+    return factory(cache_max_size=2)
 
 
 def _base(word: str, dictionary: Mapping[str, str]) -> tuple[str, str]:
