@@ -18,6 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 LARGEST_KNOWN = 1 << 20
 """Most elements of a tensor of whole numbers or truth values that keeps its values."""
 
+FEW_KNOWN = 4096
+"""Most elements of known arguments whose result is computed without asking for its shape first."""
+
 aten = torch.ops.aten
 
 
@@ -56,9 +59,14 @@ def inputs_on(batch: Any, device: torch.device) -> Any:
 
 def call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation on shapes; on values as well, where all of its arguments are known whole numbers."""
-    known = all(map(_keeps_values, tensors_in((args, kwargs))))
+    given = list(tensors_in((args, kwargs)))
+    known = all(map(_keeps_values, given))
     if func.overloadpacket in _EXPECTED:
         return _with_values(func, args, kwargs) if known else _EXPECTED[func.overloadpacket](func, args, kwargs)
+    if known and given and func.overloadpacket not in _OF_ANY_SIZE and sum(t.numel() for t in given) <= FEW_KNOWN:
+        found = _with_values(func, args, kwargs)  # at once: shapes of so little cost more than values
+        if _is_small(found):
+            return found
     found = func(*args, **kwargs)
     return _with_values(func, args, kwargs) if known and _is_small(found) else found
 
@@ -70,7 +78,14 @@ def _with_values(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:
     """Yield the tensors in nested arguments."""
-    return (leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor))
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for below in tree:
+            yield from tensors_in(below)
+    elif isinstance(tree, dict):
+        for below in tree.values():
+            yield from tensors_in(below)
 
 
 def _keeps_values(tensor: Tensor) -> bool:
@@ -165,3 +180,9 @@ _EXPECTED: dict[Any, Callable[[Any, Any, Any], Any]] = {
     aten.equal: lambda func, args, kwargs: True,
 }
 """Operations whose result or its shape depends on values that are unknown."""
+
+_OF_ANY_SIZE = {
+    *(aten.new_empty, aten.new_empty_strided, aten.new_full, aten.new_ones, aten.new_zeros),
+    *(aten.constant_pad_nd, aten.one_hot, aten.repeat, aten.repeat_interleave),
+}
+"""Operations whose result may be large although their arguments are small."""
