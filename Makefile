@@ -16,11 +16,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/installed
 	$(BIN)/dragoman demo --to $(TO)
 
-# Format and lint first: they take a second. Types are checked beside the tests, where a core would wait. Last, the shapes
-# that signatures state, in one test of 64: tests/conftest.py says why not in all.
+# Format and lint first: they take a second. Types are checked beside the tests, where a core would wait.
 test: style
 	$(BIN)/pyright & types=$$!; OMP_NUM_THREADS=1 $(PYTEST) && wait $$types
-	CHECK_SHAPES=1 OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
 check: lint
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"

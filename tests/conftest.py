@@ -1,6 +1,6 @@
 """Every test starts from the same seed. ``CHECK_SHAPES=1`` checks the shapes that signatures state, in some tests.
 
-Checking makes a forward pass of a tiny model four times slower. So ``make test`` runs the suite without it, and then
+Checking makes a forward pass of a tiny model four times slower. So the suite runs without it, and ``test_shapes.py`` runs
 one test in 64 with it: which ones is a function of their names, so that new tests join in without being listed.
 
 Property tests draw the same examples on every machine, so that what passed passes again. ``make explore`` draws others,
