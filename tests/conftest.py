@@ -1,7 +1,7 @@
 """Every test starts from the same seed. ``CHECK_SHAPES=1`` checks the shapes that signatures state, in some tests.
 
-Checking makes a forward pass of a tiny model four times slower. So the suite runs without it, and ``test_shapes.py`` runs
-one test in 64 with it: which ones is a function of their names, so that new tests join in without being listed.
+Checking makes a forward pass of a tiny model four times slower. So the suite runs without it, and ``test_shapes.py``
+runs one test in 64 with it: which ones is a function of their names, so that new tests join in without being listed.
 
 Property tests draw the same examples on every machine, so that what passed passes again. ``make explore`` draws others,
 many more of them, and is how new counterexamples are found; each then becomes a test of its own.
@@ -28,7 +28,7 @@ import torch  # noqa: E402
 from dragoman import machine  # noqa: E402
 from dragoman.config import to_dict  # noqa: E402
 from dragoman.decode import precision  # noqa: E402
-from dragoman.train import planner, utilisation  # noqa: E402
+from dragoman.train import planner, prediction, utilisation  # noqa: E402
 from dragoman.train.recipe import RunConfig  # noqa: E402
 
 THRESHOLD = gc.get_threshold()
@@ -77,6 +77,7 @@ def any_machine() -> Iterator[None]:
         patch.setattr(precision, "cached_choice", lambda name, measure: measure())
         patch.setattr(utilisation, "peak", lambda *given: 1e11)
         patch.setattr(utilisation, "per_position", once_for_each_run(utilisation.per_position, "model", "task"))
+        patch.setattr(prediction, "MEASURE", 0.1)  # seconds for timing the operations of a step
         patch.setattr(planner, "predict_run", once_for_each_run(planner.predict_run, "model", "task", "train"))
         yield
 
