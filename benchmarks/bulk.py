@@ -82,15 +82,17 @@ def workers_of(process: subprocess.Popen) -> list[int]:
         return []
 
 
-def kill_once(run: Path, path: Path, output: Path, whole: bytes, draw: random.Random, shards: int) -> Kill:
-    job = [*command(run, path, output, "--workers", "2")]
+def kill_once(
+    run: Path, path: Path, output: Path, whole: bytes, draw: random.Random, shards: int, workers: int
+) -> Kill:
+    job = [*command(run, path, output, "--workers", str(workers))]
     process = subprocess.Popen(job, stderr=subprocess.DEVNULL)
     who, at_least, began = draw.choice(["command", "worker"]), draw.randint(0, max(0, shards - 4)), time.monotonic()
     while parts_of(output) < at_least and process.poll() is None:
         time.sleep(0.005)
-    time.sleep(draw.uniform(0, 0.3) if at_least else draw.uniform(0, 8))
+    time.sleep(draw.uniform(0, 0.3) if at_least else draw.uniform(0, 8 if shards > 4 else 2))
     if process.poll() is not None:
-        return kill_once(run, path, output, whole, draw, shards)  # it was done before it could be killed
+        return kill_once(run, path, output, whole, draw, shards, workers)  # it was done before it could be killed
     parts, victims, seconds = parts_of(output), workers_of(process), time.monotonic() - began
     if who == "worker" and victims:
         os.kill(draw.choice(victims), signal.SIGKILL)
@@ -103,12 +105,14 @@ def kill_once(run: Path, path: Path, output: Path, whole: bytes, draw: random.Ra
     return Kill(who, seconds, parts, code == 0 and output.read_bytes() == whole)
 
 
-def run_kills(folder: Path, run: Path, count: int, lines: int, draw: random.Random) -> tuple[list[Kill], bool]:
+def run_kills(
+    folder: Path, run: Path, count: int, lines: int, draw: random.Random, workers: int
+) -> tuple[list[Kill], bool]:
     """Return every kill, and whether the job that was left alone has the lines of the command without workers."""
     path = write_lines(folder / "lines.txt", lines)
     began = time.monotonic()
     subprocess.run(
-        command(run, path, folder / "whole.txt.zst", "--workers", "2"), stderr=subprocess.DEVNULL, check=True
+        command(run, path, folder / "whole.txt.zst", "--workers", str(workers)), stderr=subprocess.DEVNULL, check=True
     )
     seconds, whole = time.monotonic() - began, (folder / "whole.txt.zst").read_bytes()
     subprocess.run(command(run, path, folder / "alone.txt"), stderr=subprocess.DEVNULL, check=True)
@@ -117,7 +121,7 @@ def run_kills(folder: Path, run: Path, count: int, lines: int, draw: random.Rand
     kills = []
     for number in range(count):
         output = folder / f"out-{number}.txt.zst"
-        kills.append(kill_once(run, path, output, whole, draw, -(-lines // SHARD)))
+        kills.append(kill_once(run, path, output, whole, draw, -(-lines // SHARD), workers))
         print(number + 1, kills[-1], flush=True)
     return kills, same
 
@@ -186,7 +190,7 @@ def report(kills: list[Kill], same: bool, memory: dict[int, tuple[float, float, 
         f"{'those' if same else 'NOT those'} of the command without --workers.",
         "",
         f"{date.today()}; {cores}; seed {given.seed}; {name}; {30 if given.smoke else LINES} lines in shards of "
-        f"{SHARD}, two workers.",
+        f"{SHARD}, {'one worker' if given.smoke else 'two workers'}.",
         "",
         "| kill | of | after s | finished parts | output |",
         "|---:|---|---:|---:|---|",
@@ -216,14 +220,14 @@ def main() -> int:
     if given.stand_in:
         stand_in_job(given.stand_in, given.lines)
         return 0
-    count, lines, most = (1, 30, 3000) if given.smoke else (given.kills, LINES, given.lines)
+    count, lines, most, workers = (1, 30, 3000, 1) if given.smoke else (given.kills, LINES, given.lines, 2)
     # first, before this process has grown by training a run: some systems count that in its children too
     sizes = {most} if given.smoke else {max(1, most // 100), max(1, most // 10), most}
     memory = {number: measure_memory(number) for number in sorted(sizes)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = given.run or tiny_run(folder)
-        kills, same = run_kills(folder, run, count, lines, random.Random(given.seed))
+        kills, same = run_kills(folder, run, count, lines, random.Random(given.seed), workers)
     text = report(kills, same, memory, given, given.run.name if given.run else "a tiny run")
     print("\n".join(text) if given.smoke else text[2].replace("*", ""))
     write_results("bulk.md", "\n".join(text), smoke=given.smoke)

@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +30,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from smoke import add_smoke, write_results
+from smoke import add_smoke, forked, output_of, write_results
 
 from dragoman.data.batch import Batches, collate
 from dragoman.data.tasks import TranslationTask
@@ -106,7 +105,9 @@ def worker(way: str, folder: Path, *, smoke: bool) -> None:
 def measured(way: str, folder: Path, *, smoke: bool) -> list[dict[str, float]]:
     command = [sys.executable, __file__, "--way", way, "--store", str(folder), *(["--smoke"] if smoke else [])]
     if WAYS[way][0] == 1:
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return json.loads(output_of(command, smoke=smoke))
+    if smoke:
+        forked().fork_what_is_launched()
     with tempfile.TemporaryFile("w+") as out:
         kept = os.dup(1)
         os.dup2(out.fileno(), 1)

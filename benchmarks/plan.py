@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from smoke import add_smoke, write_results
+from smoke import add_smoke, output_of, write_results
 
 from dragoman.config import from_dict
 from dragoman.machine import autocast, keep_memory, return_memory
@@ -218,13 +217,12 @@ def _train(row: Row) -> tuple[int, float]:
     return sum(p.numel() for p in trained.parameters()), statistics.median(times[1:])
 
 
-def in_processes(row: Row) -> dict[str, float]:
+def in_processes(row: Row, *, smoke: bool) -> dict[str, float]:
     """Predict and train the row, each in a process of its own."""
     found: dict[str, float] = {}
     for what in ("--predict", "--train"):
         command = [sys.executable, __file__, what, json.dumps(dataclasses.asdict(row))]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        found |= json.loads(done.stdout.splitlines()[-1])
+        found |= json.loads(output_of(command, smoke=smoke).splitlines()[-1])
     return found
 
 
@@ -286,7 +284,7 @@ def main() -> None:
     found = []
     print(HEAD, flush=True)
     for row in rows:
-        found.append(in_processes(row))
+        found.append(in_processes(row, smoke=args.smoke))
         print(line(row, found[-1]), flush=True)
     page = report(rows, found)
     if args.part == 1 and not args.only:

@@ -391,7 +391,7 @@ def main() -> None:
     add_smoke(parser)
     given = parser.parse_args()
     if given.smoke:
-        given.clients, given.seconds, given.examples, given.kills, given.minutes = 8, 2, 1, 1, 0.05
+        given.clients, given.seconds, given.examples, given.kills, given.minutes = 8, 1, 1, 1, 0.01
     with run_of(parser, given) as run:
         expected = translated(run, texts_of(20 if given.smoke else 400))
         server = Server(run)

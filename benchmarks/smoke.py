@@ -6,12 +6,14 @@ left out. ``tests/test_benchmarks.py`` runs every benchmark so.
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 TESTS = Path(__file__).parents[1] / "tests"
@@ -38,6 +40,21 @@ def run_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Iterat
             yield tiny_run(Path(folder))
     else:
         parser.error("name a run, or give --smoke")
+
+
+def output_of(command: list[str], *, smoke: bool) -> str:
+    """Return what a Python command prints: in a new interpreter, or with ``--smoke`` in a fork of this one."""
+    if not smoke:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return forked().output_of(command)
+
+
+def forked() -> Any:
+    """Return the tests' commands that are forks."""
+    sys.path.append(str(TESTS))
+    import forked as module
+
+    return module
 
 
 def tiny_run(folder: Path) -> Path:

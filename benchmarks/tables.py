@@ -116,7 +116,7 @@ def main() -> int:
     if given.job:
         translate(*given.job)
         return 0
-    sizes = [200, 2000] if given.smoke else [given.rows // 10, given.rows]
+    sizes = [200] if given.smoke else [given.rows // 10, given.rows]
     draw, lines, equal, kills = random.Random(1), [], 0, 1 if given.smoke else given.kills
     with tempfile.TemporaryDirectory() as folder:
         for suffix in (".csv", ".parquet"):

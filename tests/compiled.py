@@ -5,6 +5,7 @@ In a process of its own, because the compiler would trace the checks of shapes t
     python compiled.py FOLDER
 """
 
+import gc
 import itertools
 import json
 import os
@@ -253,5 +254,7 @@ def run(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    gc.freeze()
+    gc.disable()  # tracing makes millions of small objects, and this process ends soon
     for row in itertools.chain(losses(), [run(Path(sys.argv[1]))]):
         print(json.dumps(row), flush=True)

@@ -1,13 +1,14 @@
 """Every benchmark still runs: at toy size, in a process of its own, as ``python benchmarks/NAME.py --smoke``."""
 
-import multiprocessing
 import os
 import runpy
 import sys
 import traceback
 from pathlib import Path
 
+import forked
 import pytest
+import torch._dynamo
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 NEEDS_A_CORPUS = {"domain_adaptation", "fuzzy_matches", "knn", "onnx_ids", "risk_coverage", "scaling_laws"}
@@ -26,6 +27,7 @@ def run_smoke(path: Path, printed: Path) -> None:
     with printed.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    torch._dynamo.config.fake_tensor_cache_enabled = False  # graphs are traced sooner, and are the same
     code = 0
     try:
         runpy.run_path(str(path), run_name="__main__")
@@ -44,9 +46,7 @@ def forkserver():
     """A process that has imported torch, and begins each benchmark by a fork: so torch is imported once."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "dragoman.train.run", "dragoman.decode.translator"])
-    yield context
+    yield forked.server()
     if before is None:
         del os.environ["OMP_NUM_THREADS"]
     else:

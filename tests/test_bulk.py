@@ -35,6 +35,7 @@ from dragoman.text.lines import read_lines
 from dragoman.train.run import start
 
 TESTS = Path(__file__).parent
+FEWEST = shards.FEWEST
 SUFFIXES = ["", ".gz", ".zst", ".bz2", ".xz"]
 
 
@@ -587,7 +588,7 @@ def test_without_a_store_s_library_the_error_names_the_extra(run, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run, tmp_path):
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run, tmp_path, monkeypatch, capfd):
     path, output = write(tmp_path / "in.txt", LINES * 60), tmp_path / "out.txt"
     command = [sys.executable, "-m", "dragoman", "translate", str(run), str(path), "-o", str(output), "--workers", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -600,8 +601,12 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run, tmp_path):
     )
     assert "Traceback" not in error and parts_of(output) and not output.exists()
     again = error.splitlines()[-1].partition("go on with: dragoman ")[2]
-    done = subprocess.run([*command[:3], *again.split()], capture_output=True, text=True, check=True)
-    assert "of them by an earlier command" in done.stderr and len(list(read_lines(output))) == len(LINES) * 60
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "FEWEST", FEWEST)  # as in the command
+        patch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(work))
+        assert dragoman(*again.split()) == 0
+    assert "of them by an earlier command" in capfd.readouterr().err
+    assert len(list(read_lines(output))) == len(LINES) * 60
 
 
 def test_the_journal_is_readable_json(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import pytest
 import tiny_run
 import torch
@@ -187,13 +188,21 @@ def test_contestants_that_differ_in_measures_alone_share_their_trainings(tmp_pat
     assert len(found(tmp_path)["runs"]) == 2 and "curve" in found(tmp_path)["figures"]["BLEU"]
 
 
-@pytest.mark.slow
-def test_on_a_ray_cluster_a_study_stops_goes_on_and_comes_to_the_same_figures(tmp_path):
-    """In a process of its own, for Ray warns here and there, and warnings are errors here."""
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The figures of a study in one process."""
     torch.set_num_threads(1)
-    (tmp_path / "ray").mkdir()
-    assert run(tmp_path, **ONCE) == 0
-    study, out = write(tmp_path / "ray", **ONCE), tmp_path / "ray" / "out"
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dragoman.train.utilisation.measure", lambda *given: None)
+        assert run(folder, **ONCE) == 0
+    return found(folder)["figures"]
+
+
+@pytest.mark.slow
+def test_on_a_ray_cluster_a_study_stops_goes_on_and_comes_to_the_same_figures(alone, tmp_path):
+    """In a process of its own, for Ray warns here and there, and warnings are errors here."""
+    study, out = write(tmp_path, **ONCE), tmp_path / "out"
     command = [
         sys.executable,
         "-m",
@@ -215,8 +224,7 @@ def test_on_a_ray_cluster_a_study_stops_goes_on_and_comes_to_the_same_figures(tm
     assert process.returncode == 130 and "the same command goes on" in said, said
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    one, other = found(tmp_path), found(tmp_path / "ray")
-    assert one["figures"]["validation loss"]["values"] == other["figures"]["validation loss"]["values"]
+    assert found(tmp_path)["figures"]["validation loss"]["values"] == alone["validation loss"]["values"]
 
 
 def test_an_address_where_no_cluster_answers_is_named(tmp_path, capsys):
@@ -227,12 +235,10 @@ def test_an_address_where_no_cluster_answers_is_named(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_processes_come_to_the_same_figures(tmp_path):
-    torch.set_num_threads(1)
-    (tmp_path / "two").mkdir()
-    assert run(tmp_path, **ONCE) == 0 and run(tmp_path / "two", "--processes", "2", **ONCE) == 0
-    one, other = found(tmp_path), found(tmp_path / "two")
-    assert one["figures"]["validation loss"]["values"] == other["figures"]["validation loss"]["values"]
+def test_processes_come_to_the_same_figures(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr("dragoman.compare.workers.multiprocessing.get_context", lambda way: forked.server())
+    assert run(tmp_path, "--processes", "2", **ONCE) == 0
+    assert found(tmp_path)["figures"]["validation loss"]["values"] == alone["validation loss"]["values"]
 
 
 def test_a_run_file_is_compared_with_itself_in_several_settings(tmp_path, capsys):

@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 import pytest
 import tiny_run
 import torch
@@ -23,7 +23,6 @@ from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon
 from dragoman.train.run import resume, start
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="processes talk through gloo")
-HERE = Path(__file__).parent
 LONG = 300
 """Seconds that a busy machine may take for what takes some."""
 
@@ -54,27 +53,11 @@ def environment(**more):
     return os.environ | {"OMP_NUM_THREADS": "1", "DRAGOMAN_TIMEOUT": str(LONG)} | more
 
 
-@contextmanager
-def running(arguments):
-    """A command in the background; none of its processes is left behind."""
-    with subprocess.Popen(
-        arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(60)
-            finally:
-                process.kill()
-
-
 def wait_for(condition, process):
     for _ in range(LONG * 20):
         if found := condition():
             return found
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.communicate(0)[1]
         time.sleep(0.05)
     raise AssertionError("it took too long")
 
@@ -97,7 +80,10 @@ def equal_but_for_rounding(path, whole):
 
 # ---- gradients ------------------------------------------------------------------------------------
 
+TOGETHER = "from dragoman.train.distributed.launch import launch; assert launch({command}, 2) == {codes}"
 GRADIENTS = """
+import warnings
+warnings.simplefilter("error", UserWarning)
 import torch
 from test_loop import batch, cut, model, suppressed
 from dragoman.data.tasks import TranslationTask
@@ -151,10 +137,10 @@ leave(0)
 
 
 @pytest.mark.slow
-def test_gradients_of_two_processes_equal_those_of_one_to_1e_6(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert launch([sys.executable, "-W", "error::UserWarning", "-c", GRADIENTS], 2) == [0, 0]
+def test_gradients_of_two_processes_equal_those_of_one_to_1e_6():
+    both = TOGETHER.format(command=[sys.executable, "-c", GRADIENTS], codes=[0, 0])
+    ended = forked.run([sys.executable, "-c", both], environment(), LONG)
+    assert ended.returncode == 0, ended.stderr
 
 
 # ---- runs -----------------------------------------------------------------------------------------
@@ -165,7 +151,7 @@ def test_gradients_of_two_processes_equal_those_of_one_to_1e_6(monkeypatch):
 def test_two_processes_heed_sigterm_and_one_goes_on(pairs, tmp_path):
     path = tmp_path / "run"
     longer = run_file(pairs, tmp_path, budget={"kind": "steps", "steps": 1_000_000}, report_every=1)
-    with running(command("train", longer, "--run", path, "--processes", 2)) as process:
+    with forked.Command(command("train", longer, "--run", path, "--processes", 2), environment()) as process:
         wait_for(lambda: (path / "last").exists(), process)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=LONG)
@@ -180,11 +166,10 @@ def test_two_processes_heed_sigterm_and_one_goes_on(pairs, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_come_to_the_same_as_one(pairs, whole, tmp_path):
+    """Here the two are new interpreters, in other tests of this file forks."""
     path = tmp_path / "run"
-    ended = subprocess.run(
-        command("train", run_file(pairs, tmp_path), "--run", path, "--processes", 2),
-        env=environment(), capture_output=True, text=True, timeout=LONG,
-    )  # fmt: skip
+    words = command("train", run_file(pairs, tmp_path), "--run", path, "--processes", 2)
+    ended = forked.run(words, environment(), LONG, fork_launched=False)
     assert ended.returncode == 0, ended.stderr
     equal_but_for_rounding(path, whole)
 
@@ -213,7 +198,7 @@ def test_shards_begun_by_torchrun_go_on_in_one_process(pairs, tmp_path):
 def test_when_a_process_is_killed_the_other_saves_and_says_how_to_go_on(victim, pairs, tmp_path):
     path = tmp_path / "run"
     forever = run_file(pairs, tmp_path, budget={"kind": "steps", "steps": 1_000_000}, report_every=1)
-    with running(command("train", forever, "--run", path, "--processes", 2)) as process:
+    with forked.Command(command("train", forever, "--run", path, "--processes", 2), environment()) as process:
         wait_for(lambda: (path / "last").exists(), process)
         os.kill(children(process)[victim], signal.SIGKILL)
         _, err = process.communicate(timeout=LONG)
@@ -227,10 +212,7 @@ def test_when_a_process_is_killed_the_other_saves_and_says_how_to_go_on(victim, 
 @pytest.mark.slow
 def test_a_mistake_is_told_once_and_ends_all(pairs, tmp_path):
     wrong = ["model.dim=9", "--run", tmp_path / "run"]
-    ended = subprocess.run(
-        command("train", run_file(pairs, tmp_path), "--processes", 2, *wrong),
-        env=environment(), capture_output=True, text=True, timeout=LONG,
-    )  # fmt: skip
+    ended = forked.run(command("train", run_file(pairs, tmp_path), "--processes", 2, *wrong), environment(), LONG)
     assert ended.returncode == 2 and not (tmp_path / "run").exists()
     assert ended.stderr.count("\n") == 1 and ended.stderr.startswith("dragoman: model.")
 
@@ -238,10 +220,9 @@ def test_a_mistake_is_told_once_and_ends_all(pairs, tmp_path):
 @pytest.mark.slow
 def test_processes_that_do_not_find_one_another_say_so(pairs, tmp_path):
     alone = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9", "DRAGOMAN_TIMEOUT": "2"}
-    ended = subprocess.run(
-        command("train", run_file(pairs, tmp_path), "--run", tmp_path / "run"),
-        env=environment(**alone), capture_output=True, text=True, timeout=LONG,
-    )  # fmt: skip
+    ended = forked.run(
+        command("train", run_file(pairs, tmp_path), "--run", tmp_path / "run"), environment(**alone), LONG
+    )
     assert ended.returncode == 2 and not (tmp_path / "run").exists()
     line = ended.stderr.strip().splitlines()[-1]
     assert line.startswith("dragoman: process 1 of 2 cannot find the others at 127.0.0.1:9 (")
@@ -273,9 +254,11 @@ command()
 
 
 @pytest.mark.slow
-def test_what_all_processes_come_to_is_said_by_one(pairs, tmp_path, capfd, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_what_all_processes_come_to_is_said_by_one(pairs, tmp_path):
     file = run_file(pairs, tmp_path, give_up_after=2)
-    assert launch([sys.executable, "-c", NOT_A_NUMBER, file, "--run", str(tmp_path / "run")], 2) == [2, 2]
-    err = capfd.readouterr().err
+    command = [sys.executable, "-c", NOT_A_NUMBER, file, "--run", str(tmp_path / "run")]
+    both = TOGETHER.format(command=command, codes=[2, 2])
+    ended = forked.run([sys.executable, "-c", both], environment(), LONG)
+    assert ended.returncode == 0, ended.stderr
+    err = ended.stderr
     assert err.count("\n") == 1 and err.startswith("dragoman: step 2: loss nan")
