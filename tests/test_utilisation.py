@@ -80,6 +80,7 @@ def test_the_peak_is_that_of_a_product_in_the_runs_precision(precision, monkeypa
         machine, "shortest_times", lambda candidates, rounds: asked.append(candidates) or {"product": 0.5}
     )
     monkeypatch.setattr(machine.F, "linear", lambda x, weight: asked.append(x.dtype))
-    assert peak(precision, "torch", torch.device("cpu")) == 2 * 1024**3 / 0.5
+    measured_anew = peak.__wrapped__(precision, "torch", torch.device("cpu"))  # whatever this process has measured
+    assert measured_anew == 2 * 1024**3 / 0.5
     asked.pop()["product"]()
     assert asked == [getattr(torch, precision)]
