@@ -1,5 +1,6 @@
 """Command line: one file per command; each parses, calls one function, and prints what it returned."""
 
+import atexit
 import errno
 import functools
 import gc
@@ -152,4 +153,7 @@ def command() -> NoReturn:
     code = finish(main())
     if in_a_group() or code == STOPPED:  # a thread that Ctrl-C cannot interrupt may be running
         leave(code)
+    if not (LONG | {"serve"}) & set(sys.argv):
+        atexit._run_exitfuncs()
+        leave(code)  # taking a process with torch apart takes a third of a second, longer than a translation
     sys.exit(code)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -36,8 +37,10 @@ def leave(code: int) -> NoReturn:
     nobody waits for. If Python shuts down meanwhile, that thread aborts the process, and the caller sees a failure
     although the work is done.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream:  # None where it is closed
+            with suppress(OSError):
+                stream.flush()
     os._exit(code)
 
 
