@@ -1,12 +1,15 @@
-"""How long until something happens: help, import, and the first step of a training.
+"""How long until something happens: help, import, the first step of a training, and one translated sentence.
 
-    OMP_NUM_THREADS=1 python benchmarks/startup.py [PAIRS]
+    OMP_NUM_THREADS=1 python benchmarks/startup.py [PAIRS] [--run RUN]
 
 Each in a process of its own, the best of a few, in CPU seconds (so that what else the machine does counts little) and
 in seconds by the clock. PAIRS as ``dragoman train --pairs`` takes them; without, 29,000 made-up pairs of 4 to 30 words,
 the size of Multi30k. The first step comes after reading, cleaning, training a tokenizer of 8,000 entries, and storing.
 
-Expected: help within half a second, ``import dragoman`` within 1.5, the first step within 10.
+The sentence is translated by RUN, a translator; without, by the one that has just been trained. Python finds the
+package compiled, as it does after an installation.
+
+Expected: help within half a second, ``import dragoman`` within 1.5, a sentence within 1.2, the first step within 10.
 
 Writes ``results/startup.md`` beside this file.
 """
@@ -55,6 +58,7 @@ def made_up(path: Path, count: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="?")
+    parser.add_argument("--run", help="a translator")
     add_smoke(parser)
     given = parser.parse_args()
     rounds = 1 if given.smoke else 5
@@ -68,6 +72,8 @@ def main() -> None:
             ("import torch alone", *seconds([sys.executable, "-c", "import torch"], rounds), None),
             ("dragoman train, first step made and saved", *seconds([*train, *once], 1), 10),
         ]
+        translate = [*COMMAND, "translate", given.run or f"{folder}/run", "The cat sat on the mat."]
+        rows.append(("dragoman translate, one sentence", *seconds(translate, rounds), 1.2))
     lines = [
         "# Start-up",
         "",
