@@ -1,9 +1,7 @@
 """Every benchmark still runs: at toy size, in a process of its own, as ``python benchmarks/NAME.py --smoke``."""
 
 import os
-import runpy
 import sys
-import traceback
 from pathlib import Path
 
 import forked
@@ -22,23 +20,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def run_smoke(path: Path, printed: Path) -> None:
     """Run a benchmark in this process as its command line does, and leave with its exit code."""
-    sys.path.insert(0, str(path.parent))
-    sys.argv = [str(path), "--smoke"]
     with printed.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch._dynamo.config.fake_tensor_cache_enabled = False  # graphs are traced sooner, and are the same
-    code = 0
-    try:
-        runpy.run_path(str(path), run_name="__main__")
-    except SystemExit as left:
-        code = int(left.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    forked.interpret([sys.executable, str(path), "--smoke"], os.environ)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from dragoman.checkpoint import load_writer
 from dragoman.config import config
 from dragoman.decode.precision import on_device
 from dragoman.decode.search.teacher_forcing import batches_by_length, padded, shifted
-from dragoman.decode.state_index import StateIndex, build_state_index, required_library
+from dragoman.decode.state_index import StateIndex, build_state_index
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
@@ -34,6 +34,7 @@ from dragoman.text.corpus import source_rows
 from dragoman.text.lines import Pair
 from dragoman.text.store import MANIFEST, Store, create_store
 from dragoman.text.tokens.tokenizer import EOS
+from dragoman.text.vector_index import required_library
 
 CHUNK = 1 << 16
 """Stored states whose distances are computed at a time."""

@@ -33,6 +33,6 @@ def with_stated_length(config: dict[str, Any], run: str | Path) -> dict[str, Any
     stated = read_json(path).get("max_seq_length")
     if stated is None:
         return config
-    if not isinstance(stated, int) or stated < 1:
+    if not isinstance(stated, int) or isinstance(stated, bool) or stated < 1:
         raise CheckpointError(f"{path}: max_seq_length must be a number of tokens, and is {stated!r}")
     return {**config, "data": {**data, "longest": stated}}

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from dragoman import durable
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.vector_index import NEEDED, cluster_count, load_library, visited
+from dragoman.text.vector_index import cluster_count, required_library, visited
 
 FILE = "states.faiss"
 """File of the index, in the folder of the datastore."""
@@ -80,15 +80,3 @@ class StateIndex:
         """Return squared distances and rows of states that are near; infinity and 0 where the clusters have fewer."""
         distances, rows = self.index.search(np.ascontiguousarray(queries, np.float32), k)
         return np.where(rows < 0, np.inf, distances).astype(np.float32), np.maximum(rows, 0)
-
-
-def required_library() -> Any:
-    """Return the library.
-
-    Raises:
-        ConfigError: it is missing.
-    """
-    library = load_library()
-    if library is None:
-        raise ConfigError(NEEDED)
-    return library

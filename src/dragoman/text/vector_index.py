@@ -25,7 +25,6 @@ FEW = 50_000
 """Up to this number of vectors, approximate search would gain little, and is exact."""
 VISITED = 1 / 16
 """Fraction of the clusters that approximate search visits."""
-NEEDED = "approximate search needs faiss: pip install faiss-cpu (the extra retrieval)"
 PRODUCTS = 20
 """Queries from which the library computes products of matrices, which are a multiple faster. This was its own default
 for long; in 1.15.1 that is 128,000."""
@@ -48,9 +47,7 @@ class VectorIndex:
             ConfigError: approximate search without the library.
         """
         self.vectors = np.ascontiguousarray(vectors, np.float32)
-        library = load_library()
-        if approximate and library is None:
-            raise ConfigError(NEEDED)
+        library = required_library() if approximate else load_library()
         self.exact = not approximate or len(vectors) <= FEW
         """True where the nearest vectors are found for certain."""
         self.index = library and _build(library, self.vectors, exact=self.exact)
@@ -143,4 +140,19 @@ def load_library() -> Any:
         except ImportError:
             return None
     library.cvar.distance_compute_blas_threshold = PRODUCTS
+    return library
+
+
+def required_library(where: str = "") -> Any:
+    """Return faiss.
+
+    Args:
+        where: beginning of the message: what asks for it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    library = load_library()
+    if library is None:
+        raise ConfigError(f"{where}approximate search needs faiss: pip install faiss-cpu (the extra retrieval)")
     return library

@@ -71,9 +71,9 @@ class SubtitleDocument(SpannedDocument):
         times = list(_TIMES.finditer(text))
         if is_vtt:
             self.check_blocks(text, empty=not times)
-        elif not times:
-            self.check_times(0, text)
-        if not is_vtt and (not times or (extension(self.text_file.name) == ".vtt" and not _FIRST.match(text))):
+        elif not times or (extension(self.text_file.name) == ".vtt" and not _FIRST.match(text)):
+            if not times:
+                self.check_times(0, text)
             raise DataError(f"{self.text_file.name}:1: no times of subtitles in it, as in {_EXAMPLE}")
         found = []
         for number, (time, following) in enumerate(zip(times, [*times[1:], None], strict=False)):

@@ -11,7 +11,7 @@ import re
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -127,7 +127,7 @@ def _open(cfg: Keyed) -> _Files:
 def _join(files: _Files, cfg: Keyed) -> list[tuple[str, str]]:
     """Return the names of the source and target files that belong together."""
     names = files.names()
-    sources, targets = _match(cfg.source, names), _match(cfg.target, names)
+    sources, targets = by_wildcards(cfg.source, names), by_wildcards(cfg.target, names)
     for pattern, found in ((cfg.source, sources), (cfg.target, targets)):
         if not found:
             beside = _beside(sources or targets, names)
@@ -141,7 +141,7 @@ def _join(files: _Files, cfg: Keyed) -> list[tuple[str, str]]:
     return [(sources[wildcards], targets[wildcards]) for wildcards in both]
 
 
-def _match(pattern: str, names: list[str]) -> dict[tuple[str, ...], str]:
+def by_wildcards(pattern: str, names: Iterable[str]) -> dict[tuple[str, ...], str]:
     """Map the texts that the * of the pattern match to the name, for every name that matches."""
     literal = re.compile("(.*)".join(map(re.escape, pattern.split("*"))), re.DOTALL)
     return {found.groups(): name for name in names if (found := literal.fullmatch(name))}

@@ -9,6 +9,7 @@ from pathlib import Path
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
 from dragoman.text.formats.bilingual import QT, is_qt
+from dragoman.text.formats.keyed import by_wildcards
 from dragoman.text.formats.kinds import KEYED as KINDS
 from dragoman.text.formats.language_trees import LanguagePair, folder_twins, pattern_twins
 from dragoman.text.formats.localized_paths import is_language, language_in, same
@@ -116,9 +117,8 @@ def _keyed_pairs(patterns: list[str], languages: tuple[str, str]) -> list[PairSo
 
 def _same_wildcards(patterns: Keyed, pair: LanguagePair) -> bool:
     """Return True if the wildcards of both patterns stand for the same text in the names of two files."""
-    literal = [re.escape(pattern).replace(r"\*", "(.*)") for pattern in (patterns.source, patterns.target)]
-    first, second = (re.fullmatch(*both, re.DOTALL) for both in zip(literal, pair, strict=True))
-    return first is not None and second is not None and first.groups() == second.groups()
+    first, second = by_wildcards(patterns.source, [pair.source]), by_wildcards(patterns.target, [pair.target])
+    return bool(first) and first.keys() == second.keys()
 
 
 def _root(patterns: Sequence[str]) -> str:
@@ -148,12 +148,11 @@ def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
     languages = columns if columns and all(isinstance(one, str) and is_language(one) for one in columns) else None
     pairs = [name for name in names if extension(name) in PAIR_ENDINGS and (extension(name) != QT or is_qt(name))]
     if pairs:
-        sources = {name for name in pairs if extension(name) != ".mo"}
         return [
             *(
                 guess_source(name, None if extension(name) in _WITHOUT_COLUMNS else columns)
                 for name in (_of_target(folder, pairs, languages[1]) if languages else pairs)
-                if name in sources or not _beside(name, sources)
+                if not _is_beside(name)
             ),
             *(_keyed(folder, languages) if languages else ()),
         ]
@@ -189,11 +188,6 @@ def _files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             yield str(path)
-
-
-def _beside(name: str, others: set[str]) -> bool:
-    """Return True if a compiled file has its source next to it."""
-    return f"{name.removesuffix('.mo')}.po" in others
 
 
 def _keyed(folder: Path, languages: ColumnNames) -> list[Keyed]:

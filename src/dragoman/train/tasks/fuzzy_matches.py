@@ -14,7 +14,7 @@ from dragoman.text.fuzzy import FuzzyIndex, FuzzyMatch
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.retrieval import FuzzyMatches, NoRetrieval
 from dragoman.text.store import chunks
-from dragoman.text.vector_index import NEEDED, load_library
+from dragoman.text.vector_index import required_library
 from dragoman.train.warm_start import WarmStart
 
 SETS = ("train", "valid", "test", "hard")
@@ -60,8 +60,8 @@ def load_encoder(
             f"{where}: must be given: a run that is yet to be trained has no encoder of its own, and no start_from "
             "names an earlier one"
         )
-    if cfg.encoder.search == "approximate" and load_library() is None:
-        raise ConfigError(f"data.retrieval.encoder.search: {NEEDED}")
+    if cfg.encoder.search == "approximate":
+        required_library("data.retrieval.encoder.search: ")
     try:
         encoder = SentenceEncoder.load(run, cfg.encoder.checkpoint)
     except CheckpointError as error:
