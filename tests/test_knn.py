@@ -100,6 +100,15 @@ def test_an_index_of_one_cluster_finds_what_exact_search_finds(run, tmp_path):
     assert [t.text for t in translated] == [pair.target for pair in PAIRS]
 
 
+@pytest.mark.parametrize("size", [1, 2, 12, 40, 300])
+def test_an_index_of_few_states_is_built_without_a_word(size, tmp_path, capfd):
+    pytest.importorskip("faiss")
+    build_state_index(tmp_path, np.random.default_rng(1).standard_normal((size, 8)).astype(np.float16))
+    assert capfd.readouterr() == ("", "")
+    distances, _ = StateIndex(tmp_path, size, 8).nearest(np.zeros((1, 8), np.float32), 1)
+    assert np.isfinite(distances).all()
+
+
 def test_an_index_visits_some_clusters_and_finds_most(tmp_path):
     pytest.importorskip("faiss")
     keys = np.random.default_rng(1).normal(size=(4000, 4)).astype(np.float16)

@@ -37,6 +37,7 @@ def build_state_index(folder: Path, keys: Float[np.ndarray, "N D"]) -> None:
     index = library.IndexIVFScalarQuantizer(
         library.IndexFlatL2(width), width, clusters, library.ScalarQuantizer.QT_fp16, library.METRIC_L2
     )
+    index.cp.min_points_per_centroid = 1  # the library would print a warning for a small datastore
     index.by_residual = False  # numbers in float16 stay exactly what they are
     rows = np.unique(np.linspace(0, size - 1, min(size, LEARNT * clusters)).astype(np.int64))
     index.train(np.array(keys[rows], np.float32))
