@@ -21,6 +21,7 @@ from dragoman.compare.matching import fit_widths
 from dragoman.compare.results import read_results
 from dragoman.compare.study import Match, study_from
 from dragoman.compare.study_trial import StudyTrial
+from dragoman.compare.tuning import RateTuning, TriedRate
 from dragoman.config import dump_yaml, merge
 from dragoman.plan.parameters import count_parameters
 from dragoman.train.recipe import outline
@@ -176,9 +177,26 @@ def test_rates_are_tuned_for_each_contestant_and_the_curve_is_kept(tmp_path):
     assert run(tmp_path, tuning=tuning, **ONCE) == 0
     for one in found(tmp_path)["contestants"]:
         tried = one["tuning"]["tried"]
-        assert [t["factor"] for t in tried] == [0.1, 1] and all(t["loss"] for t in tried)
-        assert one["tuning"]["chosen"] == min(tried, key=lambda t: t["loss"]) and one["tuning"]["at_edge"]
+        assert [t["factor"] for t in tried[:2]] == [0.1, 1] and all(t["loss"] for t in tried)
+        assert one["tuning"]["chosen"] == min(tried, key=lambda t: t["loss"])
+        assert len(tried) == 4 or not one["tuning"]["at_edge"], "the search goes on beyond an edge, twice at most"
     assert "Learning rates are tuned" in " ".join(found(tmp_path)["fair"])
+
+
+@pytest.mark.parametrize(
+    ("losses", "beyond"),
+    [
+        ({0.3: 5.0, 1: 4.0, 3: 3.0}, 9),
+        ({0.3: 3.0, 1: 4.0, 3: 5.0}, 0.09),
+        ({0.3: 5.0, 1: 4.0, 3: 4.5}, None),
+        ({0.3: 5.0, 1: 4.0, 3: None}, None),
+        ({0.3: None, 1: None, 3: None}, 0.09),
+        ({1: 4.0}, None),
+    ],
+)
+def test_a_best_rate_at_an_edge_is_searched_beyond(losses, beyond):
+    tuning = RateTuning("train.schedule.peak", [TriedRate(factor, factor, loss) for factor, loss in losses.items()])
+    assert tuning.beyond() == pytest.approx(beyond)
 
 
 def test_contestants_that_differ_in_measures_alone_share_their_trainings(tmp_path):

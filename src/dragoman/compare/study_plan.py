@@ -16,6 +16,7 @@ from dragoman.compare.matching import Matched, fit_widths
 from dragoman.compare.study import Study
 from dragoman.compare.study_request import DATA, PREPARED, StudyRequest
 from dragoman.compare.trial import BARE, prepare
+from dragoman.compare.tuning import BEYOND, most_trainings
 from dragoman.config import to_dict
 from dragoman.errors import ConfigError
 from dragoman.machine import choose_device
@@ -102,7 +103,7 @@ class StudyPlan:
 def _seconds(planned: Planned, study: Study) -> float | None:
     if planned.cfg is None:
         return None
-    tuned = len(study.tuning.factors) * study.tuning.steps if study.tuning else 0
+    tuned = most_trainings(study.tuning) * study.tuning.steps if study.tuning else 0
     limit = planned.cfg.train.budget.seconds
     if planned.step_seconds is None:
         return None
@@ -316,7 +317,7 @@ def _within(planned: list[Planned], study: Study, seconds: float) -> list[Planne
         ConfigError: too little time for a step of each.
     """
     tuned = OVERHEAD * sum(
-        len(study.tuning.factors) * study.tuning.steps * (one.step_seconds or 0) for one in planned if study.tuning
+        most_trainings(study.tuning) * study.tuning.steps * (one.step_seconds or 0) for one in planned if study.tuning
     )
     learning = sum(_seconds(one, study) or 0 for one in planned) - tuned
     factor = (seconds - tuned) / learning if learning else 1.0
@@ -358,7 +359,12 @@ def _notes(study: Study, planned: list[Planned]) -> list[str]:
     if study.tuning:
         notes.append(
             f"Learning rates are tuned for each contestant: {len(study.tuning.factors)} trainings of "
-            f"{study.tuning.steps:,} steps each, by validation loss."
+            f"{study.tuning.steps:,} steps each, by validation loss"
+            + (
+                f", and up to {BEYOND} beyond where the best rate stands at an edge."
+                if len(study.tuning.factors) > 1
+                else "."
+            )
         )
     else:
         notes.append("Learning rates are those of the run file or preset; they are not tuned.")

@@ -10,7 +10,7 @@ from dragoman.compare.results import machine, results_of, write_results
 from dragoman.compare.study_plan import Planned, StudyPlan, decide
 from dragoman.compare.study_request import STUDY, TRIALS, TUNING, StudyRequest, begun
 from dragoman.compare.study_trial import StudyTrial, TrialFigures, check_measures
-from dragoman.compare.tuning import RateTuning, rate_path, tried_rate, tuning_trial, with_rate
+from dragoman.compare.tuning import RateTuning, most_trainings, rate_path, tried_rate, tuning_trial, with_rate
 from dragoman.compare.workers import LocalTrials, TrialDone, TrialStarted, TrialWorkers
 from dragoman.train.events import Event, StepsReported
 from dragoman.train.interrupt import as_ctrl_c
@@ -195,16 +195,21 @@ class StudyRun:
             assert one.cfg is not None, "checked before"
             path = rate_path(one.cfg, tuning, one.name)
             folder = self.path / TUNING / one.folder
-            made = {
-                factor: tuning_trial(self._trial(one, 1, None), path, factor, tuning.steps, folder)
-                for factor in tuning.factors
-            }
-            for event in self.workers.run([trial for trial in made.values() if trial.done() is None]):
-                if isinstance(event, TrialDone):
-                    event.trial.forget()
-                elif isinstance(event, StepsReported):
-                    yield StudyProgress(f"learning rate of {one.name}", 0, 0, event.step, event.total)
-            tuned[one.name] = RateTuning(path, [tried_rate(trial, path, factor) for factor, trial in made.items()])
+            factors, made = list(tuning.factors), dict[float, StudyTrial]()
+            while factors:
+                made |= {
+                    factor: tuning_trial(self._trial(one, 1, None), path, factor, tuning.steps, folder)
+                    for factor in factors
+                }
+                for event in self.workers.run([trial for trial in made.values() if trial.done() is None]):
+                    if isinstance(event, TrialDone):
+                        event.trial.forget()
+                    elif isinstance(event, StepsReported):
+                        yield StudyProgress(f"learning rate of {one.name}", 0, 0, event.step, event.total)
+                found = RateTuning(path, [tried_rate(trial, path, factor) for factor, trial in made.items()])
+                further = found.beyond() if len(made) < most_trainings(tuning) else None
+                factors = [further] if further else []
+            tuned[one.name] = found
             yield RateTuned(one.name, tuned[one.name])
         return tuned
 

@@ -1,4 +1,8 @@
-"""Learning rates of contestants: the same few short trainings for each, and the rate that validates best."""
+"""Learning rates of contestants: the same few short trainings for each, and the rate that validates best.
+
+Where the best rate stands at an edge of those that were tried, the search goes on beyond it, so that no contestant
+is judged by a rate that was out of its reach.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +20,8 @@ FIELDS = ("peak", "factor")
 """Names of a schedule's field that all rates are proportional to."""
 SEED = 1
 LOSS = "validation loss"
+BEYOND = 2
+"""Rates that are tried beyond those of the study, while the best one stands at an edge."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,23 @@ class RateTuning:
         """True where a rate beyond those that were tried may be better."""
         return self.chosen.rate in (min(one.rate for one in self.tried), max(one.rate for one in self.tried))
 
+    def beyond(self) -> float | None:
+        """Return the factor to try next where the best one stands at an edge: as far from it as its neighbour is."""
+        factors = sorted(one.factor for one in self.tried)
+        if len(factors) < 2 or not self.at_edge:
+            return None
+        edge = self.chosen.factor
+        neighbour = factors[1] if edge == factors[0] else factors[-2]
+        return float(f"{edge * edge / neighbour:.6g}")
+
     def record(self) -> dict[str, Any]:
         """Return the tuning as plain data."""
         return asdict(self) | {"chosen": asdict(self.chosen), "at_edge": self.at_edge}
+
+
+def most_trainings(tuning: Tuning) -> int:
+    """Return how many short trainings one contestant gets at most."""
+    return len(tuning.factors) + (BEYOND if len(tuning.factors) > 1 else 0)
 
 
 def rate_path(cfg: RunConfig, tuning: Tuning, name: str) -> str:
