@@ -53,6 +53,16 @@ RULES = {
     "at most": ({"figure": "BLEU", "of": "A", "at_most": 31.5}, None, HOLDS),
     "near": ({"figure": "BLEU", "of": "A", "near": 30, "within": 2}, None, HOLDS),
     "far": ({"figure": "BLEU", "of": "A", "near": 40, "within": 2}, None, NOT_HERE),
+    "another size in the claim's direction": (
+        {"figure": "BLEU", "of": "A", "near": 20, "within": 1, "direction": 0},
+        None,
+        PARTLY,
+    ),
+    "another size against the claim's direction": (
+        {"figure": "BLEU", "of": "A", "at_least": 50, "direction": 40},
+        None,
+        NOT_HERE,
+    ),
     "at a place": ({"figure": "BLEU", "of": "A", "at": 80, "at_most": 25}, None, HOLDS),
     "at a place without a value": ({"figure": "BLEU", "of": "B", "at": 80, "at_most": 25}, None, CANNOT),
     "no such contestant": ({"figure": "BLEU", "of": "C", "at_most": 25}, None, CANNOT),

@@ -45,6 +45,8 @@ class ClaimTest:
     at_most: float | None = None
     near: float | None = None
     within: float | None = None
+    direction: float | None = None
+    """Value on one side of which the claim's direction holds, though its size may differ."""
     collapses: str | None = None
     """Contestant whose trainings are said not to finish."""
 
@@ -186,17 +188,19 @@ def _equal(found: Found, test: ClaimTest) -> ClaimVerdict:
 def _value(found: Found, test: ClaimTest) -> ClaimVerdict:
     one, figure = str(test.of), str(test.figure)
     mean, low, high = _measured(found, figure, one, test.at)
-    place = f" at {test.at}" if test.at is not None else ""
+    place = f" at {test.at if isinstance(test.at, str) else number(test.at)}" if test.at is not None else ""
     ours = f"{one}{place}: {number(mean)} {_unit(found, figure, one)}".rstrip()
     ours += "" if low == high else f", {_between(low, high)}"
     least, most = _bounds(test)
     if least <= low and high <= most:
         return ClaimVerdict(HOLDS, ours, "the whole interval is as claimed" if low != high else "it is as claimed")
-    if high < least or low > most:
-        return ClaimVerdict(NOT_HERE, ours, "the whole interval is beyond the claim" if low != high else "it is not")
-    inside = least <= mean <= most
-    if inside:
+    if least <= mean <= most:
         return ClaimVerdict(PARTLY, ours, "the mean is as claimed, and part of the interval is not")
+    if _same_side(test, low, high):
+        return ClaimVerdict(PARTLY, ours, f"the direction holds; the size here is {number(mean)}, not {_claimed(test)}")
+    if high < least or low > most:
+        beyond = "the whole interval is beyond the claim" if low != high else f"it is not {_claimed(test)}"
+        return ClaimVerdict(NOT_HERE, ours, beyond)
     return ClaimVerdict(NOT_HERE, ours, "the mean is not as claimed, though part of the interval is")
 
 
@@ -257,6 +261,26 @@ def _bounds(test: ClaimTest) -> tuple[float, float]:
         float("-inf") if test.at_least is None else test.at_least,
         float("inf") if test.at_most is None else test.at_most,
     )
+
+
+def _same_side(test: ClaimTest, low: float, high: float) -> bool:
+    """Return whether an interval lies on that side of ``direction`` where the claim lies."""
+    if test.direction is None:
+        return False
+    _, most = _bounds(test)
+    return high < test.direction if most < test.direction else low > test.direction
+
+
+def _claimed(test: ClaimTest) -> str:
+    """Return the bounds of a claim, in words."""
+    least, most = _bounds(test)
+    if least == most:
+        return number(least)
+    if least == float("-inf"):
+        return f"at most {number(most)}"
+    if most == float("inf"):
+        return f"at least {number(least)}"
+    return f"{number(least)} to {number(most)}"
 
 
 def _unit(found: Found, figure: str, one: str) -> str:
