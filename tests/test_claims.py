@@ -153,8 +153,11 @@ def test_slips_are_recomputed_on_the_page():
 
 def test_the_gallery_has_every_study_with_what_it_found():
     study = {"title": "T", "question": "Q?", "minutes": 5}
-    page = gallery({"study": study, "other": study}, {"study": results(command="dragoman compare study")})
-    assert "- A, B: a." in page and "`dragoman compare study`" in page and "`dragoman compare other`" in page
+    claim = Claim(id="c1", claim="A is better.", source="s", study="study", test=ClaimTest(**NOTHING))
+    found = {"study": results(command="dragoman compare study")}
+    page = gallery({"study": study, "other": study}, found, [claim], [judge(claim, found)])
+    assert "- A, B: a." in page and "- Claim: A is better. [Holds](claims.md#c1)." in page
+    assert "- BLEU: A " in page and "`dragoman compare study`" in page and "`dragoman compare other`" in page
 
 
 MISTAKES = {

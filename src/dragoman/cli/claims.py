@@ -52,7 +52,7 @@ def claims(
     if output is not None:
         write_claims(output, given, verdicts, found)
     if gallery is not None:
-        write_gallery(gallery, found)
+        write_gallery(gallery, given, verdicts, found)
     if as_json:
         for claim, verdict in zip(given, verdicts, strict=True):
             record = {"id": claim.id, "claim": claim.claim, "verdict": verdict.verdict, "ours": verdict.ours}

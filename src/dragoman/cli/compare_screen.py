@@ -208,5 +208,6 @@ def publish(folder: Path, name: str) -> None:
     docs = SHIPPED.parents[2] / "docs"
     if (docs / "claims.md").exists():
         claims, results = read_claims(SHIPPED / "claims.yaml"), read_all_results(SHIPPED_RESULTS)
-        write_claims(docs / "claims.md", claims, [judge(claim, results) for claim in claims], results)
-        write_gallery(docs / "studies.md", results)
+        verdicts = [judge(claim, results) for claim in claims]
+        write_claims(docs / "claims.md", claims, verdicts, results)
+        write_gallery(docs / "studies.md", claims, verdicts, results)

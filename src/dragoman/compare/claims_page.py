@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dragoman.compare.claims import CANNOT, HOLDS, NO_RESULT, NOT_HERE, PARTLY, Claim, ClaimVerdict
+from dragoman.compare.page.charts import number
 from dragoman.compare.slips import Slip
 
 PAGES = "../src/dragoman/studies/results"
@@ -95,12 +96,19 @@ def _slips(slips: Sequence[Slip]) -> list[str]:
 # ---- the gallery ------------------------------------------------------------------------------------
 
 
-def gallery(studies: Mapping[str, Found], results: Mapping[str, Found]) -> str:
-    """Return the page of all studies: question, what was found, and how to repeat it.
+def gallery(
+    studies: Mapping[str, Found],
+    results: Mapping[str, Found],
+    claims: Sequence[Claim] = (),
+    verdicts: Sequence[ClaimVerdict] = (),
+) -> str:
+    """Return the page of all studies: question, what was found, the claims it judges, and how to repeat it.
 
     Args:
         studies: title, question and minutes of each study, by name.
         results: results by name; a study may have none.
+        claims: published claims.
+        verdicts: the verdict on each.
     """
     lines = [
         "# Studies",
@@ -116,15 +124,12 @@ def gallery(studies: Mapping[str, Found], results: Mapping[str, Found]) -> str:
         if found is None:
             lines += [f"No result yet. To run it: `dragoman compare {name}` ({_minutes(study)}).", ""]
             continue
-        shown = [one["words"] for one in found["verdicts"] if one["shown"] != "neither"]
-        others = len(found["verdicts"]) - len(shown)
-        lines += [f"- {words[0].upper()}{words[1:]}." for words in shown[:6]]
-        if len(shown) > 6:
-            lines.append(f"- ... and {len(shown) - 6} more differences.")
-        if others:
-            lines.append(f"- No difference was shown for {others} of {len(found['verdicts'])} pairs.")
-        if found["failed"]:
-            lines.append(f"- {len(found['failed'])} trainings did not finish.")
+        lines += _means(found) + _differences(found)
+        lines += [
+            f"- Claim: {claim.claim.rstrip('.')}. [{_sentence(verdict.verdict)}](claims.md#{claim.id})."
+            for claim, verdict in zip(claims, verdicts, strict=True)
+            if claim.study == name
+        ]
         lines += [
             "",
             f"[The page]({PAGES}/{name}.html), [the numbers]({PAGES}/{name}.json); {len(found['contestants'])} "
@@ -132,6 +137,34 @@ def gallery(studies: Mapping[str, Found], results: Mapping[str, Found]) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}"
+
+
+def _means(found: Found) -> list[str]:
+    """Return the means of each figure that contestants are compared by."""
+    lines = []
+    for figure in dict.fromkeys(one["figure"] for one in found["verdicts"]):
+        known = found["figures"][figure]
+        unit = f" ({known['unit']})" if known["unit"] else ""
+        means = [f"{name} {number(value['mean'])}" for name, value in known["values"].items()]
+        lines.append(f"- {_sentence(figure)}{unit}: {', '.join(means)}.")
+    return lines
+
+
+def _differences(found: Found) -> list[str]:
+    shown = [one["words"] for one in found["verdicts"] if one["shown"] != "neither"]
+    others = len(found["verdicts"]) - len(shown)
+    lines = [f"- {_sentence(words)}." for words in shown[:6]]
+    if len(shown) > 6:
+        lines.append(f"- ... and {len(shown) - 6} more differences.")
+    if others:
+        lines.append(f"- No difference was shown for {others} of {len(found['verdicts'])} pairs.")
+    if found["failed"]:
+        lines.append(f"- {len(found['failed'])} trainings did not finish.")
+    return lines
 
 
 def _minutes(study: Found) -> str:

@@ -18,10 +18,12 @@ def write_claims(
     durable.replace(path, claims_page(claims, verdicts, results, slips()).encode())
 
 
-def write_gallery(path: Path, results: Mapping[str, Any]) -> None:
+def write_gallery(
+    path: Path, claims: Sequence[Claim], verdicts: Sequence[ClaimVerdict], results: Mapping[str, Any]
+) -> None:
     """Write the page of all studies."""
     studies = {name: read_study(name) for name in shipped()}
     plain = {
         name: {"title": one.title, "question": one.question, "minutes": one.minutes} for name, one in studies.items()
     }
-    durable.replace(path, gallery(plain, results).encode())
+    durable.replace(path, gallery(plain, results, claims, verdicts).encode())
