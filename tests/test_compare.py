@@ -19,7 +19,7 @@ from dragoman.cli import main
 from dragoman.compare.contestants import contestants_of, parse_vary
 from dragoman.compare.matching import fit_widths
 from dragoman.compare.results import read_results
-from dragoman.compare.study import Match, study_from
+from dragoman.compare.study import Match, read_study, study_from
 from dragoman.compare.study_trial import StudyTrial
 from dragoman.compare.tuning import RateTuning, TriedRate
 from dragoman.config import dump_yaml, merge
@@ -64,6 +64,14 @@ def test_a_contestant_differs_from_the_base_in_what_it_names(tmp_path):
     narrow, wide = contestants(tmp_path)
     assert narrow.cfg.model.decoder.pattern[0].mlp.hidden == 8 and wide.cfg.model.decoder.pattern[0].mlp.hidden == 384
     assert wide.cfg.train.schedule.peak == 0.01 and narrow.cfg.model.dim == wide.cfg.model.dim == 8
+
+
+def test_a_base_may_be_a_run_file_with_changes(tmp_path):
+    (tmp_path / "mine.yaml").write_text(dump_yaml(STUDY["base"]))
+    for base, dim in (("mine.yaml", STUDY["base"]["model"]["dim"]), ({"run": "mine.yaml", "model": {"dim": 24}}, 24)):
+        (tmp_path / "study.yaml").write_text(dump_yaml(STUDY | {"base": base}))
+        read = read_study(str(tmp_path / "study.yaml")).base
+        assert read == merge(STUDY["base"], {"model": {"dim": dim}})
 
 
 def test_a_preset_brings_its_model_and_rate_and_leaves_text_and_batches(tmp_path):
@@ -388,6 +396,8 @@ MISTAKES = {
         ["--plan"],
         "contestants.b: measures.loss: no 'beam' here",
     ),
+    "no run file": ({"base": "nowhere.yaml"}, [], "nowhere.yaml: no such file"),
+    "a study as the run file": ({"base": {"run": "widths.yaml"}}, [], "widths.yaml: no run file"),
     "no figure": ({"judge": ["BLUE"]}, [], "judge: no measure gives 'BLUE'"),
     "no data set": ({"data": "copi"}, [], "data: no 'copi' here. Did you mean 'copy'?"),
     "a data set's setting": (

@@ -100,7 +100,8 @@ class Study:
     minutes: PositiveFloat | None = None
     """Time that it takes on two cores."""
     base: Any = None
-    """Run file that all contestants start from, or the name of a preset; None for a study that trains nothing."""
+    """Settings of a run that all contestants start from, or the name of a preset; None for a study that trains nothing.
+    In a file also the path of a run file, seen from there, or ``run: PATH`` among settings that change it."""
     data: Any = None
     """Data set: a name in ``DATA_SETS``, or a mapping with its settings; None for the data of ``base``."""
     vary: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
@@ -193,7 +194,26 @@ def read_study(named: str, *, size: str = "small", overrides: Sequence[str] = ()
     given = load_yaml(path)
     if not is_study(given):
         raise ConfigError(f"{path}: no study: it has neither contestants nor vary; to compare run files, give --vary")
+    given = given | {"base": _read_base(given.get("base"), path)}
     return study_from(given, size=size, overrides=overrides, where=str(path))
+
+
+def _read_base(base: Any, study: Path) -> Any:
+    """Return a study's base with the run file that it names, if it names one, written out.
+
+    Raises:
+        ConfigError: no such file, or no run file.
+    """
+    named = base.get("run") if isinstance(base, dict) else base
+    if not isinstance(named, str) or not (isinstance(base, dict) or named.endswith((".yaml", ".yml"))):
+        return base
+    path = study.parent / named
+    if not path.is_file():
+        raise ConfigError(f"{study}: base: {path}: no such file")
+    run = load_yaml(path)
+    if not isinstance(run, dict) or is_study(run):
+        raise ConfigError(f"{study}: base: {path}: no run file")
+    return merge(run, {name: value for name, value in base.items() if name != "run"} if isinstance(base, dict) else {})
 
 
 def study_from(
