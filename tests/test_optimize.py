@@ -8,6 +8,7 @@ from tiny_run import outcome
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import CheckpointError
+from dragoman.train import muon
 from dragoman.train.distributed.micro_batch import unsplit
 from dragoman.train.loop import LoopProgress, StepRules, train_step
 from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon, Optimizer, load_state_tensors, state_tensors
@@ -156,6 +157,30 @@ def test_muon_moves_a_matrix_along_the_nearest_orthogonal_one():
     along = torch.einsum("ij,ir,jr->r", moved, u, v.T)
     real = along[s > 0.05 * s[0]]
     assert ((real > 0.6) & (real < 1.3)).all(), real
+
+
+@pytest.mark.parametrize("together", [1, 2**22], ids=["one by one", "in batches"])
+def test_muon_equals_pytorchs(together, monkeypatch):
+    """Up to rounding in bfloat16, with which both make momentum orthogonal."""
+    monkeypatch.setattr(muon, "TOGETHER", together)
+    shapes = [(8, 8), (8, 24), (24, 8), (8, 24), (8, 8)]
+    ours, theirs = ([torch.nn.Parameter(torch.randn(shape)) for shape in shapes] for _ in range(2))
+    for p, q in zip(ours, theirs, strict=True):
+        q.data.copy_(p)
+    optimizers = (
+        muon.MuonOptimizer(ours, decay=0.1, momentum=0.9, iterations=5),
+        torch.optim.Muon(theirs, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(4):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.05
+            optimizer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, atol=0.01, rtol=0)  # they move by 0.2
 
 
 def test_adafactor_remembers_a_row_and_a_column_of_each_matrix():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
 from dragoman.errors import CheckpointError
+from dragoman.train.muon import MuonOptimizer
 
 # ---- which parameters ----------------------------------------------------------------------------
 
@@ -108,13 +109,7 @@ class Muon:
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         matrices = hidden_matrices(model)
         chosen = set(matrices)
-        muon = torch.optim.Muon(
-            matrices,
-            weight_decay=self.decay,
-            momentum=self.momentum,
-            ns_steps=self.iterations,
-            adjust_lr_fn="match_rms_adamw",
-        )
+        muon = MuonOptimizer(matrices, decay=self.decay, momentum=self.momentum, iterations=self.iterations)
         return CombinedOptimizer(muon, self.others.over(model, (p for p in model.parameters() if p not in chosen)))
 
 
