@@ -141,9 +141,9 @@ def recipe2026(
     }
 
 
-def as_transformer_small(model: SequenceConfig, *, peak: float = 2e-3) -> Plain:
-    """Return transformer-small's recipe for another model."""
-    return recipe2026(model, vocab=8000, peak=peak, steps=10_000, warmup=500, batch_tokens=4096)
+def as_transformer_small(model: SequenceConfig, *, peak: float = 2e-3, optimizer: Plain = ADAM_W) -> Plain:
+    """Return transformer-small's recipe for another model, with AdamW."""
+    return recipe2026(model, vocab=8000, peak=peak, steps=10_000, warmup=500, batch_tokens=4096, optimizer=optimizer)
 
 
 def transformer_base() -> Plain:
@@ -164,7 +164,8 @@ def transformer_2026() -> Plain:
 
 def transformer_small() -> Plain:
     """Small model for ten thousand to some hundred thousand pairs; an evening on a laptop."""
-    return as_transformer_small(rewritten2026(dim=256, heads=4, kv_heads=2, hidden=768, depth=4, dropout=0.2))
+    model = rewritten2026(dim=256, heads=4, kv_heads=2, hidden=768, depth=4, dropout=0.2)
+    return as_transformer_small(model, peak=7e-3, optimizer=MUON)
 
 
 def transformer_tiny() -> Plain:

@@ -20,7 +20,7 @@ from dragoman.plan import duration, here
 from dragoman.plan.replay import RecordedStep
 from dragoman.plan.training import count_training
 from dragoman.plan.training_memory import training_memory
-from dragoman.presets.translation import recipe2026, rewritten2026
+from dragoman.presets.translation import MUON, recipe2026, rewritten2026
 from dragoman.text.formats.pairs import read_pairs
 from dragoman.train.budget import Minutes
 from dragoman.train.prediction import available_on
@@ -71,16 +71,17 @@ class Rung:
             steps=10_000,
             warmup=self.warmup,
             batch_tokens=self.batch_tokens,
+            optimizer=MUON,
         )
 
 
 LADDER = (
-    Rung(dim=64, depth=2, heads=2, peak=4e-3, batch_tokens=1024, warmup=200),
-    Rung(dim=128, depth=3, heads=4, peak=3e-3, batch_tokens=1024, warmup=300),  # transformer-tiny
-    Rung(dim=192, depth=3, heads=6, peak=2.5e-3, batch_tokens=1024, warmup=300),
-    Rung(dim=256, depth=4, heads=4, peak=2e-3, batch_tokens=2048, warmup=500),  # transformer-small, smaller batches
-    Rung(dim=384, depth=5, heads=6, peak=1.5e-3, batch_tokens=4096, warmup=1000),
-    Rung(dim=512, depth=6, heads=8, peak=1e-3, batch_tokens=8192, warmup=2000),  # transformer-2026
+    Rung(dim=64, depth=2, heads=2, peak=1.3e-2, batch_tokens=1024, warmup=200),
+    Rung(dim=128, depth=3, heads=4, peak=1e-2, batch_tokens=1024, warmup=300),  # transformer-tiny
+    Rung(dim=192, depth=3, heads=6, peak=8e-3, batch_tokens=1024, warmup=300),
+    Rung(dim=256, depth=4, heads=4, peak=7e-3, batch_tokens=2048, warmup=500),  # transformer-small, smaller batches
+    Rung(dim=384, depth=5, heads=6, peak=5e-3, batch_tokens=4096, warmup=1000),
+    Rung(dim=512, depth=6, heads=8, peak=3e-3, batch_tokens=8192, warmup=2000),  # transformer-2026
 )
 """Models from which ``preset: auto`` chooses."""
 
