@@ -238,7 +238,7 @@ def test_shards_are_for_optimizers_that_take_each_weight_by_itself():
         check(Replicated(), optimizer)
     check(Sharded(), Adam())
     for optimizer in (Muon(), Adafactor()):
-        with pytest.raises(ConfigError, match=r"train\.parallel: sharded takes adam or adamw; \w+ needs whole"):
+        with pytest.raises(ConfigError, match=r"train\.parallel: sharded takes adam or adam_w; \w+ needs whole"):
             check(Sharded(), optimizer)
 
 

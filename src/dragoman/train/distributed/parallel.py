@@ -161,4 +161,7 @@ def check(parallel: Parallel, optimizer: Any) -> None:
     """
     if isinstance(parallel, Sharded) and not isinstance(optimizer, Adam | AdamW):
         other = kind_of(type(optimizer))
-        raise ConfigError(f"train.parallel: sharded takes adam or adamw; {other} needs whole matrices: use replicated")
+        raise ConfigError(
+            f"train.parallel: sharded takes adam or adam_w; {other} needs whole matrices: use replicated, or "
+            "train.optimizer=adam_w with a third of the peak rate"
+        )
