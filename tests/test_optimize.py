@@ -159,10 +159,12 @@ def test_muon_moves_a_matrix_along_the_nearest_orthogonal_one():
     assert ((real > 0.6) & (real < 1.3)).all(), real
 
 
+@pytest.mark.parametrize("bfloat16", [True, False])
 @pytest.mark.parametrize("together", [1, 2**22], ids=["one by one", "in batches"])
-def test_muon_equals_pytorchs(together, monkeypatch):
-    """Up to rounding in bfloat16, with which both make momentum orthogonal."""
+def test_muon_equals_pytorchs(together, bfloat16, monkeypatch):
+    """Up to rounding in bfloat16, with which PyTorch makes momentum orthogonal."""
     monkeypatch.setattr(muon, "TOGETHER", together)
+    monkeypatch.setattr(muon, "_multiplies_bfloat16", lambda device: bfloat16)
     shapes = [(8, 8), (8, 24), (24, 8), (8, 24), (8, 8)]
     ours, theirs = ([torch.nn.Parameter(torch.randn(shape)) for shape in shapes] for _ in range(2))
     for p, q in zip(ours, theirs, strict=True):

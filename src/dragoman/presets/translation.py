@@ -92,7 +92,7 @@ def decoder_only(model: TransformerConfig) -> TransformerConfig:
 
 ADAM_W: Plain = {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.01}
 MUON: Plain = {"kind": "muon", "momentum": 0.95, "decay": 0.01, "others": {"betas": [0.9, 0.98], "decay": 0.01}}
-"""Reaches the loss of AdamW in half the time (``benchmarks/results/optimizers.md``); its peak is three times AdamW's."""
+"""Reaches the loss of AdamW in half the time (``benchmarks/results/optimizers.md``), with three times its peak."""
 
 
 def _recipe2017(model: TransformerConfig, *, steps: int) -> Plain:

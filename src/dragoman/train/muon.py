@@ -49,18 +49,27 @@ class MuonOptimizer(torch.optim.Optimizer):
 
 
 def orthogonalized(x: Float[Tensor, "N R C"], iterations: int) -> Float[Tensor, "N R C"]:
-    """Return N matrices with the singular vectors of ``x`` and singular values near 1, in bfloat16.
+    """Return N matrices with the singular vectors of ``x`` and singular values near 1, in bfloat16 where the device
+    multiplies it.
 
     Each iteration of Newton and Schulz applies an odd polynomial of degree five to the singular values.
     """
     a, b, c = COEFFICIENTS
     tall = x.shape[-2] > x.shape[-1]
-    x = (x.mT if tall else x).bfloat16()
+    x = (x.mT if tall else x).to(torch.bfloat16 if _multiplies_bfloat16(x.device) else torch.float32)
     x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value is above 1
     for _ in range(iterations):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether products in bfloat16 are not left to plain loops, as on CPUs without AVX-512. By what the device
+    is, never by what it measures: a resumed run must round alike."""
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _alike(matrices: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
