@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dragoman import durable
 from dragoman.compare.results import machine, results_of, write_results
+from dragoman.compare.study import Tuning
 from dragoman.compare.study_plan import Planned, StudyPlan, decide
 from dragoman.compare.study_request import STUDY, TRIALS, TUNING, StudyRequest, begun
 from dragoman.compare.study_trial import StudyTrial, TrialFigures, check_measures
@@ -192,26 +193,29 @@ class StudyRun:
         if tuning is None:
             return tuned
         for one in plan.contestants:
-            assert one.cfg is not None, "checked before"
-            path = rate_path(one.cfg, tuning, one.name)
-            folder = self.path / TUNING / one.folder
-            factors, made = list(tuning.factors), dict[float, StudyTrial]()
-            while factors:
-                made |= {
-                    factor: tuning_trial(self._trial(one, 1, None), path, factor, tuning.steps, folder)
-                    for factor in factors
-                }
-                for event in self.workers.run([trial for trial in made.values() if trial.done() is None]):
-                    if isinstance(event, TrialDone):
-                        event.trial.forget()
-                    elif isinstance(event, StepsReported):
-                        yield StudyProgress(f"learning rate of {one.name}", 0, 0, event.step, event.total)
-                found = RateTuning(path, [tried_rate(trial, path, factor) for factor, trial in made.items()])
-                further = found.beyond() if len(made) < most_trainings(tuning) else None
-                factors = [further] if further else []
-            tuned[one.name] = found
+            tuned[one.name] = yield from self._tune(one, tuning)
             yield RateTuned(one.name, tuned[one.name])
         return tuned
+
+    def _tune(self, one: Planned, tuning: Tuning) -> Generator[StudyEvent, None, RateTuning]:
+        assert one.cfg is not None, "checked before"
+        path, folder = rate_path(one.cfg, tuning, one.name), self.path / TUNING / one.folder
+        factors, made = tuning.factors, dict[float, StudyTrial]()
+        while True:
+            made |= {
+                factor: tuning_trial(self._trial(one, 1, None), path, factor, tuning.steps, folder)
+                for factor in factors
+            }
+            for event in self.workers.run([trial for trial in made.values() if trial.done() is None]):
+                if isinstance(event, TrialDone):
+                    event.trial.forget()
+                elif isinstance(event, StepsReported):
+                    yield StudyProgress(f"learning rate of {one.name}", 0, 0, event.step, event.total)
+            found = RateTuning(path, [tried_rate(trial, path, factor) for factor, trial in made.items()])
+            further = found.beyond() if len(made) < most_trainings(tuning) else None
+            if further is None:
+                return found
+            factors = (further,)
 
     def _forget(self, trial: StudyTrial, trials: list[StudyTrial]) -> None:
         """Remove checkpoints that no other trial needs."""

@@ -31,15 +31,15 @@ class MuonOptimizer(torch.optim.Optimizer):
                 self._move(alike, group)
 
     def _move(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
-        lr, momentum = group["lr"], group["momentum"]
-        gradients = [p.grad for p in matrices if p.grad is not None]
-        means = [self._momentum(p) for p in matrices]
-        torch._foreach_lerp_(means, gradients, 1 - momentum)
-        ahead = torch.stack(torch._foreach_lerp(gradients, means, momentum))
-        moves = orthogonalized(ahead, group["iterations"])
+        lr, momentum, ahead = group["lr"], group["momentum"], []
+        for p in matrices:
+            assert p.grad is not None, "chosen by it"
+            mean = self._momentum(p).lerp_(p.grad, 1 - momentum)
+            ahead.append(p.grad.lerp(mean, momentum))
+        moves = orthogonalized(torch.stack(ahead), group["iterations"]).to(ahead[0].dtype)
         size = 0.2 * max(moves.shape[-2:]) ** 0.5  # the root mean square of AdamW's updates is about 0.2
-        torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
-        torch._foreach_add_(matrices, moves.to(ahead.dtype).unbind(), alpha=-lr * size)
+        for p, move in zip(matrices, moves, strict=True):
+            p.mul_(1 - lr * group["weight_decay"]).add_(move, alpha=-lr * size)
 
     def _momentum(self, p: nn.Parameter) -> Tensor:
         state = self.state[p]
