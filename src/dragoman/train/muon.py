@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
-"""Of the polynomial of Jordan et al., which brings singular values near 1 in the fewest steps."""
+"""Coefficients of the polynomial of Jordan et al., which brings singular values near 1 in the fewest steps."""
 TOGETHER = 2**22
 """Most numbers that are copied into one batch of matrices."""
 
