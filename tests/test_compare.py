@@ -397,6 +397,7 @@ MISTAKES = {
         "contestants.b: measures.loss: no 'beam' here",
     ),
     "no run file": ({"base": "nowhere.yaml"}, [], "nowhere.yaml: no such file"),
+    "no path of a run file": ({"base": {"run": 5}}, [], "base.run: 5 is not the path of a run file"),
     "a study as the run file": ({"base": {"run": "widths.yaml"}}, [], "widths.yaml: no run file"),
     "no figure": ({"judge": ["BLUE"]}, [], "judge: no measure gives 'BLUE'"),
     "no data set": ({"data": "copi"}, [], "data: no 'copi' here. Did you mean 'copy'?"),

@@ -204,16 +204,23 @@ def _read_base(base: Any, study: Path) -> Any:
     Raises:
         ConfigError: no such file, or no run file.
     """
-    named = base.get("run") if isinstance(base, dict) else base
-    if not isinstance(named, str) or not (isinstance(base, dict) or named.endswith((".yaml", ".yml"))):
-        return base
+    if isinstance(base, dict):
+        if "run" not in base:
+            return base
+        named, changes = base["run"], {name: value for name, value in base.items() if name != "run"}
+    else:
+        named, changes = base, {}
+        if not isinstance(named, str) or not named.endswith((".yaml", ".yml")):
+            return base
+    if not isinstance(named, str):
+        raise ConfigError(f"{study}: base.run: {named!r} is not the path of a run file")
     path = study.parent / named
     if not path.is_file():
         raise ConfigError(f"{study}: base: {path}: no such file")
     run = load_yaml(path)
     if not isinstance(run, dict) or is_study(run):
         raise ConfigError(f"{study}: base: {path}: no run file")
-    return merge(run, {name: value for name, value in base.items() if name != "run"} if isinstance(base, dict) else {})
+    return merge(run, changes)
 
 
 def study_from(
