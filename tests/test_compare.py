@@ -295,6 +295,12 @@ def test_values_take_the_place_of_a_studys_contestants_in_any_size(tmp_path):
     assert [(one["name"], one["steps"]) for one in found(tmp_path)["contestants"]] == [("depth 1", 1), ("depth 2", 1)]
 
 
+def test_a_studys_values_may_be_replaced_where_its_base_is_a_run_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text(dump_yaml(STUDY["base"]))
+    assert run(tmp_path, "--vary", "model.decoder.depth=1,2", base="mine.yaml", **ONCE) == 0
+    assert [one["name"] for one in found(tmp_path)["contestants"]] == ["depth 1", "depth 2"]
+
+
 def test_a_time_for_the_whole_study_shortens_all_trainings_alike(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "dragoman.train.prediction.RunCounter.predict", lambda counter: type("P", (), {"step_seconds": 1.0})

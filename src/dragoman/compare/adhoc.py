@@ -6,8 +6,8 @@ from typing import Any
 
 from dragoman.checkpoint import run_config
 from dragoman.compare.contestants import NO_DATA, parse_vary
-from dragoman.compare.study import Study, find_study, is_study, shipped, study_from
-from dragoman.config import kind_of, load_yaml, to_dict, unknown
+from dragoman.compare.study import Study, find_study, is_study, read_content, shipped, study_from
+from dragoman.config import kind_of, to_dict, unknown
 from dragoman.errors import ConfigError
 from dragoman.presets import PRESETS
 from dragoman.train.budget import Epochs, Minutes, Steps
@@ -64,10 +64,10 @@ def _content(named: str) -> Any:
     if Path(named).is_dir():
         return run_config(named)
     if Path(named).exists():
-        return load_yaml(Path(named))
+        return read_content(Path(named))
     if Path(named).suffix not in (".yaml", ".yml") and named not in shipped():
         raise ConfigError(unknown("compare: study, run file or preset", named, (*shipped(), *PRESETS)))
-    return load_yaml(find_study(named))
+    return read_content(find_study(named))
 
 
 def _plain(values: dict[str, tuple[Any, ...]]) -> dict[str, list[Any]]:

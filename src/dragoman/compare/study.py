@@ -191,36 +191,34 @@ def read_study(named: str, *, size: str = "small", overrides: Sequence[str] = ()
         ConfigError: no such study or size, or settings that are wrong, with their path.
     """
     path = find_study(named)
-    given = load_yaml(path)
+    given = read_content(path)
     if not is_study(given):
         raise ConfigError(f"{path}: no study: it has neither contestants nor vary; to compare run files, give --vary")
-    given = given | {"base": _read_base(given.get("base"), path)}
     return study_from(given, size=size, overrides=overrides, where=str(path))
 
 
-def _read_base(base: Any, study: Path) -> Any:
-    """Return a study's base with the run file that it names, if it names one, written out.
+def read_content(path: Path) -> Any:
+    """Return the content of a study or a run file; of a study with the run file that its base names written out.
 
     Raises:
         ConfigError: no such file, or no run file.
     """
-    if isinstance(base, dict):
-        if "run" not in base:
-            return base
-        named, changes = base["run"], {name: value for name, value in base.items() if name != "run"}
-    else:
-        named, changes = base, {}
-        if not isinstance(named, str) or not named.endswith((".yaml", ".yml")):
-            return base
-    if not isinstance(named, str):
-        raise ConfigError(f"{study}: base.run: {named!r} is not the path of a run file")
-    path = study.parent / named
-    if not path.is_file():
-        raise ConfigError(f"{study}: base: {path}: no such file")
+    given = load_yaml(path)
+    return given | {"base": _read_base(given["base"], path)} if is_study(given) and "base" in given else given
+
+
+def _read_base(base: Any, study: Path) -> Any:
+    if isinstance(base, str) and base.endswith((".yaml", ".yml")):
+        base = {"run": base}
+    if not isinstance(base, dict) or "run" not in base:
+        return base
+    if not isinstance(base["run"], str):
+        raise ConfigError(f"{study}: base.run: {base['run']!r} is not the path of a run file")
+    path = study.parent / base["run"]
     run = load_yaml(path)
     if not isinstance(run, dict) or is_study(run):
         raise ConfigError(f"{study}: base: {path}: no run file")
-    return merge(run, changes)
+    return merge(run, {name: value for name, value in base.items() if name != "run"})
 
 
 def study_from(
