@@ -173,6 +173,14 @@ MISTAKES = {
         "- {id: a, claim: c, source: s, study: x, test: {better: A, than: B, collapses: A}}",
         "a: test: give one of better",
     ),
+    "a direction among the claimed values": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, of: A, at_least: 3, direction: 4}}",
+        "a: test: direction: give it with of, and outside",
+    ),
+    "a direction of a difference": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, better: A, than: B, direction: 4}}",
+        "a: test: direction: give it with of, and outside",
+    ),
     "no bounds": (
         "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, of: A}}",
         "a: test: of: give at_least, at_most or near",

@@ -200,6 +200,7 @@ def test_rates_are_tuned_for_each_contestant_and_the_curve_is_kept(tmp_path):
         ({0.3: 5.0, 1: 4.0, 3: None}, None),
         ({0.3: None, 1: None, 3: None}, 0.09),
         ({1: 4.0}, None),
+        ({1: 5.0, 1.0000001: 4.0}, None),
     ],
 )
 def test_a_best_rate_at_an_edge_is_searched_beyond(losses, beyond):

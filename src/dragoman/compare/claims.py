@@ -143,6 +143,8 @@ def _incomplete(test: ClaimTest) -> str:
     missing = [name for name in _NEEDED[forms[0]] if getattr(test, name) is None]
     if not missing and forms[0] == "of" and test.near is test.at_least is test.at_most is None:
         return "of: give at_least, at_most or near"
+    if test.direction is not None and (forms[0] != "of" or _bounds(test)[0] <= test.direction <= _bounds(test)[1]):
+        return "direction: give it with of, and outside the values that are claimed"
     return f"{forms[0]}: give {' and '.join(missing)}" if missing else ""
 
 

@@ -99,8 +99,8 @@ def _slips(slips: Sequence[Slip]) -> list[str]:
 def gallery(
     studies: Mapping[str, Found],
     results: Mapping[str, Found],
-    claims: Sequence[Claim] = (),
-    verdicts: Sequence[ClaimVerdict] = (),
+    claims: Sequence[Claim],
+    verdicts: Sequence[ClaimVerdict],
 ) -> str:
     """Return the page of all studies: question, what was found, the claims it judges, and how to repeat it.
 

@@ -16,7 +16,7 @@ from dragoman.compare.matching import Matched, fit_widths
 from dragoman.compare.study import Study
 from dragoman.compare.study_request import DATA, PREPARED, StudyRequest
 from dragoman.compare.trial import BARE, prepare
-from dragoman.compare.tuning import BEYOND, most_trainings
+from dragoman.compare.tuning import most_trainings
 from dragoman.config import to_dict
 from dragoman.errors import ConfigError
 from dragoman.machine import choose_device
@@ -103,12 +103,16 @@ class StudyPlan:
 def _seconds(planned: Planned, study: Study) -> float | None:
     if planned.cfg is None:
         return None
-    tuned = most_trainings(study.tuning) * study.tuning.steps if study.tuning else 0
     limit = planned.cfg.train.budget.seconds
     if planned.step_seconds is None:
         return None
     length = study.seeds * (limit if limit is not None else (planned.steps or 0) * planned.step_seconds)
-    return OVERHEAD * (length + tuned * planned.step_seconds)
+    return OVERHEAD * (length + _tuning_steps(study) * planned.step_seconds)
+
+
+def _tuning_steps(study: Study) -> int:
+    """Return how many steps one contestant's short trainings have at most."""
+    return most_trainings(study.tuning) * study.tuning.steps if study.tuning else 0
 
 
 # ---- deciding -------------------------------------------------------------------------------------
@@ -316,9 +320,7 @@ def _within(planned: list[Planned], study: Study, seconds: float) -> list[Planne
     Raises:
         ConfigError: too little time for a step of each.
     """
-    tuned = OVERHEAD * sum(
-        most_trainings(study.tuning) * study.tuning.steps * (one.step_seconds or 0) for one in planned if study.tuning
-    )
+    tuned = OVERHEAD * sum(_tuning_steps(study) * (one.step_seconds or 0) for one in planned)
     learning = sum(_seconds(one, study) or 0 for one in planned) - tuned
     factor = (seconds - tuned) / learning if learning else 1.0
     shorter = []
@@ -357,14 +359,12 @@ def _notes(study: Study, planned: list[Planned]) -> list[str]:
         off = max(abs(one.matched.off) for one in planned if one.matched)
         notes.append(f"Widths are fitted to equal {study.match.hold}; the largest difference is {off:.2%}.")
     if study.tuning:
+        given = len(study.tuning.factors)
+        further = most_trainings(study.tuning) - given
+        beyond = f", and up to {further} beyond where the best rate stands at an edge" if further else ""
         notes.append(
-            f"Learning rates are tuned for each contestant: {len(study.tuning.factors)} trainings of "
-            f"{study.tuning.steps:,} steps each, by validation loss"
-            + (
-                f", and up to {BEYOND} beyond where the best rate stands at an edge."
-                if len(study.tuning.factors) > 1
-                else "."
-            )
+            f"Learning rates are tuned for each contestant: {given} trainings of {study.tuning.steps:,} steps each, by "
+            f"validation loss{beyond}."
         )
     else:
         notes.append("Learning rates are those of the run file or preset; they are not tuned.")

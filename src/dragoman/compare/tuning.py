@@ -63,7 +63,8 @@ class RateTuning:
             return None
         edge = self.chosen.factor
         neighbour = factors[1] if edge == factors[0] else factors[-2]
-        return float(f"{edge * edge / neighbour:.6g}")
+        further = float(f"{edge * edge / neighbour:.6g}")
+        return None if further in factors else further  # factors that differ by next to nothing lead nowhere
 
     def record(self) -> dict[str, Any]:
         """Return the tuning as plain data."""

@@ -1,5 +1,6 @@
 """Translation models of 2017 and of today with training recipes, and their decoders as language models."""
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -131,7 +132,7 @@ def recipe2026(
         "model": to_dict(model),
         "train": {
             "budget": {"kind": "steps", "steps": steps},
-            "optimizer": optimizer,
+            "optimizer": copy.deepcopy(optimizer),  # what is done to one run's settings stays there
             "schedule": {"kind": "warmup_stable_decay", "peak": peak, "warmup": warmup, "decay": 0.5},
             "batch_tokens": batch_tokens,
             "accumulate": accumulate,
@@ -142,7 +143,7 @@ def recipe2026(
 
 
 def as_transformer_small(model: SequenceConfig, *, peak: float = 2e-3, optimizer: Plain = ADAM_W) -> Plain:
-    """Return transformer-small's recipe for another model, with AdamW."""
+    """Return transformer-small's recipe for another model, by default with AdamW."""
     return recipe2026(model, vocab=8000, peak=peak, steps=10_000, warmup=500, batch_tokens=4096, optimizer=optimizer)
 
 
