@@ -215,6 +215,8 @@ def _read_base(base: Any, study: Path) -> Any:
     if not isinstance(base["run"], str):
         raise ConfigError(f"{study}: base.run: {base['run']!r} is not the path of a run file")
     path = study.parent / base["run"]
+    if not path.is_file():
+        raise ConfigError(f"{study}: base: {path}: no such file")
     run = load_yaml(path)
     if not isinstance(run, dict) or is_study(run):
         raise ConfigError(f"{study}: base: {path}: no run file")
