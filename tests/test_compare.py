@@ -41,7 +41,7 @@ def write(folder, **changes):
 
 
 def run(folder, *words, **changes):
-    return main(["compare", write(folder, **changes), "--out", str(folder / "out"), *words])
+    return main(["compare", write(folder, **changes), "--output", str(folder / "out"), *words])
 
 
 def found(folder):
@@ -146,7 +146,7 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_to_be_changed(tmp_path, ca
                 asked.append(event)
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(sys, "argv", ["dragoman", "compare", "my study.yaml", "--out", str(tmp_path), "--seeds", "2"])
+    monkeypatch.setattr(sys, "argv", ["dragoman", "compare", "my study.yaml", "--output", str(tmp_path), "--seeds", "2"])
     with monkeypatch.context() as patch:
         patch.setattr(StudyTrial, "_train", interrupted)
         assert run(tmp_path) == 130
@@ -236,7 +236,7 @@ def test_on_a_ray_cluster_a_study_stops_goes_on_and_comes_to_the_same_figures(al
         "dragoman",
         "compare",
         study,
-        "--out",
+        "--output",
         str(out),
         "--ray",
         "local",
@@ -282,7 +282,7 @@ def test_a_run_file_is_compared_with_itself_in_several_settings(tmp_path, capsys
         "--match",
         "parameters=model.*.pattern.*.mlp.hidden",
     ]
-    words = ["compare", str(tmp_path / "base.yaml"), *vary, "--out", str(tmp_path / "out")]
+    words = ["compare", str(tmp_path / "base.yaml"), *vary, "--output", str(tmp_path / "out")]
     data = ["--data", str(pairs)]
     assert main(words) == 2 and "data: must be given" in capsys.readouterr().err
     assert main([*words, *data]) == 0
@@ -443,8 +443,8 @@ def test_a_mistake_is_one_line(name, tmp_path, capsys, monkeypatch):
 
 
 def test_what_is_no_study_is_left_alone(tmp_path, capsys):
-    assert main(["compare", write(tmp_path), "--out", str(tmp_path)]) == 2
-    assert "exists and is not a study: choose another --out" in capsys.readouterr().err
+    assert main(["compare", write(tmp_path), "--output", str(tmp_path)]) == 2
+    assert "exists and is not a study: choose another --output" in capsys.readouterr().err
     assert main(["compare", "posisions"]) == 2 and "no 'posisions' here" in capsys.readouterr().err
     assert main(["compare"]) == 2 and "name a study or a run file" in capsys.readouterr().err
     (tmp_path / "run.yaml").write_text("preset: transformer-tiny\n")

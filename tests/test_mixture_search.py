@@ -136,7 +136,7 @@ def test_the_source_that_is_like_the_validation_set_gains(text, tmp_path):
 
 def test_a_search_that_goes_on_makes_only_what_is_missing_and_ends_alike(text, tmp_path, monkeypatch, capsys):
     (tmp_path / "run.yaml").write_text(dump_yaml(plain(text)))
-    command = ["search-mixture", str(tmp_path / "run.yaml"), "--steps", "12", "--out"]
+    command = ["search-mixture", str(tmp_path / "run.yaml"), "--steps", "12", "--output"]
     assert cli.main([*command, str(tmp_path / "whole")]) == 0
     report = json.loads((tmp_path / "whole" / "report.json").read_text())
     said = capsys.readouterr().out
@@ -213,7 +213,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line(name, text, tmp_path, capsys):
     words, says = MISTAKES[name]
     (tmp_path / "run.yaml").write_text(dump_yaml(plain(text)))
-    assert cli.main(["search-mixture", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out"), *words]) == 2
+    assert cli.main(["search-mixture", str(tmp_path / "run.yaml"), "--output", str(tmp_path / "out"), *words]) == 2
     error = capsys.readouterr().err
     assert says in error and error.startswith("dragoman: ") and error.count("\n") == 1
     assert not (tmp_path / "out").exists() or name == "too small"
@@ -221,13 +221,13 @@ def test_a_mistake_is_one_line(name, text, tmp_path, capsys):
 
 def test_what_is_no_search_is_left_alone(text, tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(dump_yaml(plain(text)))
-    assert cli.main(["search-mixture", str(tmp_path / "run.yaml"), "--out", str(tmp_path), *STEPS]) == 2
-    assert "exists and is not a search: choose another --out" in capsys.readouterr().err
+    assert cli.main(["search-mixture", str(tmp_path / "run.yaml"), "--output", str(tmp_path), *STEPS]) == 2
+    assert "exists and is not a search: choose another --output" in capsys.readouterr().err
 
 
 def test_the_command_still_answers_to_its_earlier_name(text, tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(dump_yaml(plain(text)))
-    assert cli.main(["weigh", str(tmp_path / "run.yaml"), "--out", str(tmp_path), *STEPS]) == 2
+    assert cli.main(["weigh", str(tmp_path / "run.yaml"), "--output", str(tmp_path), *STEPS]) == 2
     assert "exists and is not a search" in capsys.readouterr().err
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out

@@ -74,7 +74,10 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the study; default: runs/studies/ and its name and size.", callback=writable_folder
+            "--output",
+            "-o",
+            help="Folder of the study; default: runs/studies/ and its name and size.",
+            callback=writable_folder,
         ),
     ] = None,
     keep_runs: Annotated[
@@ -189,8 +192,8 @@ def _command() -> list[str]:
     """Return the command as it was typed, without the folder that it writes to."""
     given, kept, skip = sys.argv[1:], ["dragoman"], False
     for word in given:
-        if skip or word in ("--out", "--publish", "--keep-runs") or word.startswith("--out="):
-            skip = word == "--out" and not skip
+        if skip or word in ("--output", "-o", "--publish", "--keep-runs") or re.match("--output=|-o.", word):
+            skip = word in ("--output", "-o") and not skip
             continue
         kept.append(word)
     return kept

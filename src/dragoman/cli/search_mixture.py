@@ -41,6 +41,8 @@ def search_mixture(
     out: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
             help="Folder of the search; default: runs/, the name of the file, and -mixture-search.",
             callback=writable_folder,
         ),
@@ -83,7 +85,7 @@ def search_mixture(
 
 
 def _default_folder(run_file: str) -> Path:
-    """Return the folder of a search without --out; one begun under the command's earlier name is resumed there."""
+    """Return the folder of a search without --output; one begun under the command's earlier name is resumed there."""
     name = Path(run_file).name.partition(".")[0]
     earlier = Path("runs") / f"{name}-weigh"
     return earlier if earlier.exists() else Path("runs") / f"{name}-mixture-search"

@@ -152,10 +152,10 @@ def _check_sources(data: PairsConfig) -> None:
 
 def _check_place(path: Path, asked: dict[str, Any]) -> None:
     if path.exists() and not (path.is_dir() and ((path / PREPARED).exists() or not any(path.iterdir()))):
-        raise CheckpointError(f"{path}: exists and is not a search: choose another --out")
+        raise CheckpointError(f"{path}: exists and is not a search: choose another --output")
     if (path / PLAN).exists() and (changes := differences(load_plan(path).asked, asked)):
         listed = "; ".join(f"{where.removeprefix('run.')} was {old!r}, is now {new!r}" for where, old, new in changes)
-        raise CheckpointError(f"{path}: begun with other settings: {listed}: restore them, or choose another --out")
+        raise CheckpointError(f"{path}: begun with other settings: {listed}: restore them, or choose another --output")
 
 
 def load_plan(path: Path) -> SearchPlan:

@@ -47,19 +47,19 @@ def begun(request: StudyRequest, path: Path) -> dict[str, Any] | None:
         CheckpointError: something else is there, or a study that has changed since; the message shows the difference.
     """
     if path.exists() and not (path.is_dir() and ((path / STUDY).exists() or _only_prepared(path))):
-        raise CheckpointError(f"{path}: exists and is not a study: choose another --out")
+        raise CheckpointError(f"{path}: exists and is not a study: choose another --output")
     if not (path / STUDY).exists():
         return None
     try:
         known = json.loads((path / STUDY).read_text(encoding="utf-8"))
         before, _ = known["asked"], known["measured"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path / STUDY}: damaged: remove {path}, or choose another --out") from None
+        raise CheckpointError(f"{path / STUDY}: damaged: remove {path}, or choose another --output") from None
     if changes := differences(before, request.lasting()):
         listed = "; ".join(f"{where} was {_brief(old)}, is now {_brief(new)}" for where, old, new in changes[:3])
         more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
         raise CheckpointError(
-            f"{path}: begun with other settings: {listed}{more}: restore them, or choose another --out"
+            f"{path}: begun with other settings: {listed}{more}: restore them, or choose another --output"
         )
     return known
 
