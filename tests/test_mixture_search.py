@@ -227,7 +227,7 @@ def test_what_is_no_search_is_left_alone(text, tmp_path, capsys):
 
 def test_the_command_still_answers_to_its_earlier_name(text, tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(dump_yaml(plain(text)))
-    assert cli.main(["weigh", str(tmp_path / "run.yaml"), "--output", str(tmp_path), *STEPS]) == 2
+    assert cli.main(["weigh", str(tmp_path / "run.yaml"), "--out", str(tmp_path), *STEPS]) == 2
     assert "exists and is not a search" in capsys.readouterr().err
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out

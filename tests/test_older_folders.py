@@ -1,9 +1,11 @@
 """Folders of 2020 and before: no architectures, no model_type, vocab.txt alone, stale classes, names of TensorFlow."""
 
 import json
+from pathlib import Path
 
 import foreign
 import foreign_text
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,6 +15,7 @@ from dragoman.cli import main
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.architectures import find_family
+from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.interchange.older_tokenizers import contents
 
@@ -163,12 +166,7 @@ def test_a_damaged_file_of_an_older_folder_is_refused_in_a_line(case, tmp_path, 
 
 def test_a_sentence_encoder_cuts_texts_where_its_library_does_and_computes_in_the_precision_asked_for(tmp_path):
     model = write(tmp_path / "old", "BertModel")
-    kinds = ("Transformer", "Pooling", "Normalize")
-    modules = [{"idx": i, "path": "", "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)]
-    (tmp_path / "old/1_Pooling").mkdir()
-    (tmp_path / "old/1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
-    (tmp_path / "old/modules.json").write_text(json.dumps(modules))
-    (tmp_path / "old/sentence_bert_config.json").write_text('{"max_seq_length": 4, "do_lower_case": false}')
+    _describe_sentences(tmp_path / "old", {"max_seq_length": 4, "do_lower_case": False})
     import_checkpoint(tmp_path / "old", tmp_path / "run", architecture="BertModel")
     with torch.inference_mode():
         hidden = model(input_ids=torch.tensor([[3, 6, 7, 4]])).last_hidden_state[0].mean(0)
@@ -181,3 +179,29 @@ def test_a_sentence_encoder_cuts_texts_where_its_library_does_and_computes_in_th
 
 
 PRECISIONS = ("float32", "bfloat16")
+
+
+def test_a_sentence_encoder_reads_lower_case_where_its_library_does_and_keeps_its_longest_text(tmp_path):
+    for name, lower in (("any", False), ("lower", True)):
+        write(tmp_path / name, "BertModel")
+        (tmp_path / name / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+        _describe_sentences(tmp_path / name, {"max_seq_length": 6, "do_lower_case": lower})
+        import_checkpoint(tmp_path / name, tmp_path / f"{name}-run", architecture="BertModel")
+    spelled = ["The DOOR is open.", "the door is open."]
+    mixed, lower = (Embedder.load(tmp_path / f"{name}-run").embed(spelled) for name in ("any", "lower"))
+    assert not np.allclose(mixed[0], mixed[1]) and np.array_equal(lower[0], lower[1])
+    run = tmp_path / "lower-run"
+    (run / "origin/dragoman.json").unlink()  # so the export describes the model itself
+    export_huggingface(run, tmp_path / "again")
+    assert json.loads((tmp_path / "again/sentence_bert_config.json").read_text())["max_seq_length"] == 6
+    import_checkpoint(tmp_path / "again", tmp_path / "again-run", architecture="BertModel")
+    assert np.array_equal(Embedder.load(tmp_path / "again-run").embed(spelled), lower)
+
+
+def _describe_sentences(folder: Path, settings: dict) -> None:
+    kinds = ("Transformer", "Pooling", "Normalize")
+    modules = [{"idx": i, "path": "", "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)]
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))

@@ -200,3 +200,15 @@ def test_training_begins_with_few_pairs_and_says_what_it_adapted(count, tmp_path
     found = len(RunDirectory.open(tmp_path / "runs" / "few").tokenizers()[0])
     assert f"trained with tokenizer.vocab={found}" in said
     assert RunDirectory.open(tmp_path / "runs" / "few").config["data"]["train"][0]["source"] == "en"
+
+
+def test_a_folder_says_which_files_it_leaves_out_until_languages_are_named(tmp_path, capsys):
+    fill(tmp_path, {"es/a.po": PO.replace("{0}", "1"), "web/en.json": '{"k": "two"}', "web/es.json": '{"k": "dos"}'})
+    fill(tmp_path, {"t.en": "three\n", "t.es": "tres\n", "package.json": "{}", "notes.txt": "x\n"})
+    assert main(["data", "stats", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert f"{tmp_path}: 4 files in one language each are left out (t.en, t.es, web/en.json, ...): " in said
+    assert said.rstrip().endswith("to read them too, name the languages: --columns en,es")
+    assert sorted(read(tmp_path, ("en", "es"))) == [("Door 1", "Puerta 1"), ("three", "tres"), ("two", "dos")]
+    assert main(["data", "stats", str(tmp_path), "--columns", "en,es"]) == 0
+    assert "left out" not in capsys.readouterr().err

@@ -75,6 +75,7 @@ def compare(
         Path | None,
         typer.Option(
             "--output",
+            "--out",  # its earlier name
             "-o",
             help="Folder of the study; default: runs/studies/ and its name and size.",
             callback=writable_folder,
@@ -192,11 +193,14 @@ def _command() -> list[str]:
     """Return the command as it was typed, without the folder that it writes to."""
     given, kept, skip = sys.argv[1:], ["dragoman"], False
     for word in given:
-        if skip or word in ("--output", "-o", "--publish", "--keep-runs") or re.match("--output=|-o.", word):
-            skip = word in ("--output", "-o") and not skip
+        if skip or word in (*_OUTPUT, "--publish", "--keep-runs") or re.match("--out(put)?=|-o.", word):
+            skip = word in _OUTPUT and not skip
             continue
         kept.append(word)
     return kept
+
+
+_OUTPUT = ("--output", "--out", "-o")
 
 
 def _listed(names: Sequence[str]) -> str:

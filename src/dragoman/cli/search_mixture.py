@@ -42,6 +42,7 @@ def search_mixture(
         Path | None,
         typer.Option(
             "--output",
+            "--out",  # its earlier name
             "-o",
             help="Folder of the search; default: runs/, the name of the file, and -mixture-search.",
             callback=writable_folder,

@@ -1,7 +1,7 @@
 """Pairs for a command: a file by its name, or sources written as in run files."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,12 +46,15 @@ def parsed_columns(text: str | None) -> "tuple[str, str] | None":
     return names[0], names[1]
 
 
-def report_columns(sources: "Iterable[PairSource]") -> None:
-    """Report on standard error how tables are read whose header decided it."""
-    from dragoman.text.formats.several import describe_columns
+def guessed_sources(path: str, columns: str | None, *, report: bool = True) -> "list[PairSource]":
+    """Return the sources of a path; with ``report``, report on standard error what to know about how it is read."""
+    from dragoman.text.formats.several import describe_reading, guess_sources
 
-    for line in filter(None, map(describe_columns, sources)):
+    languages = parsed_columns(columns)
+    found = guess_sources(path, languages)
+    for line in describe_reading(path, languages, found) if report else ():
         print(f"dragoman: {line}", file=sys.stderr)
+    return found
 
 
 def read_named_pairs(text: str, columns: str | None = None, *, report: bool = True) -> "Iterator[Pair]":
@@ -65,25 +68,20 @@ def read_named_pairs(text: str, columns: str | None = None, *, report: bool = Tr
 
     from dragoman.text.formats.pairs import read_pairs
 
-    found = named_sources(text, columns)
-    if report:
-        report_columns(found)
-    return chain.from_iterable(map(read_pairs, found))
+    return chain.from_iterable(map(read_pairs, _named_sources(text, columns, report=report)))
 
 
-def named_sources(text: str, columns: str | None = None) -> "list[PairSource]":
-    """Return the sources that ``text`` names."""
+def _named_sources(text: str, columns: str | None, *, report: bool) -> "list[PairSource]":
     from pathlib import Path
 
     from dragoman.config import load_yaml
-    from dragoman.text.formats.several import guess_sources
 
     if text.lstrip().startswith(("{", "[")):
         return _written_out(load_yaml(text, where="source"), "source")
     if text.endswith((".yaml", ".yml")):
         plain = load_yaml(Path(text))
         return _written_out(_training_text(plain, text), text)
-    return guess_sources(text, parsed_columns(columns))
+    return guessed_sources(text, columns, report=report)
 
 
 def _training_text(plain: Any, name: str) -> Any:

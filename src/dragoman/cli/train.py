@@ -180,14 +180,9 @@ def _chosen(given: dict[str, Any], settings: list[str]) -> tuple[dict[str, Any],
 
 
 def _training_text(pairs: list[str], columns: str | None, *, report: bool) -> "list[PairSource]":
-    from dragoman.text.formats.several import guess_sources
-
     if columns is not None and not pairs:
         raise ConfigError("--columns: is for --pairs; in a run file, use source and target of data.train")
-    found = [source for name in pairs for source in guess_sources(name, sources.parsed_columns(columns))]
-    if report:
-        sources.report_columns(found)
-    return found
+    return [source for name in pairs for source in sources.guessed_sources(name, columns, report=report)]
 
 
 def _default_directory(name: str) -> Path:

@@ -329,7 +329,7 @@ def _describe(
         content |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     with_code = content["model_type"] == MODEL_TYPE
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead) and not with_code:
-        write_sentence(folder, cfg.head, cfg.dim)
+        write_sentence(folder, cfg.head, cfg.dim, run.path / ORIGIN)
     seen = cfg.second if isinstance(cfg, TwoTowersConfig) else cfg
     if isinstance(seen, EncoderConfig) and isinstance(seen.inputs, PatchInput):
         write_preprocessing(folder, seen.inputs)

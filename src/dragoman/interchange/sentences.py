@@ -1,7 +1,8 @@
 """Sentence encoders as the sentence-transformers library stores them: modules.json beside the model, pooling below.
 
-modules.json            sequence of modules: the model, a pooling, perhaps a normalization
-1_Pooling/config.json   how one vector is made of many
+modules.json                 sequence of modules: the model, a pooling, perhaps a normalization
+1_Pooling/config.json        how one vector is made of many
+sentence_bert_config.json    the longest text, in tokens, and whether texts are read in lower case
 """
 
 import json
@@ -14,6 +15,7 @@ from dragoman.model.heads import First, Mean, Pooling, SentenceHead
 
 POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": Mean(), "pooling_mode_cls_token": First()}
 _KINDS = "sentence_transformers.models."
+_SETTINGS = "sentence_bert_config.json"
 
 
 def read_sentence(folder: Path) -> SentenceHead | None:
@@ -40,8 +42,17 @@ def read_sentence(folder: Path) -> SentenceHead | None:
     return SentenceHead(pooling=POOLINGS[modes[0]], normalize="Normalize" in kinds)
 
 
-def write_sentence(folder: Path, head: SentenceHead, dim: int) -> None:
+def reads_lower_case(folder: Path) -> bool:
+    """Return whether a sentence encoder reads its texts in lower case, whatever its tokenizer does."""
+    return read_json(folder / _SETTINGS).get("do_lower_case") is True
+
+
+def write_sentence(folder: Path, head: SentenceHead, dim: int, origin: Path) -> None:
     """Write the head of a sentence encoder, as ``read_sentence`` reads it.
+
+    Args:
+        origin: the small files of the folder that the run was imported from, which may state the longest text. That
+            texts are read in lower case is part of the tokenizer since the import.
 
     Raises:
         ConfigError: a projection, or a pooling that has no name there.
@@ -55,6 +66,8 @@ def write_sentence(folder: Path, head: SentenceHead, dim: int) -> None:
     (folder / "1_Pooling").mkdir()
     _write(folder / "modules.json", modules)
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dim} | modes)
+    if longest := read_json(origin / _SETTINGS).get("max_seq_length"):
+        _write(folder / _SETTINGS, {"max_seq_length": longest, "do_lower_case": False})
 
 
 def _write(path: Path, content: Any) -> None:

@@ -13,6 +13,7 @@ import tokenizers
 from dragoman.errors import DataError
 from dragoman.interchange.framing import TheirFrame, read_frame
 from dragoman.interchange.older_tokenizers import TokenizerContent
+from dragoman.interchange.sentences import reads_lower_case
 from dragoman.interchange.vocabulary import NAMES, Shape, VocabularyMapping, further_ends
 from dragoman.json_files import read_json, write_json
 from dragoman.text.tokens.framing import FrameTemplate, TextFrame
@@ -41,6 +42,8 @@ def read_tokenizers(
     def adapted(content: dict[str, Any], own: VocabularyMapping) -> Tokenizer:
         if config.get("model_type") == "qwen2":
             content = as_qwen2(folder, content)
+        if reads_lower_case(folder):
+            content = in_lower_case(content)
         frame = read_frame(folder, content, config)
         return adapt_tokenizer(content, path, own, frame, ends if own is vocabulary else ())
 
@@ -70,6 +73,12 @@ def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, to_bytes]},
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
     }
+
+
+def in_lower_case(content: TokenizerContent) -> TokenizerContent:
+    """Return a tokenizer that turns texts to lower case before all else."""
+    first, then = {"type": "Lowercase"}, content.get("normalizer")
+    return content | {"normalizer": {"type": "Sequence", "normalizers": [first, then]} if then else first}
 
 
 def adapt_tokenizer(

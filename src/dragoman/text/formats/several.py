@@ -154,7 +154,7 @@ def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
                 for name in (_of_target(folder, pairs, languages[1]) if languages else pairs)
                 if not _is_beside(name)
             ),
-            *(_keyed(folder, languages) if languages else ()),
+            *((*_keyed(folder, languages), *_texts(names, languages)) if languages else ()),
         ]
     if columns is None:
         raise DataError(
@@ -213,9 +213,30 @@ def _available(names: list[str]) -> str:
     return f"; there are {shown}{', ...' if len(names) > SHOWN else ''}"
 
 
-def describe_columns(source: PairSource) -> str | None:
+def describe_reading(path: str, columns: ColumnNames | None, sources: Sequence[PairSource]) -> Iterator[str]:
+    """Yield what to know about how ``guess_sources`` reads a path: tables that their header decided, files left out."""
+    yield from filter(None, map(_by_header, sources))
+    if columns is None and os.path.isdir(path) and (left := _in_one_language(Path(path))):
+        shown = ", ".join(left[:SHOWN])
+        yield (
+            f"{path}: {len(left):,} files in one language each are left out ({shown}{', ...' if left[SHOWN:] else ''}): "
+            "to read them too, name the languages: --columns en,es"
+        )
+
+
+def _by_header(source: PairSource) -> str | None:
     """Describe how a table is read if its header decided it; None where there is nothing to report."""
     table = source.pairs if isinstance(source, Part) else source
     if not isinstance(table, Table) or not (isinstance(table.source, str) and isinstance(table.target, str)):
         return None
     return f"{table.path}: columns {table.source} (source) and {table.target} (target), named in its first row"
+
+
+def _in_one_language(folder: Path) -> list[str]:
+    """Return the files of a folder that name their language: ``locales/en.json``, ``train.es``."""
+    found = [Path(name).relative_to(folder) for name in _files(folder)]
+    return [
+        path.as_posix()
+        for path in found
+        if (_language_of(path) if extension(path) in KINDS else is_language(extension(path)[1:]))
+    ]
