@@ -146,7 +146,7 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_to_be_changed(tmp_path, ca
                 asked.append(event)
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(sys, "argv", ["dragoman", "compare", "my study.yaml", "--output", str(tmp_path), "--seeds", "2"])
+    monkeypatch.setattr(sys, "argv", ["dragoman", "compare", "my study.yaml", "-o", str(tmp_path), "--seeds", "2"])
     with monkeypatch.context() as patch:
         patch.setattr(StudyTrial, "_train", interrupted)
         assert run(tmp_path) == 130

@@ -217,9 +217,9 @@ def describe_reading(path: str, columns: ColumnNames | None, sources: Sequence[P
     """Yield what to know about how ``guess_sources`` reads a path: tables that their header decided, files left out."""
     yield from filter(None, map(_by_header, sources))
     if columns is None and os.path.isdir(path) and (left := _in_one_language(Path(path))):
-        shown = ", ".join(left[:SHOWN])
+        shown = ", ".join([*left[:SHOWN], *(["..."] if left[SHOWN:] else [])])
         yield (
-            f"{path}: {len(left):,} files in one language each are left out ({shown}{', ...' if left[SHOWN:] else ''}): "
+            f"{path}: {len(left):,} files in one language each are left out ({shown}): "
             "to read them too, name the languages: --columns en,es"
         )
 
