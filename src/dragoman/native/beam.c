@@ -3,27 +3,11 @@
 
    N sentences, W hypotheses of each before the step (1 at the first), K after it, V vocabulary. */
 
+#include "beam.h"
 #include "numbers.h"
 #include "ranking.h"
 
 enum { EARLY_STOP, FIRST_STOP, HEURISTIC_STOP, FULL_STOP, CERTAIN_STOP }; /* the first and the heuristic differ only in nbest */
-
-typedef struct {
-    int64_t N, W, K, vocabulary, nbest, eos, stop;
-    const float *logits, *ranked; /* (N W, V): as the model gave them, and as rules changed them; one array where none did */
-    const float *divisors;        /* length penalty: what a score is divided by, at each length */
-    int64_t *sentence, *limit, *length, *finished; /* (N): updated; those of unfinished sentences are moved to the front */
-    float *best;                                   /* (N, nbest): the best scores first; moved likewise */
-    const float *total;                            /* (N, W) */
-    /* hypotheses that continue (at most N K) */
-    float *new_total;
-    int64_t *parent, *token, *row, *keep; /* row: the kept row that each continues; keep (N): the unfinished sentences */
-    /* hypotheses that ended (at most N K) */
-    float *ended_total, *ended_score;
-    int64_t *ended_sentence, *ended_parent;
-    uint8_t *real, *truncated;
-    int64_t left, moved, ended; /* unfinished sentences; whether any row continues another row; hypotheses that ended */
-} Step;
 
 typedef struct {
     float *score;

@@ -11,6 +11,7 @@
 
 #include "attention.h"
 #include "products.h"
+#include "tower.h"
 
 enum { NO_NORM, LAYER_NORM, RMS_NORM, RMS_NORM_OVER_HEADS }; /* the last one for queries and keys alone */
 enum { RELU, GELU, GELU_TANH, GELU_QUICK, SILU, TANH };
@@ -29,6 +30,7 @@ typedef struct {
 
 typedef struct {
     Linear inputs; /* queries, keys and values concatenated; in cross-attention, queries only */
+    Linear source; /* in cross-attention keys and values concatenated */
     Linear out;
     Norm q_norm, k_norm;
     double scale;
@@ -45,7 +47,7 @@ typedef struct {
     Residual self_residual, cross_residual, mlp_residual;
 } Block;
 
-typedef struct {
+struct Model {
     const float *embedding;
     const float *positions; /* added to embeddings, a row for each position; or NULL */
     double scale;           /* of embeddings */
@@ -54,17 +56,7 @@ typedef struct {
     int64_t depth, D, causal;
     int64_t narrow; /* keys and values are bfloat16 */
     Linear output; /* N = 0: the output is the hidden vectors */
-} Model;
-
-typedef struct {
-    int32_t *table;  /* (rows, room): slots of each row's tokens */
-    int32_t *length; /* tokens of each row so far */
-    int64_t room, used; /* slots in use */
-    void **kv;       /* for each layer (slots, 2, G C), of float32 or bfloat16 */
-    void **source;   /* for each layer (source tokens, 2, G C), or NULL */
-    const int32_t *first, *count; /* of each sentence: index of its first source token, number of them */
-    int64_t beams;
-} State;
+};
 
 /* ---- operations on one row ------------------------------------------------------------------------- */
 
@@ -296,6 +288,42 @@ void run(const Model *m, State *s, const int64_t *ids, const int32_t *rows, int6
     if (m->output.N) linear(&m->output, hidden, n, answers);
     free(x);
     free(numbers);
+}
+
+/* ---- sources --------------------------------------------------------------------------------------- */
+
+/* Encode n tokens of N whole texts. A layer's keys and values are needed in that layer alone. */
+void encode(const Model *m, const int64_t *ids, const int32_t *rows, int64_t n, int64_t N, float *hidden) {
+    int64_t longest = 0, width = 1;
+    int32_t *length = room(N * sizeof(int32_t));
+    memset(length, 0, N * sizeof(int32_t));
+    for (int64_t i = 0; i < n; i++) longest = larger(longest, ++length[rows[i]]);
+    memset(length, 0, N * sizeof(int32_t));
+    for (int64_t i = 0; i < m->depth; i++) width = larger(width, 2 * m->blocks[i].self.G * m->blocks[i].self.C);
+    int32_t *table = room(N * longest * sizeof(int32_t));
+    void *kv = room(n * width * (m->narrow ? sizeof(uint16_t) : sizeof(float))), **layers = room(m->depth * sizeof(void *));
+    for (int64_t i = 0; i < m->depth; i++) layers[i] = kv;
+    State s = {.table = table, .length = length, .room = longest, .kv = layers, .beams = 1};
+    run(m, &s, ids, rows, n, hidden);
+    free(layers);
+    free(kv);
+    free(table);
+    free(length);
+}
+
+/* Project the hidden vectors of n source tokens to the keys and values of every layer. */
+void project_sources(const Model *m, const float *hidden, int64_t n, void *const *to) {
+    for (int64_t layer = 0; layer < m->depth; layer++) {
+        const Attention *a = &m->blocks[layer].cross;
+        const int64_t width = 2 * a->G * a->C;
+        float *kv = room(n * width * sizeof(float));
+        linear(&a->source, hidden, n, kv);
+        for (int64_t i = 0; i < n; i++) {
+            prepare(a, &a->k_norm, a->G, 0, kv + i * width);
+            keep(kv + i * width, width, i, (int)m->narrow, to[layer]);
+        }
+        free(kv);
+    }
 }
 
 /* ---- features of the processor ------------------------------------------------------------------------ */

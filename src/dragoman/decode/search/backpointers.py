@@ -4,6 +4,7 @@ This avoids copying the prefixes of all hypotheses at each step, and any Python 
 E hypotheses that may have ended at a step, R rows, n answers, T steps.
 """
 
+import math
 from collections.abc import Set
 from typing import NamedTuple, TypeVar
 
@@ -89,38 +90,32 @@ class Backpointers:
             CheckpointError: the log-probabilities are not numbers.
             ConfigError: the rules left a sentence without a hypothesis.
         """
-        wanted = np.array(sorted(self.first_steps if sentences is None else sentences), dtype=np.int64)
-        if not len(wanted):
+        wanted = sorted(self.first_steps if sentences is None else sentences)
+        if not wanted:
             return {}
-        first_steps = np.array([self.first_steps[i] for i in wanted.tolist()])
-        step = np.repeat(np.arange(len(self.ended)), [e.real.numel() for e in self.ended])
-        fields = _concatenate(self.ended)
-        if sentences is not None:
-            theirs = np.isin(fields[1], wanted)
-            step, fields = step[theirs], [field[theirs] for field in fields]
+        ends = [(t, ended) for t, ended in enumerate(self.ended) if ended.real.numel()]  # at most steps nothing ends
+        step = [t for t, ended in ends for _ in range(ended.real.numel())]
+        fields = [field.tolist() for field in _concatenate([ended for _, ended in ends])] or [[]] * 6
         real, sentence, parent, total, score, truncated = fields
-        index = np.searchsorted(wanted, sentence)
-        ranked = np.lexsort((-score, index, ~real))[: real.sum()]  # stable: earlier steps and better ranks first
-        starts = np.searchsorted(index[ranked], np.arange(len(wanted)))
-        if (np.bincount(index[ranked], minlength=len(wanted)) == 0).any():
-            raise not_numbers() if np.isnan(total).any() else nothing_allowed()
-        chosen = ranked[np.arange(len(ranked)) - starts[index[ranked]] < nbest]
-
-        first = first_steps[index[chosen]]
-        tokens, totals = self._walk_back(first, step[chosen], parent[chosen], total[chosen])
-        results: dict[int, list[Hypothesis]] = {i: [] for i in wanted.tolist()}
-        for i, which in enumerate(chosen):
-            length = int(step[which] - first[i]) + 1
-            results[int(sentence[which])].append(
-                Hypothesis(
-                    tokens=tuple(tokens[i, :length].tolist()),
-                    token_log_probs=tuple(np.diff(totals[i, : length + 1]).tolist()),
-                    log_prob=float(total[which]),
-                    score=float(score[which]),
-                    truncated=bool(truncated[which]),
-                )
-            )
-        return results
+        found: dict[int, list[int]] = {i: [] for i in wanted}
+        for at, i in enumerate(sentence):
+            if real[at] and i in found:
+                found[i].append(at)
+        if not all(found.values()):
+            raise not_numbers() if any(map(math.isnan, total)) else nothing_allowed()
+        for places in found.values():
+            places.sort(key=lambda at: -score[at])  # stable: earlier steps and better ranks first
+            del places[nbest:]
+        chosen = [at for places in found.values() for at in places]
+        first = np.array([self.first_steps[sentence[at]] for at in chosen])
+        last, row = (np.array([field[at] for at in chosen]) for field in (step, parent))
+        tokens, totals = self._walk_back(first, last, row, np.array([total[at] for at in chosen]))
+        written = zip(chosen, (last - first + 1).tolist(), tokens.tolist(), np.diff(totals).tolist(), strict=True)
+        hypotheses = {
+            at: Hypothesis(tuple(ids[:n]), tuple(log_probs[:n]), total[at], score[at], truncated[at])
+            for at, n, ids, log_probs in written
+        }
+        return {i: [hypotheses[at] for at in places] for i, places in found.items()}
 
     def _walk_back(
         self, first: np.ndarray, last: np.ndarray, row: np.ndarray, total: np.ndarray
@@ -178,4 +173,4 @@ def _align_last(a: list[StepRecord], b: list[StepRecord]) -> list[StepRecord]:
 
 def _concatenate(records: list[ContinuedRows] | list[EndedHypotheses]) -> list[np.ndarray]:
     """Return each field of all records end to end, fetched from the device at once."""
-    return [torch.cat([t.flatten() for t in field]).cpu().numpy() for field in zip(*records, strict=True)]
+    return [torch.cat(field).cpu().numpy() for field in zip(*records, strict=True)]

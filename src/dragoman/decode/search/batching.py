@@ -110,8 +110,9 @@ class _Work:
 
     def run(self, running: _RunningBatch) -> None:
         """Step until all are done, or few enough are left to be merged with others."""
-        few = self.share * self.capacity(*running.unfinished) if can_be_joined(running.batch) else 0.0
-        while choice := running.batch.step():
+        others = (self.waiting or self.resting) and can_be_joined(running.batch)
+        few = int(self.share * self.capacity(*running.unfinished)) if others else 0
+        while choice := running.batch.advance(few=few):
             under_way = len(choice.tokens) // running.batch.strategy.beams
             resting = sum(len(other.unfinished) for other in self.resting)
             self.progress(len(self.rows) - len(self.waiting) - resting - under_way)

@@ -5,6 +5,7 @@ K hypotheses (one of them in plain beam search), C candidates of a group, V voca
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from dragoman.config import OneOf, config
 from dragoman.decode.search.backpointers import Backpointers, ContinuedRows, EndedHypotheses
-from dragoman.decode.search.beam_kernel import BeamState, beam_step
+from dragoman.decode.search.beam_kernel import BeamState, beam_step, beam_walk
 from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, kernels_read, log_partition
-from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
+from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy, Walk
 from dragoman.errors import ConfigError
+from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.text.tokens.tokenizer import EOS
 
 # ---- length penalties: score = log-probability / divisor(tokens, the end included) -----------------
@@ -63,6 +65,11 @@ LengthPenalty = Annotated[NoPenalty | Gnmt | Average, OneOf()]
 def _not_negative(alpha: float) -> None:
     if alpha < 0:
         raise ConfigError(f"a length penalty's alpha must not be negative, got {alpha}")
+
+
+@lru_cache
+def _divisors(penalty: LengthPenalty, longest: int) -> Float[Tensor, " lengths"]:
+    return torch.tensor([penalty.divisor(n) for n in range(longest + 1)])
 
 
 # ---- when a sentence is done -----------------------------------------------------------------------
@@ -124,7 +131,7 @@ class BeamStrategy(Strategy):
         self.steps, self.earliest = 0, min(limits)
         self.limit = torch.tensor(limits, device=device)  # (N,): most tokens of a translation
         self.length = torch.zeros_like(self.limit)  # (N,): tokens emitted
-        self.divisors = torch.tensor([cfg.penalty.divisor(n) for n in range(max(limits) + 1)], device=device)
+        self.divisors = _divisors(cfg.penalty, max(limits)).to(device)  # of the score, by length
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
         self.total = torch.zeros(len(limits), 1, device=device)  # (N, W): log-probability of each hypothesis
         self.finished = torch.zeros_like(self.limit)  # (N,): translations that have ended
@@ -158,6 +165,15 @@ class BeamStrategy(Strategy):
         self.sentence, self.limit, self.length, self.finished, self.best, self.total = state
         self.backpointers.continued.append(continued)
         return choice
+
+    def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
+        state = BeamState(*(getattr(self, name) for name in BeamState._fields))
+        found = beam_walk(state, self.divisors, self.beams, self.cfg.stop, model, slots, token, most, few)
+        self.steps += len(found.ended)
+        self.backpointers.ended += found.ended
+        self.backpointers.continued += found.continued
+        self.sentence, self.limit, self.length, self.finished, self.best, self.total = found.state
+        return Walk(len(found.ended), Choice(None, None, found.walked.token) if found.walked.left else None)
 
     def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
         """Return the 2K best candidates of each group.

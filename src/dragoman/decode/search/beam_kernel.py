@@ -14,6 +14,8 @@ from torch import Tensor
 
 from dragoman.decode.search.backpointers import ContinuedRows, EndedHypotheses
 from dragoman.decode.search.strategy import Choice
+from dragoman.model.inference.slots import Slots, StepKernel
+from dragoman.model.inference.walk import Walked, most_steps, walk
 from dragoman.native.library import library
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -104,3 +106,61 @@ def beam_step(
     keep = whole[3, :left] if left < N else None
     choice = Choice(keep, row if step.moved and beams == W else None, token)
     return BeamStep(state._replace(total=total.view(left, beams)), choice, ended, ContinuedRows(parent, token, total))
+
+
+class BeamWalk(NamedTuple):
+    """The outcome of several steps."""
+
+    walked: Walked
+    state: BeamState
+    ended: list[EndedHypotheses]
+    continued: list[ContinuedRows]
+    """A record less than there were steps where no sentence is left."""
+
+
+def beam_walk(
+    state: BeamState,
+    divisors: Float[Tensor, " lengths"],
+    beams: int,
+    stop: str,
+    model: StepKernel,
+    slots: Slots,
+    token: Int[Tensor, " R"],
+    most: int,
+    few: int,
+) -> BeamWalk:
+    """Make several steps of a beam search, and let the model read before each.
+
+    Args:
+        state, divisors, beams, stop: as of ``beam_step``.
+        model: what reads the tokens.
+        slots: its state; it follows the search.
+        token: the tokens to read first.
+        most: most steps.
+        few: it ends when no more than so many sentences are left.
+    """
+    (N, W), rows = state.total.shape, len(state.total) * max(beams, state.total.shape[1])
+    steps = most_steps(slots.pool, rows, min(most, int((state.limit - state.length).max())))
+    size = rows * steps
+    numbers, whole = torch.empty(3, size), torch.empty(4, size, dtype=torch.long)
+    scratch, flags = torch.empty(2, rows, dtype=torch.long), torch.empty(2, size, dtype=torch.bool)
+    at, of, flag, row = numbers.data_ptr(), whole.data_ptr(), flags.data_ptr(), scratch.data_ptr()
+    step = StepStruct(
+        *(N, W, beams, model.output_size, state.best.shape[1], EOS, STOPS.index(stop)),
+        *(None, None, divisors.data_ptr()),
+        *(field.data_ptr() for field in state),
+        *(at, of, of + 8 * size, row, row + 8 * rows),
+        *(at + 4 * size, at + 8 * size, of + 16 * size, of + 24 * size),
+        *(flag, flag + size),
+    )
+    walked = walk(library().walk_beam, step, model, slots, token, rows=rows, steps=steps, few=few, eos=EOS)
+    left, E, C = walked.left, sum(walked.ended), sum(walked.continued)
+    fields = flags[0, :E], whole[2, :E], whole[3, :E], numbers[1, :E], numbers[2, :E], flags[1, :E]
+    ended = [EndedHypotheses(*each) for each in zip(*(f.split(walked.ended) for f in fields), strict=True)]
+    counts = walked.continued if left else walked.continued[:-1]
+    rows_of = (f.split(counts) for f in (whole[0, :C], whole[1, :C], numbers[0, :C]))
+    continued = [ContinuedRows(*each) for each in zip(*rows_of, strict=True)] if counts else []
+    state = BeamState(*(field[:left] for field in state))
+    if left:
+        state = state._replace(total=continued[-1].total.view(left, beams))
+    return BeamWalk(walked, state, ended, continued)

@@ -3,6 +3,8 @@
 B sentences of a batch, N of them still being translated, V vocabulary.
 """
 
+import ctypes
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,7 +14,10 @@ from torch import Tensor
 
 from dragoman.config import config
 from dragoman.decode.search.ranking import likeliest, log_prob_of
-from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy, not_numbers
+from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy, Walk, not_numbers
+from dragoman.model.inference.slots import Slots, StepKernel
+from dragoman.model.inference.walk import most_steps, walk
+from dragoman.native.library import library
 from dragoman.text.tokens.tokenizer import EOS
 
 
@@ -71,6 +76,25 @@ class GreedyStrategy(Strategy):
         token = wanted.masked_fill(self.limit <= self.steps, EOS)
         return Emitted(self.sentence, token, log_prob_of(logits, token), token != wanted, real)
 
+    def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
+        rows, made = len(self.sentence), self.steps
+        steps = most_steps(slots.pool, rows, min(most, int(self.limit.max()) - made))
+        emitted = Emitted(
+            *(torch.empty(rows * steps, dtype=torch.long) for _ in range(2)),
+            torch.empty(rows * steps),
+            *(torch.ones(rows * steps, dtype=torch.bool) for _ in range(2)),
+        )
+        self.sentence, self.limit = self.sentence.clone(), self.limit.clone()  # earlier steps point to those
+        struct = EmittedStruct(made, *(t.data_ptr() for t in (self.sentence, self.limit, *emitted[:4])))
+        walked = walk(library().walk_greedy, struct, model, slots, token, rows=rows, steps=steps, few=few, eos=EOS)
+        self.steps, every = struct.steps, sum(walked.ended)
+        before = every - walked.ended[-1]
+        if before:
+            self.emitted.append(Emitted(*(field[:before] for field in emitted)))
+        self.emitted.append(Emitted(*(field[before:every] for field in emitted)))
+        self.sentence, self.limit = self.sentence[: walked.left], self.limit[: walked.left]
+        return Walk(self.steps - made, Choice(None, None, walked.token) if walked.left else None)
+
     def join(self, other: Strategy) -> None:
         assert isinstance(other, GreedyStrategy)
         offset = self.steps - other.steps
@@ -95,6 +119,16 @@ class GreedyStrategy(Strategy):
         return [[hypothesis] for hypothesis in to_hypotheses(self.emitted.steps, self.cfg.score)]
 
 
+class EmittedStruct(ctypes.Structure):
+    """Struct ``Emitted`` of native/walk.c."""
+
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
+    _fields_ = [
+        ("steps", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("sentence", "limit", "row", "token", "log_prob", "truncated")),
+    ]
+
+
 # ---- emitted tokens into hypotheses -----------------------------------------------------------------
 
 
@@ -112,12 +146,13 @@ class Emitted(NamedTuple):
 
 
 class EmittedTokens:
-    """The tokens that a batch emitted, step by step."""
+    """The tokens that a batch emitted, in order."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
         """Number of rows whose tokens are here."""
         self.steps: list[Emitted] = []
+        """A record of each step; earlier steps may share one."""
 
     def append(self, step: Emitted) -> None:
         self.steps.append(step)
@@ -153,20 +188,17 @@ def to_hypotheses(steps: Sequence[Emitted], scored: Callable[[float, int], float
     Raises:
         CheckpointError: log-probabilities that are not numbers.
     """
-    if not steps:
-        return []
-    row, token, log_prob, truncated, real = (
-        torch.cat([t.flatten() for t in step]).cpu() for step in zip(*steps, strict=True)
-    )
-    row, token, log_prob, truncated = (t[real] for t in (row, token, log_prob, truncated))
-    if not log_prob.isfinite().all():
+    written: dict[int, list[tuple[int, float, bool]]] = {}
+    columns = (torch.cat([t.flatten() for t in field]).tolist() for field in zip(*steps, strict=True)) if steps else ()
+    for row, token, log_prob, truncated, real in zip(*columns, strict=True):
+        if real:
+            written.setdefault(row, []).append((token, log_prob, truncated))
+    return [_hypothesis(written[row], scored) for row in sorted(written)]
+
+
+def _hypothesis(written: list[tuple[int, float, bool]], scored: Callable[[float, int], float]) -> Hypothesis:
+    tokens, log_probs, truncated = zip(*written, strict=True)
+    total = sum(log_probs)
+    if not math.isfinite(total):
         raise not_numbers()
-    order = row.argsort(stable=True)  # by row, then by step
-    ends = row.bincount().cumsum(0).tolist()
-    token, log_prob, truncated = token[order].tolist(), log_prob[order].tolist(), truncated[order].tolist()
-    found = []
-    for start, end in zip([0, *ends], ends, strict=False):
-        total = sum(log_prob[start:end])
-        score = scored(total, end - start)
-        found.append(Hypothesis(tuple(token[start:end]), tuple(log_prob[start:end]), total, score, truncated[end - 1]))
-    return found
+    return Hypothesis(tokens, log_probs, total, scored(total, len(tokens)), truncated[-1])

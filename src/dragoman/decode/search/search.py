@@ -12,10 +12,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dragoman.config import OneOf
-from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.beam import Beam, BeamStrategy
 from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
-from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.greedy import Greedy, GreedyStrategy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.ranking import likeliest_tokens
 from dragoman.decode.search.rng import key
@@ -26,6 +26,8 @@ from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
+from dragoman.model.inference.native import NativeTransformer
+from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.model.interface import DecodingState, SequenceModel, Tokens
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD
 
@@ -62,7 +64,7 @@ def search(
     """
     batch = start_batch(model, source, cfg, policy, rules, seeds)
     with model.without_dropout():
-        while batch.step():
+        while batch.advance():
             pass
     return batch.strategy.results()
 
@@ -122,6 +124,7 @@ class SearchBatch:
         self.cfg, self.strategy, self.rule = cfg, strategy, Rules(rules)
         self.choice: Choice | None = None
         """The choice made last; None before the first step and after the last."""
+        self.steps = 0
         self.session: DecoderSession | None = None
         self.likeliest_count = 0
         """Number of the most probable tokens of each row that are noted at each step."""
@@ -135,8 +138,25 @@ class SearchBatch:
             logits = self.opened().first(self.prompt) if self.choice is None else self.opened().next(self.choice)
             self.likeliest = likeliest_tokens(logits, self.likeliest_count, EOS) if self.likeliest_count else []
             self.choice = self.strategy.step(logits, self.rule.apply(logits))
+            self.steps += 1
             if self.choice:
                 self.rule.follow(self.choice)
+        return self.choice
+
+    def advance(self, most: int = sys.maxsize, few: int = 0) -> Choice | None:
+        """Make up to ``most`` steps at once where that is possible, else one; return the last choice as ``step`` does.
+
+        It ends when no more than ``few`` sentences are left.
+        """
+        with torch.inference_mode():
+            session, prompt = self.opened(), _single_tokens(self.prompt)
+            model = None if self.likeliest_count or self.rule.rules else walking_model(self.strategy, session)
+            if model is None or (self.choice is None and prompt is None):
+                return self.step()
+            assert isinstance(session.state, Slots)
+            token = prompt if self.choice is None else session.arranged(self.choice)
+            made, self.choice = self.strategy.walk(model, session.state, token, most, few)
+            self.steps += made
         return self.choice
 
     def opened(self) -> DecoderSession:
@@ -180,6 +200,25 @@ class SearchBatch:
             self.strategy.join(other.strategy)
             self.rule.join(other.rule)
             self.choice = Choice(None, None, tokens)
+
+
+WALKING = (GreedyStrategy, BeamStrategy)
+"""Searches of which a kernel makes several steps in one call."""
+
+
+def walking_model(strategy: Strategy, session: DecoderSession) -> StepKernel | None:
+    """Return the model whose kernels can make several steps of this search; None where each step is made by itself."""
+    model, state = session.model, session.state
+    if type(strategy) not in WALKING or type(session) is not DecoderSession or not isinstance(model, NativeTransformer):
+        return None
+    known = isinstance(state, Slots) and not state.rewindable and model.logit_cap is None
+    return model.native_decoder if known else None
+
+
+def _single_tokens(prompt: Int[Tensor, "B P"] | Tokens) -> Int[Tensor, " B"] | None:
+    """Return the tokens of a prompt of one token each; None for a longer one."""
+    ids = prompt.ids if isinstance(prompt, Tokens) else prompt
+    return ids[:, 0] if ids.shape[1] == 1 else None
 
 
 def _ids_of(prompt: Int[Tensor, "1 P"] | Tokens) -> Int[Tensor, "1 P"]:

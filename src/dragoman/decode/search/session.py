@@ -35,8 +35,12 @@ class DecoderSession:
 
     def next(self, choice: Choice) -> Float[Tensor, "R V"]:
         """Return the logits after the chosen tokens."""
+        return self.model.decode(self.arranged(choice)[:, None], self.state)[:, -1]
+
+    def arranged(self, choice: Choice) -> Int[Tensor, " R"]:
+        """Bring the state to where ``choice`` wants it; return the tokens to read next."""
         arrange(self.state, choice, self.beams)
-        return self.model.decode(choice.tokens[:, None], self.state)[:, -1]
+        return choice.tokens
 
     def join(self, other: "DecoderSession", choice: Choice, of_other: Choice) -> None:
         """Append the rows of ``other``; both batches have made their choices."""

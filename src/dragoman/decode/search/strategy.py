@@ -16,6 +16,7 @@ from torch import Tensor
 from dragoman.config import config
 from dragoman.decode.search.ranking import first_largest
 from dragoman.errors import CheckpointError, ConfigError
+from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.model.interface import SequenceModel
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -64,6 +65,14 @@ class Choice(NamedTuple):
     """Next token of each row."""
 
 
+class Walk(NamedTuple):
+    """Several steps that were made at once."""
+
+    steps: int
+    choice: Choice | None
+    """The last one; None once every sentence has its hypotheses."""
+
+
 class Strategy(ABC):
     """The search of one batch, from the first token to its hypotheses."""
 
@@ -85,6 +94,20 @@ class Strategy(ABC):
     def forward_context(self, model: SequenceModel, source: Tensor | None) -> AbstractContextManager[object]:
         """Return the context manager entered around the forward pass and the strategy's step."""
         return nullcontext()
+
+    def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
+        """Make several steps at once, and let the model read before each; they equal as many calls of ``step``.
+
+        Only searches in ``search.WALKING`` have this.
+
+        Args:
+            model: what reads the tokens.
+            slots: its state, which follows the search.
+            token: the tokens to read first.
+            most: most steps.
+            few: it ends when no more than so many sentences are left.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes one step at a time")
 
     def guess(self, logits: Float[Tensor, "R V"], ahead: int) -> Int[Tensor, " _"]:
         """Predict each row's token from ``logits``, taken as those ``ahead`` steps after the next one.

@@ -11,10 +11,9 @@ import ctypes
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dragoman.model.attention import Attention
 from dragoman.model.caches.cache import DEFAULT, Cache, PooledCache, Preallocated
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.caches.storage import Float32, Unchanged
@@ -60,7 +59,7 @@ class ResidualStruct(ctypes.Structure):
 class AttentionStruct(ctypes.Structure):
     __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
-        *((name, LinearStruct) for name in ("inputs", "out")),
+        *((name, LinearStruct) for name in ("inputs", "source", "out")),
         *((name, NormStruct) for name in ("q_norm", "k_norm")),
         ("scale", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("H", "G", "C", "window", "rotation", "rotary_dim")),
@@ -124,6 +123,10 @@ class NativeTower(StepKernel):
             self.set_rotation(block.self, tower.schemes[scheme])
         if type(embed.position) not in (NoPositionEmbedding, SinusoidalEmbedding, LearnedEmbedding):
             raise UnknownToKernels("positions that are added to embeddings")
+        self.kv_widths = [2 * block.self.G * block.self.C for block in self.blocks]
+        """Size of a token's keys and values in each layer."""
+        self.source_widths = [2 * block.cross.G * block.cross.C for block in self.blocks]
+        """Size of a source token's, where there is a source."""
         self.positions_ready = 0
         self.ensure_positions(64)
 
@@ -134,11 +137,6 @@ class NativeTower(StepKernel):
     @property
     def output_size(self) -> int:
         return self.struct.output.N or self.struct.D
-
-    @property
-    def kv_widths(self) -> list[int]:
-        """Size of a token's keys and values in each layer."""
-        return [2 * block.self.G * block.self.C for block in self.blocks]
 
     def block(self, block: Block) -> BlockStruct:
         if type(block) is not Block:
@@ -171,9 +169,10 @@ class NativeTower(StepKernel):
         assert isinstance(attention, PackedAttention)
         if type(attention.scorer) is not Scorer or type(attention.weights) is not nn.Identity:
             raise UnknownToKernels("how queries meet keys")
-        H = attention.cfg.heads
+        H, crosses = attention.cfg.heads, isinstance(attention, PackedCross)
         return AttentionStruct(
-            inputs=self.linear(attention.q if isinstance(attention, PackedCross) else attention.qkv),
+            inputs=self.linear(attention.q if crosses else attention.qkv),
+            source=self.linear(attention.kv) if crosses else LinearStruct(),
             out=self.linear(attention.out),
             q_norm=self.norm(attention.q_norm),
             k_norm=self.norm(attention.k_norm),
@@ -215,6 +214,22 @@ class NativeTower(StepKernel):
             )
         before, output, after = map(self.norm, (residual.before, residual.output, residual.after))
         return ResidualStruct(before, output, after, residual.residual_scale)
+
+    def encode(
+        self, ids: Int[Tensor, "N S"], keep: Bool[Tensor, "N S"] | None
+    ) -> tuple[Float[Tensor, "n D"], Int[Tensor, " N"]]:
+        """Return the hidden vectors of whole texts without their padding, and the number of tokens of each."""
+        N, S = ids.shape
+        rows, given = torch.arange(N, dtype=torch.int32).repeat_interleave(S), ids.flatten()
+        if keep is not None:
+            rows, given = rows[keep.flatten()], given[keep.flatten()]
+        count = torch.full((N,), S) if keep is None else keep.sum(dim=1)
+        hidden = torch.empty(len(given), self.output_size)
+        self.ensure_positions(S)
+        library().encode(
+            self.address, given.data_ptr(), rows.data_ptr(), len(given), N, hidden.data_ptr()
+        )  # fmt: skip
+        return hidden, count
 
     def pointer(self, number_format: Tensor) -> int:
         """Return the address of these numbers in float32, and keep them alive."""
@@ -306,23 +321,26 @@ class NativeTransformer(Transformer):
     def read_source(self, source: Tensor | Tokens | Frames, pool: SlotPool | None = None) -> Slots:
         """Encode the source, and project its keys and values for every layer of the decoder."""
         hidden, count = self.encoded(source)
-        dtype = self.native_decoder.dtype
-        projected = [project_source(block.cross, hidden).to(dtype) for block in self.decoder.blocks]
-        source_pool = SlotPool(projected, used=len(hidden))
-        return Slots(self.native_decoder.kv_widths, dtype, source_pool, count, pool)
+        decoder = self.native_decoder
+        layers = [torch.empty(len(hidden), width, dtype=decoder.dtype) for width in decoder.source_widths]
+        sources = SlotPool(layers, used=len(hidden))
+        library().project_sources(
+            decoder.address, hidden.data_ptr(), len(hidden), ctypes.addressof(sources.addresses)
+        )  # fmt: skip
+        return Slots(decoder.kv_widths, decoder.dtype, sources, count, pool)
 
     def encoded(self, source: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "n D"], Int[Tensor, " N"]]:
         """Return the hidden vectors of all real tokens, concatenated, and the number of tokens of each source."""
         tokens = self.tokens(source) if isinstance(source, Tensor) and source.dim() == 2 else source
         if self.native_encoder is not None and isinstance(tokens, Tokens) and tokens[2:] == (None, None):
-            check_length(positions_of(tokens), self.max_length)
-            texts = Slots(self.native_encoder.kv_widths, self.native_encoder.dtype)
-            return texts.read(self.native_encoder, tokens.ids, tokens.keep), texts.lengths
+            if self.max_length is not None and tokens.ids.shape[1] > self.max_length:
+                check_length(positions_of(tokens), self.max_length)
+            return self.native_encoder.encode(tokens.ids, tokens.keep)
         memory = self.encode(source)
         assert memory is not None
         keep, hidden = memory.positions.keep, memory.x.float()
         keep = torch.ones(hidden.shape[:2], dtype=torch.bool) if keep is None else keep
-        return hidden[keep], keep.sum(dim=1)
+        return hidden[keep].contiguous(), keep.sum(dim=1)
 
     def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
         if not isinstance(state, Slots):
@@ -352,16 +370,6 @@ def kv_dtype(tower: Tower) -> torch.dtype:
     """Return the data type of cached keys and values: float32, or bfloat16 where weights are narrower than float32."""
     number_format = {layer.number_format for layer in tower.modules() if isinstance(layer, Panels)}
     return torch.float32 if number_format <= {"float32"} else torch.bfloat16
-
-
-def project_source(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n kv"]:
-    """Project source tokens to keys and values, adjacent, of G heads of C channels each."""
-    assert isinstance(cross, PackedCross)
-    both = cross.kv(hidden)
-    if not isinstance(cross.k_norm, nn.Identity):
-        keys = both[:, : both.shape[1] // 2]
-        keys.copy_(cross.k_norm(cross.split_heads(keys[None]))[0].transpose(0, 1).flatten(1))
-    return both
 
 
 def _is_known(policy: KVPolicy) -> bool:

@@ -81,7 +81,8 @@ class SlotPool:
         """
         if tokens <= self.free:
             return
-        self.compact()
+        if self.used:
+            self.compact()
         slots = len(self.layers[0])
         if tokens > self.free or self.used > slots // 2:
             wanted = max(2 * slots, self.used + tokens, INITIAL_SLOTS * rows)
@@ -180,7 +181,7 @@ class Slots(DecodingState):
         """Run the model over these tokens, except those that ``keep`` masks, and cache them; return its outputs."""
         R, T = ids.shape
         if not self.columns:
-            self.table, self.lengths = torch.empty(R, 0, dtype=torch.int32), torch.zeros(R, dtype=torch.int32)
+            self.begin(R)
         self.reserve(R * T, self.columns + T)
         self.record_lengths(T, keep)
         model.ensure_positions(self.columns + T)
@@ -191,8 +192,22 @@ class Slots(DecodingState):
         if keep is not None:
             rows, ids = rows[keep.flatten()], ids[keep.flatten()]
         ids, answers = ids.contiguous(), torch.empty(len(ids), model.output_size)
+        state = self.struct()
+        library().run(
+            model.address, ctypes.addressof(state), ids.data_ptr(), rows.data_ptr(), len(ids), answers.data_ptr()
+        )
+        self.pool.used += len(ids)
+        self.columns += T
+        return answers
+
+    def begin(self, R: int) -> None:
+        """Let there be R rows that have read nothing."""
+        self.table, self.lengths = torch.empty(R, 0, dtype=torch.int32), torch.zeros(R, dtype=torch.int32)
+
+    def struct(self) -> StateStruct:
+        """Return this state as the kernels read it."""
         source = self.source
-        state = StateStruct(
+        return StateStruct(
             self.table.data_ptr(),
             self.lengths.data_ptr(),
             self.table.shape[1],
@@ -203,12 +218,6 @@ class Slots(DecodingState):
             self.count.data_ptr(),
             self.beams,
         )
-        library().run(
-            model.address, ctypes.addressof(state), ids.data_ptr(), rows.data_ptr(), len(ids), answers.data_ptr()
-        )
-        self.pool.used += len(ids)
-        self.columns += T
-        return answers
 
     def reserve(self, tokens: int, columns: int) -> None:
         room = self.table.shape[1]

@@ -14,7 +14,7 @@ from dragoman.decode.search.batching import can_be_joined
 from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Hypothesis
-from dragoman.serve.engine.limits import CHUNK
+from dragoman.serve.engine.limits import CHUNK, STEPS
 from dragoman.serve.engine.pages import CacheCost, Tally
 from dragoman.serve.engine.prefixes import PrefixCache
 from dragoman.serve.engine.requests import Row
@@ -88,7 +88,8 @@ class Group:
     def _first_step(self, started: _Started) -> int:
         """Make the first step of a batch, and let it join the others if it can; return the number of tokens chosen."""
         joinable = can_be_joined(started.batch)
-        tokens = self._step(started, keeps_results=not joinable)
+        most = STEPS if self.prefixes is None else 1  # whose state is kept as it is after the prompt
+        tokens = self._step(started, keeps_results=not joinable, most=most)
         if not started.batch.choice or not started.rows:
             return tokens
         if self.prefixes is not None:
@@ -139,11 +140,16 @@ class Group:
         self.reading = waiting
         return ready
 
-    def _step(self, started: _Started, *, keeps_results: bool = False) -> int:
-        """Make a step; deliver what is finished. ``keeps_results`` is True for a batch that tells them at its end."""
+    def _step(self, started: _Started, *, keeps_results: bool = False, most: int = STEPS) -> int:
+        """Make a step, or up to ``most`` where nobody listens to each; deliver what is finished.
+
+        ``keeps_results`` is True for a batch that tells them at its end.
+        """
         started.batch.likeliest_count = max((row.likeliest for row in started.rows.values()), default=0)
+        most = 1 if any(row.listener for row in started.rows.values()) else most
+        rows, before = len(started.rows), started.batch.steps
         try:
-            choice = started.batch.step()
+            choice = started.batch.advance(most, few=rows - 1)  # those that are done leave at once
             self._tell(started)
             if not keeps_results:
                 self._deliver(started, started.batch.strategy.take_finished())
@@ -153,7 +159,7 @@ class Group:
             fail(started.rows.values(), error)
             started.rows.clear()
             return 0
-        return len(choice.tokens) if choice else len(started.rows)
+        return (len(choice.tokens) if choice else rows) * (started.batch.steps - before)
 
     def _deliver(self, started: _Started, found: dict[int, list[Hypothesis]]) -> None:
         for i, hypotheses in found.items():

@@ -1,0 +1,104 @@
+"""Several steps of a search in one call of C (``native/walk.c``): the model reads, the search chooses, rows move.
+
+R rows now, N sentences.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dragoman.model.inference.slots import SlotPool, Slots, StepKernel
+
+STEPS = 32
+"""Most steps of a call: until it ends, nothing can be shown or interrupted."""
+ROW_STEPS = 4096
+"""Most steps times rows."""
+
+
+class WalkStruct(ctypes.Structure):
+    """Struct ``Walk`` of native/walk.c."""
+
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("model", "state", "spare_table", "spare_length")),
+        *((name, ctypes.c_int64) for name in ("N", "vocabulary", "eos", "most", "few", "columns")),
+        *((name, ctypes.c_void_p) for name in ("token", "continued", "ended")),
+        *((name, ctypes.c_int64) for name in ("steps", "left")),
+    ]
+
+
+class Walked(NamedTuple):
+    """What happened on a walk."""
+
+    token: Int[Tensor, " R"]
+    """The tokens chosen last, one for each row that goes on."""
+    left: int
+    """Sentences that go on."""
+    continued: list[int]
+    """Rows that continued after each step; empty for a search without beams."""
+    ended: list[int]
+    """Of a beam search the hypotheses that ended at each step, of a greedy one the sentences that made it."""
+
+
+def most_steps(pool: SlotPool, rows: int, wanted: int) -> int:
+    """Return the number of steps of one call, for ``rows`` rows that will make no more than ``wanted``."""
+    room = wanted if pool.capacity is None else (pool.capacity - pool.used) // rows
+    return max(1, min(STEPS, ROW_STEPS // rows, room, wanted))
+
+
+def walk(
+    function: Callable[[int, int], None],
+    search: ctypes.Structure,
+    model: StepKernel,
+    state: Slots,
+    token: Int[Tensor, " R"],
+    *,
+    rows: int,
+    steps: int,
+    few: int,
+    eos: int,
+) -> Walked:
+    """Make several steps of a search; then ``state`` is where the search is.
+
+    Args:
+        function: of the library of kernels, ``walk_beam`` or ``walk_greedy``.
+        search: the struct of the search that it takes besides ``Walk``.
+        token: the tokens to read first.
+        rows: most rows at any step.
+        steps: most steps.
+        few: the walk ends when no more than so many sentences are left.
+        eos: id of the token that ends a text.
+
+    Raises:
+        MemoryError: as ``SlotPool.make_room``.
+    """
+    R, columns = len(token), state.columns
+    if not columns:
+        state.begin(R)
+    state.pool.make_room(rows * steps, rows)
+    model.ensure_positions(columns + steps)
+    tables, lengths = (torch.empty(2, rows, size, dtype=torch.int32) for size in (columns + steps, 1))
+    if columns:
+        tables[0, :R, :columns] = state.table[:, :columns]
+    lengths[0, :R, 0] = state.lengths
+    tokens, counts = torch.empty(rows, dtype=torch.long), torch.empty(2, steps, dtype=torch.long)
+    tokens[:R] = token
+    state.table, state.lengths = tables[0], lengths[0, :, 0]
+    struct = state.struct()
+    made = WalkStruct(
+        *(model.address, ctypes.addressof(struct), tables[1].data_ptr(), lengths[1].data_ptr()),
+        *(len(state.count) if state.source else R // state.beams, model.output_size, eos, steps, few, columns),
+        *(tokens.data_ptr(), counts.data_ptr(), counts[1].data_ptr()),
+    )
+    function(ctypes.addressof(made), ctypes.addressof(search))
+    now, left = int(struct.table != tables.data_ptr()), made.left
+    state.beams, state.columns, state.pool.used = struct.beams, made.columns, struct.used
+    state.table, state.lengths = tables[now, : left * state.beams], lengths[now, : left * state.beams, 0]
+    if state.source is not None:
+        state.first, state.count = state.first[:left], state.count[:left]
+    continued, ended = counts[:, : made.steps].tolist()
+    return Walked(tokens[: left * state.beams], left, continued, ended)

@@ -1,0 +1,133 @@
+/* Several steps of a search without rules, made in one call: the model reads the tokens chosen last, the search chooses the next ones,
+   and the rows of the state follow. For a small model the Python between two steps costs more than a step. The twin is
+   SearchBatch.step (decode/search/search.py), called as often.
+
+   N sentences, W hypotheses of each before a step (1 at the first), K after it, R = N W rows, V vocabulary. */
+
+#include "beam.h"
+#include "numbers.h"
+#include "ranking.h"
+#include "tower.h"
+
+typedef struct {
+    const Model *model;
+    State *state;                         /* with room for the rows of all steps */
+    int32_t *spare_table, *spare_length;  /* as large as those of the state; the two may change places */
+    int64_t N, vocabulary, eos;
+    int64_t most, few;       /* steps; sentences at which to stop, after the first step */
+    int64_t columns;         /* tokens of the longest row */
+    int64_t *token;          /* (rows): read at the first step; in the end those chosen last */
+    int64_t *continued, *ended; /* (most): hypotheses that continued and ended at each step */
+    int64_t steps, left;     /* made; unfinished sentences */
+} Walk;
+
+static int32_t *numbered(int64_t rows) {
+    int32_t *row = room(rows * sizeof(int32_t));
+    for (int64_t r = 0; r < rows; r++) row[r] = (int32_t)r;
+    return row;
+}
+
+/* Row r of the state becomes what row from[r] was. */
+static void follow(Walk *w, const int64_t *from, int64_t rows) {
+    State *s = w->state;
+    int32_t *table = s->table, *length = s->length;
+    for (int64_t r = 0; r < rows; r++) {
+        memcpy(w->spare_table + r * s->room, table + from[r] * s->room, w->columns * sizeof(int32_t));
+        w->spare_length[r] = length[from[r]];
+    }
+    s->table = w->spare_table, s->length = w->spare_length;
+    w->spare_table = table, w->spare_length = length;
+}
+
+static void keep_sources(State *s, const int64_t *sentence, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        s->first[i] = s->first[sentence[i]];
+        s->count[i] = s->count[sentence[i]];
+    }
+}
+
+/* Let the model read the tokens chosen last. */
+static void read(Walk *w, const int32_t *row, int64_t rows, float *logits) {
+    run(w->model, w->state, w->token, row, rows, logits);
+    w->columns++;
+}
+
+/* A beam search. What a step writes follows what the one before it wrote; ``step`` begins with the first. */
+void walk_beam(Walk *w, Step *step) {
+    const int64_t K = step->K, most = step->N * (step->W > K ? step->W : K);
+    float *logits = room(most * step->vocabulary * sizeof(float));
+    int32_t *row = numbered(most);
+    step->logits = step->ranked = logits;
+    w->steps = 0;
+    do {
+        read(w, row, step->N * step->W, logits);
+        beam_step(step);
+        const int64_t rows = step->left * K, e = step->ended;
+        w->continued[w->steps] = rows, w->ended[w->steps] = e, w->left = step->left;
+        if (step->moved || step->left < step->N || step->W != K) follow(w, step->parent, rows);
+        if (step->left < step->N && w->state->source) keep_sources(w->state, step->keep, step->left);
+        if (rows) memcpy(w->token, step->token, rows * sizeof(int64_t));
+        step->total = step->new_total;
+        step->new_total += rows, step->parent += rows, step->token += rows;
+        step->ended_total += e, step->ended_score += e, step->ended_sentence += e, step->ended_parent += e;
+        step->real += e, step->truncated += e;
+        step->N = step->left, step->W = w->state->beams = K;
+    } while (++w->steps < w->most && w->left > w->few);
+    free(logits);
+    free(row);
+}
+
+typedef struct {
+    int64_t steps;              /* made before this call */
+    int64_t *sentence, *limit;  /* (N): updated; those of unfinished sentences are moved to the front */
+    int64_t *row, *token;       /* of each step, for each of its sentences: its index in the batch, and its token */
+    float *log_prob;
+    uint8_t *truncated;
+} Emitted;
+
+/* End the sentences at their limits. */
+static void truncate_at_limit(const Walk *w, const Emitted *e, const float *logits) {
+    for (int64_t r = 0; r < w->left; r++) {
+        const float *x = logits + r * w->vocabulary;
+        const int64_t wanted = e->token[r];
+        float all;
+        e->truncated[r] = 0;
+        if (e->limit[r] > e->steps || wanted == w->eos) continue;
+        partition(x, 1, w->vocabulary, &all);
+        e->token[r] = w->eos;
+        e->log_prob[r] = x[w->eos] - all;
+        e->truncated[r] = 1;
+    }
+}
+
+/* A greedy search. */
+void walk_greedy(Walk *w, Emitted *e) {
+    float *logits = room(w->N * w->vocabulary * sizeof(float));
+    int32_t *row = numbered(w->N);
+    int64_t *keep = room(w->N * sizeof(int64_t));
+    w->steps = 0, w->left = w->N;
+    do {
+        const int64_t rows = w->left;
+        int64_t left = 0;
+        read(w, row, rows, logits);
+        e->steps++;
+        likeliest(logits, rows, w->vocabulary, w->eos, e->token, e->log_prob);
+        truncate_at_limit(w, e, logits);
+        for (int64_t r = 0; r < rows; r++) {
+            e->row[r] = e->sentence[r];
+            if (e->token[r] == w->eos) continue;
+            keep[left] = r;
+            w->token[left] = e->token[r];
+            e->sentence[left] = e->sentence[r];
+            e->limit[left++] = e->limit[r];
+        }
+        if (left < rows) follow(w, keep, left);
+        if (left < rows && w->state->source) keep_sources(w->state, keep, left);
+        w->ended[w->steps] = rows;
+        w->left = left;
+        e->row += rows, e->token += rows, e->log_prob += rows, e->truncated += rows;
+    } while (++w->steps < w->most && w->left > w->few);
+    free(logits);
+    free(row);
+    free(keep);
+}
