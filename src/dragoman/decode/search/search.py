@@ -148,9 +148,11 @@ class SearchBatch:
 
         It ends when no more than ``few`` sentences are left.
         """
+        if type(self.strategy) not in WALKING or self.likeliest_count or self.rule.rules:
+            return self.step()  # others open the session in a context of their own
         with torch.inference_mode():
             session, prompt = self.opened(), _single_tokens(self.prompt)
-            model = None if self.likeliest_count or self.rule.rules else walking_model(self.strategy, session)
+            model = walking_model(session)
             if model is None or (self.choice is None and prompt is None):
                 return self.step()
             assert isinstance(session.state, Slots)
@@ -206,10 +208,10 @@ WALKING = (GreedyStrategy, BeamStrategy)
 """Searches of which a kernel makes several steps in one call."""
 
 
-def walking_model(strategy: Strategy, session: DecoderSession) -> StepKernel | None:
-    """Return the model whose kernels can make several steps of this search; None where each step is made by itself."""
+def walking_model(session: DecoderSession) -> StepKernel | None:
+    """Return the model whose kernels can make several steps of a search; None where each step is made by itself."""
     model, state = session.model, session.state
-    if type(strategy) not in WALKING or type(session) is not DecoderSession or not isinstance(model, NativeTransformer):
+    if type(session) is not DecoderSession or not isinstance(model, NativeTransformer):
         return None
     known = isinstance(state, Slots) and not state.rewindable and model.logit_cap is None
     return model.native_decoder if known else None

@@ -32,7 +32,7 @@ class WalkStruct(ctypes.Structure):
 
 
 class Walked(NamedTuple):
-    """What happened on a walk."""
+    """The outcome of a walk."""
 
     token: Int[Tensor, " R"]
     """The tokens chosen last, one for each row that goes on."""
@@ -41,7 +41,7 @@ class Walked(NamedTuple):
     continued: list[int]
     """Rows that continued after each step; empty for a search without beams."""
     ended: list[int]
-    """Of a beam search the hypotheses that ended at each step, of a greedy one the sentences that made it."""
+    """Hypotheses of a beam search that ended at each step; of a greedy search the sentences that made it."""
 
 
 def most_steps(pool: SlotPool, rows: int, wanted: int) -> int:
