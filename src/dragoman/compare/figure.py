@@ -38,7 +38,7 @@ class Figure:
     curve: FigureCurve | None = None
     resampled: tuple[float, ...] | None = None
     """Values on test sets whose examples are drawn again with replacement, the same draws for all runs; None where the
-    figure is not a score of a test set."""
+    figure is not a score of a test set of two examples or more."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,14 @@ class RatioOfCounts(Metric):
 
 
 def scored(metric: Metric, counts: np.ndarray, **more: Any) -> Figure:
-    """Return the figure of a metric for counts (N, Q), with its values on resampled test sets."""
-    drawn = tuple(metric.value(sample @ counts) for sample in samples(len(counts)))
+    """Return the figure of a metric for counts (N, Q) or (N, ..., Q), with its values on resampled test sets.
+
+    A single example cannot be drawn in another way, so that its figure has no such values.
+    """
+    rows = len(counts)
+    drawn = None
+    if rows > 1:
+        drawn = tuple(metric.value(np.tensordot(sample, counts, axes=1)) for sample in samples(rows))
     figure = Figure(
         metric.value(counts.sum(axis=0)),
         higher_is_better=metric.higher_is_better,

@@ -112,6 +112,8 @@ class LanguageModelEvaluation:
     scores: dict[str, Score]
     documents: Float[np.ndarray, "N 4"]
     """Negative log-likelihood, tokens, bytes and words of each document."""
+    pieces: Float[np.ndarray, "P 4"]
+    """The same of each piece that was read at once, which the intervals are over."""
     context: int
     test_set: str = ""
     """See ``folders.corpus_id``."""
@@ -180,7 +182,7 @@ def evaluate(
         [np.bincount(owner, weights=column, minlength=len(documents)) for column in counts.T], axis=1
     )
     scores = {name: score_of(metric, counts) for name, metric in metrics(context).items()}
-    return LanguageModelEvaluation(scores, per_document, context, test_set)
+    return LanguageModelEvaluation(scores, per_document, counts, context, test_set)
 
 
 def log_likelihoods(generator: Generator, texts: Sequence[str], *, progress: Progress | None = None) -> list[float]:

@@ -7,9 +7,9 @@ N sentences, Q counts of each.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sacrebleu.metrics.base import Metric as SacrebleuMetric
@@ -54,6 +54,14 @@ class Metric(ABC):
     @abstractmethod
     def value(self, counts: np.ndarray) -> float:
         """Return the score for counts (Q,) summed over sentences."""
+
+
+class Counted(NamedTuple):
+    """A metric with the counts that its score on a test set is made of."""
+
+    metric: Metric
+    counts: np.ndarray
+    """Counts (N, Q), a row for each sentence, in the order of the test set."""
 
 
 class Sacrebleu(Metric):
@@ -118,6 +126,11 @@ def score_of(metric: Metric, counts: np.ndarray) -> Score:
     value = metric.value(counts.sum(axis=0))
     interval = float(low), float(high)
     return Score(metric.name, value, interval, metric.higher_is_better, metric.signature, metric.digits)
+
+
+def scores_of(counted: Mapping[str, Counted]) -> dict[str, Score]:
+    """Return the score of each metric by its name."""
+    return {name: score_of(*one) for name, one in counted.items()}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from dragoman import durable
 from dragoman.checkpoint import run_folder
 from dragoman.decode.readers.input_reader import Progress
-from dragoman.evaluate.metrics import Score
+from dragoman.evaluate.metrics import Counted, Score
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class EvaluationResult:
     """Further results, such as a confusion matrix."""
     test_set: str = ""
     """Test set, as ``folders.corpus_id`` identifies it."""
+    counted: dict[str, Counted] = field(default_factory=dict, repr=False, compare=False)
+    """Counts of each score, an example a row, from which it is computed on resampled test sets; not stored."""
 
     def save(self, folder: str | Path) -> None:
         """Write scores.json and outputs.jsonl, all or nothing; earlier results are replaced."""
@@ -38,8 +40,9 @@ class EvaluationResult:
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the outputs, as plain data."""
-        figures = {name: asdict(self)[name] for name in ("scores", "baseline", "baseline_name", "test_set")}
-        return figures | self.details | {"sentences": len(self.outputs)}
+        scores, baseline = ({name: asdict(one) for name, one in of.items()} for of in (self.scores, self.baseline))
+        known = {"scores": scores, "baseline": baseline, "baseline_name": self.baseline_name}
+        return known | {"test_set": self.test_set} | self.details | {"sentences": len(self.outputs)}
 
 
 class Examiner(ABC):
