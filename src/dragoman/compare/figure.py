@@ -3,6 +3,7 @@
 N examples of a test set, Q counts of each.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,11 @@ class Figure:
     resampled: tuple[float, ...] | None = None
     """Values on test sets whose examples are drawn again with replacement, the same draws for all runs; None where the
     figure is not a score of a test set of two examples or more."""
+
+    @property
+    def finite(self) -> bool:
+        """True where the value is a finite number, and so are those on resampled test sets."""
+        return all(map(math.isfinite, (self.value, *(self.resampled or ()))))
 
 
 @dataclass(frozen=True)

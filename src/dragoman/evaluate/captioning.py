@@ -9,7 +9,7 @@ from dragoman.decode.generator import Generator
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.search.greedy import Greedy
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import METRICS, Counted, scores_of
+from dragoman.evaluate.metrics import METRICS, CountedScore, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.store import Store
 
@@ -74,5 +74,5 @@ class CaptionExaminer(Examiner):
         return min(counts, key=lambda caption: (-counts[caption], caption), default=None)
 
 
-def _counted(texts: Sequence[str], references: Sequence[str]) -> dict[str, Counted]:
-    return {name: Counted(METRICS[name], METRICS[name].counts(texts, references)) for name in USED}
+def _counted(texts: Sequence[str], references: Sequence[str]) -> dict[str, CountedScore]:
+    return {name: CountedScore(METRICS[name], METRICS[name].counts(texts, references)) for name in USED}

@@ -17,7 +17,7 @@ from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.baseline import ArrayFeatures, BagOfWords, LogisticRegression
-from dragoman.evaluate.metrics import Counted, Metric, scores_of
+from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.labelled import LabelledLines, LabelledText, guess_labelled, read_labelled
 from dragoman.text.store import Store
@@ -97,8 +97,8 @@ def _by_label(labels: Sequence[str], guessed: Sequence[str], true: Sequence[str]
     return {"labels": list(labels), "confusion": matrix.tolist(), "by_label": known}
 
 
-def _counted(guessed: Sequence[str], true: Sequence[str]) -> dict[str, Counted]:
-    return {name: Counted(metric, metric.counts(guessed, true)) for name, metric in METRICS.items()}
+def _counted(guessed: Sequence[str], true: Sequence[str]) -> dict[str, CountedScore]:
+    return {name: CountedScore(metric, metric.counts(guessed, true)) for name, metric in METRICS.items()}
 
 
 # ---- the baseline ---------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from dragoman.decode.search.teacher_forcing import batches_by_length, padded
 from dragoman.errors import DataError
 from dragoman.evaluate.classification import Accuracy
 from dragoman.evaluate.language_modelling import BATCH_TOKENS, CONTEXT, Progress
-from dragoman.evaluate.metrics import Counted, Metric, Score, score_of, scores_of
+from dragoman.evaluate.metrics import CountedScore, Metric, Score, score_of, scores_of
 from dragoman.evaluate.outcome import EvaluationResult
 from dragoman.model.interface import Tokens
 from dragoman.text.lines import check_string, parse_json, read_lines
@@ -105,7 +105,7 @@ def evaluate(
             }
         )
     right = [one.answer for one in questions]
-    counted = {name: Counted(metric, metric.counts(chosen[name], right)) for name, metric in METRICS.items()}
+    counted = {name: CountedScore(metric, metric.counts(chosen[name], right)) for name, metric in METRICS.items()}
     return EvaluationResult(
         scores=scores_of(counted),
         baseline={"accuracy": _of_chance(questions)},

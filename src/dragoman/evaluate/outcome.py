@@ -1,6 +1,5 @@
 """Result of evaluating a model that reads, with that of a baseline, and the base class of all examiners."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,8 @@ from typing import Any
 from dragoman import durable
 from dragoman.checkpoint import run_folder
 from dragoman.decode.readers.input_reader import Progress
-from dragoman.evaluate.metrics import Counted, Score
+from dragoman.evaluate.metrics import CountedScore, Score
+from dragoman.json_files import json_text
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class EvaluationResult:
     """Further results, such as a confusion matrix."""
     test_set: str = ""
     """Test set, as ``folders.corpus_id`` identifies it."""
-    counted: dict[str, Counted] = field(default_factory=dict, repr=False, compare=False)
+    counted: dict[str, CountedScore] = field(default_factory=dict, repr=False, compare=False)
     """Counts of each score, an example a row, from which it is computed on resampled test sets; not stored."""
 
     def save(self, folder: str | Path) -> None:
         """Write scores.json and outputs.jsonl, all or nothing; earlier results are replaced."""
-        lines = (json.dumps(output, ensure_ascii=False) + "\n" for output in self.outputs)
+        lines = (json_text(output) + "\n" for output in self.outputs)
         with durable.folder(Path(folder)) as new:
-            text = json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n"
+            text = json_text(self.summary(), indent=1) + "\n"
             durable.write(new / "scores.json", text.encode())
             durable.write(new / "outputs.jsonl", "".join(lines).encode())
 

@@ -11,7 +11,7 @@ from dragoman.data import answers as answering
 from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import Counted, Metric, scores_of
+from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.questions import Question, QuestionLines, guess_questions, read_questions
 
@@ -83,8 +83,8 @@ def evaluate(
     return outcome
 
 
-def _counted(guessed: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, Counted]:
-    return {name: Counted(metric, metric.counts(guessed, right)) for name, metric in METRICS.items()}
+def _counted(guessed: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, CountedScore]:
+    return {name: CountedScore(metric, metric.counts(guessed, right)) for name, metric in METRICS.items()}
 
 
 class AnsweringExaminer(Examiner):

@@ -19,7 +19,7 @@ from dragoman.data.material import ImageMaterial
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import Counted, Metric, scores_of
+from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.pairs import JsonLines, guess_source, read_pairs
 from dragoman.text.lines import Pair
@@ -53,14 +53,14 @@ class RecallAtK(Metric):
 METRICS = {"recall@1": 1, "recall@5": 5, "MRR": None}
 
 
-def counted_ranks(similarity: Float[np.ndarray, "N N"]) -> dict[str, Counted]:
+def counted_ranks(similarity: Float[np.ndarray, "N N"]) -> dict[str, CountedScore]:
     """Return the counts of finding the second of each pair by the first, and the other way round ("back")."""
-    found: dict[str, Counted] = {}
+    found: dict[str, CountedScore] = {}
     for suffix, matrix in (("", similarity), (" back", similarity.T)):
         places = ranks(matrix).tolist()
         for name, within in METRICS.items():
             metric = RecallAtK(name + suffix, within)
-            found[name + suffix] = Counted(metric, metric.counts(places, places))
+            found[name + suffix] = CountedScore(metric, metric.counts(places, places))
     return found
 
 

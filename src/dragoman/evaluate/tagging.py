@@ -16,7 +16,7 @@ from dragoman.data.tags import mark_spans, spans
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import Counted, Metric, scores_of
+from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.tagged import TaggedLines, TaggedText, guess_tagged, read_tagged
 from dragoman.text.store import Store
@@ -127,8 +127,8 @@ def evaluate(
     return outcome
 
 
-def _counted(names: Sequence[str], guessed: Sequence[Labels], true: Sequence[Labels]) -> dict[str, Counted]:
-    return {name: Counted(METRICS[name], METRICS[name].counts(guessed, true)) for name in names}
+def _counted(names: Sequence[str], guessed: Sequence[Labels], true: Sequence[Labels]) -> dict[str, CountedScore]:
+    return {name: CountedScore(METRICS[name], METRICS[name].counts(guessed, true)) for name in names}
 
 
 class TaggingExaminer(Examiner):

@@ -27,7 +27,8 @@ def perplexity(subject: StudySubject) -> Mapping[str, Figure]:
     documents = documents_for(subject.run, None, generator.tokenizer)
     found = evaluate(generator, documents, context=context_of({"task": {"context": _context(subject)}}))
     drawn = found.documents if len(found.documents) > 1 else found.pieces  # of one document only its parts can be drawn
-    return {metric.name: scored(metric, drawn) for metric in metrics(found.context).values()}
+    known = metrics(found.context)
+    return {known[name].name: scored(known[name], drawn) for name in found.scores}
 
 
 def _context(subject: StudySubject) -> int:
