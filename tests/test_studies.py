@@ -14,9 +14,6 @@ from dragoman.compare.study_run import StudyFinished, StudyRun
 OF_NO_TEST_SET = {
     "validation loss",
     "steps needed",
-    "perplexity",
-    "reach",
-    "growth",
     "speed against exact",
     "memory against exact",
     "difference from exact",
