@@ -10,6 +10,8 @@ from tiny_run import outcome
 
 from dragoman.checkpoint import load_model, load_reader
 from dragoman.cli import main
+from dragoman.compare.figure import StudySubject
+from dragoman.compare.measures import MEASURES
 from dragoman.data.labels import LabelledBatch, accuracy, confusion, macro_f1
 from dragoman.data.tasks import ClassificationTask
 from dragoman.decode.readers.classifier import Classifier
@@ -197,6 +199,20 @@ def test_an_evaluation_is_kept_with_its_confusion_and_baseline(run, tmp_path):
     assert np.sum(kept["confusion"]) == kept["sentences"] == 20
     assert kept["scores"]["accuracy"]["value"] == evaluation.scores["accuracy"].value > 90
     assert kept["baseline"]["accuracy"]["value"] > 90
+
+
+def test_in_studies_a_classifiers_scores_have_the_intervals_that_evaluating_gives(run, table):
+    subject = StudySubject("A", 1, run[0], "best", config(table), run[0], "toy")
+    classifier = Classifier.load(run[0])
+    examples = read_labelled(LabelledLines(path=str(run[0] / "data" / "test.jsonl")), classifier.labels)
+    expected = {one.name: one for one in evaluate(classifier, examples).scores.values()}
+    found = MEASURES["task"](subject)
+    for name, one in expected.items():
+        assert found[name].value == one.value
+        assert tuple(np.percentile(found[name].resampled, [2.5, 97.5])) == pytest.approx(one.interval)
+    wrong = MEASURES["mistakes"](subject)["mistakes"]
+    assert wrong.value == pytest.approx(100 - expected["accuracy"].value) and not wrong.higher_is_better
+    assert wrong.resampled == pytest.approx([100 - one for one in found["accuracy"].resampled])
 
 
 # ---- files ----------------------------------------------------------------------------------------

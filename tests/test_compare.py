@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,9 @@ from study_samples import STUDY
 from dragoman.cli import compare as command
 from dragoman.cli import main
 from dragoman.compare.contestants import contestants_of, parse_vary
+from dragoman.compare.figure import Figure
 from dragoman.compare.matching import fit_widths
+from dragoman.compare.measures import MEASURES
 from dragoman.compare.results import read_results
 from dragoman.compare.study import Match, read_study, study_from
 from dragoman.compare.study_trial import StudyTrial
@@ -178,6 +181,23 @@ def test_a_run_that_diverges_is_marked_and_the_rest_is_finished(tmp_path, capsys
     assert whole["figures"]["finished"]["values"]["wild"]["mean"] == 0
     assert "did not finish" in capsys.readouterr().out
     assert "cannot be compared" in whole["verdicts"][0]["words"]
+
+
+@pytest.mark.parametrize("judge", [["of words"], ["loss"], []])
+def test_a_figure_that_is_not_finite_is_left_out_and_told(judge, tmp_path, capsys, monkeypatch):
+    def measured(subject):
+        wide = subject.contestant == "wide"
+        figure = Figure(math.inf if wide or judge == ["of words"] else 2.0, resampled=(2.0, 3.0))
+        return {"of words": figure, "loss": Figure(1.0), "drawn": Figure(1.0, resampled=(1.0, math.nan))}
+
+    monkeypatch.setitem(MEASURES, "loss", measured)
+    assert run(tmp_path, judge=judge) == 0
+    whole = found(tmp_path)
+    assert "loss" in whole["figures"] and "drawn" not in whole["figures"]
+    assert all({"of words", "drawn"} == set(one["left_out"]) for one in whole["runs"] if one["contestant"] == "wide")
+    assert "of words not finite, left out" in " ".join(capsys.readouterr().out.split())
+    assert "not finite numbers" in (tmp_path / "out" / "report.html").read_text()
+    assert run(tmp_path, judge=judge) == 0, "it is finished"
 
 
 def test_rates_are_tuned_for_each_contestant_and_the_curve_is_kept(tmp_path):

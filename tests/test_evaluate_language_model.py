@@ -117,6 +117,15 @@ def test_two_runs_are_compared_on_the_same_bytes_and_words_whatever_their_tokeni
     assert same["a"] == same["b"] and same["interval"] == [0, 0]
 
 
+def test_text_without_spaces_has_no_perplexity_per_word(runs, run, tmp_path):
+    (tmp_path / "long.txt").write_text("\n\n".join("好" * 600 for _ in range(3)), encoding="utf-8")
+    found = scores(runs / "b", tmp_path / "long.txt", "--against", runs / "b")
+    assert found["nll"] / found["words"] > 710, "its exponential is no float"
+    assert found["scores"].keys() == {"perplexity_token", "perplexity_byte", "bits_per_byte"}
+    assert found["against"]["differences"].keys() == {"perplexity_byte", "bits_per_byte"}
+    shutil.rmtree(runs / "b" / "evaluations")
+
+
 def test_every_checkpoint_is_followed_and_the_lowest_perplexity_is_best(run):
     shown = printed(run, "--follow", "--precision", "float32")
     lines = [json.loads(line) for line in (run / "evaluations" / "valid.jsonl").read_text().splitlines()]

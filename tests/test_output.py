@@ -2,16 +2,24 @@
 
 import io
 import json
+import math
 
 import pytest
 
 from dragoman.cli import main
 from dragoman.cli.output import OutputFormat, OutputLayout, write
 from dragoman.decode.translation import Candidate, Translation
+from dragoman.json_files import json_text
 
 
 def candidate(text, log_prob):
     return Candidate(text, log_prob / 2, log_prob, (5, 2), (log_prob, 0.0), truncated=False)
+
+
+def test_results_are_json_whatever_their_numbers():
+    written = json_text({"scores": [1.5, math.inf, {"low": -math.inf}], "rows": ({"p": math.nan},), "é": "é"})
+    strict = json.loads(written, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert strict == {"scores": [1.5, None, {"low": None}], "rows": [{"p": None}], "é": "é"} and "é" in written
 
 
 GOOD = Translation(1, "one", (candidate("uno", -0.1), candidate("un", -2.0)), confidence=0.9)

@@ -1,5 +1,6 @@
 """Every shipped study runs at toy size, and says something in words; its page opens anywhere."""
 
+import json
 import os
 
 import pytest
@@ -7,8 +8,28 @@ import pytest
 from dragoman.compare.claims import read_claims
 from dragoman.compare.results import read_results
 from dragoman.compare.study import SHIPPED, SIZES, read_study, shipped
-from dragoman.compare.study_request import StudyRequest
+from dragoman.compare.study_request import TRIALS, StudyRequest
 from dragoman.compare.study_run import StudyFinished, StudyRun
+
+OF_NO_TEST_SET = {
+    "validation loss",
+    "steps needed",
+    "speed against exact",
+    "memory against exact",
+    "difference from exact",
+    "milliseconds",
+    "megabytes",
+    "faster from",
+    "speed-up",
+    "time saved",
+    "largest difference of logits",
+    "first token computed without a cache",
+    "gradient left",
+    "variance of scores",
+    "slope of the softmax",
+    "value",
+}
+"""Figures that are no score of single examples."""
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +47,9 @@ def test_a_shipped_study_runs_at_toy_size(name, tmp_path):
     assert found["figures"] and len(found["contestants"]) >= 2
     assert found["verdicts"] or not study.intervals
     assert all(verdict["words"] for verdict in found["verdicts"])
+    for path in (tmp_path / "out" / TRIALS).glob("*/seed-*.json"):
+        figures = json.loads(path.read_bytes())["figures"]
+        assert {figure for figure, one in figures.items() if one["resampled"] is None} <= OF_NO_TEST_SET
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "http" not in page.replace("http-equiv", "") and len(page) < 3e6
 

@@ -160,5 +160,9 @@ def test_a_score_is_resampled_like_every_other():
     assert np.std(figure.resampled) == approx(np.std(np.arange(20)) / math.sqrt(20), rel=0.1)
 
 
+def test_a_test_set_of_one_example_says_nothing_of_others():
+    assert mean_of([3.0]).value == 3 and mean_of([3.0]).resampled is None
+
+
 def test_numbers_are_shown_to_two_digits_of_their_uncertainty():
     assert [decimals(size) for size in (0.031, 0.3, 3, 31, 0)] == [3, 2, 1, 0, 0]

@@ -11,7 +11,8 @@ from dragoman.data.captions import CaptionTable
 from dragoman.data.matches import mean_reciprocal_rank, ranks, recall
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import ConfigError, DataError
-from dragoman.evaluate.retrieval import TfIdf, scores
+from dragoman.evaluate.metrics import scores_of
+from dragoman.evaluate.retrieval import TfIdf, counted_ranks
 from dragoman.train.run import start
 
 WORDS = ["red", "blue", "green", "house", "tree", "car", "dog", "cat", "sees", "big", "small", "old"]
@@ -108,7 +109,7 @@ def test_figures_agree_with_their_definitions_and_ties_win_nothing():
     found = ranks(similarity)
     assert found.tolist() == [1, 3, 2]
     assert recall(found, 1) == 1 / 3 and mean_reciprocal_rank(found) == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
-    assert scores(similarity)["recall@1"].value == pytest.approx(100 / 3)
+    assert scores_of(counted_ranks(similarity))["recall@1"].value == pytest.approx(100 / 3)
     assert ranks(np.zeros((4, 4))).tolist() == [4] * 4
 
 

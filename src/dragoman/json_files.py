@@ -1,11 +1,25 @@
-"""Small JSON files that hold a mapping, such as those of a Hugging Face folder: reading and writing."""
+"""JSON: the text of results, and small files that hold a mapping, such as those of a Hugging Face folder."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dragoman.errors import CheckpointError
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return plain data as JSON. A number that is infinite or NaN is ``null``, since JSON has no such numbers."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> dict[str, Any]:

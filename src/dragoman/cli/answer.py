@@ -1,7 +1,6 @@
 """dragoman answer: the span of a text that answers a question."""
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +22,7 @@ from dragoman.cli.options import (
 )
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import progress_bar
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.answerer import Answered
@@ -143,4 +143,4 @@ def _as_json(found: "Iterable[tuple[str, Answered]]", *, looked_up: bool) -> Ite
             "start": answered.start,
             "probability": answered.probability,
         }
-        yield json.dumps(record | ({"context": context} if looked_up else {}), ensure_ascii=False)
+        yield json_text(record | ({"context": context} if looked_up else {}))

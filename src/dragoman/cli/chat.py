@@ -1,7 +1,6 @@
 """dragoman generate --chat: a conversation at the terminal, one message, or conversations from JSON lines."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from dragoman.cli.lines import write_lines
 from dragoman.cli.live_input import line_batches
 from dragoman.cli.terminal import progress_bar
 from dragoman.errors import ConfigError, DataError
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.chat import ChatModel
@@ -210,7 +210,7 @@ def _as_text(found: "tuple[dict[str, Any], Generation]") -> str:
 def _as_json(found: "tuple[dict[str, Any], Generation]") -> str:
     asked, generation = found
     answered = [*asked["messages"], {"role": "assistant", "content": generation.text}]
-    return json.dumps({"messages": answered} | dataclasses.asdict(generation), ensure_ascii=False)
+    return json_text({"messages": answered} | dataclasses.asdict(generation))
 
 
 def check_options(*, system: str | None, template: Path | None, chat: bool, special_tokens: bool, images: bool) -> None:

@@ -1,6 +1,5 @@
 """dragoman checklist: one page on a model before it goes live."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, PrecisionOption, RunArgument, writable_file
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.inspect.checklist.collect import Checklist
@@ -56,7 +56,7 @@ def checklist(
     if output is not None:
         _write(made, output)
     if as_json:
-        print(json.dumps(made.plain(), ensure_ascii=False, indent=1))
+        print(json_text(made.plain(), indent=1))
     else:
         _show(made, output)
 

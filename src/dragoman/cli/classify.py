@@ -1,6 +1,5 @@
 """dragoman classify: a label and its probability for each text or image."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,7 @@ from dragoman.cli.options import (
 )
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import progress_bar
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.classifier import Classified
@@ -90,4 +90,4 @@ def _as_json(found: "Iterable[Classified]", problem_type: str) -> Iterator[str]:
         elif problem_type == "multi_label":
             labels = [label for label, number in classified.probabilities.items() if number >= SEVERAL]
             answer = {"labels": labels, "probabilities": classified.probabilities}
-        yield json.dumps({"row": row, "text": classified.text} | answer, ensure_ascii=False)
+        yield json_text({"row": row, "text": classified.text} | answer)

@@ -176,6 +176,7 @@ class StudyScreen:
 
     def finished(self, e: "StudyTrialFinished") -> None:
         figures = [f"{name} {one.value:.4g}" for name, one in e.result.figures.items()][:3]
+        figures += [f"{name} not finite, left out" for name in e.result.left_out]
         figures = figures if e.result.finished else [e.result.failure]
         before = "  (before)" if e.before else f"  {duration(e.result.seconds)} of learning" if e.result.steps else ""
         self.say(f"{e.number:>3} of {e.trials}  {e.name}, seed {e.seed}: {', '.join(figures)}{before}")

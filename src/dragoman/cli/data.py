@@ -1,6 +1,5 @@
 """dragoman data: summarise parallel text, clean it, split it, remove duplicates, mix it."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from dragoman.cli import sources
 from dragoman.cli.options import writable_file, writable_folder
 from dragoman.cli.output import OutputFormat
 from dragoman.errors import ConfigError, DataError
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.text.lines import Pair
@@ -48,7 +48,7 @@ def stats(
     with progress_bar("reading", None) as progress:
         summary = summarise(sources.with_progress(sources.read_named_pairs(source, columns), progress))
     if format is OutputFormat.json:
-        print(json.dumps(data_tables.record(summary), ensure_ascii=False, indent=1))
+        print(json_text(data_tables.record(summary), indent=1))
     else:
         data_tables.show_summary(summary)
 
@@ -242,4 +242,4 @@ def _write_report(path: Path | None, report: Any) -> None:
     if path is not None:
         plain = dataclasses.asdict(report) if dataclasses.is_dataclass(report) else report  # pyright: ignore
         with create_file(path) as file:
-            file.write((json.dumps(plain, ensure_ascii=False, indent=1) + "\n").encode())
+            file.write((json_text(plain, indent=1) + "\n").encode())

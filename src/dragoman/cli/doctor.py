@@ -1,9 +1,10 @@
 """dragoman doctor: wiring mistakes in a model, found by evidence."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.inspect.doctor.finding import Finding, Report
@@ -113,7 +114,7 @@ def _resolved(what: str) -> str:
 
 
 def _print_json(report: "Report", part: str) -> None:
-    print(json.dumps(report.to_dict() | ({"part": part} if part else {}), ensure_ascii=False))
+    print(json_text(report.to_dict() | ({"part": part} if part else {})))
 
 
 def _print_report(report: "Report", part: str) -> None:

@@ -1,6 +1,5 @@
 """dragoman embed: a vector for each text or image."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from dragoman.cli.options import (
     writable_file,
 )
 from dragoman.cli.terminal import progress_bar
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,4 +79,4 @@ def embed(
 def _as_json(found: "Iterable[tuple[list[str], np.ndarray]]") -> Iterator[str]:
     for places, vectors in found:
         for text, row in zip(places, vectors.tolist(), strict=True):
-            yield json.dumps({"text": text, "vector": row}, ensure_ascii=False)
+            yield json_text({"text": text, "vector": row})

@@ -1,6 +1,5 @@
 """dragoman evaluate: scores of a run on its task."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from dragoman.cli.output import OutputFormat
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
 from dragoman.cli.sources import ColumnsOption, parsed_columns
 from dragoman.errors import ConfigError
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
@@ -225,7 +225,7 @@ def _evaluate_language_model(
 
 def _print_summary(summary: dict[str, Any], format: OutputFormat, show_tables: Callable[[], None]) -> None:
     if format is OutputFormat.json:
-        print(json.dumps(summary, ensure_ascii=False))
+        print(json_text(summary))
     else:
         show_tables()
 

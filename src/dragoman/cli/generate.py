@@ -1,7 +1,6 @@
 """dragoman generate: a language model continues a text."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -39,6 +38,7 @@ from dragoman.cli.searching import (
 )
 from dragoman.cli.terminal import progress_bar
 from dragoman.errors import ConfigError
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.generator import Generation, Generator
@@ -219,7 +219,7 @@ def _as_text(found: "Iterable[Generation]") -> Iterator[str]:
 
 def _as_json(found: "Iterable[Generation]") -> Iterator[str]:
     for generation in found:
-        yield json.dumps(dataclasses.asdict(generation), ensure_ascii=False)
+        yield json_text(dataclasses.asdict(generation))
 
 
 def _show(parts: Iterable[str], prompt: str) -> None:

@@ -1,11 +1,11 @@
 """Roles of attention heads: what ``dragoman patch --heads`` shows."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dragoman.cli.output import OutputFormat
 from dragoman.errors import ConfigError, DataError
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.inspect.head_roles import HeadReport
@@ -43,7 +43,7 @@ def show_head_roles(
     parsed = [] if parses is None else read_parses(str(parses))
     with progress_bar("ablating", None) as progress:
         found = head_roles(subject, lines, wanted, parsed, tolerance=tolerance, progress=progress)
-    plain = json.dumps(found.plain(), ensure_ascii=False)
+    plain = json_text(found.plain())
     if output is not None:
         with open_output(output) as to:
             to.write((plain + "\n").encode())

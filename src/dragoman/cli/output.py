@@ -1,13 +1,14 @@
 """Output of translations: one line each, in columns separated by tabs, or as JSON."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.translation import Candidate, Translation
@@ -36,7 +37,7 @@ class OutputLayout:
         """Yield the lines of a translation. Text has the requested columns in this order: row, text, score,
         log-probability, alignment, confidence, and ``review`` or nothing."""
         if self.format is OutputFormat.json:
-            yield json.dumps(self.record(translation), ensure_ascii=False)
+            yield json_text(self.record(translation))
         else:
             yield from ("\t".join(self.columns(translation, candidate)) for candidate in translation.candidates)
 

@@ -1,6 +1,5 @@
 """dragoman patch: the part of a model that carries the difference between two inputs; the roles of its heads."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import OutputFormat
 from dragoman.errors import ConfigError, DataError
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.inspect.contrast import Contrast
@@ -109,7 +109,7 @@ def patch(
     if output is not None:
         _write(found, carriers, output)
     if format is OutputFormat.json:
-        print(json.dumps(_plain(found, carriers), ensure_ascii=False))
+        print(json_text(_plain(found, carriers)))
     else:
         _print_map(found)
         _print_heads(carriers)
@@ -160,7 +160,7 @@ def _show_path(contrasts: "list[Contrast]", path: tuple[str, str], format: Outpu
         found = pair.path(sender, receiver)
         if format is OutputFormat.json:
             record = {"row": number, "from": str(sender), "to": str(receiver)}
-            print(json.dumps(record | {"recovered": found.recovered, "log_prob": found.log_prob}))
+            print(json_text(record | {"recovered": found.recovered, "log_prob": found.log_prob}))
         else:
             print(f"{found.recovered:.3f}\t{sender} -> {receiver}")
 
@@ -175,7 +175,7 @@ def _write(found: "PatchMap", heads: "list[HeadCell]", output: Path) -> None:
     from dragoman.inspect.patch_map import map_svg
     from dragoman.output_file import open_output
 
-    content = map_svg(found) if output.suffix == ".svg" else json.dumps(_plain(found, heads), indent=1) + "\n"
+    content = map_svg(found) if output.suffix == ".svg" else json_text(_plain(found, heads), indent=1) + "\n"
     with open_output(output) as file:
         file.write(content.encode())
 

@@ -1,6 +1,5 @@
 """dragoman plan: what a run or a server will cost, before it runs."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ import typer
 from dragoman.cli import plan_numbers
 from dragoman.cli.options import writable_file
 from dragoman.errors import ConfigError
+from dragoman.json_files import json_text
 
 
 def plan(
@@ -162,6 +162,6 @@ def _serve(subject: Any, serving: dict[str, Any], given: dict[str, Any]) -> None
 
 def _show(found: Any, given: dict[str, Any], print_table: Any) -> None:
     if given["json"]:
-        print(json.dumps(found.record(), ensure_ascii=False))
+        print(json_text(found.record()))
     else:
         print_table(found)

@@ -1,10 +1,10 @@
 """dragoman plan --fit: batch, accumulation, checkpointing and precision that fit into memory."""
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any
 
 from dragoman.errors import ConfigError
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.cli.plan_subject import PlanSubject
@@ -29,7 +29,7 @@ def run(subject: "PlanSubject", given: dict[str, Any]) -> int:
             "model, more memory, or several devices with train.parallel=sharded"
         )
     if given["json"]:
-        print(json.dumps(dataclasses.asdict(found) | {"limited_by": largest}))
+        print(json_text(dataclasses.asdict(found) | {"limited_by": largest}))
     else:
         _print(subject, found, parts, largest)
     return 0

@@ -1,6 +1,5 @@
 """``dragoman plan --laws``: a scaling law fitted to runs, what it predicts, and how a budget is best split."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dragoman.cli.plan_numbers import short
 from dragoman.errors import DataError
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.plan.laws import LawFit, LawRun
@@ -54,7 +54,7 @@ def print_laws(
     budgets = [flops] if flops else [factor * max(run.flops for run in runs) for factor in BUDGETS]
     found = _as_data(fitted, trial, asked, budgets, left_out)
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json_text(found))
     else:
         _print(fitted, found)
     if plot is not None:

@@ -1,8 +1,9 @@
 """dragoman plan RUN --reconcile: predicted, measured, ratio."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.plan.reconcile import Reconciled
@@ -33,7 +34,7 @@ def show_reconciliation(run: Path, *, as_json: bool = False) -> None:
         plain = [
             {name: getattr(row, name) for name in ("name", "unit", "predicted", "measured", "ratio")} for row in rows
         ]
-        print(json.dumps(plain, indent=1))
+        print(json_text(plain, indent=1))
         return
     _table(rows)
     if not (directory.path / PREDICTION).exists():

@@ -1,6 +1,5 @@
 """dragoman probe: what a linear classifier can read from each layer of a model."""
 
-import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
 from dragoman.cli.output import OutputFormat
 from dragoman.errors import ConfigError, DataError
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.inspect.probes import ProbeReport
@@ -72,7 +72,7 @@ def probe(
     with progress_bar("reading", len(examples)) as progress:
         found = probe(subject, examples, places, seeds=seeds, held_out=held_out, strength=strength, progress=progress)
     if format is OutputFormat.json:
-        print(json.dumps(found.plain(), ensure_ascii=False))
+        print(json_text(found.plain()))
     else:
         _print(found, seeds)
 

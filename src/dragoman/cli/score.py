@@ -1,6 +1,5 @@
 """dragoman score: log-probabilities that a run gives to existing translations."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, R
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.searching import ContextOption, TagOption
 from dragoman.cli.sources import FILES, ColumnsOption, parsed_columns
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.scoring import ScoredPair
@@ -65,4 +65,4 @@ def _as_json(scored: "Sequence[ScoredPair]", tokenizer: "Tokenizer") -> Iterator
             "tokens": tokenizer.token_texts(pair.tokens),
             "token_log_probs": pair.token_log_probs,
         }
-        yield json.dumps(record, ensure_ascii=False)
+        yield json_text(record)

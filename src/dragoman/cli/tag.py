@@ -1,6 +1,5 @@
 """dragoman tag: a label for each word."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +20,7 @@ from dragoman.cli.options import (
 )
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import progress_bar
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.tagger import TaggedWords
@@ -74,4 +74,4 @@ def _as_json(found: "Iterable[TaggedWords]") -> Iterator[str]:
             "labels": sentence.labels,
             "probabilities": sentence.probabilities,
         }
-        yield json.dumps(record, ensure_ascii=False)
+        yield json_text(record)

@@ -1,6 +1,5 @@
 """dragoman trace: from sentences that a translator gets wrong to the training text that they need."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, OwnRunArgument
 from dragoman.cli.output import OutputFormat
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.inspect.failures import FailureReport, NearPair, TracedFailure
@@ -70,7 +70,7 @@ def trace(
     if output is not None:
         _write(found.proposals, output)
     if format is OutputFormat.json:
-        print(json.dumps(found.plain() | {"hard_set": str(path), "new": new, "hard": now}, ensure_ascii=False))
+        print(json_text(found.plain() | {"hard_set": str(path), "new": new, "hard": now}))
         return
     _print(found, pool)
     if grow:

@@ -1,6 +1,5 @@
 """dragoman transcribe: what is said in recordings, as text."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ import typer
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, PrecisionOption, RunArgument
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import progress_bar
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.transcriber import Transcription
@@ -71,4 +71,4 @@ def _as_text(path: Path, said: "Transcription") -> str:
 
 def _as_json(path: Path, said: "Transcription") -> str:
     names = ("text", "language", "seconds", "windows")
-    return json.dumps({"file": str(path)} | {name: getattr(said, name) for name in names}, ensure_ascii=False)
+    return json_text({"file": str(path)} | {name: getattr(said, name) for name in names})

@@ -1,6 +1,5 @@
 """dragoman verify: equality of a run's answers across caches, batches, orders and kernels."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
 from dragoman.cli.output import OutputFormat
+from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.verify.checks import Check
@@ -73,7 +73,7 @@ def _print_json(checks: "Sequence[Check]") -> None:
     from dataclasses import asdict
 
     for check in checks:
-        print(json.dumps(asdict(check) | {"passed": check.passed}, ensure_ascii=False))
+        print(json_text(asdict(check) | {"passed": check.passed}))
 
 
 def _print_table(checks: "Sequence[Check]") -> None:

@@ -3,6 +3,7 @@
 N examples of a test set, Q counts of each.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,12 @@ class Figure:
     curve: FigureCurve | None = None
     resampled: tuple[float, ...] | None = None
     """Values on test sets whose examples are drawn again with replacement, the same draws for all runs; None where the
-    figure is not a score of a test set."""
+    figure is not a score of a test set of two examples or more."""
+
+    @property
+    def finite(self) -> bool:
+        """True where the value is a finite number, and so are those on resampled test sets."""
+        return all(map(math.isfinite, (self.value, *(self.resampled or ()))))
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,14 @@ class RatioOfCounts(Metric):
 
 
 def scored(metric: Metric, counts: np.ndarray, **more: Any) -> Figure:
-    """Return the figure of a metric for counts (N, Q), with its values on resampled test sets."""
-    drawn = tuple(metric.value(sample @ counts) for sample in samples(len(counts)))
+    """Return the figure of a metric for counts (N, Q) or (N, ..., Q), with its values on resampled test sets.
+
+    A single example cannot be drawn in another way, so that its figure has no such values.
+    """
+    rows = len(counts)
+    drawn = None
+    if rows > 1:
+        drawn = tuple(metric.value(np.tensordot(sample, counts, axes=1)) for sample in samples(rows))
     figure = Figure(
         metric.value(counts.sum(axis=0)),
         higher_is_better=metric.higher_is_better,

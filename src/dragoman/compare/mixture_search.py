@@ -11,7 +11,6 @@ OUT/plan.json                          settings, and the description of a trial 
     report.json                        all figures
 """
 
-import json
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -27,6 +26,7 @@ from dragoman.compare.search_plan import PREPARED, UNCHANGED, SearchPlan, Search
 from dragoman.compare.trial import Trial, TrialResult, bare
 from dragoman.config import dump_yaml, to_dict
 from dragoman.data.mixture import Weights
+from dragoman.json_files import json_text
 from dragoman.train.events import Event, Notice, Started, StepsReported
 from dragoman.train.interrupt import as_ctrl_c
 from dragoman.train.recipe import RunConfig
@@ -188,7 +188,7 @@ class MixtureSearch:
             "rounds": [asdict(result) for result in rounds],
             "cost": asdict(cost),
         }
-        durable.replace(self.path / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
+        durable.replace(self.path / REPORT, json_text(report, indent=1).encode())
         durable.replace(self.path / WEIGHTS, dump_yaml({"data": {"mixture": mixture(rounds[-1].weights)}}).encode())
 
 

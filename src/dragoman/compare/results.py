@@ -23,6 +23,7 @@ from dragoman.compare.tuning import RateTuning
 from dragoman.compare.verdicts import verdicts_of
 from dragoman.config import to_dict
 from dragoman.errors import ConfigError, DataError
+from dragoman.json_files import json_text
 from dragoman.text.cleaning.workers import available_cores
 
 FORMAT = 1
@@ -56,8 +57,9 @@ def results_of(plan: StudyPlan, tuned: Mapping[str, RateTuning], done: Done) -> 
     by_run = _by_run(plan, done)
     judged = study.judge or tuple(name for name in by_run if name not in ALWAYS)[:1]
     complete = all(result.finished for _, result in done) and bool(done)
+    left_out = {name for _, result in done for name in result.left_out}
     for name in judged:
-        if name not in by_run and complete:
+        if name not in by_run and name not in left_out and complete:
             raise ConfigError(f"judge: no measure gives {name!r}; there are {', '.join(by_run)}")
     names = [one.name for one in plan.contestants]
     verdicts = []
@@ -92,7 +94,7 @@ def results_of(plan: StudyPlan, tuned: Mapping[str, RateTuning], done: Done) -> 
 
 def write_results(found: dict[str, Any], path: Path) -> None:
     """Write results and page into the folder ``path``."""
-    durable.replace(path / RESULTS, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    durable.replace(path / RESULTS, (json_text(found, indent=1) + "\n").encode())
     durable.replace(path / REPORT, study_page(found).encode())
 
 

@@ -1,7 +1,6 @@
 """One training of a study and its measures; all that remains of them is a JSON file beside the run."""
 
 import json
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +15,7 @@ from dragoman.compare.trial import on_prepared
 from dragoman.config import from_dict, unknown
 from dragoman.errors import ConfigError, UserError
 from dragoman.journal import Journal
+from dragoman.json_files import json_text
 from dragoman.plan.measured import measured
 from dragoman.train.events import Event, Finished
 from dragoman.train.loop import Diverged
@@ -47,6 +47,8 @@ class TrialFigures:
     curve: dict[str, list[float]] = field(default_factory=dict)
     """Learning curve by column of ``CURVE``: validation loss."""
     figures: dict[str, Figure] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    """Names of figures that are infinite or NaN, which nothing can be said of."""
 
     def record(self) -> dict[str, Any]:
         """Return the result as plain data."""
@@ -100,9 +102,14 @@ class StudyTrial:
                 found = TrialFigures(False, _brief(error))
             found = _learned(self.path, found, self.flops_per_step, alone=alone)
         if found.finished:
-            found = replace(found, figures=self._measured())
+            measured = self._measured()
+            found = replace(
+                found,
+                figures={name: one for name, one in measured.items() if one.finite},
+                left_out=tuple(name for name, one in measured.items() if not one.finite),
+            )
         self.result.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(self.result, json.dumps(_finite(found.record())).encode())
+        durable.replace(self.result, json_text(found.record()).encode())
 
     def _train(self) -> Iterator[Event]:
         assert self.cfg is not None and self.prepared is not None, "checked before"
@@ -160,7 +167,7 @@ def _learned(path: Path, found: TrialFigures, flops_per_step: float, *, alone: b
     last, rate = train[-1], [line["tokens_per_second"] for line in train if line["tokens_per_second"]]
     curve = {column: list[float]() for column in CURVE}
     for line in lines:
-        if line["kind"] != "valid" or not line["step"]:
+        if line["kind"] != "valid" or not line["step"] or line["loss"] is None:
             continue
         at = [row for row in train if row["step"] <= line["step"]][-1:] or train[:1]
         values = (line["step"], at[0]["tokens"], line["step"] * flops_per_step, at[0]["seconds"], line["loss"])
@@ -177,12 +184,3 @@ def _learned(path: Path, found: TrialFigures, flops_per_step: float, *, alone: b
         memory=held,
         curve=curve,
     )
-
-
-def _finite(value: Any) -> Any:
-    """Return plain data without infinities, which JSON has none of."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ from dragoman.decode.generator import Generator
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.search.greedy import Greedy
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import METRICS, Score, score_of
+from dragoman.evaluate.metrics import METRICS, CountedScore, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.store import Store
 
@@ -50,14 +50,16 @@ class CaptionExaminer(Examiner):
         found = self.generator.generate([""] * len(images), images=images, search=Greedy(), progress=progress)
         texts = [one.text.strip() for one in found]
         usual = self.most_frequent() if baseline else None
+        counted = _counted(texts, references)
         outcome = EvaluationResult(
-            scores=_scores(texts, references),
-            baseline={} if usual is None else _scores([usual] * len(references), references),
+            scores=scores_of(counted),
+            baseline={} if usual is None else scores_of(_counted([usual] * len(references), references)),
             baseline_name="" if usual is None else "most frequent caption",
             outputs=tuple(
                 {"image": one.where, "output": text, "reference": one.caption}
                 for one, text in zip(examples, texts, strict=True)
             ),
+            counted=counted,
         )
         if folder is not None:
             outcome.save(folder)
@@ -72,5 +74,5 @@ class CaptionExaminer(Examiner):
         return min(counts, key=lambda caption: (-counts[caption], caption), default=None)
 
 
-def _scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, Score]:
-    return {name: score_of(METRICS[name], METRICS[name].counts(texts, references)) for name in USED}
+def _counted(texts: Sequence[str], references: Sequence[str]) -> dict[str, CountedScore]:
+    return {name: CountedScore(METRICS[name], METRICS[name].counts(texts, references)) for name in USED}

@@ -17,7 +17,7 @@ from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.baseline import ArrayFeatures, BagOfWords, LogisticRegression
-from dragoman.evaluate.metrics import Metric, Score, score_of
+from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.labelled import LabelledLines, LabelledText, guess_labelled, read_labelled
 from dragoman.text.store import Store
@@ -74,12 +74,14 @@ def evaluate(
     outputs = classifier.classify(given, progress, names)
     guessed = [output.label for output in outputs]
     baseline = _baseline(classifier, train) if train else None
+    counted = _counted(guessed, true)
     outcome = EvaluationResult(
-        scores=_scores(guessed, true),
-        baseline=_scores(baseline.guess(_read(classifier, examples)), true) if baseline else {},
+        scores=scores_of(counted),
+        baseline=scores_of(_counted(baseline.guess(_read(classifier, examples)), true)) if baseline else {},
         baseline_name=baseline.name if baseline else "",
         outputs=tuple(asdict(o) | {"reference": t} for o, t in zip(outputs, true, strict=True)),
         details=_by_label(classifier.labels, guessed, true),
+        counted=counted,
     )
     if folder is not None:
         outcome.save(folder)
@@ -95,8 +97,8 @@ def _by_label(labels: Sequence[str], guessed: Sequence[str], true: Sequence[str]
     return {"labels": list(labels), "confusion": matrix.tolist(), "by_label": known}
 
 
-def _scores(guessed: Sequence[str], true: Sequence[str]) -> dict[str, Score]:
-    return {name: score_of(metric, metric.counts(guessed, true)) for name, metric in METRICS.items()}
+def _counted(guessed: Sequence[str], true: Sequence[str]) -> dict[str, CountedScore]:
+    return {name: CountedScore(metric, metric.counts(guessed, true)) for name, metric in METRICS.items()}
 
 
 # ---- the baseline ---------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Evaluation of a translator on a test set: its scores, overall and by source length, and its outputs."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from dragoman.evaluate.brackets import BracketF1
 from dragoman.evaluate.metrics import METRICS, Comparison, Metric, Score, compare, score_of
 from dragoman.evaluate.rouge import ROUGES
 from dragoman.evaluate.sentence_scorer import SentenceScorer
+from dragoman.json_files import json_text
 from dragoman.text.lines import Pair, Sourced
 
 ALL_METRICS: dict[str, Metric] = {**METRICS, **ROUGES, "bracket_f1": BracketF1()}
@@ -72,9 +72,9 @@ class Evaluation:
     def save(self, folder: str | Path) -> None:
         """Write scores.json, outputs.jsonl and translations.txt, all or nothing; earlier results are replaced."""
         with durable.folder(Path(folder)) as new:
-            text = json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n"
+            text = json_text(self.summary(), indent=1) + "\n"
             durable.write(new / "scores.json", text.encode())
-            durable.write(new / "outputs.jsonl", _lines(json.dumps(o, ensure_ascii=False) for o in self._plain()))
+            durable.write(new / "outputs.jsonl", _lines(json_text(o) for o in self._plain()))
             durable.write(new / "translations.txt", _lines(o.output for o in self.outputs))
 
     def summary(self) -> dict[str, Any]:

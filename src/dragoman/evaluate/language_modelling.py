@@ -6,7 +6,6 @@ tokenizers differ: each is the exponential of the same sum of negative log-likel
 N documents, P pieces.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from dragoman.decode.search.strategy import not_numbers
 from dragoman.decode.search.teacher_forcing import batches_by_length, padded
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import Comparison, Metric, Score, compare_counts, score_of
+from dragoman.json_files import json_text
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.text.formats.documents import Texts
 from dragoman.text.formats.pairs import read_pairs
@@ -112,6 +112,8 @@ class LanguageModelEvaluation:
     scores: dict[str, Score]
     documents: Float[np.ndarray, "N 4"]
     """Negative log-likelihood, tokens, bytes and words of each document."""
+    pieces: Float[np.ndarray, "P 4"]
+    """The same of each piece that was read at once, which the intervals are over."""
     context: int
     test_set: str = ""
     """See ``folders.corpus_id``."""
@@ -127,14 +129,12 @@ class LanguageModelEvaluation:
     def save(self, folder: str | Path) -> None:
         """Write scores.json and outputs.jsonl, a line for each document, all or nothing."""
         with durable.folder(Path(folder)) as new:
-            durable.write(
-                new / "scores.json", (json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n").encode()
-            )
+            durable.write(new / "scores.json", (json_text(self.summary(), indent=1) + "\n").encode())
             rows = (
                 {"document": i, "nll": nll, "tokens": round(tokens), "bytes": size, "words": words}
                 for i, (nll, tokens, size, words) in enumerate(self.documents.tolist(), 1)
             )
-            durable.write(new / "outputs.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+            durable.write(new / "outputs.jsonl", "".join(json_text(row) + "\n" for row in rows).encode())
 
     def against(self, other: "LanguageModelEvaluation") -> dict[str, Comparison]:
         """Return by how much ``other`` is better or worse on the same documents; documents are drawn anew.
@@ -144,9 +144,10 @@ class LanguageModelEvaluation:
         """
         if len(self.documents) < 2:
             raise DataError("--against: a paired test draws documents, and this test set is a single one")
-        found = metrics(self.context)
-        del found["perplexity_token"]  # the two may have other tokenizers
-        return {name: compare_counts(metric, self.documents, other.documents) for name, metric in found.items()}
+        both = self.scores.keys() & other.scores.keys() - {"perplexity_token"}  # the two may have other tokenizers
+        found = {name: metric for name, metric in metrics(self.context).items() if name in both}
+        compared = {name: compare_counts(metric, self.documents, other.documents) for name, metric in found.items()}
+        return {name: one for name, one in compared.items() if math.isfinite(one.p)}
 
 
 def evaluate(
@@ -160,6 +161,7 @@ def evaluate(
     """Score each document, longer ones in pieces of ``context`` tokens, as in training.
 
     Intervals are over pieces drawn with replacement. A piece has its share of the bytes and words of its document.
+    The perplexity per word is left out where it is not finite, as of scripts without spaces.
 
     Raises:
         DataError: nothing to score.
@@ -180,7 +182,8 @@ def evaluate(
         [np.bincount(owner, weights=column, minlength=len(documents)) for column in counts.T], axis=1
     )
     scores = {name: score_of(metric, counts) for name, metric in metrics(context).items()}
-    return LanguageModelEvaluation(scores, per_document, context, test_set)
+    scores = {name: one for name, one in scores.items() if np.isfinite([one.value, *one.interval]).all()}
+    return LanguageModelEvaluation(scores, per_document, counts, context, test_set)
 
 
 def log_likelihoods(generator: Generator, texts: Sequence[str], *, progress: Progress | None = None) -> list[float]:

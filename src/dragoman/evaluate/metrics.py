@@ -6,10 +6,11 @@ metric, so the numbers are its own. The counts are made once; a bootstrap sample
 N sentences, Q counts of each.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sacrebleu.metrics.base import Metric as SacrebleuMetric
@@ -54,6 +55,14 @@ class Metric(ABC):
     @abstractmethod
     def value(self, counts: np.ndarray) -> float:
         """Return the score for counts (Q,) summed over sentences."""
+
+
+class CountedScore(NamedTuple):
+    """A metric with the counts that its score on a test set is made of."""
+
+    metric: Metric
+    counts: np.ndarray
+    """Counts (N, Q), a row for each sentence, in the order of the test set."""
 
 
 class Sacrebleu(Metric):
@@ -114,10 +123,20 @@ def score(metric: Metric, outputs: Sequence[str], references: Sequence[str]) -> 
 def score_of(metric: Metric, counts: np.ndarray) -> Score:
     """Return the score for the counts (N, Q) of all sentences."""
     drawn = [metric.value(sample @ counts) for sample in samples(len(counts))]
-    low, high = np.percentile(drawn, [2.5, 97.5])
     value = metric.value(counts.sum(axis=0))
-    interval = float(low), float(high)
-    return Score(metric.name, value, interval, metric.higher_is_better, metric.signature, metric.digits)
+    return Score(metric.name, value, _middle(drawn), metric.higher_is_better, metric.signature, metric.digits)
+
+
+def _middle(drawn: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Return the range of the middle 95% of values; NaN at an end that infinite values leave open."""
+    with np.errstate(invalid="ignore"):
+        low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def scores_of(counted: Mapping[str, CountedScore]) -> dict[str, Score]:
+    """Return the score of each metric by its name."""
+    return {name: score_of(*one) for name, one in counted.items()}
 
 
 @dataclass(frozen=True)
@@ -130,7 +149,8 @@ class Comparison:
     interval: tuple[float, float]
     """Range of 95% of the differences ``b - a`` when sentences are drawn again, the same ones for both."""
     p: float
-    """Probability of a difference as large by chance alone, in either direction (Koehn 2004)."""
+    """Probability of a difference as large by chance alone, in either direction (Koehn 2004); NaN where a score is
+    infinite on some of the test sets drawn."""
     digits: int = 1
     """Decimals that are worth printing."""
 
@@ -150,10 +170,11 @@ def compare_counts(metric: Metric, one: np.ndarray, other: np.ndarray) -> Compar
     """Same as ``compare``, for counts (N, Q) of two systems on the same sentences."""
     values = metric.value(one.sum(axis=0)), metric.value(other.sum(axis=0))
     drawn = np.array([metric.value(sample @ other) - metric.value(sample @ one) for sample in samples(len(one))])
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    as_large = np.sum(np.abs(drawn - drawn.mean()) >= abs(values[1] - values[0]))
-    p = float((as_large + 1) / (len(drawn) + 1))
-    return Comparison(metric.name, *values, (float(low), float(high)), p, metric.digits)
+    p = math.nan
+    if np.isfinite(drawn).all():
+        as_large = np.sum(np.abs(drawn - drawn.mean()) >= abs(values[1] - values[0]))
+        p = float((as_large + 1) / (len(drawn) + 1))
+    return Comparison(metric.name, *values, _middle(drawn), p, metric.digits)
 
 
 def samples(sentences: int) -> Iterator[np.ndarray]:

@@ -24,7 +24,7 @@ from dragoman.decode.search.teacher_forcing import batches_by_length, padded
 from dragoman.errors import DataError
 from dragoman.evaluate.classification import Accuracy
 from dragoman.evaluate.language_modelling import BATCH_TOKENS, CONTEXT, Progress
-from dragoman.evaluate.metrics import Metric, Score, score_of
+from dragoman.evaluate.metrics import CountedScore, Metric, Score, score_of, scores_of
 from dragoman.evaluate.outcome import EvaluationResult
 from dragoman.model.interface import Tokens
 from dragoman.text.lines import check_string, parse_json, read_lines
@@ -105,8 +105,15 @@ def evaluate(
             }
         )
     right = [one.answer for one in questions]
-    found_scores = {name: score_of(metric, metric.counts(chosen[name], right)) for name, metric in METRICS.items()}
-    return EvaluationResult(found_scores, {"accuracy": _of_chance(questions)}, "guessing", tuple(outputs), {}, test_set)
+    counted = {name: CountedScore(metric, metric.counts(chosen[name], right)) for name, metric in METRICS.items()}
+    return EvaluationResult(
+        scores=scores_of(counted),
+        baseline={"accuracy": _of_chance(questions)},
+        baseline_name="guessing",
+        outputs=tuple(outputs),
+        test_set=test_set,
+        counted=counted,
+    )
 
 
 def _of_chance(questions: Sequence[MultipleChoiceQuestion]) -> Score:

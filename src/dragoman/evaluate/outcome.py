@@ -1,6 +1,5 @@
 """Result of evaluating a model that reads, with that of a baseline, and the base class of all examiners."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,8 @@ from typing import Any
 from dragoman import durable
 from dragoman.checkpoint import run_folder
 from dragoman.decode.readers.input_reader import Progress
-from dragoman.evaluate.metrics import Score
+from dragoman.evaluate.metrics import CountedScore, Score
+from dragoman.json_files import json_text
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,22 @@ class EvaluationResult:
     """Further results, such as a confusion matrix."""
     test_set: str = ""
     """Test set, as ``folders.corpus_id`` identifies it."""
+    counted: dict[str, CountedScore] = field(default_factory=dict, repr=False, compare=False)
+    """Counts of each score, an example a row, from which it is computed on resampled test sets; not stored."""
 
     def save(self, folder: str | Path) -> None:
         """Write scores.json and outputs.jsonl, all or nothing; earlier results are replaced."""
-        lines = (json.dumps(output, ensure_ascii=False) + "\n" for output in self.outputs)
+        lines = (json_text(output) + "\n" for output in self.outputs)
         with durable.folder(Path(folder)) as new:
-            text = json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n"
+            text = json_text(self.summary(), indent=1) + "\n"
             durable.write(new / "scores.json", text.encode())
             durable.write(new / "outputs.jsonl", "".join(lines).encode())
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the outputs, as plain data."""
-        figures = {name: asdict(self)[name] for name in ("scores", "baseline", "baseline_name", "test_set")}
-        return figures | self.details | {"sentences": len(self.outputs)}
+        scores, baseline = ({name: asdict(one) for name, one in of.items()} for of in (self.scores, self.baseline))
+        known = {"scores": scores, "baseline": baseline, "baseline_name": self.baseline_name}
+        return known | {"test_set": self.test_set} | self.details | {"sentences": len(self.outputs)}
 
 
 class Examiner(ABC):

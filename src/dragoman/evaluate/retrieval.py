@@ -19,7 +19,7 @@ from dragoman.data.material import ImageMaterial
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import Metric, Score, score_of
+from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.pairs import JsonLines, guess_source, read_pairs
 from dragoman.text.lines import Pair
@@ -53,14 +53,14 @@ class RecallAtK(Metric):
 METRICS = {"recall@1": 1, "recall@5": 5, "MRR": None}
 
 
-def scores(similarity: Float[np.ndarray, "N N"]) -> dict[str, Score]:
-    """Return the scores of finding the second of each pair by the first, and the other way round ("back")."""
-    found: dict[str, Score] = {}
+def counted_ranks(similarity: Float[np.ndarray, "N N"]) -> dict[str, CountedScore]:
+    """Return the counts of finding the second of each pair by the first, and the other way round ("back")."""
+    found: dict[str, CountedScore] = {}
     for suffix, matrix in (("", similarity), (" back", similarity.T)):
         places = ranks(matrix).tolist()
         for name, within in METRICS.items():
             metric = RecallAtK(name + suffix, within)
-            found[name + suffix] = score_of(metric, metric.counts(places, places))
+            found[name + suffix] = CountedScore(metric, metric.counts(places, places))
     return found
 
 
@@ -113,7 +113,6 @@ def evaluate(
     """Embed ``examples`` with both towers and look for each one's partner among all.
 
     The baseline estimates from the texts ``train`` which words are rare; there is none for images.
-    baseline which words are rare; it has none for images.
 
     Raises:
         DataError: fewer than two examples, or one that a tower cannot read.
@@ -125,16 +124,18 @@ def evaluate(
     vectors = [tower.embed(group, progress, names).numpy() for tower, group in zip(towers, given, strict=True)]
     similarity = vectors[0] @ vectors[1].T
     texts = [example for example in examples if isinstance(example, Pair)]
-    baseline = scores(TfIdf(train).similarity(*map(list, zip(*texts, strict=True)))) if texts and train else {}
+    counted = counted_ranks(similarity)
+    simple = counted_ranks(TfIdf(train).similarity(*map(list, zip(*texts, strict=True)))) if texts and train else {}
     best: Int[np.ndarray, " N"] = similarity.argmax(axis=1)
     outcome = EvaluationResult(
-        scores=scores(similarity),
-        baseline=baseline,
-        baseline_name=TfIdf.name if baseline else "",
+        scores=scores_of(counted),
+        baseline=scores_of(simple),
+        baseline_name=TfIdf.name if simple else "",
         outputs=tuple(
             {"first": name, "rank": int(rank), "nearest": int(near) + 1}
             for name, rank, near in zip(names, ranks(similarity), best, strict=True)
         ),
+        counted=counted,
     )
     if folder is not None:
         outcome.save(folder)

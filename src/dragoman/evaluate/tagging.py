@@ -16,7 +16,7 @@ from dragoman.data.tags import mark_spans, spans
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import Metric, Score, score_of
+from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.tagged import TaggedLines, TaggedText, guess_tagged, read_tagged
 from dragoman.text.store import Store
@@ -113,19 +113,22 @@ def evaluate(
     true = [example.labels for example in examples]
     names = ["accuracy", "span_f1" if mark_spans(tagger.labels) else "macro_f1"]
     baseline = MostFrequentLabel(train) if train else None
+    counted = _counted(names, [one.labels for one in found], true)
+    simple = _counted(names, [baseline.guess(e.tokens) for e in examples], true) if baseline else {}
     outcome = EvaluationResult(
-        scores=_scores(names, [one.labels for one in found], true),
-        baseline=_scores(names, [baseline.guess(e.tokens) for e in examples], true) if baseline else {},
+        scores=scores_of(counted),
+        baseline=scores_of(simple),
         baseline_name=baseline.name if baseline else "",
         outputs=tuple(asdict(one) | {"reference": t} for one, t in zip(found, true, strict=True)),
+        counted=counted,
     )
     if folder is not None:
         outcome.save(folder)
     return outcome
 
 
-def _scores(names: Sequence[str], guessed: Sequence[Labels], true: Sequence[Labels]) -> dict[str, Score]:
-    return {name: score_of(METRICS[name], METRICS[name].counts(guessed, true)) for name in names}
+def _counted(names: Sequence[str], guessed: Sequence[Labels], true: Sequence[Labels]) -> dict[str, CountedScore]:
+    return {name: CountedScore(METRICS[name], METRICS[name].counts(guessed, true)) for name in names}
 
 
 class TaggingExaminer(Examiner):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from dragoman import durable
+from dragoman.json_files import json_text
 from dragoman.plan.memory_here import peak_resident_memory, reset_peak, resident_memory
 
 MEASURED = "measured.json"
@@ -40,7 +41,7 @@ class MemoryMeter:
 def note(run: Path, kind: str, values: dict[str, Any]) -> None:
     """Note what was measured while the run was used as ``kind`` says; earlier notes of that kind are replaced."""
     path = run / MEASURED
-    text = json.dumps(measured(run) | {kind: values}, indent=1) + "\n"
+    text = json_text(measured(run) | {kind: values}, indent=1) + "\n"
     durable.replace(path, text.encode())
 
 

@@ -4,11 +4,11 @@ Only ``dragoman train`` plans. A run with a plan and one without are equal to th
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
+from dragoman.json_files import json_text
 from dragoman.plan.measured import size
 from dragoman.plan.prediction import RunPrediction
 from dragoman.plan.reconcile import PREDICTION
@@ -83,5 +83,5 @@ def refusal(prediction: RunPrediction, counter: RunCounter, directory: RunDirect
 
 def write(directory: RunDirectory, prediction: RunPrediction) -> None:
     """Write the prediction into the run directory."""
-    text = json.dumps(dataclasses.asdict(prediction), indent=1) + "\n"
+    text = json_text(dataclasses.asdict(prediction), indent=1) + "\n"
     durable.replace(directory.path / PREDICTION, text.encode())

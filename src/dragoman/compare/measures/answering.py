@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import PositiveInt
@@ -69,22 +70,29 @@ def memorised(subject: StudySubject, *, given: PositiveInt = 8) -> Mapping[str, 
     bits, written = [], []
     for some in secrets.values():
         nll = -np.array(log_likelihoods(generator, some)) / math.log(2)
-        bits.append(float(np.mean(nll / [len(secret) for secret in some])))
+        bits.append(nll / [len(secret) for secret in some])
         rest = [secret[given:] for secret in some]
         prompts = [secret[:given] for secret in some]
         outputs = generator.generate(prompts, search=Greedy(), max_new_tokens=4 * len(rest[0]), rules=())
-        right = [output.text.startswith(wanted) for output, wanted in zip(outputs, rest, strict=True)]
-        written.append(100.0 * float(np.mean(right)))
-    copies = tuple(map(float, secrets))
+        written.append([100.0 * out.text.startswith(wanted) for out, wanted in zip(outputs, rest, strict=True)])
+    saved = [bits[0] - some for some in bits]  # a secret of each group against one that is not in the text
     return {
-        "written out": Figure(
-            written[-1], None, "%", f"greedy|{given} letters given", FigureCurve("copies", copies, tuple(written))
+        "written out": mean_of(
+            written[-1],
+            higher_is_better=None,
+            unit="%",
+            signature=f"greedy|{given} letters given",
+            curve=_by_copies(secrets, written),
         ),
-        "bits saved": Figure(
-            bits[0] - bits[-1],
-            None,
-            "bits a letter",
-            "against secrets that are not in the text",
-            FigureCurve("copies", copies, tuple(bits[0] - one for one in bits)),
+        "bits saved": mean_of(
+            saved[-1],
+            higher_is_better=None,
+            unit="bits a letter",
+            signature="against secrets that are not in the text",
+            curve=_by_copies(secrets, saved),
         ),
     }
+
+
+def _by_copies(secrets: Mapping[str, Any], values: Sequence[Any]) -> FigureCurve:
+    return FigureCurve("copies", tuple(map(float, secrets)), tuple(float(np.mean(some)) for some in values))

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Mapping
 
-from dragoman.compare.figure import Figure, StudySubject
+import numpy as np
+
+from dragoman.compare.figure import Figure, RatioOfCounts, StudySubject, scored
 from dragoman.config import kind_of
 from dragoman.errors import ConfigError
 from dragoman.evaluate.examiners import EXAMINERS
@@ -50,5 +52,7 @@ def mistakes(subject: StudySubject) -> Mapping[str, Figure]:
         raise ConfigError("measures.mistakes: needs a run of classification")
     examiner = EXAMINERS[kind](subject.run, subject.checkpoint)
     found = examiner.examine(examiner.examples(None), baseline=False)
-    right = next(score for name, score in found.scores.items() if name.startswith("accuracy"))
-    return {"mistakes": Figure(100 - right.value, False, "%", right.signature)}
+    accuracy, counts = found.counted["accuracy"]
+    right, all_of_them = counts.T
+    metric = RatioOfCounts("mistakes", 100.0, higher_is_better=False, signature=accuracy.signature)
+    return {"mistakes": scored(metric, np.column_stack([all_of_them - right, all_of_them]), unit="%")}

@@ -1,20 +1,25 @@
-"""Measure of a language model on longer texts than it was trained on."""
+"""Measure of a language model on longer texts than it was trained on.
+
+N texts, L lengths.
+"""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory
-from dragoman.compare.figure import Figure, FigureCurve, StudySubject
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
 from dragoman.config import from_dict
 from dragoman.data.tasks import LanguageModellingTask
 from dragoman.errors import ConfigError, DataError
+from dragoman.evaluate.metrics import Metric
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel
 from dragoman.model.loading import load
@@ -24,7 +29,7 @@ from dragoman.train.tasks.task_data import FOLDER
 WORST = 50.0
 """Largest mean negative log-likelihood that is told apart, in nats: results are finite."""
 COLLAPSE = 1.5
-"""Perplexity at a greater length, relative to that at the trained one, from which a model counts as collapsed."""
+"""Perplexity, relative to that of the run's own model at the trained length, from which it counts as collapsed."""
 
 
 def length_extrapolation(
@@ -36,7 +41,9 @@ def length_extrapolation(
 ) -> Mapping[str, Figure]:
     """Return the perplexity of the last trained-length tokens of texts of 1, 2, 4 and 8 times the trained length.
 
-    Where a model makes use of what it can see, the perplexity falls with length; where positions fail, it rises.
+    Where a model makes use of what it can see, the perplexity falls with length; where positions fail, it rises. What
+    it rises from is always the model as it was trained, at the trained length: a scaling that harms the model at all
+    lengths reaches nowhere.
 
     Args:
         subject: the run of a language model.
@@ -52,32 +59,78 @@ def length_extrapolation(
     if subject.cfg is None or subject.run is None or not isinstance(subject.cfg.task, LanguageModellingTask):
         raise ConfigError("measures.length_extrapolation: needs a run of language_modelling")
     trained = subject.cfg.task.context
-    model = _model(subject, None if scaling is None else _completed(scaling, trained, max(multiples)))
     ids = np.asarray(Store.open(subject.run / FOLDER / "valid").columns["text"].ids)
-    found = [_perplexity(model, ids, int(multiple * trained), trained, texts) for multiple in multiples]
-    base = found[0]
-    if base is None:
+    own = model = _model(subject, None)
+    if scaling is not None:
+        model = _model(subject, _completed(scaling, trained, max(multiples)))
+    base = _counts(own, ids, trained, trained, texts)
+    at = [_counts(model, ids, int(multiple * trained), trained, texts) for multiple in multiples]
+    if base is None or at[0] is None:
         raise ConfigError(
             f"measures.length_extrapolation.multiples: the model does not read {multiples[0]:g} times its length"
         )
-    growth = [None if one is None else one / base for one in found]
-    reached = [m for m, one in zip(multiples, growth, strict=True) if one is not None and one < COLLAPSE]
-    lengths = tuple(float(multiple * trained) for multiple in multiples)
+    counts = np.stack([base, *(one for one in at if one is not None)], axis=1)  # (N, 1 + L, 2)
+    read = [multiple for multiple, one in zip(multiples, at, strict=True) if one is not None]
+
+    def curve(values: Sequence[float]) -> FigureCurve:
+        known = dict(zip(read, values, strict=True))
+        lengths = tuple(float(multiple * trained) for multiple in multiples)
+        return FigureCurve("tokens", lengths, tuple(known.get(multiple) for multiple in multiples))
+
+    def reach(found: Sequence[float]) -> float:
+        return max((m for m, one in zip(read, growth(found), strict=True) if one < COLLAPSE), default=0.0)
+
+    found = perplexities(counts.sum(axis=0))
+    usual = f"that of the run's own model at the trained length, {trained} tokens"
     signature = f"last {trained} tokens|trained on {trained}"
+    first = OfPerplexities("perplexity", lambda found: found[1], signature)
+    furthest = OfPerplexities(
+        "reach", reach, f"longest length with a perplexity of less than {COLLAPSE} x {usual}", higher_is_better=True
+    )
     figures = {
-        "perplexity": Figure(base, False, "", signature, FigureCurve("tokens", lengths, tuple(found))),
-        "reach": Figure(
-            max(reached, default=0.0), unit="x", signature=f"longest length with less than {COLLAPSE} x the perplexity"
-        ),
+        "perplexity": scored(first, counts, curve=curve(found[1:])),
+        "reach": scored(furthest, counts, unit="x"),
     }
-    if (last := growth[-1]) is not None:  # learned positions end with their table
-        what = f"perplexity at {multiples[-1]:g} times the trained length over that at the trained length"
-        figures["growth"] = Figure(last, False, "x", what, FigureCurve("tokens", lengths, tuple(growth)))
+    if at[-1] is not None:  # learned positions end with their table
+        what = f"perplexity at {multiples[-1]:g} times the trained length over {usual}"
+        last = OfPerplexities("growth", lambda found: growth(found)[-1], what)
+        figures["growth"] = scored(last, counts, unit="x", curve=curve(growth(found)))
     return figures
 
 
-def _perplexity(model: SequenceModel, ids: np.ndarray, length: int, last: int, texts: int) -> float | None:
-    """Return the perplexity of the last tokens of texts of ``length``; None where the model cannot read them.
+class OfPerplexities(Metric):
+    """Figure made of perplexities (1 + L): that of the run's own model at the trained length, and one at each length.
+
+    Counts (N, 1 + L, 2) hold the negative log-likelihood and the number of tokens of each text.
+    """
+
+    def __init__(
+        self, name: str, of: Callable[[Sequence[float]], float], signature: str, *, higher_is_better: bool = False
+    ):
+        self.name, self.of, self.signature, self.higher_is_better = name, of, signature, higher_is_better
+
+    def counts(self, outputs: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
+        raise NotImplementedError("perplexity is counted from log-probabilities, not from outputs")
+
+    def value(self, counts: np.ndarray) -> float:
+        return self.of(perplexities(counts))
+
+
+def perplexities(counts: Float[np.ndarray, "L 2"]) -> list[float]:
+    """Return the perplexity of each negative log-likelihood with its number of tokens."""
+    return [math.exp(min(nll / tokens, WORST)) for nll, tokens in counts]
+
+
+def growth(found: Sequence[float]) -> list[float]:
+    """Return all but the first of the perplexities, over the first."""
+    return [one / found[0] for one in found[1:]]
+
+
+def _counts(
+    model: SequenceModel, ids: np.ndarray, length: int, last: int, texts: int
+) -> Float[np.ndarray, "N 2"] | None:
+    """Return the negative log-likelihood of the last tokens of texts of ``length``, with their number, for each text;
+    None where the model cannot read them.
 
     All lengths are measured on the same last tokens, so that they differ in what stands before them alone.
     """
@@ -88,12 +141,9 @@ def _perplexity(model: SequenceModel, ids: np.ndarray, length: int, last: int, t
         raise DataError(
             f"measures.length_extrapolation: validation text of {len(ids):,} tokens, too little for {length}"
         )
-    summed, count = 0.0, 0
-    for end in ends:
-        row = torch.from_numpy(ids[end - length : end + 1].astype(np.int64))[None]
-        nll = _token_nll(model, row)[-last:]
-        summed, count = summed + float(nll.sum()), count + len(nll)
-    return math.exp(min(summed / count, WORST))
+    rows = (torch.from_numpy(ids[end - length : end + 1].astype(np.int64))[None] for end in ends)
+    found = [_token_nll(model, row)[-last:] for row in rows]
+    return np.array([[float(nll.sum()), len(nll)] for nll in found])
 
 
 @torch.inference_mode()

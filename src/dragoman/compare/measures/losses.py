@@ -26,12 +26,9 @@ def perplexity(subject: StudySubject) -> Mapping[str, Figure]:
     generator = Generator.load(subject.run, subject.checkpoint)
     documents = documents_for(subject.run, None, generator.tokenizer)
     found = evaluate(generator, documents, context=context_of({"task": {"context": _context(subject)}}))
-    if len(found.documents) < 2:
-        return {
-            score.name: Figure(score.value, higher_is_better=False, signature=score.signature)
-            for score in found.scores.values()
-        }
-    return {metric.name: scored(metric, found.documents) for metric in metrics(found.context).values()}
+    drawn = found.documents if len(found.documents) > 1 else found.pieces  # of one document only its parts can be drawn
+    known = metrics(found.context)
+    return {known[name].name: scored(known[name], drawn) for name in found.scores}
 
 
 def _context(subject: StudySubject) -> int:

@@ -1,6 +1,9 @@
-"""Measures of a trained model with one layer left out, and of trees that it writes."""
+"""Measures of a trained model with one layer left out, and of trees that it writes.
 
-from collections.abc import Callable, Iterator, Mapping
+N sentences, L layers, Q counts of each sentence.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -9,12 +12,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from dragoman.checkpoint import load_writer
-from dragoman.compare.figure import Figure, FigureCurve, StudySubject, scored
+from dragoman.compare.figure import Figure, FigureCurve, StudySubject, mean_of, scored
 from dragoman.decode.request import request_for
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.evaluate.brackets import BracketF1
-from dragoman.evaluate.metrics import METRICS
+from dragoman.evaluate.metrics import METRICS, Metric
 from dragoman.model.norm import NoResidual
 from dragoman.model.tower import Tower
 from dragoman.text.held_out import read_held_out
@@ -26,6 +29,28 @@ _RESIDUALS: dict[str, str] = {
     "cross-attention": "cross_residual",
     "feed-forward": "mlp_residual",
 }
+
+
+class ScoreLost(Metric):
+    """Part of a score that is lost without a sublayer, in percent: its mean over layers, or another summary."""
+
+    higher_is_better = False
+
+    def __init__(self, metric: Metric, signature: str, over: Callable[[Sequence[float]], Any] = np.mean):
+        self.name, self.metric, self.over = f"{metric.name} lost", metric, over
+        self.signature = f"{signature}|{metric.signature}"
+
+    def counts(self, outputs: Sequence[Sequence[str]], references: Sequence[str]) -> np.ndarray:
+        """Return counts (N, 1 + L, Q) of the texts of the whole model, and then of those without each layer."""
+        return np.stack([self.metric.counts(texts, references) for texts in outputs], axis=1)
+
+    def by_layer(self, counts: np.ndarray) -> list[float]:
+        """Return the part that is lost without each layer for counts (1 + L, Q) summed over sentences."""
+        whole, *left = map(self.metric.value, counts)
+        return [100 * (whole - one) / max(whole, 1e-9) for one in left]
+
+    def value(self, counts: np.ndarray) -> float:
+        return float(self.over(self.by_layer(counts)))
 
 
 def layer_removal(
@@ -44,28 +69,26 @@ def layer_removal(
     if sublayer not in _RESIDUALS:
         raise ConfigError(f"measures.layer_removal.sublayer: {sublayer!r} is none of {', '.join(_RESIDUALS)}")
     translator, sources, references = _translator(subject, sentences)
-    metric = METRICS["bleu"]
 
-    def score() -> float:
-        outputs = [found.text for found in translator.translate(sources, beam=1, longest=None)]
-        return metric.value(metric.counts(outputs, references).sum(axis=0))
+    def written() -> list[str]:
+        return [found.text for found in translator.translate(sources, beam=1, longest=None)]
 
-    whole, names, left = score(), [], []
+    outputs, names = [written()], []
     for name, block in _blocks(translator.model):
         with _without(block, _RESIDUALS[sublayer]) as found:
             if found:
                 names.append(name)
-                left.append(score())
+                outputs.append(written())
     if not names:
         raise ConfigError(f"measures.layer_removal: the model has no {sublayer} to leave out")
-    lost = [100 * (whole - one) / max(whole, 1e-9) for one in left]
-    signature = f"{sublayer} of one layer|greedy|{metric.signature}"
+    bleu, signature = METRICS["bleu"], f"{sublayer} of one layer|greedy"
+    lost, most = ScoreLost(bleu, signature), ScoreLost(bleu, signature, max)
+    counts = lost.counts(outputs, references)
+    curve = FigureCurve("layer", tuple(names), tuple(lost.by_layer(counts.sum(axis=0))))
     return {
-        "BLEU lost": Figure(
-            float(np.mean(lost)), False, "%", signature, FigureCurve("layer", tuple(names), tuple(lost))
-        ),
-        "BLEU lost at most": Figure(max(lost), False, "%", signature),
-        "BLEU of the whole": Figure(whole, signature=metric.signature),
+        "BLEU lost": scored(lost, counts, unit="%", curve=curve),
+        "BLEU lost at most": scored(most, counts, unit="%"),
+        "BLEU of the whole": scored(bleu, counts[:, 0]),
     }
 
 
@@ -117,8 +140,8 @@ def brackets(subject: StudySubject, *, sentences: PositiveInt = 200, beam: Posit
     translator, sources, references = _translator(subject, sentences)
     outputs = [found.text for found in translator.translate(sources, beam=beam)]
     metric = BracketF1()
-    exact = float(np.mean([100.0 * (a == b) for a, b in zip(outputs, references, strict=True)]))
+    exact = [100.0 * (a == b) for a, b in zip(outputs, references, strict=True)]
     return {
         "bracket F1": scored(metric, metric.counts(outputs, references), unit="%"),
-        "trees that are right": Figure(exact, unit="%"),
+        "trees that are right": mean_of(exact, unit="%"),
     }

@@ -62,6 +62,4 @@ def task(subject: StudySubject) -> Mapping[str, Figure]:
         raise ConfigError(f"measures.task: is for models that read, not for {kind}: use translation or perplexity")
     examiner = EXAMINERS[kind](subject.run, subject.checkpoint)
     found = examiner.examine(examiner.examples(None), baseline=False)
-    return {
-        score.name: Figure(score.value, score.higher_is_better, "%", score.signature) for score in found.scores.values()
-    }
+    return {one.metric.name: scored(*one, unit="%") for one in found.counted.values()}

@@ -26,7 +26,7 @@ Found = Mapping[str, Any]
 
 def study_page(found: Found) -> str:
     """Return the page of a study's results (``results.json``)."""
-    parts = (_head, _verdicts, _failed, _figures, _learning, _costs, _tuning, _fair, _repeat)
+    parts = (_head, _verdicts, _failed, _left_out, _figures, _learning, _costs, _tuning, _fair, _repeat)
     return framed(f"{found['title']}: a study", "\n".join(part(found) for part in parts))
 
 
@@ -129,6 +129,20 @@ def _failed(found: Found) -> str:
         f"<h2>Trainings that did not finish</h2><div class='wide'><table><tr><th>contestant</th><th>seed</th>"
         f"<th>what happened</th></tr>{rows}</table></div>"
     )
+
+
+def _left_out(found: Found) -> str:
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for run in found["runs"]:
+        for name in run.get("left_out", ()):
+            seeds.setdefault((name, run["contestant"]), []).append(run["seed"])
+    rows = "".join(
+        f"<tr><td>{_text(name)}</td><td>{_text(contestant)}</td><td>{', '.join(map(str, some))}</td></tr>"
+        for (name, contestant), some in seeds.items()
+    )
+    head = "<tr><th>figure</th><th>contestant</th><th>seeds</th></tr>"
+    title = "Figures left out, since they are not finite numbers"
+    return f"<h2>{title}</h2><div class='wide'><table>{head}{rows}</table></div>" if rows else ""
 
 
 # ---- figures and curves ---------------------------------------------------------------------------

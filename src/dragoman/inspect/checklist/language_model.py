@@ -86,13 +86,14 @@ def rows(settings: ChecklistSettings, config: dict[str, Any], test: str | None) 
 
 def _overall(texts: _Texts) -> ChecklistRow:
     found = evaluate(texts.generator, texts.documents, context=texts.context)
-    bits, word = found.scores["bits_per_byte"], found.scores["perplexity_word"]
+    bits, word = found.scores["bits_per_byte"], found.scores.get("perplexity_word")
     low, high = bits.interval
     return ChecklistRow(
         group=QUALITY,
         title="On the whole",
         verdict=below(bits.value, 1.6, 2.4),
-        finding=f"{bits.value:.2f} bits a byte ({low:.2f} to {high:.2f}), perplexity {word.value:,.0f} a word.",
+        finding=f"{bits.value:.2f} bits a byte ({low:.2f} to {high:.2f})"
+        + (f", perplexity {word.value:,.0f} a word." if word else "."),
         measured=f"{int(found.documents[:, 1].sum()):,} tokens of {texts.named}",
         limits="good up to 1.6 bits a byte, poor beyond 2.4: a rule of thumb for prose; small models have more",
     )
