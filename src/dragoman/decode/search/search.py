@@ -103,7 +103,9 @@ def start_batch(
     needs = rule.needs or [0] * len(lengths)
     limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]
     rule.begin(limits)
-    strategy = cfg.start(limits, source.device, own_seeds(source) if seeds is None else seeds)
+    if seeds is None:
+        seeds = () if isinstance(cfg, Greedy | Beam) else own_seeds(source)  # which draw nothing
+    strategy = cfg.start(limits, source.device, seeds)
     return SearchBatch(model, source, source.new_full((len(source), 1), BOS), cfg, strategy, policy, rules)
 
 

@@ -78,6 +78,8 @@ def translation_task(
     """
 
     def start(numbers: Sequence[int]) -> SearchBatch:
+        if not alone:
+            return start_rows([rows[i] for i in numbers])
         source = padded([rows[i] for i in numbers], model.device)
         own, rules = batch_factory(numbers, source)
         return start_batch(model, source, own, policy, rules)

@@ -257,6 +257,9 @@ class NativeTower(StepKernel):
         return self.pointer(torch.cat([angle.cos(), angle.sin()], dim=1).mul(scheme.cfg.scaling.magnitude))
 
 
+_CPU = torch.device("cpu")
+
+
 # ---- the model ------------------------------------------------------------------------------------
 
 
@@ -283,6 +286,10 @@ class NativeTransformer(Transformer):
         if model.cfg.encoder is None:
             return
         self.native_encoder = self.build_native_encoder(model)
+
+    @property
+    def device(self) -> torch.device:
+        return _CPU
 
     def __reduce__(self) -> "tuple[type[NativeTransformer], tuple[Transformer]]":
         """Return how to copy or pickle the model: from its PyTorch parts, since addresses hold here alone."""
