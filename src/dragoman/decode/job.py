@@ -159,6 +159,8 @@ class Job:
         if self.glossary is not None:
             required, forbidden = self.glossary.of(request.text)
             request = replace(request, required=request.required + required, forbidden=request.forbidden + forbidden)
+        if not request.constrained:
+            return request
         try:
             self.constraints.check(request, self.model.max_length)
         except ConfigError as error:
@@ -225,9 +227,7 @@ class Job:
             rules = [*(rule.start(start) for rule in self.general), *rules]
             return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source), alone=not rules)]
 
-        alone = bool(table or self.general) or any(
-            r.required or r.forbidden or r.prefix or r.prefix_ids for r in requests
-        )
+        alone = bool(table or self.general) or any(request.constrained for request in requests)
         options = {"cfg": self.cfg, "kind": (tuple(self.general), whole_characters), "alone": alone}
         task = translation_task(self.model, rows, make_search, self.policy, **options)
         return self.to_candidates(self.searcher(task, batch_tokens, progress=report))

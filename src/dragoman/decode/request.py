@@ -33,6 +33,11 @@ class Request:
     """Texts of retrieved matches, the best one last, for a run that has learnt to read some (``data.retrieval``)."""
 
     @property
+    def constrained(self) -> bool:
+        """True where something is said of what the translation contains."""
+        return bool(self.required or self.forbidden or self.prefix or self.prefix_ids)
+
+    @property
     def pair(self) -> Sourced:
         """The input of the model, as a pair whose translation is not known yet."""
         return Sourced(self.text, "", "", " ".join(self.tags), self.context, self.matches)

@@ -7,6 +7,7 @@
 #include <immintrin.h>
 #endif
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,15 @@ typedef uint16_t Half __attribute__((vector_size(2 * V), aligned(2))); /* V numb
 typedef int8_t Bytes __attribute__((vector_size(V), aligned(1)));
 
 enum { LARGE = 1 << 16 }; /* numbers from which several threads are worth their start */
+
+/* Run a loop on several threads ``where`` it is long enough, else here: a team costs most of a microsecond to start, even one of a
+   single thread. */
+#define SHARED(where, ...)                                                                                            \
+    if ((where) && omp_get_max_threads() > 1) {                                                                       \
+        _Pragma("omp parallel for schedule(static)") __VA_ARGS__                                                      \
+    } else {                                                                                                          \
+        __VA_ARGS__                                                                                                   \
+    }
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -188,8 +188,7 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
     const int most = (int)((chunk + blocks - 1) / blocks); /* rows of a block, about as many in each */
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t to = from + CHUNK < n ? from + CHUNK : n;
-#pragma omp parallel for schedule(static) if (n * l->K * l->N > 1 << 17)
-        for (int64_t p = 0; p < panels; p += step) {
+        SHARED(n * l->K * l->N > 1 << 17, for (int64_t p = 0; p < panels; p += step) {
             const int64_t end = p + step < panels ? p + step : panels;
             Next next = {(const char *)l->weight + end * bytes * P, 0};
             for (int64_t i = from; i < to;) {
@@ -199,7 +198,7 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
                 next.weight += next.pace * words;
                 i += M;
             }
-        }
+        })
     }
     free(inputs);
     free(size);

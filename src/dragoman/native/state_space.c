@@ -80,13 +80,12 @@ void mamba_step(const MambaWeights *m, const float *window, const float *gate, i
                 float *last, float *y) {
     const int64_t E = m->E, N = m->N, R = m->R, all = R + 2 * N;
     float *u = room(sizeof(float) * n * (2 * E + all + R)), *raw = u + n * E, *chosen = raw + n * E, *low = chosen + n * all;
-#pragma omp parallel for schedule(static) if (n * m->K * E > LARGE)
-    for (int64_t row = 0; row < n; row++) convolve(window + row * m->K * E, m->convolution, m->bias, m->K, E, u + row * E);
+    SHARED(n * m->K * E > LARGE, for (int64_t row = 0; row < n; row++)
+               convolve(window + row * m->K * E, m->convolution, m->bias, m->K, E, u + row * E);)
     linear(m->selection, u, n, chosen);
     for (int64_t row = 0; row < n; row++) memcpy(low + row * R, chosen + row * all, R * sizeof(float));
     linear(m->step, low, n, raw);
-#pragma omp parallel for schedule(static) if (n * N * E > LARGE)
-    for (int64_t row = 0; row < n; row++) {
+    SHARED(n * N * E > LARGE, for (int64_t row = 0; row < n; row++) {
         const float *b = chosen + row * all + R, *c = b + N, *old = first + row * N * E;
         for (int64_t e = 0; e < E; e += V) {
             const Vector step = softplus_each(at(raw + row * E + e) + at(m->step_bias + e)), x = at(u + row * E + e);
@@ -99,7 +98,7 @@ void mamba_step(const MambaWeights *m, const float *window, const float *gate, i
             }
             *(Vector *)(raw + row * E + e) = sum * silu_each(at(gate + row * stride + e));
         }
-    }
+    })
     linear(m->out, raw, n, y);
     free(u);
 }
@@ -147,8 +146,7 @@ void mamba2_step(const Mamba2Weights *m, const float *window, const float *gate,
                  const float *first, int64_t n, float *last, float *y) {
     const int64_t E = m->E, N = m->N, C = m->C, P = E / m->H;
     float *u = room(sizeof(float) * n * (C + E)), *found = u + n * C;
-#pragma omp parallel for schedule(static) if (n * N * E > LARGE)
-    for (int64_t row = 0; row < n; row++) {
+    SHARED(n * N * E > LARGE, for (int64_t row = 0; row < n; row++) {
         float *own = u + row * C;
         convolve(window + row * m->K * C, m->convolution, m->bias, m->K, C, own);
         for (int64_t head = 0; head < m->H; head++) {
@@ -170,7 +168,7 @@ void mamba2_step(const Mamba2Weights *m, const float *window, const float *gate,
             }
         }
         gate_and_norm(m, gate + row * stride, found + row * E);
-    }
+    })
     linear(m->out, found, n, y);
     free(u);
 }

@@ -7,8 +7,6 @@
 
    n tokens, D width, H query heads, G key/value heads (G divides H), C channels of one head. */
 
-#include <omp.h>
-
 #include "attention.h"
 #include "products.h"
 #include "tower.h"
@@ -83,19 +81,17 @@ static void normalize(const Norm *norm, const float *x, int64_t D, float *to) {
 /* x becomes after(residual_scale x + output(y)). */
 static void add(const Residual *residual, int64_t n, int64_t D, float *y, float *x) {
     const float residual_scale = (float)residual->residual_scale;
-#pragma omp parallel for if (n * D > 1 << 15)
-    for (int64_t i = 0; i < n; i++) {
+    SHARED(n * D > 1 << 15, for (int64_t i = 0; i < n; i++) {
         float *to = x + i * D, *from = y + i * D;
         normalize(&residual->output, from, D, from);
         for (int64_t d = 0; d < D; d++) to[d] = residual_scale * to[d] + from[d];
         normalize(&residual->after, to, D, to);
-    }
+    })
 }
 
 static const float *before(const Residual *residual, int64_t n, int64_t D, const float *x, float *buffer) {
     if (residual->before.kind == NO_NORM) return x;
-#pragma omp parallel for if (n * D > 1 << 15)
-    for (int64_t i = 0; i < n; i++) normalize(&residual->before, x + i * D, D, buffer + i * D);
+    SHARED(n * D > 1 << 15, for (int64_t i = 0; i < n; i++) normalize(&residual->before, x + i * D, D, buffer + i * D);)
     return buffer;
 }
 
@@ -123,17 +119,21 @@ INLINE void activate_as(const int64_t kind, int gated, int64_t F, const float *x
         for (int64_t i = 0; i < F; i++) to[i] = activated(x[i], kind);
 }
 
+static void activate_row(const Block *b, const float *x, float *to) {
+    const int64_t F = b->gated ? b->up.N / 2 : b->up.N;
+    switch (b->activation) {
+        case RELU: activate_as(RELU, b->gated, F, x, to); break;
+        case GELU: activate_as(GELU, b->gated, F, x, to); break;
+        case GELU_TANH: activate_as(GELU_TANH, b->gated, F, x, to); break;
+        case GELU_QUICK: activate_as(GELU_QUICK, b->gated, F, x, to); break;
+        case SILU: activate_as(SILU, b->gated, F, x, to); break;
+        default: activate_as(TANH, b->gated, F, x, to);
+    }
+}
+
 static void activate(const Block *b, int64_t n, const float *x, float *to) {
     const int64_t N = b->up.N, F = b->gated ? N / 2 : N;
-#pragma omp parallel for if (n * F > 1 << 15)
-    for (int64_t i = 0; i < n; i++) switch (b->activation) {
-            case RELU: activate_as(RELU, b->gated, F, x + i * N, to + i * F); break;
-            case GELU: activate_as(GELU, b->gated, F, x + i * N, to + i * F); break;
-            case GELU_TANH: activate_as(GELU_TANH, b->gated, F, x + i * N, to + i * F); break;
-            case GELU_QUICK: activate_as(GELU_QUICK, b->gated, F, x + i * N, to + i * F); break;
-            case SILU: activate_as(SILU, b->gated, F, x + i * N, to + i * F); break;
-            default: activate_as(TANH, b->gated, F, x + i * N, to + i * F);
-        }
+    SHARED(n * F > 1 << 15, for (int64_t i = 0; i < n; i++) activate_row(b, x + i * N, to + i * F);)
 }
 
 static void rotate(const Attention *a, int64_t position, float *x) {
@@ -171,6 +171,13 @@ static void keep(const float *kv, int64_t count, int64_t slot, int narrow, void 
         memcpy((float *)to + slot * count, kv, count * sizeof(float));
 }
 
+/* One query of ``a`` over the first ``count`` tokens of ``past``. */
+static void attend_once(const Attention *a, const Model *m, const float *query, const Past *past, int64_t count, float *to) {
+    float *weight = room_for_weights(a->H, count);
+    attend(a->C, (int)m->narrow, a->H, a->G, (float)a->scale, query, past, count, weight, to);
+    free(weight);
+}
+
 static void attend_to_self(const Attention *a, const Model *m, const State *s, void *kv, const Tokens *t, const float *x, float *to) {
     const int64_t queries = a->H * a->C, wide = 2 * a->G * a->C;
     linear(&a->inputs, x, t->n, t->wide);
@@ -180,18 +187,11 @@ static void attend_to_self(const Attention *a, const Model *m, const State *s, v
         prepare(a, &a->k_norm, a->G, t->position[i], q + queries);
         keep(q + queries, wide, t->slot[i], (int)m->narrow, kv);
     }
-#pragma omp parallel if (t->n * t->longest > 64)
-    {
-        float *weight = room_for_weights(a->H, t->longest);
-#pragma omp for
-        for (int64_t i = 0; i < t->n; i++) {
-            const int64_t hidden = a->window && t->seen[i] > a->window ? t->seen[i] - a->window : 0;
-            const Past past = {kv, s->table + t->row[i] * s->room + hidden, 0, wide};
-            attend(a->C, (int)m->narrow, a->H, a->G, (float)a->scale, t->wide + i * (queries + wide), &past,
-                   t->seen[i] - hidden, weight, t->narrow + i * queries);
-        }
-        free(weight);
-    }
+    SHARED(t->n * t->longest > 64, for (int64_t i = 0; i < t->n; i++) {
+        const int64_t hidden = a->window && t->seen[i] > a->window ? t->seen[i] - a->window : 0;
+        const Past past = {kv, s->table + t->row[i] * s->room + hidden, 0, wide};
+        attend_once(a, m, t->wide + i * (queries + wide), &past, t->seen[i] - hidden, t->narrow + i * queries);
+    })
     linear(&a->out, t->narrow, t->n, to);
 }
 
@@ -199,19 +199,12 @@ static void attend_across(const Attention *a, const Model *m, const State *s, co
                           float *to) {
     const int64_t queries = a->H * a->C;
     linear(&a->inputs, x, t->n, t->wide);
-#pragma omp parallel if (t->n * t->longest > 64)
-    {
-        float *weight = room_for_weights(a->H, t->longest);
-#pragma omp for
-        for (int64_t i = 0; i < t->n; i++) {
-            const int64_t sentence = t->row[i] / s->beams;
-            const Past past = {kv, NULL, s->first[sentence], 2 * a->G * a->C};
-            prepare(a, &a->q_norm, a->H, 0, t->wide + i * queries);
-            attend(a->C, (int)m->narrow, a->H, a->G, (float)a->scale, t->wide + i * queries, &past, s->count[sentence], weight,
-                   t->narrow + i * queries);
-        }
-        free(weight);
-    }
+    SHARED(t->n * t->longest > 64, for (int64_t i = 0; i < t->n; i++) {
+        const int64_t sentence = t->row[i] / s->beams;
+        const Past past = {kv, NULL, s->first[sentence], 2 * a->G * a->C};
+        prepare(a, &a->q_norm, a->H, 0, t->wide + i * queries);
+        attend_once(a, m, t->wide + i * queries, &past, s->count[sentence], t->narrow + i * queries);
+    })
     linear(&a->out, t->narrow, t->n, to);
 }
 

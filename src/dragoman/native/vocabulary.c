@@ -35,8 +35,7 @@ static float partition_of(const float *x, int64_t V, float *tops) {
 }
 
 void partition(const float *logits, int64_t R, int64_t V, float *to) {
-#pragma omp parallel for if (R * V > 1 << 16)
-    for (int64_t r = 0; r < R; r++) to[r] = partition_of(logits + r * V, V, NULL);
+    SHARED(R * V > 1 << 16, for (int64_t r = 0; r < R; r++) to[r] = partition_of(logits + r * V, V, NULL);)
 }
 
 /* Return the index of the first number from ``from`` on that equals ``highest``. */
@@ -47,8 +46,7 @@ static int64_t place_of(float highest, const float *x, int64_t from, int64_t V) 
 
 /* Argmax of each row of N numbers, rows ``apart`` numbers apart; the lowest index among equals. */
 void largest(const float *rows, int64_t R, int64_t N, int64_t apart, int64_t *to) {
-#pragma omp parallel for if (R * N > 1 << 16)
-    for (int64_t r = 0; r < R; r++) {
+    SHARED(R * N > 1 << 16, for (int64_t r = 0; r < R; r++) {
         const float *x = rows + r * apart;
         float highest = -INFINITY;
         int64_t at = 0;
@@ -57,13 +55,12 @@ void largest(const float *rows, int64_t R, int64_t N, int64_t apart, int64_t *to
             if (top > highest) highest = top, at = from;
         }
         to[r] = place_of(highest, x, at, N);
-    }
+    })
 }
 
 /* Of each row the most probable token among those from ``first`` on, the lowest among equals, and its log-probability. */
 void likeliest(const float *logits, int64_t R, int64_t V, int64_t first, int64_t *token, float *log_prob) {
-#pragma omp parallel for if (R * V > 1 << 16)
-    for (int64_t r = 0; r < R; r++) {
+    SHARED(R * V > 1 << 16, for (int64_t r = 0; r < R; r++) {
         const float *x = logits + r * V;
         float *tops = room((V / STRETCH + 1) * sizeof(float));
         const float all = partition_of(x, V, tops);
@@ -74,7 +71,7 @@ void likeliest(const float *logits, int64_t R, int64_t V, int64_t first, int64_t
         token[r] = place_of(tops[best], x, best ? best * STRETCH : first, V);
         log_prob[r] = x[token[r]] - all;
         free(tops);
-    }
+    })
 }
 
 typedef struct {
@@ -105,8 +102,7 @@ static void look_through(const float *x, const float *tops, int64_t V, int64_t f
    fewer, and NaN where a logit of the sentence is. partition: log sum exp of each row, or NULL for that of these logits. */
 void continuations(const float *logits, const float *total, const float *partition, int64_t B, int64_t W, int64_t V, int64_t K,
                    int64_t first, float *score, int64_t *beam, int64_t *token) {
-#pragma omp parallel for if (B * W * V > 1 << 16)
-    for (int64_t b = 0; b < B; b++) {
+    SHARED(B * W * V > 1 << 16, for (int64_t b = 0; b < B; b++) {
         Candidate *list = room(K * sizeof(Candidate));
         float *tops = room((V / STRETCH + 1) * sizeof(float));
         for (int64_t k = 0; k < K; k++) list[k] = (Candidate){-INFINITY, 0, 0};
@@ -123,5 +119,5 @@ void continuations(const float *logits, const float *total, const float *partiti
         }
         free(list);
         free(tops);
-    }
+    })
 }

@@ -96,9 +96,14 @@ def start_batch(
     policy: KVPolicy = DEFAULT,
     rules: Sequence[Rule] = (),
     seeds: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> "SearchBatch":
-    """Return a batch that has not made a step; the arguments are those of ``search``."""
-    longest, lengths = model.max_length or sys.maxsize, (source != PAD).sum(dim=1).tolist()
+    """Return a batch that has not made a step; the arguments are those of ``search``.
+
+    Args:
+        lengths: of the sources, where they are known.
+    """
+    longest, lengths = model.max_length or sys.maxsize, lengths or (source != PAD).sum(dim=1).tolist()
     rule = Rules(rules)
     needs = rule.needs or [0] * len(lengths)
     limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]

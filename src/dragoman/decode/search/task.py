@@ -86,7 +86,7 @@ def translation_task(
 
     def start_rows(some: Sequence[Sequence[int]]) -> SearchBatch:
         assert cfg is not None
-        return start_batch(model, padded(some, model.device), cfg, policy)
+        return start_batch(model, padded(some, model.device), cfg, policy, lengths=[len(row) for row in some])
 
     limits = [0 if cfg is None else cfg.limit.of(len(row)) for row in rows]
     beams = 1 if cfg is None else beams_of(cfg)
