@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
-from by_kernels import needed
+from by_kernels import needed, same_with_any_number_of_threads
 from test_native import in_float32, native_of
 from test_search import limit
 from variants import VARIANTS, batch
@@ -149,3 +149,17 @@ def test_weights_that_are_no_numbers_are_said_so(model):
     for cfg in (SEARCHES["greedy, cut"], SEARCHES["beam, cut"]):
         with pytest.raises(CheckpointError, match="NaN or infinity"):
             search(broken, sources(broken), cfg)
+
+
+@pytest.mark.parametrize("numbers", ["float32", "int8"])
+def test_a_search_is_the_same_with_any_number_of_threads(numbers):
+    wide = native_of(in_float32("plain", "encoder-decoder"), numbers)
+    source = sources(wide, rows=300, longest=7)  # enough of them that every loop of the kernels is shared
+    found = []
+
+    def searched():
+        found.append([search(wide, source, cfg) for cfg in (SEARCHES["greedy, cut"], SEARCHES["beam, cut"])])
+        return []
+
+    same_with_any_number_of_threads(searched)
+    assert found[0] == found[1]
