@@ -74,8 +74,9 @@ def open_documents(
     given = []
     for (name, kind), goal in zip(kinds.items(), goals, strict=True):
         assert kind is not None
-        document = _open(name, kind, source, target or _named_language(kind, goal))
-        given.append(Given(name, document, goal, _kept(document, name, goal, source, anew=anew)))
+        language = target or _named_language(kind, goal)
+        document = _open(name, kind, source, language)
+        given.append(Given(name, document, goal, _kept(document, name, goal, language, anew=anew)))
     return Opened(given, [])
 
 
@@ -91,7 +92,7 @@ def _open_tree(files: "Sequence[TreeFile]", target: str | None, *, anew: bool) -
             there = os.path.lexists(goal) and not os.path.samefile(goal, name)
             if document.bilingual and there:  # the translator's file, with what is done in it
                 document = _open(str(goal), extension(name), source, target)
-            given.append(Given(name, document, goal, _kept(document, name, goal, source, anew=anew)))
+            given.append(Given(name, document, goal, _kept(document, name, goal, target, anew=anew)))
         except OtherKindError:
             continue
         except UserError as error:
@@ -108,11 +109,12 @@ def _named_language(kind: str, goal: Path | None) -> str | None:
 
 
 def _kept(
-    document: "FillableDocument", name: str, goal: Path | None, source: str | None, *, anew: bool
+    document: "FillableDocument", name: str, goal: Path | None, language: str | None, *, anew: bool
 ) -> "dict[int, Filling]":
     """Return the translations that an output has already, for a document in one language; notes tell what is lost.
 
     Args:
+        language: language of the output, where it is known.
         anew: all is translated again.
 
     Raises:
@@ -123,7 +125,7 @@ def _kept(
 
     if document.bilingual or goal is None or name == STDIN or not os.path.isfile(goal) or os.path.samefile(goal, name):
         return {}
-    there = open_document(goal, source=source)
+    there = open_document(goal, source=language)  # as a source: its plural forms are those that it has
     found = existing_translations(document, there)
     if found is None:
         if anew:

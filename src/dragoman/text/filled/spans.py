@@ -91,6 +91,11 @@ def _decoded(raw: bytes, name: str, encodings: Sequence[str]) -> str:
     return text
 
 
+def key_of(path: Iterable[str]) -> str:
+    """Return the key of a path of names: joined by dots, those within a name escaped, so that no other path has it."""
+    return ".".join(re.sub(r"[\\.]", r"\\\g<0>", name) or "\\0" for name in path)
+
+
 @dataclass(frozen=True)
 class SlotSpan:
     """Span of the file that is rewritten when one of its slots is filled."""

@@ -9,7 +9,7 @@ from dragoman.errors import DataError
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
 from dragoman.text.filled.json_tree import JsonNode, JsonStrings, read_json_tree
 from dragoman.text.filled.plural_categories import CATEGORIES, PluralCategories, plural_categories
-from dragoman.text.filled.spans import TextFile
+from dragoman.text.filled.spans import TextFile, key_of
 from dragoman.text.lines import check_string
 
 _UNFILLED = ("new", "stale")
@@ -87,7 +87,7 @@ class StringCatalog(FillableDocument):
                     place,
                     text,
                     filled=bool(translation.strip()),
-                    key=".".join((key, *path)),
+                    key=key_of((key, *path)),
                     translation=translation,
                     fuzzy=found.get("state") == "needs_review",
                     notes=(comment.strip(),) if isinstance(comment, str) and comment.strip() else (),

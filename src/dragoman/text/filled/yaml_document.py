@@ -12,8 +12,9 @@ from typing import Any
 from dragoman.errors import DataError
 from dragoman.text.document import Edit
 from dragoman.text.filled.comments import comment_lines_above
+from dragoman.text.filled.language_at_top import names_language, names_source
 from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
-from dragoman.text.filled.spans import SpannedDocument, TextFile
+from dragoman.text.filled.spans import SpannedDocument, TextFile, key_of
 
 _STRING = "tag:yaml.org,2002:str"
 _SPECIAL = re.compile(
@@ -67,13 +68,13 @@ class YamlDocument(SpannedDocument):
             raise DataError(f"{self.text_file.name}: not YAML that can be read: {reason}") from None
 
     def language_at_top(self, root: Any) -> Any:
-        """Return what is under the name of the source language, if that is the only name; it becomes the target's."""
+        """Return what is under the name of a language, if that is the only name; the source's becomes the target's."""
         if root.id != "mapping" or len(root.value) != 1:
             return None
         label, node = root.value[0]
-        if label.id != "scalar" or label.value not in (self.source or "en", self.target) or node.id != "mapping":
+        if label.id != "scalar" or node.id != "mapping" or not names_language(label.value, self.source, self.target):
             return None
-        if self.target and label.value != self.target:
+        if self.target and names_source(label.value, self.source, self.target):
             start, end = label.start_mark.index, label.end_mark.index
             quote = label.style if label.style in ("'", '"') else ""
             safe = self.target if _SPECIAL.fullmatch(self.target) is None or quote else f'"{self.target}"'
@@ -119,7 +120,7 @@ class YamlDocument(SpannedDocument):
             (start, end),
             text,
             place=self.text_file.place(start),
-            key=".".join(path),
+            key=key_of(path),
             write=lambda new, _: scalar(new, "" if plain else node.style, flow=flow),
             icu=self.categories,
             notes=comment_lines_above(self.text_file.text, start, "#"),
@@ -152,7 +153,7 @@ class YamlDocument(SpannedDocument):
                 (header.end(), end),
                 inside,
                 place=self.text_file.place(start),
-                key=".".join(path),
+                key=key_of(path),
                 write=write,
                 notes=comment_lines_above(file, start, "#"),
             )
@@ -172,7 +173,7 @@ class YamlDocument(SpannedDocument):
             (end, end),
             text,
             place=self.text_file.place(end),
-            key=".".join((*path, category)),
+            key=key_of((*path, category)),
             write=lambda new, _: scalar(new, style, flow=flow),
             around=(f"{before}{category}: ", ""),
         )
