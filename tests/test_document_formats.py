@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.errors import UserError
+from dragoman.text.checks import find_problems, translations_between
 from dragoman.text.document import Filling
 from dragoman.text.filled.icu_messages import Branch, message_pieces
 from dragoman.text.filled.opening import OPENERS
@@ -171,17 +172,95 @@ def test_plural_categories_are_those_of_cldr():
     assert set(plural_categories("ar").names) == set(CATEGORIES)
 
 
-def test_a_one_without_its_number_is_not_used_where_21_is_one_as_well():
+def android(one, other):
+    items = f'<item quantity="one">{one}</item><item quantity="other">{other}</item>'
+    return f'<resources><plurals name="p">{items}</plurals></resources>'
+
+
+def catalog(one, other):
+    forms = {
+        name: {"stringUnit": {"state": "translated", "value": text}} for name, text in (("one", one), ("other", other))
+    }
+    entry = {"localizations": {"en": {"variations": {"plural": forms}}}}
+    return json.dumps({"sourceLanguage": "en", "strings": {"n": entry}, "version": "1.0"})
+
+
+PLURALS = {
+    "a.yml": lambda one, other: f"en:\n  n:\n    one: '{one}'\n    other: '{other}'\n",
+    "a.json": lambda one, other: json.dumps({"n_one": one, "n_other": other}),
+    "m.json": lambda one, other: json.dumps({"m": f"{{n, plural, one {{{one}}} other {{{other}}}}}"}),
+    "a.arb": lambda one, other: json.dumps({"m": f"{{n, plural, one{{{one}}} other{{{other}}}}}"}),
+    "a.properties": lambda one, other: f"m={{n, plural, one {{{one}}} other {{{other}}}}}\n",
+    "a.xml": android,
+    "a.xcstrings": catalog,
+    "a.ftl": lambda one, other: f"a = {{ $x ->\n    [one] {one}\n   *[other] {other}\n }}\n",
+    "a.po": lambda one, other: f'msgid "{one}"\nmsgid_plural "{other}"\nmsgstr[0] ""\nmsgstr[1] ""\n',
+    "a.stringsdict": lambda one, other: (
+        "<plist><dict><key>a</key><dict><key>x</key><dict>"
+        f"<key>one</key><string>{one}</string><key>other</key><string>{other}</string></dict></dict></dict></plist>"
+    ),
+}
+"""Makers of a file of each format with one plural, from its forms ``one`` and ``other``."""
+
+
+@pytest.mark.parametrize("name", PLURALS)
+@pytest.mark.parametrize("target", ["ru", "hr", "de"])
+def test_a_one_without_its_number_is_not_used_where_21_is_one_as_well(name, target):
+    number, user = {"a.ftl": ("{ $n }", "{ $user }"), "a.po": ("%d", "%s"), "a.xml": ("%1$d", "%2$s")}.get(
+        name, ("{n}", "{user}")
+    )
+    other = f"{user} sent {number} files"
+    for one in ("One file", "1 file", f"{user} sent a file", f"{user} sent 1 file", f"{user} sent {number} file"):
+        texts = [slot.text for slot in opened(name, PLURALS[name](one, other), target=target).slots]
+        usable = target == "de" or one == f"{user} sent {number} file"
+        assert [text for text in texts if text != other] == ([one] if usable else [])
+
+
+@pytest.mark.parametrize("name", ["m.json", "a.arb", "a.properties"])
+def test_the_number_of_a_message_is_a_placeholder(name):
+    def document(one, other):
+        return opened(name, PLURALS[name](one, other), target="de")
+
+    source = document("# file {u}", "# of ## files, {p, number, #,##0}")
+    assert [slot.codes for slot in source.slots] == [("#",), ("#", "#", "#")]
+    for translation in (document("Datei {u}", "# of ## files, {p, number, #,##0}"), document("# # {u}", "# of ## {p}")):
+        problems = [found for pair in translations_between(source, translation) for found in find_problems(pair)]
+        assert "placeholders" in [found.check for found in problems]
+    assert not [code for slot in opened("a.json", '{"a": "# {n, select, other {# x}}"}').slots for code in slot.codes]
+
+
+def test_a_one_without_a_number_sign_is_not_used_where_21_is_one_as_well():
     texts = [
         slot.text
-        for slot in opened("a.yml", "en:\n  n:\n    one: One file\n    other: '%{n} files'\n", target="ru").slots
+        for slot in opened("m.json", PLURALS["m.json"]("{u} sent a file", "{u} sent # files"), target="ru").slots
     ]
-    assert texts == ["%{n} files"] * 4
-    texts = [
-        slot.text
-        for slot in opened("a.yml", "en:\n  n:\n    one: One file\n    other: '%{n} files'\n", target="de").slots
-    ]
-    assert texts == ["One file", "%{n} files"]
+    assert texts == ["{u} sent # files"] * 4
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (  # the number of the outer plural
+            "{n, plural, other {# of {m, plural, other {# files}}}}",
+            "{n, plural, other {{m, plural, other {{n, number} of # files}}}}",
+        ),
+        (
+            "{n, plural, other {# by {g, select, other {her}}}}",
+            "{n, plural, other {{g, select, other {{n, number} by her}}}}",
+        ),
+        (  # no number, and what looks like one
+            "No. #1, {p, number, #,##0}: {n, plural, other {# '#' x}}",
+            "{n, plural, other {No. '#'1, {p, number, #,##0}: # '#' x}}",
+        ),
+        (
+            "{n, plural, other {# '#' {p, number, #,##0} x}} and {m, plural, other {# y}}",
+            "{n, plural, other {{m, plural, other {{n, number} '#' {p, number, #,##0} x and # y}}}}",
+        ),
+    ],
+)
+def test_a_number_keeps_its_meaning_where_words_are_moved(message, expected):
+    pieces = message_pieces(message, plural_categories("ja"))
+    assert pieces is not None and "".join(p if isinstance(p, str) else p.text for p in pieces) == expected
 
 
 @pytest.mark.parametrize(

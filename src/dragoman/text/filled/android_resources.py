@@ -46,12 +46,9 @@ class AndroidResources(SpannedDocument):
             return
         forms = {item.attributes.get("quantity", "other"): item for item in items}
         texts = {category: self.inline(unit, item) for category, item in forms.items()}
+        plain = {category: inline.text for category, inline in texts.items()}
         for category, item in forms.items():
-            whole = "other" in texts
-            plain = {category: inline.text for category, inline in texts.items()}
-            chosen = self.categories.source_of(category, plain) if whole else texts[category].text
-            from_other = whole and chosen != texts[category].text
-            self.add_text(unit, item, f"{name}.{category}", texts["other" if from_other else category])
+            self.add_text(unit, item, f"{name}.{category}", texts[self.categories.form_of(category, plain)])
         for category in self.categories.missing(texts):
             self.add_form(unit, items, f"{name}.{category}", category, texts["other"])
 

@@ -66,11 +66,7 @@ class FluentDocument(SpannedDocument):
     def add_pattern(self, pattern: Any, key: str) -> None:
         """Add the slot of a pattern, or those of its selections."""
         elements = pattern.elements
-        selections = [
-            e.expression
-            for e in elements
-            if isinstance(e, self.ast.Placeable) and isinstance(e.expression, self.ast.SelectExpression)
-        ]
+        selections = [e.expression for e in elements if self._is_selection(e)]
         words = any(isinstance(e, self.ast.TextElement) and any(map(str.isalpha, e.value)) for e in elements)
         if not selections or words:
             self.add_text(pattern, key)
@@ -83,15 +79,21 @@ class FluentDocument(SpannedDocument):
         for number, selection in enumerate(selections):
             path = key if len(selections) == 1 else f"{key}.{number}"
             forms = {_name(variant): variant for variant in selection.variants}
+            by_category = set(forms) <= set(CATEGORIES) and len(forms) > 1
+            texts = {name: self.text_of(variant.value)[0] for name, variant in forms.items()}
             for name, variant in forms.items():
-                self.add_pattern(variant.value, f"{path}.{name}")
-            if set(forms) <= set(CATEGORIES) and len(forms) > 1:
+                source = forms[self.categories.form_of(name, texts)] if by_category else variant
+                if source is variant or self.is_nested(source):
+                    self.add_pattern(variant.value, f"{path}.{name}")
+                else:
+                    self.add_text(variant.value, f"{path}.{name}", source.value)
+            if by_category:
                 for category in self.categories.missing(forms):
                     self.add_variant(forms["other"], category, f"{path}.{category}")
 
-    def add_text(self, pattern: Any, key: str) -> None:
-        """Add the slot of a pattern as one text, with its placeables as code."""
-        text, codes = self.text_of(pattern)
+    def add_text(self, pattern: Any, key: str, source: Any = None) -> None:
+        """Add the slot of a pattern as one text, with its placeables as code; that of ``source``, if given."""
+        text, codes = self.text_of(source or pattern)
         start, end = self.at(pattern.span.start), self.at(pattern.span.end)
         raw = self.text_file.text[start:end]
         start += len(raw) - len(raw.lstrip())  # the indentation, where the pattern begins on a line of its own
@@ -125,7 +127,7 @@ class FluentDocument(SpannedDocument):
     def add_variant(self, default: Any, category: str, key: str) -> None:
         """Add a variant that the file does not have, before the default one."""
         file, start = self.text_file.text, self.at(default.span.start)
-        if any(self._is_selection(element) for element in default.value.elements):
+        if self.is_nested(default):
             return
         text, codes = self.text_of(default.value)
         line = file.rfind("\n", 0, start) + 1
@@ -140,6 +142,10 @@ class FluentDocument(SpannedDocument):
             notes=self.notes_here,
             around=(f" [{category}] ", f"{self.text_file.line_end}{indent}"),
         )
+
+    def is_nested(self, variant: Any) -> bool:
+        """Return True if a variant holds a selection."""
+        return any(self._is_selection(element) for element in variant.value.elements)
 
     def _is_selection(self, element: Any) -> bool:
         return isinstance(element, self.ast.Placeable) and isinstance(element.expression, self.ast.SelectExpression)

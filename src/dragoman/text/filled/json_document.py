@@ -82,7 +82,7 @@ class JsonDocument(SpannedDocument):
         """Add every string below a value, and the plural forms that the target language has besides."""
         found = list(_plurals(node))
         sources = {
-            stem + category: self.categories.source_of(category, forms)
+            stem + category: forms[self.categories.form_of(category, forms)]
             for stem, _, forms in found
             for category in forms
         }
@@ -94,7 +94,7 @@ class JsonDocument(SpannedDocument):
                 self.add_string(here, member.node, sources.get(member.name))
         for stem, last, forms in found:
             for category in self.categories.missing(forms):
-                self.add_form(path, stem + category, last, self.categories.source_of(category, forms))
+                self.add_form(path, stem + category, last, forms["other"])
 
     def add_form(self, path: tuple[str, ...], name: str, last: JsonMember, text: str) -> None:
         """Add a plural form after the last one that there is."""

@@ -157,7 +157,7 @@ class SpannedDocument(FillableDocument):
                 continue
             pieces.append(len(self.slots))
             name = ".".join(filter(None, (key, piece.path)))
-            self.slots.append(Slot(place, piece.text, codes, key=name, **slot))  # pyright: ignore[reportArgumentType]
+            self.slots.append(Slot(place, piece.text, codes or piece.codes, key=name, **slot))  # pyright: ignore[reportArgumentType]
         self.spans.append(SlotSpan(*span, tuple(pieces), write, *around))
         self.home += [self.spans[-1]] * (len(self.slots) - first)
 

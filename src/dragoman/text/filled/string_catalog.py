@@ -216,5 +216,6 @@ def _adapted(value: Any, categories: PluralCategories) -> Any:
         needed = [
             name for name in CATEGORIES if name in (categories.names or forms) or (name in forms and name == "zero")
         ]
-        adapted["plural"] = {name: copy.deepcopy(forms.get(name, forms["other"])) for name in needed}
+        texts = {name: "\n".join(unit.get("value", "") for _, unit in units_of(form)) for name, form in forms.items()}
+        adapted["plural"] = {name: copy.deepcopy(forms[categories.form_of(name, texts)]) for name in needed}
     return adapted

@@ -98,11 +98,11 @@ class YamlDocument(SpannedDocument):
                 name = label.value if label.id == "scalar" else "?"
                 if forms and value.id == "scalar":
                     self.seen.add(id(value))
-                    self.add_scalar(value, (*path, name), self.categories.source_of(name, forms), flow=flow)
+                    self.add_scalar(value, (*path, name), forms[self.categories.form_of(name, forms)], flow=flow)
                 elif name != "<<":
                     self.read(value, (*path, name), flow=flow)
             for category in self.categories.missing(forms):
-                self.add_form(node, path, category, self.categories.source_of(category, forms))
+                self.add_form(node, path, category, forms["other"])
 
     def add_scalar(self, node: Any, path: tuple[str, ...], text: str, *, flow: bool) -> None:
         """Add the slots of a string."""
@@ -134,9 +134,8 @@ class YamlDocument(SpannedDocument):
         body = file[header.end() : node.end_mark.index] if header else ""
         first = next((line for line in body.splitlines() if line.strip()), "")
         indent = first[: len(first) - len(first.lstrip(" "))]
-        if not header or not indent or text != node.value:
+        if not header or not indent:
             return
-        assert header
         end = header.end() + len(body.rstrip())
         inside = text.strip("\n")
         lead = body[: body.index(first)]
