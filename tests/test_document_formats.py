@@ -119,6 +119,15 @@ def test_forms_that_dart_takes_for_numbers_stay_in_every_language(category, targ
         assert (f" {category} {{A THING" in filled(document).decode()) is there
 
 
+@pytest.mark.parametrize("name", ["Employee.Name", "B.[using:A]AutomationProperties.Name", "Shoe.Size", "x.Font"])
+def test_a_string_of_dotnet_is_translated_whatever_its_name(name):
+    data = '<data name="{}"{}><value>{}</value></data>'
+    typed = data.format("b.Size", ' type="System.Drawing.Size, System.Drawing"', "1, 2")
+    raw = "<root>" + data.format(name, "", "a") + typed + data.format("&gt;&gt;b.Name", "", "b") + "</root>"
+    for file in ("a.resx", "a.resw"):
+        assert filled(opened(file, raw)).decode() == raw.replace(">a<", ">A<")
+
+
 def test_a_blank_line_ends_a_value_that_wants_to_go_on():
     document = opened("a.properties", "a = one \\\n\nb = two\n")
     assert [(slot.key, slot.text) for slot in document.slots] == [("a", "one "), ("b", "two")]

@@ -15,6 +15,7 @@ from openpyxl.worksheet.table import Table
 
 from dragoman.errors import DataError
 from dragoman.text.document import Filling
+from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
@@ -82,6 +83,12 @@ BOLD, ITALIC = "<w:rPr><w:b/></w:rPr>", "<w:rPr><w:i/></w:rPr>"
             "<w:bookmarkStart/>" + run("A") + "<w:bookmarkEnd/>",
         ),
         (run("a") + "<w:del><w:r><w:delText>x</w:delText></w:r></w:del>", "a", None),
+        (
+            "<w:r><w:t>a</w:t><w:footnoteReference/></w:r><w:r><w:drawing>kept</w:drawing><w:t>b</w:t></w:r>",
+            "a<x1/><x2/>b",
+            run("A") + "<w:r><w:footnoteReference/></w:r><w:r><w:drawing>kept</w:drawing></w:r>" + run("B"),
+        ),
+        (run("a") + "<w:moveFrom>" + run("x") + "</w:moveFrom>", "a", None),
     ],
 )
 def test_a_paragraph_is_one_text_and_its_runs_keep_their_formats(paragraph, text, expected):
@@ -89,6 +96,41 @@ def test_a_paragraph_is_one_text_and_its_runs_keep_their_formats(paragraph, text
     assert [slot.text for slot in document.slots] == [text]
     expected = expected or paragraph.replace(run("a"), run("A"))
     assert content(filled(document)) == f"<w:p>{expected}</w:p>"
+
+
+@pytest.mark.parametrize(
+    "container", ["moveTo", "ins", "fldSimple", "customXml", "dir", "bdo", "smartTag", "hyperlink"]
+)
+def test_text_in_a_container_is_translated(container):
+    inner = f'<w:{container} w:x="y">' + run("b") + f"</w:{container}>"
+    for paragraph, texts in ((inner, ["b"]), (run("a") + inner + run("c"), ["a<g1>b</g1>c"])):
+        document = opened("a.docx", word(paragraph))
+        assert [slot.text for slot in document.slots] == texts
+        expected = paragraph.replace("t>a<", "t>A<").replace("t>b<", "t>B<").replace("t>c<", "t>C<")
+        assert content(filled(document)) == f"<w:p>{expected}</w:p>"
+
+
+@pytest.mark.parametrize("in_one_run", [True, False])
+def test_the_parts_of_a_field_stay_in_their_order(in_one_run):
+    parts = [f'<w:fldChar w:type="{name}"/>' for name in ("begin", "separate", "end")]
+    parts[1:1] = ["<w:instrText>REF x</w:instrText>"]
+    pieces = ["<w:t>a</w:t>", *parts[:3], "<w:t>b</w:t>", parts[3], "<w:t>c</w:t>"]
+    paragraph = f"<w:r>{''.join(pieces)}</w:r>" if in_one_run else "".join(f"<w:r>{piece}</w:r>" for piece in pieces)
+    document = opened("a.docx", word(paragraph))
+    (slot,) = document.slots
+    assert (
+        content(filled(document))
+        == "<w:p>"
+        + "".join(
+            f"<w:r>{piece.upper() if len(piece) == 12 else piece}</w:r>".replace("W:T", "w:t") for piece in pieces
+        )
+        + "</w:p>"
+    )
+    source = find_placeholders(slot.text, slot.codes)
+    assert [p.role for p in source] == [Role.ORDERED] * 4
+    moved = slot.text.replace(source[-1].text, "").replace("a", source[-1].text + "a")
+    assert placeholders_preserved(source, find_placeholders(slot.text.replace("b", "x"), slot.codes))
+    assert not placeholders_preserved(source, find_placeholders(moved, slot.codes))
 
 
 def test_text_in_a_box_inside_a_paragraph_is_translated_with_it():
