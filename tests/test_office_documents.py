@@ -118,14 +118,10 @@ def test_the_parts_of_a_field_stay_in_their_order(in_one_run):
     paragraph = f"<w:r>{''.join(pieces)}</w:r>" if in_one_run else "".join(f"<w:r>{piece}</w:r>" for piece in pieces)
     document = opened("a.docx", word(paragraph))
     (slot,) = document.slots
-    assert (
-        content(filled(document))
-        == "<w:p>"
-        + "".join(
-            f"<w:r>{piece.upper() if len(piece) == 12 else piece}</w:r>".replace("W:T", "w:t") for piece in pieces
-        )
-        + "</w:p>"
-    )
+    expected = "".join(f"<w:r>{piece}</w:r>" for piece in pieces)
+    for text in "abc":
+        expected = expected.replace(f"<w:t>{text}<", f"<w:t>{text.upper()}<")
+    assert content(filled(document)) == f"<w:p>{expected}</w:p>"
     source = find_placeholders(slot.text, slot.codes)
     assert [p.role for p in source] == [Role.ORDERED] * 4
     moved = slot.text.replace(source[-1].text, "").replace("a", source[-1].text + "a")
