@@ -4,7 +4,7 @@ import json
 import plistlib
 
 import pytest
-from document_samples import SAMPLES, filled, opened
+from document_samples import SAMPLES, capitals, filled, opened
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,6 +126,54 @@ def test_a_string_of_dotnet_is_translated_whatever_its_name(name):
     raw = "<root>" + data.format(name, "", "a") + typed + data.format("&gt;&gt;b.Name", "", "b") + "</root>"
     for file in ("a.resx", "a.resw"):
         assert filled(opened(file, raw)).decode() == raw.replace(">a<", ">A<")
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "words", "expected"),
+    [
+        (
+            '<p>a <img alt="Image" src=a> b <img alt="Image" src=b> c</p>',
+            None,
+            {"Image": "Imagen"},
+            '<p>A <img alt="Imagen" src=a> B <img alt="Imagen" src=b> C</p>',
+        ),
+        (  # in another order, and one attribute the beginning of another
+            '<p>a <a title="Open file" href=x>b</a> c <a title="Open" href=y>d</a></p>',
+            'D <a title="Open" href=y>c</a> <a title="Open file" href=x>b</a>',
+            {"Open": "Auf"},
+            '<p>D <a title="Auf" href=y>c</a> <a title="Open file" href=x>b</a></p>',
+        ),
+        (
+            '<p>a <a title="Open file" href=x>b</a> c <a title="Open" href=y>d</a></p>',
+            None,
+            {"Open": "Auf"},
+            '<p>A <a title="Open file" href=x>B</a> C <a title="Auf" href=y>D</a></p>',
+        ),
+        (
+            "<p>a <i title='x > y'>b</i> <code title=\"z\">c <i title='x > y'></i></code> d <i title='x > y'>e</i></p>",
+            None,
+            {"x > y": "X > Y"},
+            "<p>A <i title='X > Y'>B</i> <code title=\"z\">c <i title='x > y'></i></code> D <i title='X > Y'>E</i></p>",
+        ),
+    ],
+)
+def test_each_attribute_is_written_into_its_own_tag(page, text, words, expected):
+    document = opened("a.html", page)
+    fillings = {i: Filling(words[slot.text]) for i, slot in enumerate(document.slots) if slot.text in words}
+    at = next(i for i, slot in enumerate(document.slots) if slot.codes)
+    fillings[at] = Filling(text or capitals(document.slots[at]))
+    assert document.fill(fillings).decode() == expected
+
+
+def test_attributes_without_quotes_and_of_elements_whose_content_stays_are_translated():
+    page = (
+        '<html lang=en><body><textarea placeholder="a > b">kept</textarea><iframe title="c"></iframe>'
+        "<img alt=d src=e.png><input placeholder=f><svg aria-label='g'><title>kept</title></svg>"
+        '<code class="notranslate" title="kept">x</code><style title="kept">x</style><p title="kept" translate=no>x</p>'
+    )
+    expected = page.replace('"a > b"', '"A > B"').replace('"c"', '"C"').replace("'g'", "'G'").replace("=en>", "=pl>")
+    expected = expected.replace("alt=d", 'alt="D"').replace("=f>", '="F">')
+    assert filled(opened("a.html", page)).decode() == expected
 
 
 def test_a_blank_line_ends_a_value_that_wants_to_go_on():

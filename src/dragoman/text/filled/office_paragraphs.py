@@ -1,7 +1,7 @@
 """Paragraphs of office documents: text in runs of one format each, taken apart and put together again.
 
 A paragraph becomes one text. The format that most of it has is plain text. Stretches of another format, links and the
-like stand between ``<g1>`` and ``</g1>``. Pictures, breaks and notes are ``<x1/>``, and the parts of a field, which must
+like stand between ``<g1>`` and ``</g1>``. Pictures, breaks and notes are ``<x1/>``. The parts of a field, which must
 stay in their order, are ``<it1/>``. When a translation is written, neighbouring runs of one format are one run, and the
 marks of a spelling checker are left out.
 """
