@@ -7,6 +7,7 @@ import pytest
 from document_samples import SAMPLES, capitals, filled, opened
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from dragoman.errors import UserError
 from dragoman.text.checks import find_problems, translations_between
@@ -212,6 +213,64 @@ def test_the_ends_of_a_link_stay_in_their_order_whatever_its_form():
 def test_a_tasks_box_and_the_name_of_a_footnote_are_no_text():
     texts = [slot.text for slot in opened("a.md", "- [x] done\n\n[^1]: a note\n").slots]
     assert texts == ["done", "a note"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("> [!NOTE]\n> Useful to\n> know.\n", "> [!NOTE]\n> USEFUL TO KNOW.\n"),
+        ("> [!tip]- A title\n> The text\n", "> [!tip]- A TITLE\n> THE TEXT\n"),
+        ("::: tip Title\nThe text\nhere.\n:::\n", "::: tip Title\nTHE TEXT HERE.\n:::\n"),
+        (":::note[Title]\nThe text.\n:::\nMore\n", ":::note[Title]\nTHE TEXT.\n:::\nMORE\n"),
+        ('!!! warning "Title"\n    The text\n    here.\n', '!!! warning "Title"\n    THE TEXT HERE.\n'),
+        ("??? note\n    The text\n", "??? note\n    THE TEXT\n"),
+        ("Term\n: One\n  meaning\n: Another\n", "TERM\n: ONE MEANING\n: ANOTHER\n"),
+        ("[^1]: One note\n[^2]: Two notes\n", "[^1]: ONE NOTE\n[^2]: TWO NOTES\n"),
+        ("Math and\n$$\na = b \\text{ and}\n$$\nmore\n", "MATH AND\n$$\na = b \\text{ and}\n$$\nMORE\n"),
+        ("Text\n{: .class}\n", "TEXT\n{: .class}\n"),
+        ("{% note %}\nText\n{% endnote %}\n", "{% note %}\nTEXT\n{% endnote %}\n"),
+        ("{{< note >}}\nText\n{{< /note >}}\n", "{{< note >}}\nTEXT\n{{< /note >}}\n"),
+        ("[TOC]\n\nText\n", "[TOC]\n\nTEXT\n"),
+        ("[![a b](x.png)](y)\nand text\n", "[![A B](x.png)](y) AND TEXT\n"),
+        ("Hello\n{{ name }}!\n", "HELLO {{ name }}!\n"),
+    ],
+)
+def test_lines_of_dialects_of_markdown_stay_and_divide_a_paragraph(raw, expected):
+    assert filled(opened("a.md", raw)).decode() == expected
+
+
+@pytest.mark.parametrize("before", ["", "- ", "> ", "1. "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1. Mai ist ein Feiertag",
+        "12) x",
+        "# 5",
+        "- x",
+        "+ x",
+        "> x",
+        "* x",
+        "---",
+        "***",
+        "~~~",
+        "```",
+        "===",
+        "a\n1. b",
+    ],
+)
+def test_a_translation_stays_the_kind_of_block_that_its_source_is(before, text):
+    def blocks(raw):
+        return [token.type for token in MarkdownIt("commonmark").parse(raw)]
+
+    source = f"{before}One line"
+    source += "  \n" + " " * len(before) + "two" if "\n" in text else ""
+    (slot,) = (document := opened("a.md", source + "\n")).slots
+    raw = document.fill({0: Filling(text)}).decode()
+    assert blocks(raw) == blocks(source) and len(opened("a.md", raw).slots) == any(map(str.isalpha, text))
+    inline = next(token for token in MarkdownIt("commonmark").parse(raw) if token.type == "inline")
+    assert "".join(child.content or "\n" for child in inline.children) == text and slot.text.startswith("One")
+    heading = opened("a.md", "## One\n").fill({0: Filling("1. Mai")})
+    assert heading == b"## 1. Mai\n"
 
 
 # ---- plurals and messages ------------------------------------------------------------------------
