@@ -177,6 +177,61 @@ def test_attributes_without_quotes_and_of_elements_whose_content_stays_are_trans
     assert filled(opened("a.html", page)).decode() == expected
 
 
+def subtitles(*cues, head=""):
+    return head + "\n".join(f"00:00:0{n}.000 --> 00:00:0{n + 1}.000\n{cue}\n" for n, cue in enumerate(cues))
+
+
+@pytest.mark.parametrize(
+    ("cues", "text", "translation", "expected"),
+    [
+        (
+            ("<i>When I was young</i>", "<i>we lived near the sea.</i>"),
+            "When I was young we lived near the sea.",
+            "Als Kind lebten wir in der Nähe des Meeres.",
+            ("<i>Als Kind lebten wir</i>", "<i>in der Nähe des Meeres.</i>"),
+        ),
+        (
+            ("{\\an8}<i>When I was young</i>", "we lived near the sea."),
+            "When I was young we lived near the sea.",
+            "Als Kind lebten wir in der Nähe des Meeres.",
+            ("{\\an8}<i>Als Kind lebten wir</i>", "in der Nähe des Meeres."),
+        ),
+        (
+            ("<v Ann><i>When I was young</i>", "<v Ann>we lived near the sea.</v>"),
+            "When I was young we lived near the sea.",
+            "Als Kind lebten wir in der Nähe des Meeres.",
+            ("<v Ann><i>Als Kind lebten wir</i>", "<v Ann>in der Nähe des Meeres.</v>"),
+        ),
+        (  # a stretch that the division cuts
+            ("When I was <b>young</b>", "we lived near the sea."),
+            "When I was <b>young</b> we lived near the sea.",
+            "Als Kind <b>lebten wir in der</b> Nähe des Meeres.",
+            ("Als Kind <b>lebten wir</b>", "<b>in der</b> Nähe des Meeres."),
+        ),
+        (  # a stretch that runs over both cues
+            ("<i>When I was young", "we lived near the sea.</i>"),
+            "<i>When I was young we lived near the sea.</i>",
+            "<i>Als Kind lebten wir in der Nähe des Meeres.</i>",
+            ("<i>Als Kind lebten wir", "in der Nähe des Meeres.</i>"),
+        ),
+    ],
+)
+def test_tags_stay_in_their_cues_where_a_sentence_is_divided(cues, text, translation, expected):
+    document = opened("a.vtt", subtitles(*cues, head="WEBVTT\n\n"))
+    assert [slot.text for slot in document.slots] == [text]
+    done = document.fill({0: Filling(translation)}).decode()
+    assert done == subtitles(*expected, head="WEBVTT\n\n")
+    assert document.fill({0: Filling(text)}).decode() == subtitles(*cues, head="WEBVTT\n\n")
+
+
+@pytest.mark.parametrize(
+    "cues", [("<v Ann>I think", "<v Bob>maybe not."), ("I think", "<v Bob>maybe not."), ("a <00:01.000>b", "c d.")]
+)
+def test_what_two_voices_say_is_not_joined(cues):
+    document = opened("a.vtt", subtitles(*cues, head="WEBVTT\n\n"))
+    assert [slot.text for slot in document.slots] == list(cues)
+
+
 def test_a_blank_line_ends_a_value_that_wants_to_go_on():
     document = opened("a.properties", "a = one \\\n\nb = two\n")
     assert [(slot.key, slot.text) for slot in document.slots] == [("a", "one "), ("b", "two")]
@@ -231,7 +286,7 @@ def test_a_tasks_box_and_the_name_of_a_footnote_are_no_text():
         ("{% note %}\nText\n{% endnote %}\n", "{% note %}\nTEXT\n{% endnote %}\n"),
         ("{{< note >}}\nText\n{{< /note >}}\n", "{{< note >}}\nTEXT\n{{< /note >}}\n"),
         ("[TOC]\n\nText\n", "[TOC]\n\nTEXT\n"),
-        ("[![a b](x.png)](y)\nand text\n", "[![A B](x.png)](y) AND TEXT\n"),
+        ("[![a b](x.png)](y)\nand text\n", "[![A B](x.png)](y)\nAND TEXT\n"),
         ("Hello\n{{ name }}!\n", "HELLO {{ name }}!\n"),
     ],
 )
