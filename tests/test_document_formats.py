@@ -106,6 +106,25 @@ def test_json_and_yaml_are_read_back_by_their_libraries(text):
             assert found["a"].strip() == text and found["b"] == [text, {"c": text}]
 
 
+@pytest.mark.parametrize("text", ["a\nb", "a\n\nb", "a\n\n\nb\nc", "a\n b\nc", "a b"])
+def test_a_folded_block_is_read_back_with_its_line_ends(text):
+    from ruamel.yaml import YAML
+
+    for raw in ("a: >\n  x y\n  z\nb: c\n", "a: >-\n  x\n\n  y\n\n\n  z\nb: c\n"):
+        document = opened("a.yml", raw)
+        found = YAML(typ="safe", pure=True).load(document.fill({0: Filling(text)}).decode())
+        assert found["a"].rstrip("\n") == text and found["b"] == "c"
+
+
+def test_symbols_of_ruby_are_no_text_and_a_text_that_stays_keeps_its_spelling():
+    raw = (
+        "order: [ :year, :month ]\nstart:\n  - :day\n  - :\"a b\"\ne: :a:b it\nf: -5 C\ng: 'it''s'\nh: \"\\u00e9\"\n"
+    )
+    document = opened("a.yml", raw)
+    assert [slot.text for slot in document.slots] == [":a:b it", "-5 C", "it's", "é"]
+    assert document.fill({i: Filling(slot.text) for i, slot in enumerate(document.slots)}).decode() == raw
+
+
 @pytest.mark.parametrize("value", ["10:30", "21:21", "1:02:03.5", "-1:30"])
 def test_what_yaml_1_1_reads_as_a_number_to_the_base_60_is_no_text(value):
     assert [slot.text for slot in opened("a.yml", f"a: {value}\nb: '{value} pm'\n").slots] == [f"{value} pm"]

@@ -25,6 +25,8 @@ _PLAIN = re.compile(
     r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`\d+.~=<\x00-\x1f]|\d+\ (?=[^\W\d_]))"""  # no indicator, and no number
     r"(?:[^\x00-\x1f\x7f\u0085\u2028\u2029\ufeff:#]|:(?!\s|$)|(?<!\s)#)*(?<!\s)"
 )
+_SYMBOL = re.compile(r""":(?:[A-Za-z_]\w*[?!=]?|"[^"]*"|'[^']*')""")
+"""Symbol of Ruby's, such as the ``:year`` of a date's order."""
 _PROPERTIES = re.compile(r"(?:[&!]\S*\s+)*")
 _HEADER = re.compile(r"(?P<style>[|>])(?P<rest>[-+\d]*[ \t]*(?:#[^\n]*)?\r?\n)")
 
@@ -107,7 +109,8 @@ class YamlDocument(SpannedDocument):
     def add_scalar(self, node: Any, path: tuple[str, ...], text: str, *, flow: bool) -> None:
         """Add the slots of a string."""
         plain = node.style is None or node.style == ""
-        if node.tag not in (_STRING, "!") or (plain and _SPECIAL.fullmatch(node.value)):
+        special = plain and (_SPECIAL.fullmatch(node.value) or _SYMBOL.fullmatch(node.value))
+        if node.tag not in (_STRING, "!") or special:
             return
         start, end = node.start_mark.index, node.end_mark.index
         if node.style in ("|", ">"):
@@ -115,13 +118,14 @@ class YamlDocument(SpannedDocument):
             return
         start = _after_properties(self.text_file.text, start)
         raw = self.text_file.text[start:end]
-        end = start + len(raw.rstrip()) if plain else end
+        raw = raw.rstrip() if plain else raw
+        end = start + len(raw)
         self.add(
             (start, end),
             text,
             place=self.text_file.place(start),
             key=key_of(path),
-            write=lambda new, _: scalar(new, "" if plain else node.style, flow=flow),
+            write=lambda new, _: raw if new == node.value else scalar(new, "" if plain else node.style, flow=flow),
             icu=self.categories,
             notes=comment_lines_above(self.text_file.text, start, "#"),
         )
@@ -142,9 +146,8 @@ class YamlDocument(SpannedDocument):
         folded = header["style"] == ">" and not re.search(r"(?m)^[ \t]", inside)
 
         def write(new: str, _: Sequence[str]) -> str:
-            lines = new.split("\n")
-            gap = "\n" + ("\n" if folded else "")
-            written = gap.join(indent + line if line else "" for line in lines)
+            lines = (_with_folds(new) if folded else new).split("\n")
+            written = "\n".join(indent + line if line else "" for line in lines)
             return lead + written.replace("\n", self.text_file.line_end)
 
         if folded or header["style"] == "|":
@@ -194,6 +197,16 @@ def _after_properties(text: str, at: int) -> int:
     found = _PROPERTIES.match(text, at)
     assert found
     return found.end()
+
+
+def _with_folds(text: str) -> str:
+    """Return a text as it is written in a folded block: each run of line ends has one more, except beside a line that
+    begins with white space."""
+    parts = re.split(r"(\n+)", text)
+    for number in range(1, len(parts), 2):
+        if not any(part[:1].isspace() for part in (parts[number - 1], parts[number + 1])):
+            parts[number] += "\n"
+    return "".join(parts)
 
 
 def scalar(text: str, style: str, *, flow: bool) -> str:
