@@ -117,9 +117,7 @@ def test_a_folded_block_is_read_back_with_its_line_ends(text):
 
 
 def test_symbols_of_ruby_are_no_text_and_a_text_that_stays_keeps_its_spelling():
-    raw = (
-        "order: [ :year, :month ]\nstart:\n  - :day\n  - :\"a b\"\ne: :a:b it\nf: -5 C\ng: 'it''s'\nh: \"\\u00e9\"\n"
-    )
+    raw = "order: [ :year, :month ]\nstart:\n  - :day\n  - :\"a b\"\ne: :a:b it\nf: -5 C\ng: 'it''s'\nh: \"\\u00e9\"\n"
     document = opened("a.yml", raw)
     assert [slot.text for slot in document.slots] == [":a:b it", "-5 C", "it's", "é"]
     assert document.fill({i: Filling(slot.text) for i, slot in enumerate(document.slots)}).decode() == raw
@@ -137,6 +135,43 @@ def test_forms_that_dart_takes_for_numbers_stay_in_every_language(category, targ
     for name, there in (("a.arb", True), ("a.json", category == "one" and target != "ja")):
         document = opened(name, json.dumps({"m": message}), target=target)
         assert (f" {category} {{A THING" in filled(document).decode()) is there
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "expected"),
+    [
+        ('"  two  words "', "  two  words ", '"  TWO  WORDS "'),
+        ('Label:" "', "Label: ", '"LABEL: "'),
+        ('Foo "  " bar', "Foo    bar", '"FOO    BAR"'),
+        ('"A"  "  b  "', "A   b  ", '"A   B  "'),
+        ("a   \\n  b", "a   \n  b", "A   \\n  B"),
+        ('\n    a\n    b"  c"\n', "a b  c", '"A B  C"'),
+        ('it\\\'s <b>"  a"</b> x   "y"', "it's <b>  a</b> x y", '"IT\'S <b>  A</b> X Y"'),
+        ('a \\"b\\" <a href="x">c</a>', 'a "b" <a href="x">c</a>', 'A \\"B\\" <a href="x">C</a>'),
+    ],
+)
+def test_quotes_keep_the_white_space_of_android(content, text, expected):
+    document = opened("a.xml", f"<resources><string name='a'>{content}</string></resources>")
+    assert [slot.text for slot in document.slots] == [text]
+    raw = filled(document).decode()
+    assert raw == f"<resources><string name='a'>{expected}</string></resources>"
+    assert [slot.text for slot in opened("a.xml", raw).slots] == [capitals(document.slots[0])]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("a.xml", "<resources><string name='a'>Hi {} x</string></resources>"),
+        ("a.xml", "<resources><string name='a'><![CDATA[Hi {} x]]></string></resources>"),
+        ("a.strings", '"a" = "Hi {} x";\n'),
+        ("a.properties", "a = Hi {} x\n"),
+    ],
+)
+def test_escapes_of_utf_16_are_characters(name, raw):
+    escape = {"a.strings": "\\U{}"}.get(name, "\\u{}")
+    document = opened(name, raw.format(escape.format("d83d") + escape.format("DE00")))
+    assert [slot.text for slot in document.slots] == ["Hi 😀 x"]
+    assert [slot.text for slot in opened(name, filled(document)).slots] == ["HI 😀 X"]
 
 
 @pytest.mark.parametrize("name", ["Employee.Name", "B.[using:A]AutomationProperties.Name", "Shoe.Size", "x.Font"])
