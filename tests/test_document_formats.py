@@ -2,9 +2,11 @@
 
 import json
 import plistlib
+import re
 
 import pytest
 from document_samples import SAMPLES, capitals, filled, opened
+from fluent.syntax import FluentParser, ast
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -172,6 +174,27 @@ def test_escapes_of_utf_16_are_characters(name, raw):
     document = opened(name, raw.format(escape.format("d83d") + escape.format("DE00")))
     assert [slot.text for slot in document.slots] == ["Hi 😀 x"]
     assert [slot.text for slot in opened(name, filled(document)).slots] == ["HI 😀 X"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "a =\n    One { $x }\n    two.\n\n    Three\n    .t = four\n",
+        "a = One { $x } two.\n\n    Three\n    .t = four\n",
+        "a =\n    .t = One { $x } two.\n\n        Three\nb = four\n",
+        "a = { $n ->\n    [one] x\n   *[other]\n        One { $x } two.\n\n        Three\n    }\nb = four\n",
+    ],
+)
+def test_paragraphs_of_fluent_stay_paragraphs(raw, end):
+    document = opened("a.ftl", raw.replace("\n", end))
+    assert "One { $x } two.\n\nThree" in [slot.text for slot in document.slots]
+    for new in ("UN { $x }.\n\nDEUX", "UN { $x }.\n\n\n[DEUX]", "* UN { $x }.\n\n.DEUX } {"):
+        done = document.fill({i: Filling(new if "One" in slot.text else "X") for i, slot in enumerate(document.slots)})
+        entries = FluentParser().parse(done.decode().replace(end, "\n")).body
+        assert not any(isinstance(entry, ast.Junk) for entry in entries)
+        again = [re.sub(r'\{"(.)"\}', r"\1", slot.text) for slot in opened("a.ftl", done).slots]
+        assert set(again) == {new, "X"} and done.decode().count("\n") == done.decode().count(end)
 
 
 @pytest.mark.parametrize("name", ["Employee.Name", "B.[using:A]AutomationProperties.Name", "Shoe.Size", "x.Font"])

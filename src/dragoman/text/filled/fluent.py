@@ -13,6 +13,9 @@ from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
 from dragoman.text.filled.spans import SpannedDocument, TextFile, Write
 
 _BRANDS = ("brand", "vendor")
+_INDENT = "    "
+_SPECIAL = re.compile(r"^[\[.*]")
+"""Beginnings of a line that would end a pattern."""
 
 
 class FluentDocument(SpannedDocument):
@@ -107,18 +110,29 @@ class FluentDocument(SpannedDocument):
             notes=self.notes_here,
         )
 
-    def writer(self, start: int | None) -> Write:
-        """Return the function that writes a pattern; ``start`` is its position, or None after something on its line."""
-        line = "=" if start is None else self.text_file.text[self.text_file.text.rfind("\n", 0, start) + 1 : start]
-        return written if line.strip() else lambda text, codes: re.sub(r"^[\[.*]", r'{"\g<0>"}', written(text, codes))
+    def writer(self, start: int, *, new: bool = False) -> Write:
+        """Return the function that writes a pattern.
+
+        Args:
+            start: position of the pattern, or of the default variant before which a new one is written.
+        """
+        line = self.text_file.text[self.text_file.text.rfind("\n", 0, start) + 1 : start]
+        alone = not new and not line.strip()  # on a line of its own
+        indent = line if alone else line[: len(line) - len(line.lstrip())] + _INDENT
+
+        def write(text: str, codes: Sequence[str]) -> str:
+            pattern = written(text, codes, self.text_file.line_end, indent)
+            return _SPECIAL.sub(r'{"\g<0>"}', pattern) if alone else pattern
+
+        return write
 
     def text_of(self, pattern: Any) -> tuple[str, tuple[str, ...]]:
-        """Return the text of a pattern on one line, and its placeables as they are written."""
+        """Return the text of a pattern, each paragraph on one line, and its placeables as they are written."""
         file = self.text_file.text
         parts, codes = [], []
         for element in pattern.elements:
             if isinstance(element, self.ast.TextElement):
-                parts.append(re.sub(r"(?<=\S) *\n *(?=\S)", " ", element.value))
+                parts.append(re.sub(r"(?<![\n ]) *\n *(?![\n ])", " ", element.value))
             else:
                 codes.append(file[self.at(element.span.start) : self.at(element.span.end)])
                 parts.append(codes[-1])
@@ -131,14 +145,14 @@ class FluentDocument(SpannedDocument):
             return
         text, codes = self.text_of(default.value)
         line = file.rfind("\n", 0, start) + 1
-        indent = file[line:start] if not file[line:start].strip() else "    "
+        indent = file[line:start] if not file[line:start].strip() else _INDENT
         self.add(
             (start, start),
             text,
             place=self.text_file.place(start),
             key=key,
             codes=codes,
-            write=self.writer(None),
+            write=self.writer(start, new=True),
             notes=self.notes_here,
             around=(f" [{category}] ", f"{self.text_file.line_end}{indent}"),
         )
@@ -155,16 +169,26 @@ def _name(variant: Any) -> str:
     return variant.key.name if hasattr(variant.key, "name") else variant.key.value
 
 
-def written(text: str, codes: Sequence[str]) -> str:
-    """Return a text as a pattern on one line: placeables as they are, other braces as strings in placeables."""
+def written(text: str, codes: Sequence[str], line_end: str, indent: str) -> str:
+    """Return a text as a pattern: placeables as they are, other braces as strings in placeables.
+
+    It is on one line, but for blank lines between paragraphs, after which the text is indented.
+    """
     remaining, parts, at = list(codes), [], 0
-    pattern = "|".join([*map(re.escape, sorted(set(codes), key=len, reverse=True)), r"[{}]", r"\s*\n\s*"])
-    for found in re.finditer(pattern, text):
+    own = map(re.escape, sorted(set(codes), key=len, reverse=True))
+    for found in re.finditer("|".join([*own, r"[{}]", r"\s*\n\s*"]), text):
         parts.append(text[at : found.start()])
+        at = found.end()
         if found[0] in remaining:
             remaining.remove(found[0])
             parts.append(found[0])
+        elif found[0] in "{}":
+            parts.append(f'{{"{found[0]}"}}')
+        elif (count := found[0].count("\n")) == 1:
+            parts.append(" ")
         else:
-            parts.append(f'{{"{found[0]}"}}' if found[0] in "{}" else " ")
-        at = found.end()
+            parts.append(line_end * count + indent)
+            if special := _SPECIAL.match(text[at:]):
+                parts.append(f'{{"{special[0]}"}}')
+                at += 1
     return "".join([*parts, text[at:]])
