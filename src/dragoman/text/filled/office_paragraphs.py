@@ -37,9 +37,11 @@ WORD = Dialect(
 )
 SLIDES = Dialect(("p",), "r")
 SHEETS = Dialect(("si", "is"), "r", (), ("phoneticPr", "rPh"))
-OPEN_DOCUMENT = Dialect(("p", "h"), None, ("span", "a"), ("soft-page-break",))
+OPEN_DOCUMENT = Dialect(("p", "h"), None, ("span", "a", "ruby", "ruby-base"), ("soft-page-break",))
 CONTENTS = Dialect(("text",), None)
 """Labels of an e-book's table of contents."""
+PACKAGE = Dialect(("title",), None)
+"""Title of an e-book."""
 _FIELD = {"fldChar", "instrText"}
 """Parts of a field of Word's, which is written over several runs: they must stay in their order."""
 
