@@ -105,6 +105,20 @@ def test_what_is_there_stays_in_files_with_the_language_at_the_top(here, asked, 
     assert (here / f"l/{language}.{kind}").read_text() == text.format(language, "by a person", "CLOSE")
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("yml", "{0}:\n  order: [ {1} ]\n  precision: {2}\n  e:\n  f: &x {2}\n  open: {3}\n  close: {4}\n"),
+        ("json", '{{"{0}": {{"precision": {2}, "s": [{2}, true], "open": "{3}", "close": "{4}"}}}}\n'),
+    ],
+)
+def test_what_is_there_stays_of_values_that_are_no_text(here, asked, kind, text):
+    write(here, {f"en.{kind}": text.format("en", ":month, :day", 2, "Open", "Close")})
+    write(here, {f"de.{kind}": text.format("de", ":day, :month", 3.5, "by hand", '""' * (kind == "yml"))})
+    assert main(["translate", "run", f"en.{kind}", "-o", f"de.{kind}"]) == 0 and asked == ["Close"]
+    assert (here / f"de.{kind}").read_text() == text.format("de", ":day, :month", 3.5, "by hand", "CLOSE")
+
+
 @pytest.mark.parametrize("kind", AT_THE_TOP)
 def test_a_language_at_the_top_is_no_part_of_the_keys_for_checks_and_training(here, capsys, kind):
     text = AT_THE_TOP[kind]

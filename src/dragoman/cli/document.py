@@ -113,6 +113,8 @@ def _kept(
 ) -> "dict[int, Filling]":
     """Return the translations that an output has already, for a document in one language; notes tell what is lost.
 
+    The document takes the other values of the output, such as numbers.
+
     Args:
         language: language of the output, where it is known.
         anew: all is translated again.
@@ -120,7 +122,7 @@ def _kept(
     Raises:
         DataError: it cannot be told what is translated in the output.
     """
-    from dragoman.text.existing import existing_translations, only_in
+    from dragoman.text.existing import existing_translations, only_in, take_values
     from dragoman.text.filled.opening import open_document
 
     if document.bilingual or goal is None or name == STDIN or not os.path.isfile(goal) or os.path.samefile(goal, name):
@@ -134,6 +136,7 @@ def _kept(
             f"{goal}: has other parts than {name}, so what is translated in it cannot be told: replace it with --redo, "
             "or name another output"
         )
+    take_values(document, there)
     if lost := only_in(document, there):
         shown = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         document.notes.append(f"{goal}: {len(lost)} of its entries are not in {name} and are left out: {shown}")

@@ -88,8 +88,11 @@ class JsonDocument(SpannedDocument):
         }
         for member in node.names.values() if node.is_object else node.members or ():
             here = (*path, member.name)
-            if member.node.value is None:
+            if member.node.members is not None:
                 self.add_all(member.node, here)
+            elif member.node.value is None:
+                start, end = member.node.start, member.node.end
+                self.values[key_of(here)] = Edit(start, end, self.text_file.text[start:end])
             else:
                 self.add_string(here, member.node, sources.get(member.name))
         for stem, last, forms in found:

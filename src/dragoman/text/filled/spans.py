@@ -123,6 +123,8 @@ class SpannedDocument(FillableDocument):
         """Span of each slot."""
         self.declarations: list[Edit] = []
         """Edits beside the translations, such as the name of the language; made if any slot is filled."""
+        self.values: dict[str, Edit] = {}
+        """Values that are no text, such as numbers, as they are written, by their keys."""
 
     def add(
         self,

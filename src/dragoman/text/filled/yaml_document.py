@@ -107,19 +107,21 @@ class YamlDocument(SpannedDocument):
                 self.add_form(node, path, category, forms["other"])
 
     def add_scalar(self, node: Any, path: tuple[str, ...], text: str, *, flow: bool) -> None:
-        """Add the slots of a string."""
-        plain = node.style is None or node.style == ""
-        special = plain and (_SPECIAL.fullmatch(node.value) or _SYMBOL.fullmatch(node.value))
-        if node.tag not in (_STRING, "!") or special:
-            return
-        start, end = node.start_mark.index, node.end_mark.index
+        """Add the slots of a string; what is no text is a value."""
         if node.style in ("|", ">"):
-            self.add_block(node, path, text)
+            if node.tag in (_STRING, "!"):
+                self.add_block(node, path, text)
             return
-        start = _after_properties(self.text_file.text, start)
-        raw = self.text_file.text[start:end]
+        plain = not node.style
+        start = _after_properties(self.text_file.text, node.start_mark.index)
+        raw = self.text_file.text[start : node.end_mark.index]
         raw = raw.rstrip() if plain else raw
         end = start + len(raw)
+        special = plain and (_SPECIAL.fullmatch(node.value) or _SYMBOL.fullmatch(node.value))
+        if node.tag not in (_STRING, "!") or special:
+            if raw:
+                self.values[key_of(path)] = Edit(start, end, raw)
+            return
         self.add(
             (start, end),
             text,
