@@ -356,6 +356,7 @@ def test_a_tasks_box_and_the_name_of_a_footnote_are_no_text():
         (":::note[Title]\nThe text.\n:::\nMore\n", ":::note[Title]\nTHE TEXT.\n:::\nMORE\n"),
         ('!!! warning "Title"\n    The text\n    here.\n', '!!! warning "Title"\n    THE TEXT HERE.\n'),
         ("??? note\n    The text\n", "??? note\n    THE TEXT\n"),
+        ('=== "A tab"\n    The text\n', '=== "A tab"\n    THE TEXT\n'),
         ("Term\n: One\n  meaning\n: Another\n", "TERM\n: ONE MEANING\n: ANOTHER\n"),
         ("[^1]: One note\n[^2]: Two notes\n", "[^1]: ONE NOTE\n[^2]: TWO NOTES\n"),
         ("Math and\n$$\na = b \\text{ and}\n$$\nmore\n", "MATH AND\n$$\na = b \\text{ and}\n$$\nMORE\n"),

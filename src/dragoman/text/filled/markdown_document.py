@@ -40,7 +40,7 @@ _MARK = re.compile(r"\[[ xX]\]\s+|\[\^[^\]\s]+\]:\s+|:\s+|\[![\w-]+\][-+]?[ \t]+
 the kind of an alert with a title."""
 _KEPT = re.compile(
     r"\[![\w-]+\][-+]?|\[\[?_?TOC_?\]?\]"  # alerts of GitHub, places of a table of contents
-    r"|:{3,}.*|(?:!!!|\?\?\?\+?)\s.*"  # containers, admonitions
+    r"|:{3,}.*|(?:!!!|\?\?\?\+?)\s.*|===[+!]?\s+\".*"  # containers, admonitions, tabs
     r"|\{%.*%\}|\{\{[<%].*[>%]\}\}|\{[:#.].*\}",  # statements of templates, attributes of a block
 )
 """Lines that are no text, in dialects that a parser of CommonMark takes for a part of the paragraph beside them."""
