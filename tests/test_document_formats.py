@@ -2,13 +2,17 @@
 
 import json
 import plistlib
+import re
 
 import pytest
-from document_samples import SAMPLES, filled, opened
+from document_samples import SAMPLES, capitals, filled, opened
+from fluent.syntax import FluentParser, ast
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from dragoman.errors import UserError
+from dragoman.text.checks import find_problems, translations_between
 from dragoman.text.document import Filling
 from dragoman.text.filled.icu_messages import Branch, message_pieces
 from dragoman.text.filled.opening import OPENERS
@@ -104,6 +108,23 @@ def test_json_and_yaml_are_read_back_by_their_libraries(text):
             assert found["a"].strip() == text and found["b"] == [text, {"c": text}]
 
 
+@pytest.mark.parametrize("text", ["a\nb", "a\n\nb", "a\n\n\nb\nc", "a\n b\nc", "a b"])
+def test_a_folded_block_is_read_back_with_its_line_ends(text):
+    from ruamel.yaml import YAML
+
+    for raw in ("a: >\n  x y\n  z\nb: c\n", "a: >-\n  x\n\n  y\n\n\n  z\nb: c\n"):
+        document = opened("a.yml", raw)
+        found = YAML(typ="safe", pure=True).load(document.fill({0: Filling(text)}).decode())
+        assert found["a"].rstrip("\n") == text and found["b"] == "c"
+
+
+def test_symbols_of_ruby_are_no_text_and_a_text_that_stays_keeps_its_spelling():
+    raw = "order: [ :year, :month ]\nstart:\n  - :day\n  - :\"a b\"\ne: :a:b it\nf: -5 C\ng: 'it''s'\nh: \"\\u00e9\"\n"
+    document = opened("a.yml", raw)
+    assert [slot.text for slot in document.slots] == [":a:b it", "-5 C", "it's", "é"]
+    assert document.fill({i: Filling(slot.text) for i, slot in enumerate(document.slots)}).decode() == raw
+
+
 @pytest.mark.parametrize("value", ["10:30", "21:21", "1:02:03.5", "-1:30"])
 def test_what_yaml_1_1_reads_as_a_number_to_the_base_60_is_no_text(value):
     assert [slot.text for slot in opened("a.yml", f"a: {value}\nb: '{value} pm'\n").slots] == [f"{value} pm"]
@@ -116,6 +137,176 @@ def test_forms_that_dart_takes_for_numbers_stay_in_every_language(category, targ
     for name, there in (("a.arb", True), ("a.json", category == "one" and target != "ja")):
         document = opened(name, json.dumps({"m": message}), target=target)
         assert (f" {category} {{A THING" in filled(document).decode()) is there
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "expected"),
+    [
+        ('"  two  words "', "  two  words ", '"  TWO  WORDS "'),
+        ('Label:" "', "Label: ", '"LABEL: "'),
+        ('Foo "  " bar', "Foo    bar", '"FOO    BAR"'),
+        ('"A"  "  b  "', "A   b  ", '"A   B  "'),
+        ("a   \\n  b", "a   \n  b", "A   \\n  B"),
+        ('\n    a\n    b"  c"\n', "a b  c", '"A B  C"'),
+        ('it\\\'s <b>"  a"</b> x   "y"', "it's <b>  a</b> x y", '"IT\'S <b>  A</b> X Y"'),
+        ('a \\"b\\" <a href="x">c</a>', 'a "b" <a href="x">c</a>', 'A \\"B\\" <a href="x">C</a>'),
+    ],
+)
+def test_quotes_keep_the_white_space_of_android(content, text, expected):
+    document = opened("a.xml", f"<resources><string name='a'>{content}</string></resources>")
+    assert [slot.text for slot in document.slots] == [text]
+    raw = filled(document).decode()
+    assert raw == f"<resources><string name='a'>{expected}</string></resources>"
+    assert [slot.text for slot in opened("a.xml", raw).slots] == [capitals(document.slots[0])]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("a.xml", "<resources><string name='a'>Hi {} x</string></resources>"),
+        ("a.xml", "<resources><string name='a'><![CDATA[Hi {} x]]></string></resources>"),
+        ("a.strings", '"a" = "Hi {} x";\n'),
+        ("a.properties", "a = Hi {} x\n"),
+    ],
+)
+def test_escapes_of_utf_16_are_characters(name, raw):
+    escape = {"a.strings": "\\U{}"}.get(name, "\\u{}")
+    document = opened(name, raw.format(escape.format("d83d") + escape.format("DE00")))
+    assert [slot.text for slot in document.slots] == ["Hi 😀 x"]
+    assert [slot.text for slot in opened(name, filled(document)).slots] == ["HI 😀 X"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "a =\n    One { $x }\n    two.\n\n    Three\n    .t = four\n",
+        "a = One { $x } two.\n\n    Three\n    .t = four\n",
+        "a =\n    .t = One { $x } two.\n\n        Three\nb = four\n",
+        "a = { $n ->\n    [one] x\n   *[other]\n        One { $x } two.\n\n        Three\n    }\nb = four\n",
+    ],
+)
+def test_paragraphs_of_fluent_stay_paragraphs(raw, end):
+    document = opened("a.ftl", raw.replace("\n", end))
+    assert "One { $x } two.\n\nThree" in [slot.text for slot in document.slots]
+    for new in ("UN { $x }.\n\nDEUX", "UN { $x }.\n\n\n[DEUX]", "* UN { $x }.\n\n.DEUX } {"):
+        done = document.fill({i: Filling(new if "One" in slot.text else "X") for i, slot in enumerate(document.slots)})
+        entries = FluentParser().parse(done.decode().replace(end, "\n")).body
+        assert not any(isinstance(entry, ast.Junk) for entry in entries)
+        again = [re.sub(r'\{"(.)"\}', r"\1", slot.text) for slot in opened("a.ftl", done).slots]
+        assert set(again) == {new, "X"} and done.decode().count("\n") == done.decode().count(end)
+
+
+@pytest.mark.parametrize("name", ["Employee.Name", "B.[using:A]AutomationProperties.Name", "Shoe.Size", "x.Font"])
+def test_a_string_of_dotnet_is_translated_whatever_its_name(name):
+    data = '<data name="{}"{}><value>{}</value></data>'
+    typed = data.format("b.Size", ' type="System.Drawing.Size, System.Drawing"', "1, 2")
+    raw = "<root>" + data.format(name, "", "a") + typed + data.format("&gt;&gt;b.Name", "", "b") + "</root>"
+    for file in ("a.resx", "a.resw"):
+        assert filled(opened(file, raw)).decode() == raw.replace(">a<", ">A<")
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "words", "expected"),
+    [
+        (
+            '<p>a <img alt="Image" src=a> b <img alt="Image" src=b> c</p>',
+            None,
+            {"Image": "Imagen"},
+            '<p>A <img alt="Imagen" src=a> B <img alt="Imagen" src=b> C</p>',
+        ),
+        (  # in another order, and one attribute the beginning of another
+            '<p>a <a title="Open file" href=x>b</a> c <a title="Open" href=y>d</a></p>',
+            'D <a title="Open" href=y>c</a> <a title="Open file" href=x>b</a>',
+            {"Open": "Auf"},
+            '<p>D <a title="Auf" href=y>c</a> <a title="Open file" href=x>b</a></p>',
+        ),
+        (
+            '<p>a <a title="Open file" href=x>b</a> c <a title="Open" href=y>d</a></p>',
+            None,
+            {"Open": "Auf"},
+            '<p>A <a title="Open file" href=x>B</a> C <a title="Auf" href=y>D</a></p>',
+        ),
+        (
+            "<p>a <i title='x > y'>b</i> <code title=\"z\">c <i title='x > y'></i></code> d <i title='x > y'>e</i></p>",
+            None,
+            {"x > y": "X > Y"},
+            "<p>A <i title='X > Y'>B</i> <code title=\"z\">c <i title='x > y'></i></code> D <i title='X > Y'>E</i></p>",
+        ),
+    ],
+)
+def test_each_attribute_is_written_into_its_own_tag(page, text, words, expected):
+    document = opened("a.html", page)
+    fillings = {i: Filling(words[slot.text]) for i, slot in enumerate(document.slots) if slot.text in words}
+    at = next(i for i, slot in enumerate(document.slots) if slot.codes)
+    fillings[at] = Filling(text or capitals(document.slots[at]))
+    assert document.fill(fillings).decode() == expected
+
+
+def test_attributes_without_quotes_and_of_elements_whose_content_stays_are_translated():
+    page = (
+        '<html lang=en><body><textarea placeholder="a > b">kept</textarea><iframe title="c"></iframe>'
+        "<img alt=d src=e.png><input placeholder=f><svg aria-label='g'><title>kept</title></svg>"
+        '<code class="notranslate" title="kept">x</code><style title="kept">x</style><p title="kept" translate=no>x</p>'
+    )
+    expected = page.replace('"a > b"', '"A > B"').replace('"c"', '"C"').replace("'g'", "'G'").replace("=en>", "=pl>")
+    expected = expected.replace("alt=d", 'alt="D"').replace("=f>", '="F">')
+    assert filled(opened("a.html", page)).decode() == expected
+
+
+def subtitles(*cues, head=""):
+    return head + "\n".join(f"00:00:0{n}.000 --> 00:00:0{n + 1}.000\n{cue}\n" for n, cue in enumerate(cues))
+
+
+@pytest.mark.parametrize(
+    ("cues", "text", "translation", "expected"),
+    [
+        (
+            ("<i>When I was young</i>", "<i>we lived near the sea.</i>"),
+            "When I was young we lived near the sea.",
+            "Als Kind lebten wir in der Nähe des Meeres.",
+            ("<i>Als Kind lebten wir</i>", "<i>in der Nähe des Meeres.</i>"),
+        ),
+        (
+            ("{\\an8}<i>When I was young</i>", "we lived near the sea."),
+            "When I was young we lived near the sea.",
+            "Als Kind lebten wir in der Nähe des Meeres.",
+            ("{\\an8}<i>Als Kind lebten wir</i>", "in der Nähe des Meeres."),
+        ),
+        (
+            ("<v Ann><i>When I was young</i>", "<v Ann>we lived near the sea.</v>"),
+            "When I was young we lived near the sea.",
+            "Als Kind lebten wir in der Nähe des Meeres.",
+            ("<v Ann><i>Als Kind lebten wir</i>", "<v Ann>in der Nähe des Meeres.</v>"),
+        ),
+        (  # a stretch that the division cuts
+            ("When I was <b>young</b>", "we lived near the sea."),
+            "When I was <b>young</b> we lived near the sea.",
+            "Als Kind <b>lebten wir in der</b> Nähe des Meeres.",
+            ("Als Kind <b>lebten wir</b>", "<b>in der</b> Nähe des Meeres."),
+        ),
+        (  # a stretch that runs over both cues
+            ("<i>When I was young", "we lived near the sea.</i>"),
+            "<i>When I was young we lived near the sea.</i>",
+            "<i>Als Kind lebten wir in der Nähe des Meeres.</i>",
+            ("<i>Als Kind lebten wir", "in der Nähe des Meeres.</i>"),
+        ),
+    ],
+)
+def test_tags_stay_in_their_cues_where_a_sentence_is_divided(cues, text, translation, expected):
+    document = opened("a.vtt", subtitles(*cues, head="WEBVTT\n\n"))
+    assert [slot.text for slot in document.slots] == [text]
+    done = document.fill({0: Filling(translation)}).decode()
+    assert done == subtitles(*expected, head="WEBVTT\n\n")
+    assert document.fill({0: Filling(text)}).decode() == subtitles(*cues, head="WEBVTT\n\n")
+
+
+@pytest.mark.parametrize(
+    "cues", [("<v Ann>I think", "<v Bob>maybe not."), ("I think", "<v Bob>maybe not."), ("a <00:01.000>b", "c d.")]
+)
+def test_what_two_voices_say_is_not_joined(cues):
+    document = opened("a.vtt", subtitles(*cues, head="WEBVTT\n\n"))
+    assert [slot.text for slot in document.slots] == list(cues)
 
 
 def test_a_blank_line_ends_a_value_that_wants_to_go_on():
@@ -156,6 +347,65 @@ def test_a_tasks_box_and_the_name_of_a_footnote_are_no_text():
     assert texts == ["done", "a note"]
 
 
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("> [!NOTE]\n> Useful to\n> know.\n", "> [!NOTE]\n> USEFUL TO KNOW.\n"),
+        ("> [!tip]- A title\n> The text\n", "> [!tip]- A TITLE\n> THE TEXT\n"),
+        ("::: tip Title\nThe text\nhere.\n:::\n", "::: tip Title\nTHE TEXT HERE.\n:::\n"),
+        (":::note[Title]\nThe text.\n:::\nMore\n", ":::note[Title]\nTHE TEXT.\n:::\nMORE\n"),
+        ('!!! warning "Title"\n    The text\n    here.\n', '!!! warning "Title"\n    THE TEXT HERE.\n'),
+        ("??? note\n    The text\n", "??? note\n    THE TEXT\n"),
+        ('=== "A tab"\n    The text\n', '=== "A tab"\n    THE TEXT\n'),
+        ("Term\n: One\n  meaning\n: Another\n", "TERM\n: ONE MEANING\n: ANOTHER\n"),
+        ("[^1]: One note\n[^2]: Two notes\n", "[^1]: ONE NOTE\n[^2]: TWO NOTES\n"),
+        ("Math and\n$$\na = b \\text{ and}\n$$\nmore\n", "MATH AND\n$$\na = b \\text{ and}\n$$\nMORE\n"),
+        ("Text\n{: .class}\n", "TEXT\n{: .class}\n"),
+        ("{% note %}\nText\n{% endnote %}\n", "{% note %}\nTEXT\n{% endnote %}\n"),
+        ("{{< note >}}\nText\n{{< /note >}}\n", "{{< note >}}\nTEXT\n{{< /note >}}\n"),
+        ("[TOC]\n\nText\n", "[TOC]\n\nTEXT\n"),
+        ("[![a b](x.png)](y)\nand text\n", "[![A B](x.png)](y)\nAND TEXT\n"),
+        ("Hello\n{{ name }}!\n", "HELLO {{ name }}!\n"),
+    ],
+)
+def test_lines_of_dialects_of_markdown_stay_and_divide_a_paragraph(raw, expected):
+    assert filled(opened("a.md", raw)).decode() == expected
+
+
+@pytest.mark.parametrize("before", ["", "- ", "> ", "1. "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1. Mai ist ein Feiertag",
+        "12) x",
+        "# 5",
+        "- x",
+        "+ x",
+        "> x",
+        "* x",
+        "---",
+        "***",
+        "~~~",
+        "```",
+        "===",
+        "a\n1. b",
+    ],
+)
+def test_a_translation_stays_the_kind_of_block_that_its_source_is(before, text):
+    def blocks(raw):
+        return [token.type for token in MarkdownIt("commonmark").parse(raw)]
+
+    source = f"{before}One line"
+    source += "  \n" + " " * len(before) + "two" if "\n" in text else ""
+    (slot,) = (document := opened("a.md", source + "\n")).slots
+    raw = document.fill({0: Filling(text)}).decode()
+    assert blocks(raw) == blocks(source) and len(opened("a.md", raw).slots) == any(map(str.isalpha, text))
+    inline = next(token for token in MarkdownIt("commonmark").parse(raw) if token.type == "inline")
+    assert "".join(child.content or "\n" for child in inline.children or ()) == text and slot.text.startswith("One")
+    heading = opened("a.md", "## One\n").fill({0: Filling("1. Mai")})
+    assert heading == b"## 1. Mai\n"
+
+
 # ---- plurals and messages ------------------------------------------------------------------------
 
 
@@ -171,17 +421,95 @@ def test_plural_categories_are_those_of_cldr():
     assert set(plural_categories("ar").names) == set(CATEGORIES)
 
 
-def test_a_one_without_its_number_is_not_used_where_21_is_one_as_well():
+def android(one, other):
+    items = f'<item quantity="one">{one}</item><item quantity="other">{other}</item>'
+    return f'<resources><plurals name="p">{items}</plurals></resources>'
+
+
+def catalog(one, other):
+    forms = {
+        name: {"stringUnit": {"state": "translated", "value": text}} for name, text in (("one", one), ("other", other))
+    }
+    entry = {"localizations": {"en": {"variations": {"plural": forms}}}}
+    return json.dumps({"sourceLanguage": "en", "strings": {"n": entry}, "version": "1.0"})
+
+
+PLURALS = {
+    "a.yml": lambda one, other: f"en:\n  n:\n    one: '{one}'\n    other: '{other}'\n",
+    "a.json": lambda one, other: json.dumps({"n_one": one, "n_other": other}),
+    "m.json": lambda one, other: json.dumps({"m": f"{{n, plural, one {{{one}}} other {{{other}}}}}"}),
+    "a.arb": lambda one, other: json.dumps({"m": f"{{n, plural, one{{{one}}} other{{{other}}}}}"}),
+    "a.properties": lambda one, other: f"m={{n, plural, one {{{one}}} other {{{other}}}}}\n",
+    "a.xml": android,
+    "a.xcstrings": catalog,
+    "a.ftl": lambda one, other: f"a = {{ $x ->\n    [one] {one}\n   *[other] {other}\n }}\n",
+    "a.po": lambda one, other: f'msgid "{one}"\nmsgid_plural "{other}"\nmsgstr[0] ""\nmsgstr[1] ""\n',
+    "a.stringsdict": lambda one, other: (
+        "<plist><dict><key>a</key><dict><key>x</key><dict>"
+        f"<key>one</key><string>{one}</string><key>other</key><string>{other}</string></dict></dict></dict></plist>"
+    ),
+}
+"""Makers of a file of each format with one plural, from its forms ``one`` and ``other``."""
+
+
+@pytest.mark.parametrize("name", PLURALS)
+@pytest.mark.parametrize("target", ["ru", "hr", "de"])
+def test_a_one_without_its_number_is_not_used_where_21_is_one_as_well(name, target):
+    number, user = {"a.ftl": ("{ $n }", "{ $user }"), "a.po": ("%d", "%s"), "a.xml": ("%1$d", "%2$s")}.get(
+        name, ("{n}", "{user}")
+    )
+    other = f"{user} sent {number} files"
+    for one in ("One file", "1 file", f"{user} sent a file", f"{user} sent 1 file", f"{user} sent {number} file"):
+        texts = [slot.text for slot in opened(name, PLURALS[name](one, other), target=target).slots]
+        usable = target == "de" or one == f"{user} sent {number} file"
+        assert [text for text in texts if text != other] == ([one] if usable else [])
+
+
+@pytest.mark.parametrize("name", ["m.json", "a.arb", "a.properties"])
+def test_the_number_of_a_message_is_a_placeholder(name):
+    def document(one, other):
+        return opened(name, PLURALS[name](one, other), target="de")
+
+    source = document("# file {u}", "# of ## files, {p, number, #,##0}")
+    assert [slot.codes for slot in source.slots] == [("#",), ("#", "#", "#")]
+    for translation in (document("Datei {u}", "# of ## files, {p, number, #,##0}"), document("# # {u}", "# of ## {p}")):
+        problems = [found for pair in translations_between(source, translation) for found in find_problems(pair)]
+        assert "placeholders" in [found.check for found in problems]
+    assert not [code for slot in opened("a.json", '{"a": "# {n, select, other {# x}}"}').slots for code in slot.codes]
+
+
+def test_a_one_without_a_number_sign_is_not_used_where_21_is_one_as_well():
     texts = [
         slot.text
-        for slot in opened("a.yml", "en:\n  n:\n    one: One file\n    other: '%{n} files'\n", target="ru").slots
+        for slot in opened("m.json", PLURALS["m.json"]("{u} sent a file", "{u} sent # files"), target="ru").slots
     ]
-    assert texts == ["%{n} files"] * 4
-    texts = [
-        slot.text
-        for slot in opened("a.yml", "en:\n  n:\n    one: One file\n    other: '%{n} files'\n", target="de").slots
-    ]
-    assert texts == ["One file", "%{n} files"]
+    assert texts == ["{u} sent # files"] * 4
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (  # the number of the outer plural
+            "{n, plural, other {# of {m, plural, other {# files}}}}",
+            "{n, plural, other {{m, plural, other {{n, number} of # files}}}}",
+        ),
+        (
+            "{n, plural, other {# by {g, select, other {her}}}}",
+            "{n, plural, other {{g, select, other {{n, number} by her}}}}",
+        ),
+        (  # no number, and what looks like one
+            "No. #1, {p, number, #,##0}: {n, plural, other {# '#' x}}",
+            "{n, plural, other {No. '#'1, {p, number, #,##0}: # '#' x}}",
+        ),
+        (
+            "{n, plural, other {# '#' {p, number, #,##0} x}} and {m, plural, other {# y}}",
+            "{n, plural, other {{m, plural, other {{n, number} '#' {p, number, #,##0} x and # y}}}}",
+        ),
+    ],
+)
+def test_a_number_keeps_its_meaning_where_words_are_moved(message, expected):
+    pieces = message_pieces(message, plural_categories("ja"))
+    assert pieces is not None and "".join(p if isinstance(p, str) else p.text for p in pieces) == expected
 
 
 @pytest.mark.parametrize(

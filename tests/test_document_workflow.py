@@ -81,6 +81,56 @@ def test_a_folder_is_translated_into_another_and_only_what_is_missing(here, aske
     assert (here / "app/de/a.json").read_text() == '{"x": "ONE", "y": "TWO"}\n'
 
 
+AT_THE_TOP = {
+    "json": '{{"{0}": {{"menu": {{"open": "{1}", "close": "{2}"}}}}}}\n',
+    "yml": "{0}:\n  menu:\n    open: {1}\n    close: {2}\n",
+}
+"""Files whose only name at the top is that of their language, as Rails has them."""
+
+
+@pytest.mark.parametrize("kind", AT_THE_TOP)
+@pytest.mark.parametrize("language", ["de", "pt-BR"])
+def test_what_is_there_stays_in_files_with_the_language_at_the_top(here, asked, capsys, kind, language):
+    text = AT_THE_TOP[kind]
+    write(here, {f"l/en.{kind}": text.format("en", "Open", "Close"), f"l/fr.{kind}": text.format("fr", "Ouvrir", "")})
+    done = text.format(language, "by a person", "by another")
+    for path in (f"l/{language}.{kind}", f"out/{language}.{kind}"):
+        write(here, {path: done})
+    assert main(["translate", "run", f"l/en.{kind}", "-o", f"l/{language}.{kind}", "--to", language]) == 0
+    assert main(["translate", "run", "l", "-o", "out", "--from", "en", "--to", language]) == 0
+    assert (here / f"l/{language}.{kind}").read_text() == (here / f"out/{language}.{kind}").read_text() == done
+    assert not asked and "are left out" not in capsys.readouterr().err
+    write(here, {f"l/{language}.{kind}": text.format(language, "by a person", '""' * (kind == "yml"))})
+    assert main(["translate", "run", f"l/en.{kind}", "-o", f"l/{language}.{kind}"]) == 0  # the name tells the language
+    assert (here / f"l/{language}.{kind}").read_text() == text.format(language, "by a person", "CLOSE")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("yml", "{0}:\n  order: [ {1} ]\n  precision: {2}\n  e:\n  f: &x {2}\n  open: {3}\n  close: {4}\n"),
+        ("json", '{{"{0}": {{"precision": {2}, "s": [{2}, true], "open": "{3}", "close": "{4}"}}}}\n'),
+    ],
+)
+def test_what_is_there_stays_of_values_that_are_no_text(here, asked, kind, text):
+    write(here, {f"en.{kind}": text.format("en", ":month, :day", 2, "Open", "Close")})
+    write(here, {f"de.{kind}": text.format("de", ":day, :month", 3.5, "by hand", '""' * (kind == "yml"))})
+    assert main(["translate", "run", f"en.{kind}", "-o", f"de.{kind}"]) == 0 and asked == ["Close"]
+    assert (here / f"de.{kind}").read_text() == text.format("de", ":day, :month", 3.5, "by hand", "CLOSE")
+
+
+@pytest.mark.parametrize("kind", AT_THE_TOP)
+def test_a_language_at_the_top_is_no_part_of_the_keys_for_checks_and_training(here, capsys, kind):
+    text = AT_THE_TOP[kind]
+    write(here, {f"l/en.{kind}": text.format("en", "Open", "Close %s")})
+    write(here, {f"l/de.{kind}": text.format("de", "Auf", "Zu"), f"l/x.{kind}": text.format("x", "a", "b")})
+    pair = f"l/en.{kind},l/de.{kind}"
+    assert pairs_of(pair) == pairs_of(f"l/{{en,de}}.{kind}") == [("Open", "Auf"), ("Close %s", "Zu")]
+    assert main(["check", pair]) == 1 and "2 translations checked, 1 finding" in capsys.readouterr().err
+    assert main(["check", f"l/en.{kind},l/x.{kind}"]) == 2
+    assert "none of its entries is in l/en" in capsys.readouterr().err
+
+
 def test_entries_that_the_source_has_no_longer_are_named(here, asked, capsys):
     write(here, {"en.json": '{"a": "x", "b": "y"}', "de.json": '{"a": "X1", "gone": "Z"}'})
     assert main(["translate", "run", "en.json", "-o", "de.json"]) == 0
@@ -436,6 +486,24 @@ def test_catalogues_of_a_target_language_are_training_text(here):
     text = HEADER + '\nmsgid "a"\nmsgstr "{}"\n'
     write(here, {"l/de/deep/a.po": text.format("A"), "l/fr/a.po": text.format("F")})
     assert pairs_of("l/{source,target=de}/**/*.po") == [("a", "A")]
+
+
+def test_descriptions_in_the_messages_of_an_extension_are_no_training_text(here):
+    text = '{{"a": {{"message": "{}", "description": "Shown", "placeholders": {{"x": {{"content": "$1"}}}}}}}}'
+    write(here, {"en/messages.json": text.format("One"), "de/messages.json": text.format("Eins")})
+    assert pairs_of("{en,de}/messages.json") == [("One", "Eins")]
+
+
+WITH_DOTS = {"json": '{{"a.b": "{0}", "a": {{"b": "{1}"}}, "c": "{2}"}}', "yml": 'a.b: {0}\na: {{b: {1}}}\nc: "{2}"\n'}
+
+
+@pytest.mark.parametrize("kind", WITH_DOTS)
+def test_names_with_dots_are_not_taken_for_paths(here, asked, kind):
+    text = WITH_DOTS[kind]
+    write(here, {f"en.{kind}": text.format("one", "two", "three"), f"de.{kind}": text.format("eins", "zwei", "")})
+    assert pairs_of(f"en.{kind},de.{kind}") == [("one", "eins"), ("two", "zwei")]
+    assert main(["translate", "run", f"en.{kind}", "-o", f"de.{kind}"]) == 0 and asked == ["three"]
+    assert (here / f"de.{kind}").read_text() == text.format("eins", "zwei", "THREE")
 
 
 def test_pages_of_other_parts_give_no_pairs(here):

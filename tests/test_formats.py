@@ -286,7 +286,9 @@ LEAVES = st.recursive(
 def test_a_file_joined_with_itself_pairs_every_string_with_itself(folder, tree):
     def strings(node):
         children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-        return [node] if isinstance(node, str) else [leaf for child in children for leaf in strings(child)]
+        if isinstance(node, str):
+            return [node] if node.strip() else []
+        return [leaf for child in children for leaf in strings(child)]
 
     root = pack(folder / "same.zip", {"a/en.json": json.dumps(tree)})
     source = Keyed(root=str(root), source="*/en.json", target="*/en.json")

@@ -15,6 +15,7 @@ from openpyxl.worksheet.table import Table
 
 from dragoman.errors import DataError
 from dragoman.text.document import Filling
+from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
@@ -82,6 +83,12 @@ BOLD, ITALIC = "<w:rPr><w:b/></w:rPr>", "<w:rPr><w:i/></w:rPr>"
             "<w:bookmarkStart/>" + run("A") + "<w:bookmarkEnd/>",
         ),
         (run("a") + "<w:del><w:r><w:delText>x</w:delText></w:r></w:del>", "a", None),
+        (
+            "<w:r><w:t>a</w:t><w:footnoteReference/></w:r><w:r><w:drawing>kept</w:drawing><w:t>b</w:t></w:r>",
+            "a<x1/><x2/>b",
+            run("A") + "<w:r><w:footnoteReference/></w:r><w:r><w:drawing>kept</w:drawing></w:r>" + run("B"),
+        ),
+        (run("a") + "<w:moveFrom>" + run("x") + "</w:moveFrom>", "a", None),
     ],
 )
 def test_a_paragraph_is_one_text_and_its_runs_keep_their_formats(paragraph, text, expected):
@@ -89,6 +96,37 @@ def test_a_paragraph_is_one_text_and_its_runs_keep_their_formats(paragraph, text
     assert [slot.text for slot in document.slots] == [text]
     expected = expected or paragraph.replace(run("a"), run("A"))
     assert content(filled(document)) == f"<w:p>{expected}</w:p>"
+
+
+@pytest.mark.parametrize(
+    "container", ["moveTo", "ins", "fldSimple", "customXml", "dir", "bdo", "smartTag", "hyperlink"]
+)
+def test_text_in_a_container_is_translated(container):
+    inner = f'<w:{container} w:x="y">' + run("b") + f"</w:{container}>"
+    for paragraph, texts in ((inner, ["b"]), (run("a") + inner + run("c"), ["a<g1>b</g1>c"])):
+        document = opened("a.docx", word(paragraph))
+        assert [slot.text for slot in document.slots] == texts
+        expected = paragraph.replace("t>a<", "t>A<").replace("t>b<", "t>B<").replace("t>c<", "t>C<")
+        assert content(filled(document)) == f"<w:p>{expected}</w:p>"
+
+
+@pytest.mark.parametrize("in_one_run", [True, False])
+def test_the_parts_of_a_field_stay_in_their_order(in_one_run):
+    parts = [f'<w:fldChar w:type="{name}"/>' for name in ("begin", "separate", "end")]
+    parts[1:1] = ["<w:instrText>REF x</w:instrText>"]
+    pieces = ["<w:t>a</w:t>", *parts[:3], "<w:t>b</w:t>", parts[3], "<w:t>c</w:t>"]
+    paragraph = f"<w:r>{''.join(pieces)}</w:r>" if in_one_run else "".join(f"<w:r>{piece}</w:r>" for piece in pieces)
+    document = opened("a.docx", word(paragraph))
+    (slot,) = document.slots
+    expected = "".join(f"<w:r>{piece}</w:r>" for piece in pieces)
+    for text in "abc":
+        expected = expected.replace(f"<w:t>{text}<", f"<w:t>{text.upper()}<")
+    assert content(filled(document)) == f"<w:p>{expected}</w:p>"
+    source = find_placeholders(slot.text, slot.codes)
+    assert [p.role for p in source] == [Role.ORDERED] * 4
+    moved = slot.text.replace(source[-1].text, "").replace("a", source[-1].text + "a")
+    assert placeholders_preserved(source, find_placeholders(slot.text.replace("b", "x"), slot.codes))
+    assert not placeholders_preserved(source, find_placeholders(moved, slot.codes))
 
 
 def test_text_in_a_box_inside_a_paragraph_is_translated_with_it():
@@ -184,6 +222,14 @@ def test_open_documents_keep_spans_notes_and_numbers():
     assert members(filled(document))["content.xml"].decode() == expected
 
 
+def test_text_below_its_reading_is_translated():
+    ruby = "<t:ruby><t:ruby-base>b</t:ruby-base><t:ruby-text>kept</t:ruby-text></t:ruby>"
+    raw = f'<o:document-content xmlns:o="o" xmlns:t="t"><t:p>a {ruby} c</t:p></o:document-content>'
+    document = opened("a.odt", archive(content_xml=raw))
+    expected = raw.replace("a <", "A <").replace(">b<", ">B<").replace("> c<", "> C<")
+    assert members(filled(document))["content.xml"].decode() == expected
+
+
 def test_pages_and_contents_of_a_book_are_translated():
     page = '<?xml version="1.0"?>\n<html xmlns="h" lang="en"><body><p>Hello <b>you</b><br/></p></body></html>'
     contents = "<ncx><navLabel><text>Hello</text></navLabel></ncx>"
@@ -194,6 +240,58 @@ def test_pages_and_contents_of_a_book_are_translated():
     done = members(filled(opened("a.epub", out.getvalue())))
     assert done["a.xhtml"].decode() == page.replace("Hello", "HELLO").replace("you", "YOU").replace('"en"', '"pl"')
     assert done["toc.ncx"].decode() == contents.replace("Hello", "HELLO")
+
+
+def test_title_and_language_of_a_book_are_those_of_the_translation():
+    package = (
+        '<package xmlns:dc="d"><metadata><dc:title id="t">A book</dc:title><dc:language>en</dc:language>'
+        "<dc:creator>Kept</dc:creator></metadata></package>"
+    )
+    page = "<html><body><p>Hello</p></body></html>"
+    for name, languages in (("one", "<dc:language>en</dc:language>"), ("two", "<dc:language>en</dc:language>" * 2)):
+        raw = packed(
+            {"a.opf": package.replace("<dc:language>en</dc:language>", languages).encode(), "a.html": page.encode()}
+        )
+        done = members(filled(opened("a.epub", raw)))["a.opf"].decode()
+        expected = languages.replace("en<", "pl<") if name == "one" else languages
+        assert expected in done and "A BOOK" in done and "Kept" in done
+        assert opened("a.epub", raw).fill({}) == raw
+
+
+@pytest.mark.parametrize(
+    ("name", "main", "member"),
+    [
+        ("a.xlsx", "xl/sharedStrings.xml", "xl/drawings/drawing1.xml"),
+        ("a.xlsx", "xl/sharedStrings.xml", "xl/charts/chart1.xml"),
+        ("a.pptx", "ppt/slides/slide1.xml", "ppt/charts/chart1.xml"),
+        ("a.pptx", "ppt/slides/slide1.xml", "ppt/diagrams/drawing1.xml"),
+        ("a.docx", "word/document.xml", "word/charts/chart1.xml"),
+    ],
+)
+def test_text_of_charts_and_drawings_is_translated(name, main, member):
+    roots = {"xl/sharedStrings.xml": "<sst/>", "ppt/slides/slide1.xml": "<sld/>", "word/document.xml": "<document/>"}
+    title = '<c xmlns:a="a"><a:p><a:r><a:rPr b="1"/><a:t>Sales</a:t></a:r></a:p><n>3</n></c>'
+    document = opened(name, packed({main: roots[main].encode(), member: title.encode()}))
+    assert members(filled(document))[member].decode() == title.replace("Sales", "SALES")
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "text"),
+    [
+        ("a.docx", "word/comments.xml", "<w:t>{}</w:t>"),
+        ("a.docx", "word/charts/chart1.xml", "<c:v>{}</c:v>"),
+        ("a.xlsx", "xl/comments1.xml", '<t xml:space="preserve">{}</t>'),
+        ("a.xlsx", "xl/threadedComments/threadedComment1.xml", "<text>{}</text>"),
+        ("a.pptx", "ppt/charts/chart1.xml", "<c:v>{}</c:v>"),
+    ],
+)
+def test_members_whose_text_stays_are_named(name, member, text):
+    main = {"docx": "word/document.xml", "xlsx": "xl/sharedStrings.xml", "pptx": "ppt/slides/slide1.xml"}[name[2:]]
+    for words, expected in (("Sales", True), ("日本", True), ("12.5", False)):
+        root = '<chartSpace xmlns:w="w" xmlns:c="c">' + text.format(words) + "</chartSpace>"
+        document = opened(name, packed({main: b"<document/>", member: root.encode()}))
+        named = [note for note in document.notes if note == f"{name}: text stays as it is in {member}"]
+        assert bool(named) == expected
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,16 @@ def test_tagged_files_of_every_kind_say_the_same(tmp_path):
         assert found == [TaggedText(("Anna", "sings"), ("B-PER", "O")), TaggedText(("Lima",), ("B-LOC",))], name
 
 
+@pytest.mark.parametrize("gap", [" ", "\t"])
+@pytest.mark.parametrize("first", ["#a", "a"])
+def test_words_may_begin_with_a_number_sign_and_comments_are_those_of_files_with_tabs(tmp_path, gap, first):
+    rows = [f"{first}{gap}O", f"#b{gap}B-TAG", f"#{gap}SYM", "", f"#c{gap}O"]
+    comments = ["# sent_id = 1", "#", "-DOCSTART-"] if gap == "\t" else ["-DOCSTART- O"]
+    (tmp_path / "a.conll").write_text("\n".join([*comments, *rows, "", *comments, f"d{gap}O", ""]))
+    found = [placed.example.tokens for placed in TaggedColumns(path=str(tmp_path / "a.conll")).read()]
+    assert found == [(first, "#b", "#"), ("#c",), ("d",)]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -99,7 +99,10 @@ def _pairs(name: str, source: str | None, target: str | None) -> "Iterator[Trans
                 f"{second.strip()}: has other parts than {first.strip()}: which translates which is unclear"
             )
         if not originals.bilingual:
-            yield from translations_between(originals, translations)
+            pairs = list(translations_between(originals, translations))
+            if not pairs and originals.slots and translations.slots:
+                raise DataError(f"{second.strip()}: none of its entries is in {first.strip()}: other keys are there")
+            yield from pairs
             return
     as_rows = extension(name) in SPLITTERS and not (source and target)
     if extension(name) in KINDS and not comma and not as_rows:

@@ -74,8 +74,9 @@ def open_documents(
     given = []
     for (name, kind), goal in zip(kinds.items(), goals, strict=True):
         assert kind is not None
-        document = _open(name, kind, source, target or _named_language(kind, goal))
-        given.append(Given(name, document, goal, _kept(document, name, goal, source, anew=anew)))
+        language = target or _named_language(kind, goal)
+        document = _open(name, kind, source, language)
+        given.append(Given(name, document, goal, _kept(document, name, goal, language, anew=anew)))
     return Opened(given, [])
 
 
@@ -91,7 +92,7 @@ def _open_tree(files: "Sequence[TreeFile]", target: str | None, *, anew: bool) -
             there = os.path.lexists(goal) and not os.path.samefile(goal, name)
             if document.bilingual and there:  # the translator's file, with what is done in it
                 document = _open(str(goal), extension(name), source, target)
-            given.append(Given(name, document, goal, _kept(document, name, goal, source, anew=anew)))
+            given.append(Given(name, document, goal, _kept(document, name, goal, target, anew=anew)))
         except OtherKindError:
             continue
         except UserError as error:
@@ -108,22 +109,25 @@ def _named_language(kind: str, goal: Path | None) -> str | None:
 
 
 def _kept(
-    document: "FillableDocument", name: str, goal: Path | None, source: str | None, *, anew: bool
+    document: "FillableDocument", name: str, goal: Path | None, language: str | None, *, anew: bool
 ) -> "dict[int, Filling]":
     """Return the translations that an output has already, for a document in one language; notes tell what is lost.
 
+    The document takes the other values of the output, such as numbers.
+
     Args:
+        language: language of the output, where it is known.
         anew: all is translated again.
 
     Raises:
         DataError: it cannot be told what is translated in the output.
     """
-    from dragoman.text.existing import existing_translations, only_in
+    from dragoman.text.existing import existing_translations, only_in, take_values
     from dragoman.text.filled.opening import open_document
 
     if document.bilingual or goal is None or name == STDIN or not os.path.isfile(goal) or os.path.samefile(goal, name):
         return {}
-    there = open_document(goal, source=source)
+    there = open_document(goal, source=language)  # as a source: its plural forms are those that it has
     found = existing_translations(document, there)
     if found is None:
         if anew:
@@ -132,6 +136,7 @@ def _kept(
             f"{goal}: has other parts than {name}, so what is translated in it cannot be told: replace it with --redo, "
             "or name another output"
         )
+    take_values(document, there)
     if lost := only_in(document, there):
         shown = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         document.notes.append(f"{goal}: {len(lost)} of its entries are not in {name} and are left out: {shown}")

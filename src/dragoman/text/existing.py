@@ -1,6 +1,7 @@
 """Translations that a file of the target language has already, for a document in the source language."""
 
 from dragoman.text.document import FillableDocument, Filling
+from dragoman.text.filled.spans import SpannedDocument
 
 
 def existing_translations(document: FillableDocument, translated: FillableDocument) -> dict[int, Filling] | None:
@@ -16,6 +17,15 @@ def existing_translations(document: FillableDocument, translated: FillableDocume
         for number, slot in enumerate(document.slots)
         if slot.key in there
     }
+
+
+def take_values(document: FillableDocument, translated: FillableDocument) -> None:
+    """Write the values of ``translated`` that are no text, such as numbers, where ``document`` has others."""
+    if not isinstance(document, SpannedDocument) or not isinstance(translated, SpannedDocument):
+        return
+    for key, value in document.values.items():
+        if (there := translated.values.get(key)) and there.new != value.new:
+            document.declarations.append(value._replace(new=there.new))
 
 
 def only_in(document: FillableDocument, translated: FillableDocument) -> list[str]:

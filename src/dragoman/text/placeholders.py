@@ -86,7 +86,7 @@ def _placeholder(text: str, start: int, kind: str) -> Placeholder:
     if kind == "code" and (text in ("[", "![") or text.startswith(("](", "]["))):  # other links of Markdown
         return Placeholder(start, end, text, Role.CLOSES if text[0] == "]" else Role.OPENS, "[")
     first = _FIRST_TAG.match(text)
-    if kind == "code" and first and first["name"].rpartition(":")[2] in _HALVES:
+    if kind == "code" and first and first["name"].rpartition(":")[2].rstrip("0123456789") in _HALVES:
         return Placeholder(start, end, text, Role.ORDERED, first["name"])
     if tag := _TAG.fullmatch(text):
         name = tag["name"].lower()
@@ -137,7 +137,7 @@ def _closings(text: str) -> dict[int, int]:
 _BRACE = re.compile("[{}]")
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 _HALVES = {"bpt", "ept", "bx", "ex", "sc", "ec", "sm", "em", "it"}
-"""Elements of XLIFF and TMX that mark one end of something."""
+"""Elements of XLIFF and TMX, and of office documents with a number in their names, that mark one end of something."""
 _TAG = re.compile(r"<(?P<slash>/)?(?P<name>[A-Za-z0-9][\w.:-]*)(?:\s(?:[^<>\"']|\"[^\"]*\"|'[^']*')*?)?(?P<empty>/)?>")
 _FIRST_TAG = re.compile(r"<(?P<name>[A-Za-z][\w.:-]*)")
 _UNITS = (

@@ -6,14 +6,99 @@ Markup inside a string (``<b>``, ``<xliff:g>``) is code that survives translatio
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from dragoman.text.filled.comments import markup_comment_above
+from dragoman.text.filled.escapes import joined_surrogates
 from dragoman.text.filled.plural_categories import plural_categories
-from dragoman.text.filled.spans import SpannedDocument, Write
+from dragoman.text.filled.spans import SpannedDocument
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import Element, MarkupSource, Unit, check_root, units
 
 _KINDS = ("string", "string-array", "plurals")
+_REFERENCE = re.compile(r"[@?](?:\+?[\w.]+:)?[\w.]+/[\w.]+|@null|@empty")
+_ESCAPE = re.compile(r"\\(?:u(?P<hex>[0-9A-Fa-f]{4})|(?P<char>.))|(?P<quote>\")|(?P<space>[ \t\n]+)", re.DOTALL)
+_IN_CDATA = re.compile(r"\\(?:u(?P<hex>[0-9A-Fa-f]{4})|(?P<char>['nt\\@?]))", re.DOTALL)
+_PLAIN = {"n": "\n", "t": "\t"}
+
+
+class AndroidString(NamedTuple):
+    """String with what it takes to write its translation."""
+
+    inline: Inline
+    """Its text, with escapes read outside of tags."""
+    raw: str
+    """Content of its element in the file."""
+    quoted: bool
+    """True if quotes keep white space in it; they are no part of the text, and a translation has them around it."""
+
+    @classmethod
+    def of(cls, inline: Inline, raw: str) -> "AndroidString":
+        """Read Android's escapes in the content of an element."""
+        parts = _split(inline.text, inline.codes)
+        own = [number for number, part in enumerate(parts) if part not in inline.codes]
+        if _is_cdata(raw):  # attributes there keep their quotes
+            for number in own:
+                parts[number] = _IN_CDATA.sub(_character, parts[number])
+            quoted = False
+        else:
+            quoted = any(found["quote"] for number in own for found in _ESCAPE.finditer(parts[number]))
+            read = _Quotes().read if quoted else _character
+            for number in own:
+                parts[number] = _ESCAPE.sub(read, parts[number])
+        text = "".join(parts)
+        text = text.strip(_OUTSIDE).replace(_OUTSIDE, " ") if quoted else text
+        return cls(Inline(joined_surrogates(text), inline.codes, inline.spellings), raw, quoted)
+
+    def written(self, text: str, codes: Sequence[str]) -> str:
+        """Return a translation as the content of the element."""
+        raw = self.raw
+        if _is_cdata(raw):
+            escaped = re.sub(r"(['\\])(?!\")", r"\\\1", text)
+            return f"<![CDATA[{_with_line_ends(escaped).replace(']]>', ']]]]><![CDATA[>')}]]>"
+        parts = _split(text, codes)
+        escaped = "".join(part if part in codes else _escaped(part, quoted=self.quoted) for part in parts)
+        content = to_xml(escaped, Inline(text, tuple(codes), self.inline.spellings))
+        if self.quoted:
+            return f'"{content}"'
+        content = re.sub(r"^ ", r"\\u0020", content) if raw.lstrip().startswith("\\u0020") else content
+        content = re.sub(r" $", r"\\u0020", content) if raw.rstrip().endswith("\\u0020") else content
+        return re.sub(r"^([@?])", r"\\\1", content)
+
+
+_OUTSIDE = "\udc20"
+"""Stands for white space outside of quotes: half of a surrogate pair, which no file holds."""
+
+
+class _Quotes:
+    """Reader of a string with quotes, which keep the white space between them; outside, Android makes it one space."""
+
+    def __init__(self) -> None:
+        self.inside = False
+
+    def read(self, match: re.Match[str]) -> str:
+        if match["quote"]:
+            self.inside = not self.inside
+            return ""
+        return _OUTSIDE if match["space"] and not self.inside else _character(match)
+
+
+def _character(match: re.Match[str]) -> str:
+    """Return the character of an escape; white space stays."""
+    found = match.groupdict()
+    if found["hex"]:
+        return chr(int(found["hex"], 16))
+    return _PLAIN.get(found["char"], found["char"]) if found["char"] else match[0]
+
+
+def _is_cdata(raw: str) -> bool:
+    return raw.strip().startswith("<![CDATA[") and raw.strip().endswith("]]>") and raw.count("<![CDATA[") == 1
+
+
+def _split(text: str, codes: Sequence[str]) -> list[str]:
+    """Return the codes of a text and what stands between them."""
+    pattern = "|".join(map(re.escape, sorted(set(codes), key=len, reverse=True)))
+    return re.split(f"({pattern})", text) if pattern else [text]
 
 
 class AndroidResources(SpannedDocument):
@@ -45,13 +130,10 @@ class AndroidResources(SpannedDocument):
                 self.add_text(unit, item, f"{name}.{number}")
             return
         forms = {item.attributes.get("quantity", "other"): item for item in items}
-        texts = {category: self.inline(unit, item) for category, item in forms.items()}
+        texts = {category: self.string(unit, item) for category, item in forms.items()}
+        plain = {category: string.inline.text for category, string in texts.items()}
         for category, item in forms.items():
-            whole = "other" in texts
-            plain = {category: inline.text for category, inline in texts.items()}
-            chosen = self.categories.source_of(category, plain) if whole else texts[category].text
-            from_other = whole and chosen != texts[category].text
-            self.add_text(unit, item, f"{name}.{category}", texts["other" if from_other else category])
+            self.add_text(unit, item, f"{name}.{category}", texts[self.categories.form_of(category, plain)])
         for category in self.categories.missing(texts):
             self.add_form(unit, items, f"{name}.{category}", category, texts["other"])
 
@@ -59,14 +141,15 @@ class AndroidResources(SpannedDocument):
         """Return the comment above a string, an array or a plural."""
         return markup_comment_above(self.markup.utf8, unit.element.start)
 
-    def inline(self, unit: Unit, element: Element) -> Inline:
-        """Return the text of an element, its escapes read."""
+    def string(self, unit: Unit, element: Element) -> AndroidString:
+        """Return the string of an element."""
         raw = unit.slice(element.inside, element.outside)
-        return unescaped(read_inline(element, unit, keep_space=False), raw)
+        return AndroidString.of(read_inline(element, unit, keep_space=False), raw)
 
-    def add_text(self, unit: Unit, element: Element, key: str, inline: Inline | None = None) -> None:
-        """Add the slot of an element that has a text of its own."""
-        inline = inline or self.inline(unit, element)
+    def add_text(self, unit: Unit, element: Element, key: str, string: AndroidString | None = None) -> None:
+        """Add the slot of an element that has a text of its own; ``string`` is translated in its place, if given."""
+        string = string or self.string(unit, element)
+        inline = string.inline
         if not element.is_one_tag and not _REFERENCE.fullmatch(inline.text.strip()):
             self.add(
                 (element.inside, element.outside),
@@ -74,74 +157,25 @@ class AndroidResources(SpannedDocument):
                 place=f"{self.markup.name}:{element.line}",
                 key=key,
                 codes=inline.codes,
-                write=writer(inline, unit.slice(element.inside, element.outside)),
+                write=string.written,
                 notes=self.notes_of(unit),
             )
 
-    def add_form(self, unit: Unit, items: list[Element], key: str, category: str, inline: Inline) -> None:
+    def add_form(self, unit: Unit, items: list[Element], key: str, category: str, string: AndroidString) -> None:
         """Add a plural form that the file does not have, after the last one."""
         last = items[-1]
         before = unit.slice(unit.element.inside if len(items) == 1 else items[-2].end, last.start)
         gap = before[len(before.rstrip()) :].replace("\r", "")
         self.add(
             (last.end, last.end),
-            inline.text,
+            string.inline.text,
             place=f"{self.markup.name}:{last.line}",
             key=key,
-            codes=inline.codes,
-            write=writer(inline, unit.slice(last.inside, last.outside)),
+            codes=string.inline.codes,
+            write=string.written,
             notes=self.notes_of(unit),
             around=(f'{gap}<item quantity="{category}">', "</item>"),
         )
-
-
-_REFERENCE = re.compile(r"[@?](?:\+?[\w.]+:)?[\w.]+/[\w.]+|@null|@empty")
-_ESCAPE = re.compile(r"\\(?:u(?P<hex>[0-9A-Fa-f]{4})|(?P<char>.))|(?P<quote>\")", re.DOTALL)
-_IN_CDATA = re.compile(r"\\(?:u(?P<hex>[0-9A-Fa-f]{4})|(?P<char>['nt\\@?]))(?P<quote>(?!))?", re.DOTALL)
-_PLAIN = {"n": "\n", "t": "\t"}
-
-
-def _is_cdata(raw: str) -> bool:
-    return raw.strip().startswith("<![CDATA[") and raw.strip().endswith("]]>") and raw.count("<![CDATA[") == 1
-
-
-def unescaped(inline: Inline, raw: str) -> Inline:
-    """Return a text, whose content in the file is ``raw``, with Android's escapes read, outside of its tags."""
-
-    def read(match: re.Match[str]) -> str:
-        if match["quote"]:
-            return ""  # quotes keep white space, and are not part of the text
-        return chr(int(match["hex"], 16)) if match["hex"] else _PLAIN.get(match["char"], match["char"])
-
-    escape = _IN_CDATA if _is_cdata(raw) else _ESCAPE  # attributes there keep their quotes
-    texts = [part if part in inline.codes else escape.sub(read, part) for part in _split(inline.text, inline.codes)]
-    return Inline("".join(texts), inline.codes, inline.spellings)
-
-
-def _split(text: str, codes: Sequence[str]) -> list[str]:
-    """Return the codes of a text and what stands between them."""
-    pattern = "|".join(map(re.escape, sorted(set(codes), key=len, reverse=True)))
-    return re.split(f"({pattern})", text) if pattern else [text]
-
-
-def writer(inline: Inline, raw: str) -> Write:
-    """Return the function that writes the translation of a text whose content in the file is ``raw``."""
-    quoted = len(raw.strip()) > 1 and raw.strip()[0] == raw.strip()[-1] == '"'
-
-    def write(text: str, codes: Sequence[str]) -> str:
-        if _is_cdata(raw):
-            escaped = re.sub(r"(['\\])(?!\")", r"\\\1", text)
-            return f"<![CDATA[{_with_line_ends(escaped).replace(']]>', ']]]]><![CDATA[>')}]]>"
-        parts = _split(text, codes)
-        escaped = "".join(part if part in codes else _escaped(part, quoted=quoted) for part in parts)
-        content = to_xml(escaped, Inline(text, tuple(codes), inline.spellings))
-        if quoted:
-            return f'"{content}"'
-        content = re.sub(r"^ ", r"\\u0020", content) if raw.lstrip().startswith("\\u0020") else content
-        content = re.sub(r" $", r"\\u0020", content) if raw.rstrip().endswith("\\u0020") else content
-        return re.sub(r"^([@?])", r"\\\1", content)
-
-    return write
 
 
 def _escaped(text: str, *, quoted: bool) -> str:

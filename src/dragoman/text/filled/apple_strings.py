@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from dragoman.errors import DataError
 from dragoman.text.filled.comments import c_comments_above
+from dragoman.text.filled.escapes import joined_surrogates
 from dragoman.text.filled.spans import SpannedDocument, TextFile
 
 _SKIPPED = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
@@ -86,7 +87,7 @@ def unescaped(text: str) -> str:
             return chr(int(match["hex"], 16))
         return chr(int(match["octal"], 8)) if match["octal"] else _PLAIN.get(match["char"], match["char"])
 
-    return _ESCAPE.sub(read, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return joined_surrogates(_ESCAPE.sub(read, text))
 
 
 def escaped(text: str, *, multiline: bool = False) -> str:

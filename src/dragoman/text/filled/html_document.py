@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from dragoman.errors import DataError
-from dragoman.text.document import Edit, Filling
-from dragoman.text.filled.html_pieces import VOID, HtmlPiece, pieces
-from dragoman.text.filled.spans import SpannedDocument, TextFile
+from dragoman.text.document import Edit, Filling, splice
+from dragoman.text.filled.html_pieces import VOID, HtmlPiece, is_excluded, pieces
+from dragoman.text.filled.spans import SpannedDocument, TextFile, Write
 from dragoman.text.formats.markup import encoding_of
 
 INLINE = set(
@@ -62,8 +62,11 @@ INLINE = set(
 """Elements inside a text; all others end it."""
 ATTRIBUTES: tuple[str, ...] = ("title", "alt", "placeholder", "aria-label")
 _DESCRIPTIONS = ("description", "og:title", "og:description", "twitter:title", "twitter:description")
+_NO_TEXTS = ("script", "style")
+"""Elements whose ``title`` is a name for programs."""
 _ATTRIBUTE = re.compile(
-    r"""(?<=[\s"'/])(?P<name>[^\s"'<>/=]+)\s*=\s*(?P<quote>["'])(?P<value>.*?)(?P=quote)""", re.DOTALL
+    r"""(?<=[\s"'/])(?P<name>[^\s"'<>/=]+)\s*=\s*(?:(?P<quote>["'])(?P<quoted>.*?)(?P=quote)|(?P<bare>[^\s"'=<>`]+))""",
+    re.DOTALL,
 )
 _ENTITY = re.compile(r"&(?:#[xX]?[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);?")
 
@@ -83,8 +86,8 @@ class HtmlDocument(SpannedDocument):
         super().__init__(self.text_file)
         self.tag_slots: dict[int, list[int]] = {}
         """Slots of attributes by the start of their tag."""
-        self.nested_in: dict[int, list[int]] = {}
-        """Starts of the tags with such slots inside of a span, by the span's identity."""
+        self.nested_in: dict[int, list[HtmlPiece]] = {}
+        """Tags inside of a span, in order, by the span's identity, if any of them has such slots."""
         self.number = 0
         self.read(pieces(self.text_file.text), target)
 
@@ -107,12 +110,14 @@ class HtmlDocument(SpannedDocument):
     def declare(self, piece: HtmlPiece, target: str) -> None:
         """Name the language of the translations in the file."""
         text = self.text_file.text
-        for found in _ATTRIBUTE.finditer(text, piece.start, piece.end):
+        for found in _ATTRIBUTE.finditer(text, piece.start, piece.tag_end):
             if found["name"].lower() in ("lang", "xml:lang"):
-                self.declarations.append(Edit(found.start("value"), found.end("value"), target.replace("_", "-")))
+                self.declarations.append(Edit(*_value(found), target.replace("_", "-")))
 
     def add_attributes(self, piece: HtmlPiece) -> None:
         """Add the slots of a tag's attributes."""
+        if is_excluded(piece) or piece.tag in _NO_TEXTS:
+            return
         text, attributes = self.text_file.text, piece.attributes
         wanted: list[str] = list(ATTRIBUTES)
         if piece.tag == "meta" and {attributes.get("name", "").lower(), attributes.get("property", "")} & {
@@ -121,21 +126,17 @@ class HtmlDocument(SpannedDocument):
             wanted.append("content")
         if piece.tag == "input" and attributes.get("type", "").lower() in ("submit", "button", "reset"):
             wanted.append("value")
-        end = self.end_of_tag(piece)
-        for found in _ATTRIBUTE.finditer(text, piece.start, end):
-            if found["name"].lower() in wanted and attributes.get("translate") != "no":
+        for found in _ATTRIBUTE.finditer(text, piece.start, piece.tag_end):
+            if found["name"].lower() in wanted:
                 first = len(self.slots)
                 self.add(
-                    found.span("value"),
-                    html.unescape(found["value"]),
+                    _value(found),
+                    html.unescape(text[slice(*_value(found))]),
                     place=self.text_file.place(found.start()),
                     key=self.next_key(f"@{found['name'].lower()}"),
                     write=_attribute_writer(found["quote"]),
                 )
                 self.tag_slots.setdefault(piece.start, []).extend(range(first, len(self.slots)))
-
-    def end_of_tag(self, piece: HtmlPiece) -> int:
-        return piece.end if piece.kind == "start" else self.text_file.text.index(">", piece.start) + 1
 
     def next_key(self, what: str) -> str:
         """Return a key that tells entries apart by their order in the file."""
@@ -159,7 +160,7 @@ class HtmlDocument(SpannedDocument):
         start, end = kept[0].start, kept[-1].end
         whole = self.text_file.text[start:end]
         start, end = start + len(whole) - len(whole.lstrip()), end - len(whole) + len(whole.rstrip())
-        nested = [piece.start for piece in kept if self.tag_slots.get(piece.start)]
+        tags = [piece for piece in kept if piece.kind != "text"]
         self.add(
             (start, end),
             "".join(parts).strip(" \t\n\r\f"),
@@ -168,8 +169,8 @@ class HtmlDocument(SpannedDocument):
             codes=tuple(codes),
             write=lambda text, codes: to_html(text, codes, spellings),
         )
-        if nested:
-            self.nested_in[id(self.spans[-1])] = nested
+        if any(self.tag_slots.get(piece.start) for piece in tags):
+            self.nested_in[id(self.spans[-1])] = tags
 
     def trimmed(self, block: list[HtmlPiece]) -> list[HtmlPiece]:
         """Return a block without blank text, comments and pairs of tags around all of its text."""
@@ -204,21 +205,31 @@ class HtmlDocument(SpannedDocument):
             if any(other.start <= span.start and span.end <= other.end and other is not span for other in outer):
                 continue  # an attribute of a tag inside a text that is written anew
             written = self.written(span, fillings)
-            for start in self.nested_in.get(id(span), ()):
-                old, new = self.tag(start, fillings)
-                written = written.replace(old, new, 1) if old != new else written
-            edits.append(Edit(span.start, span.end, written))
+            edits.append(
+                Edit(span.start, span.end, self.with_tags(written, self.nested_in.get(id(span), ()), fillings))
+            )
         return self.file.with_edits([*edits, *(self.declarations if edits else [])])
 
-    def tag(self, start: int, fillings: Mapping[int, Filling]) -> tuple[str, str]:
-        """Return a tag as it is, and with its attributes translated."""
-        spans = [self.home[number] for number in self.tag_slots[start] if number in fillings]
-        end = max((self.home[number].end for number in self.tag_slots[start]), default=start)
-        old, new, at = self.text_file.text[start:end], "", start
-        for span in spans:
-            new += self.text_file.text[at : span.start] + self.written(span, fillings)
-            at = span.end
-        return old, new + self.text_file.text[at:end]
+    def with_tags(self, written: str, tags: Sequence[HtmlPiece], fillings: Mapping[int, Filling]) -> str:
+        """Return a written text with the attributes of its tags translated; equal tags are taken in their order."""
+        new: dict[str, list[str]] = {}
+        for piece in tags:
+            new.setdefault(self.raw(piece), []).append(self.translated_tag(piece, fillings))
+        if not new:
+            return written
+        pattern = "|".join(map(re.escape, sorted(new, key=len, reverse=True)))
+        return re.sub(pattern, lambda found: new[found[0]].pop(0) if new[found[0]] else found[0], written)
+
+    def translated_tag(self, piece: HtmlPiece, fillings: Mapping[int, Filling]) -> str:
+        """Return a tag with its attributes translated."""
+        spans = [self.home[number] for number in self.tag_slots.get(piece.start, ()) if number in fillings]
+        edits = [(s.start - piece.start, s.end - piece.start, self.written(s, fillings)) for s in spans]
+        return splice(self.raw(piece), edits)
+
+
+def _value(found: re.Match[str]) -> tuple[int, int]:
+    """Return the span of an attribute's value, without its quotes."""
+    return found.span("quoted" if found["quote"] else "bare")
 
 
 def _encodings(raw: bytes, name: str) -> list[str]:
@@ -263,9 +274,13 @@ def _escaped(text: str, spellings: Mapping[str, str]) -> str:
     return escaped.translate(str.maketrans(dict(spellings)))
 
 
-def _attribute_writer(quote: str):
+def _attribute_writer(quote: str | None) -> Write:
+    """Return the function that writes a value between quotes, or with quotes around it where it has none."""
+
     def write(text: str, _: Sequence[str]) -> str:
         escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+        if quote is None:
+            return '"' + escaped.replace('"', "&quot;") + '"'
         return escaped.replace(quote, "&quot;" if quote == '"' else "&#39;")
 
     return write

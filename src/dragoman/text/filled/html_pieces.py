@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ OPAQUE = set(
         "var",
     ]
 )
-"""Elements whose content stays."""
+"""Elements whose content stays; their attributes may be texts."""
 VOID = set(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"]
 )
@@ -48,6 +48,8 @@ class HtmlPiece:
     kind: str
     start: int
     end: int
+    tag_end: int
+    """End of its first tag."""
     tag: str
     attributes: Mapping[str, str]
 
@@ -105,7 +107,12 @@ def pieces(text: str) -> list[HtmlPiece]:
     ends = [*(token.start for token in tokens[1:]), len(text)][: len(tokens)]
     whole = [
         HtmlPiece(
-            token.kind, token.start, end, token.tag, {name: value or "" for name, value in reversed(token.attributes)}
+            token.kind,
+            token.start,
+            end,
+            end,
+            token.tag,
+            {name: value or "" for name, value in reversed(token.attributes)},
         )
         for token, end in zip(tokens, ends, strict=True)
     ]
@@ -125,11 +132,15 @@ def _with_opaque(found: Sequence[HtmlPiece]) -> Iterator[HtmlPiece]:
                     depth += {"start": 1, "end": -1}.get(found[number].kind, 0)
                 number += 1
             end = found[number - 1].end
-            yield HtmlPiece("whole", piece.start, end, piece.tag, {"translate": "no", **piece.attributes})
+            yield replace(piece, kind="whole", end=end)
         else:
             yield piece
 
 
+def is_excluded(piece: HtmlPiece) -> bool:
+    """Return True for an element whose author marked it as not to be translated."""
+    return piece.attributes.get("translate") == "no" or "notranslate" in piece.attributes.get("class", "").split()
+
+
 def _stays(piece: HtmlPiece) -> bool:
-    classes = piece.attributes.get("class", "").split()
-    return piece.tag in OPAQUE or piece.attributes.get("translate") == "no" or "notranslate" in classes
+    return piece.tag in OPAQUE or is_excluded(piece)

@@ -2,7 +2,8 @@
 
 Each branch is translated as a whole sentence. Words around a plural or selection would leave fragments, so they are
 moved into its branches first, as ICU's own guide advises; the message means the same afterwards. A plural gets the
-categories of the target language. Arguments such as ``{name}`` stay in the texts, where they are placeholders.
+categories of the target language. Arguments such as ``{name}`` stay in the texts, where they are placeholders, and so
+does the ``#`` that stands for the number of a plural.
 """
 
 import re
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dragoman.text.document import splice
 from dragoman.text.filled.plural_categories import PluralCategories
 from dragoman.text.invariants import is_wordless
 
@@ -25,6 +27,8 @@ class Branch(NamedTuple):
     text: str
     path: str
     """Selectors that lead to it, such as ``one`` or ``female.other``."""
+    codes: tuple[str, ...] = ()
+    """A ``#`` for each that stands for the number of a plural."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def message_pieces(text: str, categories: PluralCategories) -> list[str | Branch
         message, end = _Parser(text).message(0, 0)
         if end != len(text) or not any(isinstance(part, IcuChoice) for part in message):
             return None
-        pieces = list(_pieces(message, categories, ""))
+        pieces = list(_pieces(message, categories, "", None))
     except ValueError:
         return None
     return pieces if sum(isinstance(piece, Branch) for piece in pieces) <= MOST else None
@@ -126,36 +130,53 @@ class _Parser:
         return IcuChoice(head[1], head[2], head[0], tuple(branches)), at + 1
 
 
-def _pieces(message: Message, categories: PluralCategories, path: str) -> Iterator[str | Branch]:
+def _pieces(
+    message: Message, categories: PluralCategories, path: str, counted: IcuChoice | None
+) -> Iterator[str | Branch]:
+    """Yield the pieces of a message.
+
+    Args:
+        counted: plural whose number ``#`` stands for in the message; None outside of plurals.
+    """
     choices = [i for i, part in enumerate(message) if isinstance(part, IcuChoice)]
     outside = [part for part in message if isinstance(part, str)]
     if not choices:
         text = "".join(outside)
-        yield text if is_wordless(text) or not text.strip() else Branch(text, path)
+        signs = tuple("#" for _ in _number_signs(text)) if counted else ()
+        yield text if is_wordless(text) or not text.strip() else Branch(text, path, signs)
     elif all(is_wordless(text.replace("#", "")) or not text.strip() for text in outside):
         for part in message:
             if isinstance(part, str):
                 yield part
             else:
-                yield from _branches(part, categories, path, (), ())
+                yield from _branches(part, categories, path, counted)
     else:
         first = message[choices[0]]
         assert isinstance(first, IcuChoice)
-        yield from _branches(first, categories, path, message[: choices[0]], message[choices[0] + 1 :])
+        yield from _branches(first, categories, path, counted, message[: choices[0]], message[choices[0] + 1 :])
 
 
 def _branches(
-    choice: IcuChoice, categories: PluralCategories, path: str, before: Message, after: Message
+    choice: IcuChoice,
+    categories: PluralCategories,
+    path: str,
+    counted: IcuChoice | None,
+    before: Message = (),
+    after: Message = (),
 ) -> Iterator[str | Branch]:
     """Yield the pieces of an argument, with what stands around it moved into each branch."""
-    if (before or after) and choice.kind != "select":
-        before, after = (_quoted_hashes(part) for part in (before, after))
+    if counted:
+        before, after = (_named_numbers(part, counted) for part in (before, after))
+    elif choice.kind != "select":
+        before, after = (_quoted_signs(part) for part in (before, after))
     yield choice.head
     for selector, space, message, following in _needed(choice, categories):
-        if any(isinstance(part, IcuChoice) for part in after):
-            message = _named_hashes(message, choice)
+        if choice.kind != "select" and any(isinstance(part, IcuChoice) for part in after):
+            message = _named_numbers(message, choice)
         yield f"{selector}{space}{{"
-        yield from _pieces(_joined((*before, *message, *after)), categories, f"{path}.{selector}".lstrip("."))
+        inside = _joined((*before, *message, *after))
+        here = counted if choice.kind == "select" else choice
+        yield from _pieces(inside, categories, f"{path}.{selector}".lstrip("."), here)
         yield "}" + following
     yield "}"
 
@@ -169,15 +190,22 @@ def _needed(choice: IcuChoice, categories: PluralCategories) -> list[tuple[str, 
     others = [branch for branch in choice.branches if branch[0] not in surplus]
     lacking = categories.missing(present)
     _, space, message, _ = present["other"]
-    if "one" in present and "one" not in surplus and not categories.one_is_exact and not _shows_number(present["one"]):
+    texts = {selector: "".join(_texts(branch[2])) for selector, branch in present.items()}
+    if categories.form_of("one", texts, ["#"]) == "other":
         others = [("one", b[1], message, b[3]) if b[0] == "one" else b for b in others]
     at = next(i for i, branch in enumerate(others) if branch[0] == "other")
     gap = others[at - 1][3] if at and others[at - 1][3] else " "
     return [*others[:at], *((name, space, message, gap) for name in lacking), *others[at:]]
 
 
-def _shows_number(branch: tuple[str, str, Message, str]) -> bool:
-    return any(not isinstance(part, str) or "#" in part or "{" in part for part in branch[2])
+def _texts(message: Message) -> Iterator[str]:
+    """Yield all texts of a message and of its branches."""
+    for part in message:
+        if isinstance(part, str):
+            yield part
+        else:
+            for _, _, inner, _ in part.branches:
+                yield from _texts(inner)
 
 
 def _joined(parts: Sequence["str | IcuChoice"]) -> Message:
@@ -191,14 +219,52 @@ def _joined(parts: Sequence["str | IcuChoice"]) -> Message:
     return tuple(joined)
 
 
-def _quoted_hashes(message: Message) -> Message:
-    return tuple(part.replace("#", "'#'") if isinstance(part, str) else part for part in message)
+# ---- the number of a plural, written # ---------------------------------------------------------------
 
 
-def _named_hashes(message: Message, choice: IcuChoice) -> Message:
-    """Write the number of a plural by its name, since ``#`` would belong to the plural that it is moved into."""
-    if choice.kind == "select" or not any(isinstance(part, str) and "#" in part for part in message):
-        return message
-    if "offset:" in choice.head:
+def _number_signs(text: str, depth: int = 1) -> Iterator[int]:
+    """Yield the positions of each ``#`` of a text, those in quotes and in arguments left out.
+
+    Args:
+        depth: 0 outside of all branches, where a ``#`` cannot be quoted.
+    """
+    parser, at = _Parser(text), 0
+    while at < len(text):
+        if text[at] == "'":
+            at = parser.after_quote(at, depth)
+        elif text[at] == "{":
+            at = parser.after_argument(at)
+        else:
+            if text[at] == "#":
+                yield at
+            at += 1
+
+
+def _quoted_signs(message: Message) -> Message:
+    """Write each ``#`` of a text outside of plurals in quotes, since it would become the number of the plural that it
+    is moved into.
+
+    Raises:
+        ValueError: an apostrophe beside it, which would begin or end a quotation.
+    """
+    if any("'#" in part or "#'" in part for part in message if isinstance(part, str)):
+        raise ValueError("an apostrophe beside a # cannot be moved")
+    return _with_signs(message, "'#'", depth=0)
+
+
+def _named_numbers(message: Message, choice: IcuChoice) -> Message:
+    """Write the number of a plural by its name, since ``#`` would belong to the argument that it is moved into.
+
+    Raises:
+        ValueError: the plural has an offset, and its number no other spelling than ``#``.
+    """
+    if "offset:" in choice.head and any(list(_number_signs(part)) for part in message if isinstance(part, str)):
         raise ValueError("an offset has no other spelling than #")
-    return tuple(part.replace("#", f"{{{choice.name}, number}}") if isinstance(part, str) else part for part in message)
+    return _with_signs(message, f"{{{choice.name}, number}}", depth=1)
+
+
+def _with_signs(message: Message, new: str, *, depth: int) -> Message:
+    return tuple(
+        splice(part, [(at, at + 1, new) for at in _number_signs(part, depth)]) if isinstance(part, str) else part
+        for part in message
+    )

@@ -11,8 +11,9 @@ from dataclasses import replace
 from dragoman.errors import DataError
 from dragoman.text.document import Edit
 from dragoman.text.filled.json_tree import JsonMember, JsonNode, JsonStrings, read_json_tree
+from dragoman.text.filled.language_at_top import names_language, names_source
 from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
-from dragoman.text.filled.spans import SpannedDocument, TextFile
+from dragoman.text.filled.spans import SpannedDocument, TextFile, key_of
 
 _SUFFIX = re.compile(rf"(?P<stem>.*?)(?P<mark>[_.])(?P<category>{'|'.join(CATEGORIES)})", re.DOTALL)
 
@@ -52,12 +53,12 @@ class JsonDocument(SpannedDocument):
         self.add_all(top or self.root, ())
 
     def language_at_top(self) -> JsonNode | None:
-        """Return what is under the name of the source language, if that is the only name; it becomes the target's."""
+        """Return what is under the name of a language, if that is the only name; the source's becomes the target's."""
         members = self.root.members or []
         only = members[0] if self.root.is_object and len(members) == 1 else None
-        if only is None or not only.node.is_object or only.name not in (self.source or "en", self.target):
+        if only is None or not only.node.is_object or not names_language(only.name, self.source, self.target):
             return None
-        if self.target and only.name != self.target:
+        if self.target and names_source(only.name, self.source, self.target):
             end = self.text_file.text.index('"', only.start + 1)
             self.declarations.append(Edit(only.start + 1, end, self.strings.escaped(self.target)))
         return only.node
@@ -81,19 +82,22 @@ class JsonDocument(SpannedDocument):
         """Add every string below a value, and the plural forms that the target language has besides."""
         found = list(_plurals(node))
         sources = {
-            stem + category: self.categories.source_of(category, forms)
+            stem + category: forms[self.categories.form_of(category, forms)]
             for stem, _, forms in found
             for category in forms
         }
-        for member in node.members or ():
+        for member in node.names.values() if node.is_object else node.members or ():
             here = (*path, member.name)
-            if member.node.value is None:
+            if member.node.members is not None:
                 self.add_all(member.node, here)
+            elif member.node.value is None:
+                start, end = member.node.start, member.node.end
+                self.values[key_of(here)] = Edit(start, end, self.text_file.text[start:end])
             else:
                 self.add_string(here, member.node, sources.get(member.name))
         for stem, last, forms in found:
             for category in self.categories.missing(forms):
-                self.add_form(path, stem + category, last, self.categories.source_of(category, forms))
+                self.add_form(path, stem + category, last, forms["other"])
 
     def add_form(self, path: tuple[str, ...], name: str, last: JsonMember, text: str) -> None:
         """Add a plural form after the last one that there is."""
@@ -135,11 +139,6 @@ class ArbDocument(JsonDocument):
 def _texts_of(node: JsonNode, *names: str) -> tuple[str, ...]:
     """Return the strings that an object has under these names."""
     return tuple(text for name in names if (text := node.text_of(name)) and text.strip())
-
-
-def key_of(path: tuple[str, ...]) -> str:
-    """Return the key of a path: its names, joined by dots."""
-    return ".".join(path)
 
 
 def _is_chrome(root: JsonNode) -> bool:

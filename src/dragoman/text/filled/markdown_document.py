@@ -35,8 +35,20 @@ _CODE = re.compile(
 """,
     re.VERBOSE | re.DOTALL,
 )
-_MARK = re.compile(r"\[[ xX]\]\s+|\[\^[^\]\s]+\]:\s+")
-"""Beginnings of a text that are no part of it: a task's box, the name of a footnote."""
+_MARK = re.compile(r"\[[ xX]\]\s+|\[\^[^\]\s]+\]:\s+|:\s+|\[![\w-]+\][-+]?[ \t]+")
+"""Beginnings of a text that are no part of it: the box of a task, the name of a footnote, the colon of a definition,
+the kind of an alert with a title."""
+_KEPT = re.compile(
+    r"\[![\w-]+\][-+]?|\[\[?_?TOC_?\]?\]"  # alerts of GitHub, places of a table of contents
+    r"|:{3,}.*|(?:!!!|\?\?\?\+?)\s.*|===[+!]?\s+\".*"  # containers, admonitions, tabs
+    r"|\{%.*%\}|\{\{[<%].*[>%]\}\}|\{[:#.].*\}",  # statements of templates, attributes of a block
+)
+"""Lines that are no text, in dialects that a parser of CommonMark takes for a part of the paragraph beside them."""
+_BLOCK = re.compile(
+    r"(?=[-+*](?:\s|$)|\#{1,6}(?:\s|$)|>|```|~~~|:\s|=+\s*$|(?:-[ \t]*)+$|(?:_[ \t]*){3,}$|(?:\*[ \t]*){3,}$)"
+    r"|(?<=\d)(?=[.)](?:\s|$))"
+)
+"""Place of a backslash in a line that would otherwise be another kind of block."""
 _STARTS = re.compile(r"(?:[-+*>#]|\d+[.)]|=+$|-+$|\||```|~~~|:)")
 """Beginnings of a line that would make it another kind of block."""
 
@@ -74,7 +86,7 @@ class MarkdownDocument(SpannedDocument):
             kind = token.type
 
     def add_inline(self, token: Any, kind: str) -> None:
-        """Add the slot of a block's text."""
+        """Add the slots of a block's text: one, or one for each part between lines that are no text."""
         cell = kind in ("td_open", "th_open")
         lines = [(self.found(line.strip(), cell=cell, token=token), line) for line in token.content.split("\n")]
         spans = [span for span, _ in lines if span is not None]
@@ -83,7 +95,31 @@ class MarkdownDocument(SpannedDocument):
                 f"{self.text_file.name}:{token.map[0] + 1}: could not be followed here, and stays as it is"
             )
             return
-        file = self.text_file.text
+        for part in self.parts(spans) if kind == "paragraph_open" else [spans]:
+            self.add_text(part, token, kind)
+
+    def parts(self, spans: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+        """Yield the lines of each text in a paragraph, given the spans of all of its lines."""
+        part: list[tuple[int, int]] = []
+        in_formula = False
+        for span in spans:
+            line = self.text_file.text[slice(*span)].strip()
+            opens_or_closes = line.count("$$") == 1 and (line.startswith("$$") or (in_formula and line.endswith("$$")))
+            kept = in_formula or opens_or_closes or _KEPT.fullmatch(line)
+            if part and (kept or _MARK.match(line)):
+                yield part
+                part = []
+            in_formula ^= opens_or_closes
+            part += [] if kept else [span]
+            if re.match(r"\[![\w-]+\]", line) and part:  # an alert's title
+                yield part
+                part = []
+        if part:
+            yield part
+
+    def add_text(self, spans: list[tuple[int, int]], token: Any, kind: str) -> None:
+        """Add the slot of a text on these lines."""
+        file, cell = self.text_file.text, kind in ("td_open", "th_open")
         if mark := _MARK.match(file[slice(*spans[0])]):  # which stays before the text
             spans[0] = spans[0][0] + mark.end(), spans[0][1]
         raw = "\n".join(file[start:end] + "  " * file.startswith("  ", end) for start, end in spans)
@@ -148,6 +184,8 @@ class MarkdownDocument(SpannedDocument):
             start = spans[1][0]
             prefix = file.text[file.text.rfind("\n", 0, start) + 1 : start]
         hard = "\\" if re.search(r"\\\r?\n", file.text[spans[0][0] : spans[-1][1]]) else "  "
+        before = file.text[file.text.rfind("\n", 0, spans[0][0]) + 1 : spans[0][0]]
+        in_heading = re.search(r"#\s*$", before) is not None
         bare = source
         for code in codes:
             bare = bare.replace(code, "", 1)
@@ -156,7 +194,7 @@ class MarkdownDocument(SpannedDocument):
             text = _escaped(text, bare, own or codes)
             if cell:
                 return re.sub(r"(?<!\\)\|", r"\\|", text.replace("\n", " "))
-            lines = text.split("\n")
+            lines = [line if in_heading else _guarded(line) for line in text.split("\n")]
             if len(spans) > 1:
                 kept = [_wrapped(line, max(width - len(prefix), 20)) for line in lines]
             else:
@@ -181,6 +219,13 @@ def _escaped(text: str, source: str, codes: Sequence[str]) -> str:
         part if i % 2 or not special else re.sub(f"[{re.escape(special)}]", r"\\\g<0>", part)
         for i, part in enumerate(parts)
     )
+
+
+def _guarded(line: str) -> str:
+    """Return a line with a backslash where it would otherwise be another kind of block."""
+    number = re.match(r"\d{1,9}", line)
+    place = _BLOCK.match(line, number.end() if number else 0)
+    return line if place is None else f"{line[: place.start()]}\\{line[place.start() :]}"
 
 
 def _wrapped(line: str, width: int) -> list[str]:

@@ -19,6 +19,7 @@ from dragoman.text.filled.html_document import HtmlDocument
 from dragoman.text.filled.office_paragraphs import (
     CONTENTS,
     OPEN_DOCUMENT,
+    PACKAGE,
     SHEETS,
     SLIDES,
     WORD,
@@ -28,18 +29,45 @@ from dragoman.text.filled.office_paragraphs import (
 )
 from dragoman.text.formats.markup import MarkupSource, units
 
+_DIAGRAMS = ("diagrams/data*", "diagrams/drawing*")
+"""Text of a diagram, and how it was drawn last."""
 _MEMBERS: dict[str, dict[str, Dialect | None]] = {
-    ".docx": {f"word/{name}.xml": WORD for name in ("document", "header*", "footer*", "footnotes", "endnotes")},
-    ".pptx": {f"ppt/{name}.xml": SLIDES for name in ("slides/slide*", "notesSlides/notesSlide*", "diagrams/data*")},
-    ".xlsx": {f"xl/{name}.xml": SHEETS for name in ("sharedStrings", "worksheets/sheet*")},
+    ".docx": {
+        **{f"word/{name}.xml": WORD for name in ("document", "header*", "footer*", "footnotes", "endnotes")},
+        **{f"word/{name}.xml": SLIDES for name in ("charts/chart*", *_DIAGRAMS)},
+    },
+    ".pptx": {
+        f"ppt/{name}.xml": SLIDES for name in ("slides/slide*", "notesSlides/notesSlide*", "charts/chart*", *_DIAGRAMS)
+    },
+    ".xlsx": {
+        **{f"xl/{name}.xml": SHEETS for name in ("sharedStrings", "worksheets/sheet*")},
+        **{f"xl/{name}.xml": SLIDES for name in ("drawings/drawing*", "charts/chart*", *_DIAGRAMS)},
+    },
     **{kind: {"content.xml": OPEN_DOCUMENT, "styles.xml": OPEN_DOCUMENT} for kind in (".odt", ".ods", ".odp")},
-    ".epub": {"*.xhtml": None, "*.html": None, "*.htm": None, "*.ncx": CONTENTS},
+    ".epub": {"*.xhtml": None, "*.html": None, "*.htm": None, "*.ncx": CONTENTS, "*.opf": PACKAGE},
 }
 """Members with text, by the extension of the archive; None for members that are HTML."""
+_LEFT = ("word/comments*.xml", "word/glossary/*.xml", "xl/*omments*.xml", "ppt/comments/*.xml")
+"""Members whose text stays: what people who work on a document write to each other, and what they insert."""
+_LABELS = ("ppt/charts/chart*.xml", "word/charts/chart*.xml")
+"""Charts of a workbook that is embedded, whose labels stay as they are there."""
+_LEFT_TEXT = re.compile(rb"<(?:\w+:)?(?:t|text)(?:\s[^<>]*)?>[^<]*[A-Za-z\x80-\xff]")
+_LABEL = re.compile(rb"<(?:\w+:)?v>[^<]*[A-Za-z\x80-\xff]")
+_LANGUAGE = re.compile(rb"(<(?:\w+:)?language(?:\s[^<>]*)?>)[^<]*(?=<)")
 _ROOTS = frozenset(
     (
         *("document", "hdr", "ftr", "footnotes", "endnotes", "sld", "notes", "dataModel", "sst", "worksheet"),
-        *("dialogsheet", "macrosheet", "document-content", "document-styles", "ncx"),
+        *(
+            "wsDr",
+            "chartSpace",
+            "drawing",
+            "package",
+            "dialogsheet",
+            "macrosheet",
+            "document-content",
+            "document-styles",
+            "ncx",
+        ),
     )
 )
 """Outermost elements of members that are XML."""
@@ -60,7 +88,7 @@ class OfficeDocument(FillableDocument):
             DataError: no archive of this kind, damaged, or encrypted; the message names the member.
         """
         super().__init__()
-        self.name, self.raw = name, raw
+        self.name, self.raw, self.target = name, raw, target
         self.kind = extension(name) if extension(name) in _MEMBERS else _kind_of(raw)
         self.members = dict(_read_members(raw, name, _MEMBERS.get(self.kind, {})))
         self.parts: dict[str, XmlPart | HtmlDocument] = {}
@@ -84,6 +112,8 @@ class OfficeDocument(FillableDocument):
                 key = f"{member}:{slot.key}"
                 self.slots.append(Slot(slot.place, slot.text, slot.codes, key=key))
                 self.homes.append((member, number))
+        if left := _left(raw):
+            self.notes.append(f"{name}: text stays as it is in {', '.join(left)}")
 
     def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         by_member: dict[str, dict[int, Filling]] = {}
@@ -91,7 +121,20 @@ class OfficeDocument(FillableDocument):
             member, inner = self.homes[number]
             by_member.setdefault(member, {})[inner] = filling
         changed = {member: self.parts[member].fill(some) for member, some in by_member.items()}
+        if changed and self.target:
+            changed |= {
+                member: self.with_language(changed.get(member, content))
+                for member, content in self.members.items()
+                if member.endswith(".opf")
+            }
         return _with_members(self.raw, changed) if changed else self.raw
+
+    def with_language(self, package: bytes) -> bytes:
+        """Return the description of an e-book with the language of the translation, unless it names several."""
+        if len(_LANGUAGE.findall(package)) != 1 or self.target is None:
+            return package
+        language = self.target.replace("_", "-").encode()
+        return _LANGUAGE.sub(lambda found: found[1] + language, package)
 
 
 class XmlPart(FillableDocument):
@@ -193,6 +236,17 @@ def _read_members(raw: bytes, name: str, patterns: Mapping[str, object]) -> Iter
         raise DataError(f"{name}: cannot be unpacked ({error}): save it without a password") from None
     if not found:
         raise DataError(f"{name}: an archive of another kind: none of {', '.join(patterns)} is in it")
+
+
+def _left(raw: bytes) -> list[str]:
+    """Return the members of an archive whose text stays."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        return [
+            name
+            for name in archive.namelist()
+            for patterns, text in ((_LEFT, _LEFT_TEXT), (_LABELS, _LABEL))
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) and text.search(archive.read(name))
+        ]
 
 
 def _with_members(raw: bytes, changed: Mapping[str, bytes]) -> bytes:

@@ -1,8 +1,9 @@
 """Paragraphs of office documents: text in runs of one format each, taken apart and put together again.
 
-A paragraph becomes one text. The format that most of it has is plain text; stretches of another format, links and the
-like stand between ``<g1>`` and ``</g1>``, and pictures, breaks, notes and fields are ``<x1/>``. When a translation is
-written, neighbouring runs of one format are one run, and the marks of a spelling checker are left out.
+A paragraph becomes one text. The format that most of it has is plain text. Stretches of another format, links and the
+like stand between ``<g1>`` and ``</g1>``. Pictures, breaks and notes are ``<x1/>``. The parts of a field, which must
+stay in their order, are ``<it1/>``. When a translation is written, neighbouring runs of one format are one run, and the
+marks of a spelling checker are left out.
 """
 
 import re
@@ -28,13 +29,21 @@ class Dialect(NamedTuple):
     """Elements that are left out when a paragraph is written anew."""
 
 
-WORD = Dialect(("p",), "r", ("hyperlink", "ins", "smartTag"), ("proofErr", "lastRenderedPageBreak"))
+WORD = Dialect(
+    ("p",),
+    "r",
+    ("hyperlink", "ins", "moveTo", "smartTag", "customXml", "fldSimple", "dir", "bdo"),
+    ("proofErr", "lastRenderedPageBreak"),
+)
 SLIDES = Dialect(("p",), "r")
 SHEETS = Dialect(("si", "is"), "r", (), ("phoneticPr", "rPh"))
-OPEN_DOCUMENT = Dialect(("p", "h"), None, ("span", "a"), ("soft-page-break",))
+OPEN_DOCUMENT = Dialect(("p", "h"), None, ("span", "a", "ruby", "ruby-base"), ("soft-page-break",))
 CONTENTS = Dialect(("text",), None)
 """Labels of an e-book's table of contents."""
-_INSIDE_RUNS = {"rPr", "t", "tab", "br", "cr", "noBreakHyphen", "softHyphen"}
+PACKAGE = Dialect(("title",), None)
+"""Title of an e-book."""
+_FIELD = {"fldChar", "instrText"}
+"""Parts of a field of Word's, which is written over several runs: they must stay in their order."""
 
 
 @dataclass
@@ -52,6 +61,8 @@ class Atom:
     """Number of a container, the same for its beginning and end."""
     run: tuple[int, int] | None = None
     """Span of the run that it is a part of, if the run has other parts."""
+    ordered: bool = False
+    """True for something that must stay in its order."""
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -89,7 +100,7 @@ class Paragraph:
         """Return a translation as the content of the paragraph."""
         parts = [self.piece(atom, raw) for atom in self.around[0]]
         formats = [self.plain]
-        for number, piece in enumerate(re.split(r"(</?g\d+>|<x\d+/>)", text)):
+        for number, piece in enumerate(re.split(r"(</?g\d+>|<(?:x|it)\d+/>)", text)):
             if number % 2 == 0 or piece not in self.codes:
                 parts += [self.text_in(piece, formats[-1])] if piece else []
             elif piece in self.atoms:
@@ -167,20 +178,21 @@ class _Atoms:
             yield Atom("other", child.start, child.end)
 
     def run(self, run: Element) -> Iterator[Atom]:
-        """Yield the text of a run. One with breaks or tabs is divided at them; one with anything else stays whole."""
+        """Yield the text of a run. One with anything else in it, such as breaks or pictures, is divided there."""
         inner = [child for child in run.children if isinstance(child, Element)]
         inner = [child for child in inner if child.name not in self.dialect.dropped]
         properties = "".join(self.raw(child.start, child.end) for child in inner if child.name == "rPr")
         content = [child for child in inner if child.name != "rPr"]
         texts = [child for child in content if child.name == "t"]
-        if not texts or any(child.name not in _INSIDE_RUNS for child in content):
-            yield Atom("other", run.start, run.end)
+        if not texts:
+            yield Atom("other", run.start, run.end, ordered=any(child.name in _FIELD for child in content))
         elif len(texts) == len(content):
             yield Atom("text", run.start, run.end, "".join(map(_string, texts)), properties)
         else:
             for child in content:
                 kind, text = ("text", _string(child)) if child.name == "t" else ("other", "")
-                yield Atom(kind, child.start, child.end, text, properties, run=(run.start, run.end))
+                ordered, whole = child.name in _FIELD, (run.start, run.end)
+                yield Atom(kind, child.start, child.end, text, properties, run=whole, ordered=ordered)
 
     def text(self, start: int, end: int) -> Atom:
         """Return the text between two elements."""
@@ -281,7 +293,7 @@ class _Text:
             self.numbers[atom.number] = self.next()
             self.code(f"<g{self.count}>", atom)
         else:
-            self.code(f"<x{self.next()}/>", atom)
+            self.code(f"<{'it' if atom.ordered else 'x'}{self.next()}/>", atom)
 
     def next(self) -> int:
         self.count += 1

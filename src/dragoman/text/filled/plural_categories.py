@@ -4,13 +4,11 @@ Formats that name plural forms by category differ in their syntax alone: each as
 language needs, and which form of the source is translated for each of them.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from dragoman.text.formats import plurals
-from dragoman.text.placeholders import find_placeholders
 
 CATEGORIES = ("zero", "one", "two", "few", "many", "other")
 """All categories of CLDR, in its order."""
@@ -37,20 +35,20 @@ class PluralCategories:
         used = (*self.names, *self.kept)
         return [name for name in present if name in CATEGORIES and self.names and name not in used]
 
-    def source_of(self, category: str, forms: Mapping[str, str]) -> str:
-        """Return the source text that is translated for a category.
+    def form_of(self, category: str, forms: Mapping[str, str], codes: Iterable[str] = ()) -> str:
+        """Return the name of the source form that is translated for a category.
 
         It is the form of the same name, or ``other``. A ``one`` without the number is not used where the language says
         ``one`` for 21 as well.
+
+        Args:
+            forms: texts of the source by category.
+            codes: texts that are placeholders whatever their form.
         """
-        text = forms.get(category, forms["other"])
-        if category == "one" and not self.one_is_exact and not _has_number(text):
-            return forms["other"]
-        return text
-
-
-def _has_number(text: str) -> bool:
-    return "#" in text or bool(re.search(r"\d", text)) or bool(find_placeholders(text))
+        if category not in forms:
+            return "other"
+        inexact = category == "one" and not self.one_is_exact and "other" in forms
+        return "other" if inexact and not plurals.names_number(forms["one"], forms["other"], codes) else category
 
 
 @cache

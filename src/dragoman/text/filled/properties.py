@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from dragoman.errors import DataError
 from dragoman.text.filled.comments import comment_lines_above
+from dragoman.text.filled.escapes import joined_surrogates
 from dragoman.text.filled.plural_categories import plural_categories
 from dragoman.text.filled.spans import SpannedDocument, TextFile
 
@@ -124,4 +125,4 @@ def unescaped(text: str, place: str) -> str:
             raise DataError(f"{place}: \\u is not followed by four hexadecimal digits")
         return _PLAIN.get(match["char"], match["char"])
 
-    return _ESCAPE.sub(read, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return joined_surrogates(_ESCAPE.sub(read, text))

@@ -1,11 +1,11 @@
-"""Resource files of .NET (``.resx``) and Windows (``.resw``): the values of strings; other data stays."""
+"""Resource files of .NET (``.resx``) and Windows (``.resw``): the values of strings; other data stays.
+
+Other data has a type, such as the size of a control, or a name that begins with ``>>``.
+"""
 
 from dragoman.text.filled.spans import SpannedDocument
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import MarkupSource, check_root, units
-
-_LAYOUT = (".Name", ".Size", ".Location", ".Type", ".Parent", ".ZOrder", ".Font", ".Anchor", ".Dock", ".ImeMode")
-"""Ends of the names of properties that place a control in a window."""
 
 
 class ResxDocument(SpannedDocument):
@@ -22,9 +22,7 @@ class ResxDocument(SpannedDocument):
         check_root(self.markup, "root", "a .NET resource file")
         for unit in units([self.markup.utf8], name, "root", "data"):
             value, key = unit.element.find("value"), unit.element.attributes.get("name", "")
-            other = (
-                {"type", "mimetype"} & unit.element.attributes.keys() or key.startswith(">>") or key.endswith(_LAYOUT)
-            )
+            other = {"type", "mimetype"} & unit.element.attributes.keys() or key.startswith(">>")
             if value is None or other or value.is_one_tag:
                 continue
             inline = read_inline(value, unit, keep_space=True)

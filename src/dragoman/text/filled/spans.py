@@ -91,6 +91,11 @@ def _decoded(raw: bytes, name: str, encodings: Sequence[str]) -> str:
     return text
 
 
+def key_of(path: Iterable[str]) -> str:
+    """Return the key of a path of names: joined by dots, those within a name escaped, so that no other path has it."""
+    return ".".join(re.sub(r"[\\.]", r"\\\g<0>", name) or "\\0" for name in path)
+
+
 @dataclass(frozen=True)
 class SlotSpan:
     """Span of the file that is rewritten when one of its slots is filled."""
@@ -118,6 +123,8 @@ class SpannedDocument(FillableDocument):
         """Span of each slot."""
         self.declarations: list[Edit] = []
         """Edits beside the translations, such as the name of the language; made if any slot is filled."""
+        self.values: dict[str, Edit] = {}
+        """Values that are no text, such as numbers, as they are written, by their keys."""
 
     def add(
         self,
@@ -152,7 +159,7 @@ class SpannedDocument(FillableDocument):
                 continue
             pieces.append(len(self.slots))
             name = ".".join(filter(None, (key, piece.path)))
-            self.slots.append(Slot(place, piece.text, codes, key=name, **slot))  # pyright: ignore[reportArgumentType]
+            self.slots.append(Slot(place, piece.text, codes or piece.codes, key=name, **slot))  # pyright: ignore[reportArgumentType]
         self.spans.append(SlotSpan(*span, tuple(pieces), write, *around))
         self.home += [self.spans[-1]] * (len(self.slots) - first)
 

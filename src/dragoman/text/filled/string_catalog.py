@@ -9,7 +9,7 @@ from dragoman.errors import DataError
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
 from dragoman.text.filled.json_tree import JsonNode, JsonStrings, read_json_tree
 from dragoman.text.filled.plural_categories import CATEGORIES, PluralCategories, plural_categories
-from dragoman.text.filled.spans import TextFile
+from dragoman.text.filled.spans import TextFile, key_of
 from dragoman.text.lines import check_string
 
 _UNFILLED = ("new", "stale")
@@ -87,7 +87,7 @@ class StringCatalog(FillableDocument):
                     place,
                     text,
                     filled=bool(translation.strip()),
-                    key=".".join((key, *path)),
+                    key=key_of((key, *path)),
                     translation=translation,
                     fuzzy=found.get("state") == "needs_review",
                     notes=(comment.strip(),) if isinstance(comment, str) and comment.strip() else (),
@@ -216,5 +216,6 @@ def _adapted(value: Any, categories: PluralCategories) -> Any:
         needed = [
             name for name in CATEGORIES if name in (categories.names or forms) or (name in forms and name == "zero")
         ]
-        adapted["plural"] = {name: copy.deepcopy(forms.get(name, forms["other"])) for name in needed}
+        texts = {name: "\n".join(unit.get("value", "") for _, unit in units_of(form)) for name, form in forms.items()}
+        adapted["plural"] = {name: copy.deepcopy(forms[categories.form_of(name, texts)]) for name in needed}
     return adapted

@@ -50,8 +50,7 @@ class StringsDict(SpannedDocument):
         texts = {name: self.inline(unit, value) for name, (_, value) in forms.items()}
         plain = {name: inline.text for name, inline in texts.items()}
         for name, (_, value) in forms.items():
-            from_other = "other" in plain and self.categories.source_of(name, plain) != plain[name]
-            self.add_text(unit, value, f"{key}.{name}", texts["other" if from_other else name])
+            self.add_text(unit, value, f"{key}.{name}", texts[self.categories.form_of(name, plain)])
         for name, _, value in found:
             if name not in CATEGORIES:  # a form by width or device
                 self.add_text(unit, value, f"{key}.{name}", self.inline(unit, value))

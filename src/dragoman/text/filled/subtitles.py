@@ -1,7 +1,8 @@
 """Subtitles, SubRip (``.srt``) and WebVTT (``.vtt``): times stay, and sentences across cues are translated as a whole.
 
 A sentence that runs over several cues is joined, translated, and divided among the same cues by their shares of the
-source. Lines are wrapped again to the width that the file has. Settings, notes, styles and formatting tags stay.
+source. Lines are wrapped again to the width that the file has. Settings, notes, styles and formatting tags stay; tags
+around the whole of a cue, such as voices and italics, stay in that cue.
 """
 
 import itertools
@@ -26,6 +27,9 @@ _EXAMPLE = "00:00:01,000 --> 00:00:02,500"
 _END = re.compile(r"""[.!?…。！？♪][)\]"'”’»]*$|[:;]$""")  # noqa: RUF001
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}")
 _SPEAKER = re.compile(r"\s*(?:[-–—]|>>)\s*\S")  # noqa: RUF001
+_OPENING = re.compile(r"<(?P<name>[A-Za-z]+)[^<>\n]*>|\{\\[^{}\n]*\}")
+_VOICE, _PLACED = re.compile(r"<v[.\s][^<>\n]*>"), re.compile(r"<v[.\s>]|<\d")
+"""A voice of WebVTT; tags inside of a text that cannot move to another cue: voices and times."""
 WIDTH = 42
 """Characters of a line at least, as subtitlers count them."""
 MOST = 6
@@ -38,6 +42,14 @@ class Cue(NamedTuple):
     start: int
     end: int
     text: str
+
+
+class Framed(NamedTuple):
+    """Text of a cue without the tags around all of it."""
+
+    before: str
+    text: str
+    after: str
 
 
 class SubtitleDocument(SpannedDocument):
@@ -119,14 +131,16 @@ class SubtitleDocument(SpannedDocument):
 
     def add_group(self, cues: Sequence[Cue], number: int) -> None:
         """Add the slot of cues that hold one sentence."""
-        text = " ".join(_joined(cue.text) for cue in cues)
+        frames = [framed(cue.text) if len(cues) > 1 else Framed("", cue.text, "") for cue in cues]
+        text = " ".join(_joined(frame.text) for frame in frames)
         codes = tuple(_TAG.findall(text))
         shares = [len(_TAG.sub("", cue.text)) for cue in cues]
         first = cues[0]
 
         def write(new: str, _: Sequence[str]) -> str:
-            parts = divided(new, shares)
-            written = [self.wrapped(part, cue) for part, cue in zip(parts, cues, strict=True)]
+            parts = _closed(divided(new, shares), [frame.text for frame in frames])
+            wrapped = [self.wrapped(part, cue) for part, cue in zip(parts, cues, strict=True)]
+            written = [f.before + part + f.after for part, f in zip(wrapped, frames, strict=True)]
             gaps = [self.text_file.text[a.end : b.start] for a, b in itertools.pairwise(cues)]
             return "".join(part + gap for part, gap in zip(written, [*gaps, ""], strict=True))
 
@@ -162,10 +176,61 @@ def _sentence(cues: Sequence[Cue]) -> Sequence[Cue]:
     for count, cue in enumerate(cues[:MOST], 1):
         bare = _TAG.sub("", cue.text).strip()
         following = _TAG.sub("", cues[count].text).strip() if count < len(cues) else ""
-        goes_on = following[:1].islower() and not _SPEAKER.match(following)
+        goes_on = following[:1].islower() and not _SPEAKER.match(following) and _may_join(cue, cues[count])
         if _END.search(bare) or not goes_on or _SPEAKER.match(bare):
             return cues[:count]
     return cues[:1]
+
+
+def _may_join(cue: Cue, following: Cue) -> bool:
+    """Return True if one voice says both, and no tag inside of them belongs to its cue."""
+    one, other = framed(cue.text), framed(following.text)
+    same = _VOICE.findall(one.before) == _VOICE.findall(other.before)
+    return same and not _PLACED.search(one.text) and not _PLACED.search(other.text)
+
+
+def framed(text: str) -> Framed:
+    """Take off the tags around all of a cue: voices and positions, which nothing need close, and pairs of tags."""
+    before, after = "", ""
+    while tag := _OPENING.match(text):
+        closing = _closing(tag[0])
+        open_to_the_end = closing and text.endswith(closing) and tag[0] in _unclosed(text.removesuffix(closing))[:1]
+        if open_to_the_end and not _unclosed(text):
+            text, after = text.removesuffix(closing), closing + after
+        elif closing and not _VOICE.match(tag[0]):
+            break
+        before, text = before + tag[0], text[tag.end() :]
+    return Framed(before, text, after)
+
+
+def _unclosed(text: str) -> list[str]:
+    """Return the tags of a text that nothing in it closes."""
+    opened: list[str] = []
+    for tag in _TAG.findall(text):
+        if tag.startswith("</"):
+            at = next((i for i in reversed(range(len(opened))) if _closing(opened[i]) == tag), None)
+            opened = opened if at is None else opened[:at]
+        elif _closing(tag):
+            opened.append(tag)
+    return opened
+
+
+def _closing(tag: str) -> str:
+    """Return the tag that closes another; empty for one that nothing closes."""
+    found = _OPENING.match(tag)
+    return f"</{found['name']}>" if found and found["name"] else ""
+
+
+def _closed(parts: Sequence[str], sources: Sequence[str]) -> list[str]:
+    """Return the parts of a divided text with each tag closed that is open at a division, and opened again after it:
+    unless the source has it open there as well."""
+    done = list(parts)
+    for number in range(1, len(parts)):
+        tags = _unclosed("".join(parts[:number]))
+        if tags != _unclosed("".join(sources[:number])):
+            done[number - 1] += "".join(map(_closing, reversed(tags)))
+            done[number] = "".join(tags) + done[number]
+    return done
 
 
 def divided(text: str, shares: Sequence[int]) -> list[str]:

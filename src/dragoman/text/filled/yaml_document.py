@@ -12,8 +12,9 @@ from typing import Any
 from dragoman.errors import DataError
 from dragoman.text.document import Edit
 from dragoman.text.filled.comments import comment_lines_above
+from dragoman.text.filled.language_at_top import names_language, names_source
 from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
-from dragoman.text.filled.spans import SpannedDocument, TextFile
+from dragoman.text.filled.spans import SpannedDocument, TextFile, key_of
 
 _STRING = "tag:yaml.org,2002:str"
 _SPECIAL = re.compile(
@@ -24,6 +25,8 @@ _PLAIN = re.compile(
     r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`\d+.~=<\x00-\x1f]|\d+\ (?=[^\W\d_]))"""  # no indicator, and no number
     r"(?:[^\x00-\x1f\x7f\u0085\u2028\u2029\ufeff:#]|:(?!\s|$)|(?<!\s)#)*(?<!\s)"
 )
+_SYMBOL = re.compile(r""":(?:[A-Za-z_]\w*[?!=]?|"[^"]*"|'[^']*')""")
+"""Symbol of Ruby's, such as the ``:year`` of a date's order."""
 _PROPERTIES = re.compile(r"(?:[&!]\S*\s+)*")
 _HEADER = re.compile(r"(?P<style>[|>])(?P<rest>[-+\d]*[ \t]*(?:#[^\n]*)?\r?\n)")
 
@@ -67,13 +70,13 @@ class YamlDocument(SpannedDocument):
             raise DataError(f"{self.text_file.name}: not YAML that can be read: {reason}") from None
 
     def language_at_top(self, root: Any) -> Any:
-        """Return what is under the name of the source language, if that is the only name; it becomes the target's."""
+        """Return what is under the name of a language, if that is the only name; the source's becomes the target's."""
         if root.id != "mapping" or len(root.value) != 1:
             return None
         label, node = root.value[0]
-        if label.id != "scalar" or label.value not in (self.source or "en", self.target) or node.id != "mapping":
+        if label.id != "scalar" or node.id != "mapping" or not names_language(label.value, self.source, self.target):
             return None
-        if self.target and label.value != self.target:
+        if self.target and names_source(label.value, self.source, self.target):
             start, end = label.start_mark.index, label.end_mark.index
             quote = label.style if label.style in ("'", '"') else ""
             safe = self.target if _SPECIAL.fullmatch(self.target) is None or quote else f'"{self.target}"'
@@ -97,30 +100,34 @@ class YamlDocument(SpannedDocument):
                 name = label.value if label.id == "scalar" else "?"
                 if forms and value.id == "scalar":
                     self.seen.add(id(value))
-                    self.add_scalar(value, (*path, name), self.categories.source_of(name, forms), flow=flow)
+                    self.add_scalar(value, (*path, name), forms[self.categories.form_of(name, forms)], flow=flow)
                 elif name != "<<":
                     self.read(value, (*path, name), flow=flow)
             for category in self.categories.missing(forms):
-                self.add_form(node, path, category, self.categories.source_of(category, forms))
+                self.add_form(node, path, category, forms["other"])
 
     def add_scalar(self, node: Any, path: tuple[str, ...], text: str, *, flow: bool) -> None:
-        """Add the slots of a string."""
-        plain = node.style is None or node.style == ""
-        if node.tag not in (_STRING, "!") or (plain and _SPECIAL.fullmatch(node.value)):
-            return
-        start, end = node.start_mark.index, node.end_mark.index
+        """Add the slots of a string; what is no text is a value."""
         if node.style in ("|", ">"):
-            self.add_block(node, path, text)
+            if node.tag in (_STRING, "!"):
+                self.add_block(node, path, text)
             return
-        start = _after_properties(self.text_file.text, start)
-        raw = self.text_file.text[start:end]
-        end = start + len(raw.rstrip()) if plain else end
+        plain = not node.style
+        start = _after_properties(self.text_file.text, node.start_mark.index)
+        raw = self.text_file.text[start : node.end_mark.index]
+        raw = raw.rstrip() if plain else raw
+        end = start + len(raw)
+        special = plain and (_SPECIAL.fullmatch(node.value) or _SYMBOL.fullmatch(node.value))
+        if node.tag not in (_STRING, "!") or special:
+            if raw:
+                self.values[key_of(path)] = Edit(start, end, raw)
+            return
         self.add(
             (start, end),
             text,
             place=self.text_file.place(start),
-            key=".".join(path),
-            write=lambda new, _: scalar(new, "" if plain else node.style, flow=flow),
+            key=key_of(path),
+            write=lambda new, _: raw if new == node.value else scalar(new, "" if plain else node.style, flow=flow),
             icu=self.categories,
             notes=comment_lines_above(self.text_file.text, start, "#"),
         )
@@ -133,18 +140,16 @@ class YamlDocument(SpannedDocument):
         body = file[header.end() : node.end_mark.index] if header else ""
         first = next((line for line in body.splitlines() if line.strip()), "")
         indent = first[: len(first) - len(first.lstrip(" "))]
-        if not header or not indent or text != node.value:
+        if not header or not indent:
             return
-        assert header
         end = header.end() + len(body.rstrip())
         inside = text.strip("\n")
         lead = body[: body.index(first)]
         folded = header["style"] == ">" and not re.search(r"(?m)^[ \t]", inside)
 
         def write(new: str, _: Sequence[str]) -> str:
-            lines = new.split("\n")
-            gap = "\n" + ("\n" if folded else "")
-            written = gap.join(indent + line if line else "" for line in lines)
+            lines = (_with_folds(new) if folded else new).split("\n")
+            written = "\n".join(indent + line if line else "" for line in lines)
             return lead + written.replace("\n", self.text_file.line_end)
 
         if folded or header["style"] == "|":
@@ -152,7 +157,7 @@ class YamlDocument(SpannedDocument):
                 (header.end(), end),
                 inside,
                 place=self.text_file.place(start),
-                key=".".join(path),
+                key=key_of(path),
                 write=write,
                 notes=comment_lines_above(file, start, "#"),
             )
@@ -172,7 +177,7 @@ class YamlDocument(SpannedDocument):
             (end, end),
             text,
             place=self.text_file.place(end),
-            key=".".join((*path, category)),
+            key=key_of((*path, category)),
             write=lambda new, _: scalar(new, style, flow=flow),
             around=(f"{before}{category}: ", ""),
         )
@@ -194,6 +199,16 @@ def _after_properties(text: str, at: int) -> int:
     found = _PROPERTIES.match(text, at)
     assert found
     return found.end()
+
+
+def _with_folds(text: str) -> str:
+    """Return a text as it is written in a folded block: each run of line ends has one more, except beside a line that
+    begins with white space."""
+    parts = re.split(r"(\n+)", text)
+    for number in range(1, len(parts), 2):
+        if not any(part[:1].isspace() for part in (parts[number - 1], parts[number + 1])):
+            parts[number] += "\n"
+    return "".join(parts)
 
 
 def scalar(text: str, style: str, *, flow: bool) -> str:

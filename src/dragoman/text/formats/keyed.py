@@ -11,15 +11,15 @@ import re
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dragoman.config import config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text import fetch
 from dragoman.text.formats.kinds import KEYED
-from dragoman.text.lines import AnnotatedPair, Pair, check_string, parse_json
+from dragoman.text.lines import AnnotatedPair, Pair
 
 
 @config
@@ -41,15 +41,16 @@ def read_keyed(cfg: Keyed) -> Iterator[Pair | None]:
     None after each file."""
     if cfg.source.count("*") != cfg.target.count("*"):
         raise ConfigError(f"{cfg.source!r} and {cfg.target!r}: give both patterns the same number of *")
-    read_source, read_target = (_reader(pattern) for pattern in (cfg.source, cfg.target))
+    for pattern in (cfg.source, cfg.target):
+        _kind(pattern)
     with _open(cfg) as files:
         for source, target in _join(files, cfg):
-            translations, here = dict(_read(files, target, read_target).texts), _read(files, source, read_source)
-            if not here.numbered or [keys for keys, _ in here.texts] == list(translations):
+            translations, here = dict(_read(files, target).texts), _read(files, source)
+            if not here.numbered or [key for key, _ in here.texts] == list(translations):
                 yield from (
-                    AnnotatedPair.of(text, translations[keys], here.notes.get(keys, ()))
-                    for keys, text in here.texts
-                    if keys in translations
+                    AnnotatedPair.of(text, translations[key], here.notes.get(key, ()))
+                    for key, text in here.texts
+                    if key in translations
                 )
             yield None
 
@@ -156,59 +157,35 @@ def _beside(found: dict[tuple[str, ...], str], names: list[str]) -> str:
 
 # ---- strings of a file ----------------------------------------------------------------------------
 
-Keys = tuple[str, ...]
-
 
 class KeyedStrings(NamedTuple):
     """Strings of a file with their keys."""
 
-    texts: list[tuple[Keys, str]]
+    texts: list[tuple[str, str]]
     numbered: bool
     """True for entries without names, such as the parts of a page: they pair only if all of them do."""
-    notes: dict[Keys, tuple[str, ...]]
+    notes: dict[str, tuple[str, ...]]
     """Notes of the file on its strings, where it has any."""
 
 
-Reader = Callable[[bytes, str], KeyedStrings]
-"""Function from a file's bytes and name to its strings."""
-
-
-def _read(files: _Files, name: str, leaves: Reader) -> KeyedStrings:
+def _read(files: _Files, name: str) -> KeyedStrings:
+    """Return the strings of a file, as its translation would find them."""
     where = str(files.root / name) if isinstance(files, _Folder) else f"{files.root}: {name}"
-    return leaves(files.read(name), where)
-
-
-def _document_strings(raw: bytes, where: str) -> KeyedStrings:
-    """Return the texts of a document."""
     opening = importlib.import_module("dragoman.text.filled.opening")  # which stands above, and knows every document
-    document = opening.document_of(lambda: raw, where, kind=PurePosixPath(where).suffix.lower())
-    notes = {(slot.key,): slot.notes for slot in document.slots if slot.notes}
-    return KeyedStrings([((slot.key,), slot.text) for slot in document.slots], document.numbered, notes)
+    document = opening.document_of(lambda: files.read(name), where, kind=_kind(name))
+    notes = {slot.key: slot.notes for slot in document.slots if slot.notes}
+    return KeyedStrings([(slot.key, slot.text) for slot in document.slots], document.numbered, notes)
 
 
-def _json_strings(raw: bytes, where: str) -> KeyedStrings:
-    """Return every string of a JSON document, each with the path of keys that leads to it."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
-    root, texts = parse_json(text, where), []
-    nodes: list[tuple[Keys, Any]] = [((), root)]
-    while nodes:
-        keys, node = nodes.pop()
-        if isinstance(node, str):
-            texts.append((keys, check_string(node, f"{where}: {'.'.join(keys)}")))
-        elif isinstance(node, dict):
-            nodes.extend(((*keys, key), value) for key, value in reversed(node.items()))
-        elif isinstance(node, list):
-            nodes.extend(((*keys, str(i)), value) for i, value in reversed([*enumerate(node)]))
-    return KeyedStrings(texts, isinstance(root, list), {})
+def _kind(pattern: str) -> str:
+    """Return the extension of a pattern or name.
 
-
-def _reader(pattern: str) -> Reader:
+    Raises:
+        ConfigError: files of this kind hold no strings by keys.
+    """
     extension = PurePosixPath(pattern).suffix.lower()
     if extension not in KEYED:
         raise ConfigError(
             f"{pattern!r}: strings are read from {', '.join(KEYED)} files, not from {extension or 'these'}"
         )
-    return _json_strings if extension == ".json" else _document_strings
+    return extension

@@ -4,9 +4,11 @@ A header line ``Plural-Forms: nplurals=2; plural=(n != 1);`` holds a C expressio
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+
+from dragoman.text.placeholders import find_placeholders
 
 NUMBERS = range(1001)
 """Numbers that two rules are compared on: every language's rule repeats within them."""
@@ -34,6 +36,17 @@ class Plurals:
     def same_as(self, other: "Plurals | None") -> bool:
         """Return True if both give every number the same form."""
         return other is not None and self.count == other.count and all(self.form(n) == other.form(n) for n in NUMBERS)
+
+
+def names_number(singular: str, plural: str, codes: Iterable[str] = ()) -> bool:
+    """Return True if a singular has as many placeholders as its plural, the number among them.
+
+    Only then can it be translated where a language has one form for 1, 21, 31, ... or for 0 and 1.
+
+    Args:
+        codes: texts that are placeholders whatever their form.
+    """
+    return len(find_placeholders(singular, codes)) >= len(find_placeholders(plural, codes))
 
 
 @lru_cache(maxsize=64)

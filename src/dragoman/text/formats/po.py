@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from dragoman.config import config
 from dragoman.errors import DataError
-from dragoman.text import placeholders
 from dragoman.text.compressed import read_bytes
 from dragoman.text.formats import plurals
 from dragoman.text.formats.plurals import Plurals
@@ -79,8 +78,8 @@ class PoEntry:
             return singular
         if form != (rule.singular if rule else 0):
             return plural
-        names_number = len(placeholders.find_placeholders(singular)) >= len(placeholders.find_placeholders(plural))
-        return singular if names_number or rule is None or rule.singular_is_exact else plural
+        usable = rule is None or rule.singular_is_exact or plurals.names_number(singular, plural)
+        return singular if usable else plural
 
 
 def _text(value: Value | None) -> str:

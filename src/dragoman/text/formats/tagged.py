@@ -55,6 +55,14 @@ class Placed(NamedTuple):
 # ---- files ----------------------------------------------------------------------------------------
 
 
+_DOCUMENT = "-DOCSTART-"
+"""Beginning of a line between documents."""
+
+
+def _is_like_comment(line: str) -> bool:
+    return line.startswith("#") and "\t" not in line
+
+
 @config
 class TaggedColumns:
     """Text file with a word and its label in each line."""
@@ -71,13 +79,14 @@ class TaggedColumns:
         """Yield the examples."""
         words: list[tuple[str, str, str]] = []
         width: int | None = None
+        has_comments = self._has_tabs()
         for number, line in enumerate(chain(read_lines(self.path), [""]), 1):
             if not line.strip():
                 if words:
                     tokens, labels, places = zip(*words, strict=True)
                     yield Placed(TaggedText(tokens, labels), places)
                 words = []
-            elif not line.startswith("-DOCSTART-") and not (line.startswith("#") and "\t" not in line):
+            elif not line.startswith(_DOCUMENT) and not (has_comments and _is_like_comment(line)):
                 where = f"{self.path}:{number}"
                 fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
                 words.append((*self._word(fields, line, where), where))
@@ -86,6 +95,11 @@ class TaggedColumns:
                     raise DataError(
                         f"{where}: {width} columns expected as in the first row, {len(fields)} found: {line!r}"
                     )
+
+    def _has_tabs(self) -> bool:
+        """Return True if the first row that can be no comment has tabs: a word may begin with # where none has."""
+        lines = (line for line in read_lines(self.path) if line.strip() and not line.startswith(_DOCUMENT))
+        return next(("\t" in line for line in lines if not _is_like_comment(line)), False)
 
     def _word(self, fields: list[str], line: str, where: str) -> tuple[str, str]:
         needed = max(column + 1 if column >= 0 else -column for column in (self.token, self.label))
