@@ -142,8 +142,6 @@ class LanguageModelEvaluation:
         Raises:
             DataError: a single document, which leaves nothing to draw.
         """
-        if len(self.documents) < 2:
-            raise DataError("--against: a paired test draws documents, and this test set is a single one")
         both = self.scores.keys() & other.scores.keys() - {"perplexity_token"}  # the two may have other tokenizers
         found = {name: metric for name, metric in metrics(self.context).items() if name in both}
         compared = {name: compare_counts(metric, self.documents, other.documents) for name, metric in found.items()}

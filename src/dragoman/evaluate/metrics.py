@@ -159,7 +159,7 @@ def compare(metric: Metric, a: Sequence[str], b: Sequence[str], references: Sequ
     """Compare outputs ``b`` with ``a`` by a paired bootstrap.
 
     Raises:
-        DataError: not as many outputs as references, or none.
+        DataError: not as many outputs as references, or fewer than two.
     """
     check_counts(a, references)
     check_counts(b, references)
@@ -167,13 +167,23 @@ def compare(metric: Metric, a: Sequence[str], b: Sequence[str], references: Sequ
 
 
 def compare_counts(metric: Metric, one: np.ndarray, other: np.ndarray) -> Comparison:
-    """Same as ``compare``, for counts (N, Q) of two systems on the same sentences."""
+    """Same as ``compare``, for counts (N, Q) of two systems on the same sentences.
+
+    A few sentences cannot show much: of equal systems, n sentences whose counts differ would all favour the same one
+    with probability 2 / 2^n, and p is no smaller.
+
+    Raises:
+        DataError: a single sentence, which leaves nothing to draw.
+    """
+    if len(one) < 2:
+        raise DataError("--against: a paired test draws sentences or documents, and this test set is a single one")
     values = metric.value(one.sum(axis=0)), metric.value(other.sum(axis=0))
     drawn = np.array([metric.value(sample @ other) - metric.value(sample @ one) for sample in samples(len(one))])
     p = math.nan
     if np.isfinite(drawn).all():
         as_large = np.sum(np.abs(drawn - drawn.mean()) >= abs(values[1] - values[0]))
-        p = float((as_large + 1) / (len(drawn) + 1))
+        differing = int(np.any(one != other, axis=1).sum())
+        p = max(float((as_large + 1) / (len(drawn) + 1)), min(1.0, 2.0 ** (1 - differing)))
     return Comparison(metric.name, *values, _middle(drawn), p, metric.digits)
 
 
