@@ -13,6 +13,8 @@ LEVEL = 0.05
 """Probability of a difference where there is none, of all comparisons of a study together (Holm)."""
 POWER = 0.8
 """Share of repeated studies in which a detectable difference is shown."""
+_MOST_SIGNS = 40
+"""Number of equal signs from which p is 0 for all purposes, and is no longer told from it by floats."""
 _MOST_TERMS = 1000
 _BISECTIONS = 60
 
@@ -100,6 +102,14 @@ class Estimate:
         if not self.error:
             return 0.0
         return (t_quantile(1 - level / 2, self.freedom) + t_quantile(POWER, self.freedom)) * self.error
+
+
+def as_sign_test(mean: float, values: int) -> Estimate:
+    """Return the estimate of a mean that is as certain as n values (two or more) of its sign make it: p is 2 / 2^n."""
+    if not mean:
+        return Estimate(mean, 0.0, values - 1)
+    n = min(values, _MOST_SIGNS)
+    return Estimate(mean, abs(mean) / t_quantile(1 - 0.5**n, n - 1), n - 1)
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
