@@ -35,6 +35,9 @@ OWN = {
     "bleu_lowercase_as_given": lambda o, r: sacrebleu.corpus_bleu(
         o, [r], lowercase=True, tokenize="none", smooth_method="none", force=True
     ),
+    "bleu_zh": lambda o, r: sacrebleu.corpus_bleu(o, [r], tokenize="zh"),
+    "bleu_char": lambda o, r: sacrebleu.corpus_bleu(o, [r], tokenize="char"),
+    "bleu_intl": lambda o, r: sacrebleu.corpus_bleu(o, [r], tokenize="intl"),
 }
 
 

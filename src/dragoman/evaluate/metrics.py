@@ -106,6 +106,11 @@ METRICS: dict[str, Metric] = {
         "BLEU, lowercased, tokens as given",
         lambda: BLEU(lowercase=True, tokenize="none", smooth_method="none", force=True),
     ),
+    # 13a knows no words where none stand between spaces. zh splits Chinese into characters, and char splits all text;
+    # intl splits at the punctuation and symbols of all scripts.
+    "bleu_zh": Sacrebleu("BLEU, Chinese", lambda: BLEU(tokenize="zh", force=True)),
+    "bleu_char": Sacrebleu("BLEU of characters", lambda: BLEU(tokenize="char", force=True)),
+    "bleu_intl": Sacrebleu("BLEU, international", lambda: BLEU(tokenize="intl", force=True)),
     "ter": Sacrebleu("TER", TER, higher_is_better=False),
     "exact_match": ExactMatch(),
 }
