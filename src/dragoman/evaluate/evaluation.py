@@ -81,8 +81,8 @@ class Evaluation:
         if not names or sum(map(len, references)) < FEW_SPACES * sum(len(text.split()) for text in references):
             return ()
         return (
-            f"The references have hardly any spaces, and {', '.join(names)} can only count words between spaces: ask for "
-            "bleu_zh (Chinese) or bleu_char (any script), or rely on chrF.",
+            f"The references have hardly any spaces, and {', '.join(names)} can only count words between spaces: ask "
+            "for bleu_zh (Chinese) or bleu_char (any script), or rely on chrF.",
         )
 
     def save(self, folder: str | Path) -> None:
