@@ -261,6 +261,12 @@ def test_failures_name_the_words_that_training_hardly_has():
     assert "the (0 in training)" in told["rare words"]
 
 
+def test_a_test_pair_that_training_has_many_times_is_one_of_many_test_pairs():
+    alone = trust.train_test_overlap(Material(tidy, PAIRS * 3, training=[PAIRS[0]] * 200))
+    assert "3 of 180 test pairs (1.7%)" in alone.finding and "200 training pairs" in alone.finding
+    assert alone.verdict == "look"
+
+
 def test_other_numbers_must_come_out():
     pairs = [(f"Wait {i} days for it.",) * 2 for i in range(10, 40)]
     assert robustness.numbers(Material(tidy, pairs)).verdict == "good"
