@@ -13,6 +13,8 @@ LEVEL = 0.05
 """Probability of a difference where there is none, of all comparisons of a study together (Holm)."""
 POWER = 0.8
 """Share of repeated studies in which a detectable difference is shown."""
+MUCH = 2.0
+"""Ratio of a pair's own standard error to the pooled one beyond which the pair keeps its own."""
 _MOST_SIGNS = 40
 """Number of equal signs from which p is 0 for all purposes, and is no longer told from it by floats."""
 _MOST_TERMS = 1000
@@ -144,6 +146,13 @@ def pooled_error(table: Sequence[Sequence[float]]) -> tuple[float, float]:
         for j, value in enumerate(row)
     )
     return math.sqrt(2 * residual / freedom / columns), freedom
+
+
+def with_pooled(estimate: Estimate, table: Sequence[Sequence[float]]) -> Estimate:
+    """Return the estimate of the difference of two rows of a table with the error of all rows (``pooled_error``); its
+    own where that is much larger."""
+    error, freedom = pooled_error(table)
+    return estimate if estimate.error > MUCH * error else Estimate(estimate.mean, error, freedom)
 
 
 def with_error(estimate: Estimate, error: float) -> Estimate:

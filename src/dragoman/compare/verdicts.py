@@ -22,12 +22,10 @@ from dragoman.compare.statistics import (
     as_sign_test,
     holm,
     over_seeds,
-    pooled_error,
     with_error,
+    with_pooled,
 )
 
-MUCH = 2.0
-"""Ratio of a pair's own standard error to the pooled one beyond which the pair keeps its own."""
 _SAME = 1e-9
 """Relative width of an interval that is rounding alone."""
 ByRun = Mapping[tuple[str, int], Figure]
@@ -114,8 +112,7 @@ def _compared(
 def _with_pooled(estimate: Estimate, runs: ByRun, contestants: Sequence[str], seeds: Sequence[int]) -> Estimate:
     """Return the estimate with the error of all contestants that have the figure from these seeds."""
     rows = [[runs[one, seed].value for seed in seeds] for one in contestants if all((one, s) in runs for s in seeds)]
-    error, freedom = pooled_error(rows)
-    return estimate if estimate.error > MUCH * error else Estimate(estimate.mean, error, freedom)
+    return with_pooled(estimate, rows)
 
 
 def _without_spread(estimate: Estimate, figures: Sequence[Figure], seeds: int) -> Estimate:
