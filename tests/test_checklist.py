@@ -14,6 +14,9 @@ from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 
 from dragoman.cli import checklist as cli_checklist
 from dragoman.cli import main
+from dragoman.decode.documents.line_translation import LineSettings
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.sentence_splitting import NO_SPLITTING
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.inspect.checklist import perturbations, quality, robustness, texts, trust
 from dragoman.inspect.checklist.collect import Checklist
@@ -21,6 +24,7 @@ from dragoman.inspect.checklist.languages import LANGUAGES, recognise
 from dragoman.inspect.checklist.material import TranslatorMaterial
 from dragoman.inspect.checklist.page import as_page
 from dragoman.inspect.checklist.row import ChecklistRow, ChecklistTable, above, below, counted, example, percent
+from dragoman.text.context import NO_CONTEXT
 from dragoman.text.lines import Pair, Sourced
 
 # ---- a translator that is a function of the text -------------------------------------------------------
@@ -33,14 +37,14 @@ class Material(TranslatorMaterial):
         self.answer, self.confidence, self.training, self.hard = answer, confidence, training, hard
         self.test = [Sourced(*pair, "") if len(pair) == 2 else Sourced(*pair) for pair in test]
         self.named, self.settings = "the test set", SimpleNamespace(sentences=1000, sample=200)
-        self.words = LANGUAGES.get(recognise(pair.source for pair in self.test) or "")
-        self.target_words = self.words
+        self.words = self.target_words = LANGUAGES.get(recognise(pair.source for pair in self.test) or "")
         tokenizer = SimpleNamespace(encode=str.split)
         self.lines = SimpleNamespace(translator=SimpleNamespace(source_tokenizer=tokenizer))
         lengths = [len(source.split()) for source, _ in training]
         self.__dict__["corpus"] = Corpus(lengths) if training else None
 
-    def translate(self, texts, *, split_sentences=True):
+    def translate(self, pairs, *, split_sentences=True):
+        texts = [pair.source for pair in pairs]
         return [translation(i, text, self.answer(text), self.confidence(text)) for i, text in enumerate(texts, 1)]
 
     def training_pairs(self):
@@ -257,6 +261,12 @@ def test_failures_name_the_words_that_training_hardly_has():
     assert "the (0 in training)" in told["rare words"]
 
 
+def test_a_test_pair_that_training_has_many_times_is_one_of_many_test_pairs():
+    alone = trust.train_test_overlap(Material(tidy, PAIRS * 3, training=[PAIRS[0]] * 200))
+    assert "3 of 180 test pairs (1.7%)" in alone.finding and "200 training pairs" in alone.finding
+    assert alone.verdict == "look"
+
+
 def test_other_numbers_must_come_out():
     pairs = [(f"Wait {i} days for it.",) * 2 for i in range(10, 40)]
     assert robustness.numbers(Material(tidy, pairs)).verdict == "good"
@@ -268,9 +278,68 @@ def test_other_numbers_must_come_out():
 def test_quality_by_source_needs_two_sources():
     tagged = [Sourced(s, s, "", tag) for s, tag in zip(SENTENCES, ["ui", "docs"] * 30, strict=True)]
     material = Material(tidy, tagged)
-    material.__dict__["answers"] = material.translate(SENTENCES)
     assert [cells[0] for cells in quality.by_source(material).tables[0].rows] == ["ui", "docs"]
     assert quality.by_source(Material(tidy, PAIRS)) is None
+
+
+def in_language(text, tags):
+    return re.sub(r"\bthe\b", {"2a": "ye", "2b": "thine"}[tags], text)
+
+
+class TwoLanguages(Material):
+    """A translator that asks which language is wanted, and cannot do without the sentence before."""
+
+    def translate(self, pairs, *, split_sentences=True):
+        assert all(pair.context == ("Before.",) or pair.source in self.own for pair in pairs)
+        texts = [in_language(tidy(pair.source), pair.tags) for pair in pairs]
+        return [translation(i, pair.source, text) for i, (pair, text) in enumerate(zip(pairs, texts, strict=True), 1)]
+
+    own = tuple(text for both in LANGUAGES["en"].genders for text in both)
+
+    def held_out(self, name):
+        return self.test if name == "hard" else []
+
+
+def test_every_row_asks_for_the_language_of_the_pair_and_gives_it_its_context():
+    def asked(sentence, i):
+        tags = "2b" if i % 3 == 0 else "2a"
+        return Sourced(sentence, in_language(sentence, tags), "", tags, ("Before.",))
+
+    numbered = [sentence.replace(".", f" of {i + 20}.") for i, sentence in enumerate(SENTENCES)]
+    material = TwoLanguages(None, list(map(asked, numbered, range(60))), training=PAIRS)
+    rows = [
+        quality.hard_set(material),
+        *robustness.stays(material)[3:5],
+        robustness.numbers(material),
+        robustness.negation(material),
+        robustness.gender(material),
+        texts.length_extrapolation(material),
+        texts.placeholders_kept(material),
+    ]
+    assert {row.title: row.verdict for row in rows} == {row.title: "good" for row in rows}
+
+
+def test_users_and_the_checklist_get_the_same_answers_with_tags_and_context(monkeypatch):
+    seen = []
+
+    class Recorder:
+        context, splitter = NO_CONTEXT, NO_SPLITTING
+
+        def translate(self, requests, **options):
+            seen.extend(requests)
+            return [translation(i, one.text, one.text) for i, one in enumerate(requests, 1)]
+
+    pairs = [Sourced("one {name}", "", "", "2b", ("Before.",)), Sourced("two", "", "", "2a"), Sourced("three", "", "")]
+    material = Material(None, pairs)
+    settings = LineSettings(run=Path("r"), search=Greedy())
+    material.lines = SimpleNamespace(settings=settings, translator=Recorder())
+    answers = TranslatorMaterial.translate(material, [*pairs, pairs[0]])
+    assert [answer.text for answer in answers] == ["one {name}", "two", "three", "one {name}"]
+    assert {(one.text[:3], one.tags, one.context) for one in seen} == {
+        ("one", ("2b",), ("Before.",)),
+        ("two", ("2a",), ()),
+        ("thr", (), ()),
+    }
 
 
 @pytest.mark.parametrize(

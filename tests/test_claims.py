@@ -37,11 +37,21 @@ RULES = {
         compared(verdict("A", "B", 0, 1, "neither")),
         NOT_HERE,
     ),
+    "not shown, and the claimed size is within the interval": (
+        NOTHING | {"by": 3},
+        compared(verdict("A", "B", 1.5, 2, "neither", detectable=2.5)),
+        CANNOT,
+    ),
     "not shown, and could not have been": (NOTHING | {"by": 1}, compared(verdict("A", "B", 0, 1, "neither")), CANNOT),
     "not compared": (NOTHING | {"figure": "chrF"}, None, CANNOT),
     "equal": ({"figure": "BLEU", "equal": ("A", "B"), "within": 3.5}, None, HOLDS),
     "nearly equal, and different": ({"figure": "BLEU", "equal": ("A", "B"), "within": 2.5}, None, PARTLY),
     "not equal": ({"figure": "BLEU", "equal": ("A", "B"), "within": 0.5}, None, NOT_HERE),
+    "different, and perhaps by no more than is allowed": (
+        {"figure": "BLEU", "equal": ("A", "B"), "within": 1.5},
+        None,
+        CANNOT,
+    ),
     "perhaps equal": (
         {"figure": "BLEU", "equal": ("A", "B"), "within": 0.5},
         compared(verdict("A", "B", 0, 1, "neither")),
@@ -49,6 +59,7 @@ RULES = {
     ),
     "at least": ({"figure": "BLEU", "of": "A", "at_least": 28}, None, HOLDS),
     "at least by its mean": ({"figure": "BLEU", "of": "A", "at_least": 29.5}, None, PARTLY),
+    "less by its mean, and perhaps at least": ({"figure": "BLEU", "of": "A", "at_least": 30.5}, None, CANNOT),
     "less": ({"figure": "BLEU", "of": "A", "at_least": 32}, None, NOT_HERE),
     "at most": ({"figure": "BLEU", "of": "A", "at_most": 31.5}, None, HOLDS),
     "near": ({"figure": "BLEU", "of": "A", "near": 30, "within": 2}, None, HOLDS),
@@ -93,6 +104,16 @@ def test_one_that_does_not_finish_is_worse_than_one_that_does():
     assert said(NOTHING, failing(B=2)).verdict == HOLDS
     assert said(NOTHING, failing(A=2)).verdict == NOT_HERE
     assert said(NOTHING, failing(A=2, B=2)).verdict == CANNOT
+
+
+@pytest.mark.parametrize("failed", [{"A": 1}, {"B": 1}, {"A": 1, "B": 2}, {"A": 2, "B": 1}])
+def test_a_training_in_two_that_does_not_finish_tells_nothing(failed):
+    assert said(NOTHING, failing(**failed)).verdict == CANNOT
+
+
+@pytest.mark.parametrize("failed", [{"A": 2}, {"B": 1}, {"B": 2}, {"A": 2, "B": 2}])
+def test_trainings_that_do_not_finish_are_not_equal_to_others(failed):
+    assert said({"figure": "BLEU", "equal": ("A", "B"), "within": 9}, failing(**failed)).verdict == CANNOT
 
 
 def test_trainings_collapse_all_or_in_part():

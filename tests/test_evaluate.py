@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dragoman.cli.evaluate import show
 from dragoman.decode.generation_settings import NO_SETTINGS
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
@@ -45,6 +46,31 @@ def test_scores_are_those_of_the_outputs():
     assert [(o.source, o.output, o.reference) for o in found.outputs] == [
         (p.source, o, p.target) for p, o in zip(PAIRS, outputs, strict=True)
     ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "spaces"),
+    [
+        ("机器翻译正在改变人们获取信息的方式。", False),
+        ("昨日は雨が降りましたが、今日は晴れています。", False),
+        ("Das Bundesverfassungsgericht entscheidet.", True),
+        ("Epäjärjestelmällisyys on tavallista.", True),
+        ("нет", True),
+    ],
+)
+def test_where_references_have_hardly_any_spaces_a_note_says_so(reference, spaces, tmp_path, capsys):
+    translator = Known({"a": reference})
+    found = evaluate(translator, [Pair("a", reference)], folder=tmp_path / "e")
+    show(found)
+    assert (found.notes == ()) == spaces == ("bleu_char" not in capsys.readouterr().out)
+    assert json.loads((tmp_path / "e" / "scores.json").read_text())["notes"] == list(found.notes)
+    assert evaluate(translator, [Pair("a", reference)], metrics=["bleu_char", "chrf"]).notes == ()
+
+
+def test_nearly_right_chinese_has_a_score_that_reads_characters():
+    pair = Pair("a", "机器翻译正在改变人们获取信息的方式。")
+    found = evaluate(Known({"a": pair.target.replace("正在", "已经")}), [pair], metrics=["bleu_zh", "bleu_char"])
+    assert all(score.value > 60 for score in found.scores.values())
 
 
 def test_every_sentence_is_in_the_bucket_of_its_length():

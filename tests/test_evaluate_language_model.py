@@ -18,10 +18,13 @@ from dragoman.evaluate.language_modelling import (
     is_language_model,
     stored_documents,
 )
+from dragoman.text.formats.documents import Document
 from dragoman.text.lines import Pair
+from dragoman.text.tokens.framing import FrameTemplate
 from dragoman.train import recipe
 from dragoman.train.events import Validated
 from dragoman.train.run import start
+from dragoman.train.tasks.texts import store_answers, store_documents
 
 TEXT = "".join(f"line {i} says {'abcdef'[i % 6] * (i % 5 + 1)}\n\n" for i in range(60))
 NEW = "line 7 says bbb\n\nline 8 says größer\n\nsays line\n"
@@ -91,6 +94,29 @@ def test_the_sum_is_what_the_generator_finds_for_the_same_tokens(runs):
     assert found.documents[0, 1] == len(text[0].ids) - 1
     assert apart < found.documents[0, 0], "the prompt is read and not scored"
     assert start_alone[1] == len(generator.tokenizer.encode("line")) + 1
+
+
+@pytest.mark.parametrize("frame", [None, FrameTemplate((), (), {}), FrameTemplate(("⟨bos⟩", "⟨bos⟩"), (), {})])
+def test_every_token_whose_bytes_are_counted_is_scored_whatever_begins_a_text(runs, frame, tmp_path):
+    generator = Generator.load(runs / "b", precision="float32")
+    if frame is not None:
+        generator.tokenizer.__dict__["template"] = frame  # as imported tokenizers have one
+    text, prompt = "line 7 says", "line"
+    store_documents(tmp_path / "texts", [Document(text)], generator.tokenizer)
+    store_answers(tmp_path / "pairs", [Pair("", text)], generator.tokenizer, between="")
+    begun = [
+        encode_documents([text], generator.tokenizer),
+        encode_answers([Pair("", text)], "", generator.tokenizer),
+        stored_documents(tmp_path / "texts", generator.tokenizer),
+        stored_documents(tmp_path / "pairs", generator.tokenizer),
+    ]
+    for documents in begun:
+        found = evaluate(generator, documents, context=99)
+        assert found.documents[0, 1:].tolist() == [len(text) + 1, len(text), 3], "a byte is a token, and the end is one"
+        assert found.documents[0, 0] == evaluate(generator, begun[0], context=99).documents[0, 0]
+    asked = encode_answers([Pair(prompt, text[len(prompt) :])], "", generator.tokenizer)
+    assert asked[0].ids[-len(text) - 1 :] == begun[0][0].ids[-len(text) - 1 :]
+    assert evaluate(generator, asked, context=99).documents[0, 1] == len(text) - len(prompt) + 1
 
 
 @pytest.mark.parametrize("context", [1, 2, 3, 5, 16, 1000])

@@ -35,6 +35,9 @@ OWN = {
     "bleu_lowercase_as_given": lambda o, r: sacrebleu.corpus_bleu(
         o, [r], lowercase=True, tokenize="none", smooth_method="none", force=True
     ),
+    "bleu_zh": lambda o, r: sacrebleu.corpus_bleu(o, [r], tokenize="zh"),
+    "bleu_char": lambda o, r: sacrebleu.corpus_bleu(o, [r], tokenize="char"),
+    "bleu_intl": lambda o, r: sacrebleu.corpus_bleu(o, [r], tokenize="intl"),
 }
 
 
@@ -116,6 +119,20 @@ def test_a_better_system_is_told_from_a_worse_one_and_equal_ones_are_not():
     other = [o if i % 2 else w for i, (w, o) in enumerate(zip(worse, OUTPUTS, strict=True))]
     found = compare(METRICS["chrf"], half, other, REFERENCES)
     assert found.interval[0] < 0 < found.interval[1] and found.p > 0.05
+
+
+@pytest.mark.parametrize("sentences", [2, 3, 5, 8, 200])
+@pytest.mark.parametrize("equal", [0, 40])
+def test_a_few_sentences_that_differ_show_no_more_than_a_sign_test_does(sentences, equal):
+    ours, theirs = ["right"] * (sentences + equal), ["wrong"] * sentences + ["right"] * equal
+    found = compare(METRICS["exact_match"], theirs, ours, ours)
+    sign_test = 2 * 0.5**sentences
+    assert found.p >= sign_test and (found.p < 0.01) == (sign_test < 0.01)
+
+
+def test_a_single_sentence_is_no_test_set_to_compare_on():
+    with pytest.raises(DataError, match="a single one"):
+        compare(METRICS["bleu"], ["one thing"], ["another thing"], ["a third thing"])
 
 
 def test_the_paired_bootstrap_agrees_with_sacrebleu():

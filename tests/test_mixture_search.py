@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 
+import numpy as np
 import pytest
 import tiny_run
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pytest import approx
 
 from dragoman import cli
-from dragoman.compare.gains import Gain, gain, propose, raised
+from dragoman.compare.gains import Gain, gains_of, propose, raised
 from dragoman.compare.mixture_search import (
     MixtureSearch,
     RoundFinished,
@@ -32,10 +33,13 @@ from dragoman.train import recipe
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcde"), st.floats(1e-3, 1e3), min_size=2)
 FACTORS = st.floats(1.01, 10)
+GAINS = st.builds(Gain, st.floats(-2, 2), st.floats(0, 0.5), st.integers(1, 9))
 CASES = WEIGHTS.flatmap(
     lambda weights: st.tuples(
         st.just(weights),
-        st.fixed_dictionaries({n: st.builds(Gain, st.floats(-2, 2), st.floats(0, 0.5)) for n in weights}),
+        st.fixed_dictionaries(
+            {n: st.builds(Gain, st.floats(-2, 2), st.floats(0, 0.5), st.integers(1, 9)) for n in weights}
+        ),
         FACTORS,
     )
 )
@@ -80,11 +84,22 @@ def test_raising_a_source_keeps_the_others_to_one_another(weights, factor):
 
 
 def test_a_gain_is_paired_by_seed_and_per_unit_of_the_weights_logarithm():
+    def gain(unchanged, raised, factor):
+        return gains_of(unchanged, {"one": raised}, factor)["one"]
+
     same = gain([3.0, 5.0], [2.0, 4.0], math.e)
     assert (same.mean, same.error) == (approx(1.0), approx(0.0)) and same.certain
     assert gain([3.0, 5.0], [2.0, 4.0], math.e**2).mean == approx(0.5)
     apart = gain([3.0, 3.0], [2.0, 4.0], math.e)
     assert (apart.mean, apart.error) == (approx(0.0), approx(1.0)) and not apart.certain
+
+
+@pytest.mark.parametrize("sources", [1, 2, 5])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_noise_is_called_certain_once_in_twenty_times_whatever_the_number_of_seeds(seeds, sources):
+    noise = np.random.default_rng(1).normal(size=(1500, 1 + sources, seeds)) + np.arange(seeds)
+    wrong = [gains_of(unchanged, dict(enumerate(raised)), math.e)[0].certain for unchanged, *raised in noise.tolist()]
+    assert np.mean(wrong) == approx(0.05, abs=0.02)
 
 
 # ---- a search -------------------------------------------------------------------------------------
@@ -126,7 +141,7 @@ def test_the_source_that_is_like_the_validation_set_gains(text, tmp_path):
     assert like.gain.certain and like.after > like.before
     assert max(like.after / like.before, noise.before / noise.after) == approx(1.5, rel=1e-4)
     planned = next(event for event in events if isinstance(event, SearchPlanned))
-    assert planned.trials == 6 and planned.done == 0 and planned.seconds > 0
+    assert planned.trials == 9 and planned.done == 0 and planned.seconds > 0
     left = [event.seconds_left for event in events if isinstance(event, TrialProgress)]
     assert left[0] > left[-1] == 0
     assert ended.cost.flops == approx(ended.cost.predicted_flops, rel=0.1)
@@ -140,7 +155,7 @@ def test_a_search_that_goes_on_makes_only_what_is_missing_and_ends_alike(text, t
     assert cli.main([*command, str(tmp_path / "whole")]) == 0
     report = json.loads((tmp_path / "whole" / "report.json").read_text())
     said = capsys.readouterr().out
-    assert re.search(r"6 trials: about \d", said) and "6ND: " in said and "learning took" in said
+    assert re.search(r"9 trials: about \d", said) and "6ND: " in said and "learning took" in said
     pasted = shlex.split(said.splitlines()[-1])
     assert pasted[:3] == ["dragoman", "train", str(tmp_path / "run.yaml")]
     mixture = recipe.load(plain(text), pasted[3:]).data.mixture
@@ -163,7 +178,7 @@ def test_a_search_that_goes_on_makes_only_what_is_missing_and_ends_alike(text, t
     stamp = (done / "config.yaml").stat().st_mtime_ns
     assert (path / "trials" / "round-1" / "like-seed-1" / "last").exists()
     assert cli.main([*command, str(path)]) == 0
-    assert "6 trials, 1 of them finished before" in capsys.readouterr().out
+    assert "9 trials, 1 of them finished before" in capsys.readouterr().out
     assert (done / "config.yaml").stat().st_mtime_ns == stamp
     assert json.loads((path / "report.json").read_text())["rounds"] == report["rounds"]
     stores = [folder / "data" / "train" for folder in (done, path / "prepared")]

@@ -96,6 +96,21 @@ def test_overlap_says_why_a_pair_is_like_the_test_set(why, pair):
     assert list(without_overlap([pair], test)) == ([] if why else [pair])
 
 
+@pytest.mark.parametrize(("why", "pair"), LIKENESSES)
+@pytest.mark.parametrize("copies", [1, 50])
+def test_overlap_counts_the_test_pairs_however_many_training_pairs_are_like_them(why, pair, copies):
+    test = [
+        Pair("Turn on the light.", "Schalte das Licht ein."),
+        Pair("Where are we?", "Wo sind wir?"),
+        Pair("turn on the light", "Licht an"),
+    ]
+    report = overlap([pair] * copies, test)
+    assert report.hit == {"source": 2, "target": 1, "": 0}[(why or "").rpartition(" ")[2]]
+    assert sum(report.seen.values()) == (copies if why else 0)
+    twice = overlap([pair, Pair("where are we", "?!")], test)
+    assert twice.hit == report.hit + 1
+
+
 def test_near_duplicates_count_only_where_they_are_asked_for():
     test, pair = [Pair("Turn on the light.", "Licht ein")], Pair("Turn on the lights.", "Lampen ein")
     assert sum(overlap([pair], test, near=None).seen.values()) == 0

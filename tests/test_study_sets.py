@@ -9,9 +9,11 @@ import pytest
 
 from dragoman.compare.contestants import contestants_of
 from dragoman.compare.datasets import arrays, grammar, puzzles
+from dragoman.compare.datasets.reversed_words import reversed_words
 from dragoman.compare.slips import slips
 from dragoman.compare.study import read_study, shipped
 from dragoman.config import from_dict, load_yaml
+from dragoman.errors import ConfigError
 from dragoman.evaluate.brackets import BracketF1, read_brackets
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.formats.pairs import read_pairs
@@ -72,6 +74,28 @@ def test_puzzles_that_run_out_leave_some_for_both(tmp_path):
     data = from_dict(Data, puzzles.sums(tmp_path, terms=1, examples=60, valid=20))
     assert isinstance(data, Instructions) and data.valid is not None
     assert len(list(read_pairs(data.train[0]))) == len(list(read_pairs(data.valid))) == 5
+
+
+@pytest.mark.parametrize(("settings", "learned"), [({"words": 1}, 20), ({"words": 1, "vocabulary": 3}, 1), ({}, 400)])
+def test_pairs_of_words_that_run_out_leave_some_to_learn_from(settings, learned, tmp_path):
+    data = from_dict(Data, reversed_words(tmp_path, **settings))
+    sets = [list(read_pairs(source)) for source in (data.train[0], data.valid, data.test)]
+    assert abs(len(sets[0]) - learned) <= learned // 10 and all(sets)
+    assert len({pair for some in sets for pair in some}) == sum(map(len, sets))
+
+
+def test_a_single_word_is_no_data_set(tmp_path):
+    with pytest.raises(ConfigError, match="raise words or vocabulary"):
+        reversed_words(tmp_path, words=1, vocabulary=1)
+
+
+@pytest.mark.parametrize("examples", [1400, 1401, 1795, 1])
+def test_as_many_digits_are_learned_as_asked_for_and_the_others_validate_or_test(examples, tmp_path):
+    pytest.importorskip("sklearn")
+    arrays.digits(tmp_path, examples=examples)
+    sizes = {name: len(np.load(tmp_path / f"{name}.npz")["y"]) for name in ("train", "valid", "test")}
+    assert sizes["train"] == examples and sum(sizes.values()) == 1797 and min(sizes.values()) > 0
+    assert 0 <= sizes["test"] - sizes["valid"] <= 1
 
 
 def test_trees_that_run_out_are_fewer(tmp_path):
@@ -153,13 +177,14 @@ def test_trees_of_the_grammar_are_read_back_with_their_words():
     [
         ("(S (NP the dog ) (VP runs ) )", 3, 3),
         ("(S (NP the dog) (VP runs))", 3, 3),  # written without spaces
+        ("(S(NP the dog)(VP runs))", 3, 3),
         ("(S (VP the dog ) (VP runs ) )", 2, 3),  # another label
         ("(S (NP the ) dog (VP runs ) )", 2, 3),  # another span
         ("(S (NP the dog (VP runs", 2, 3),  # not closed: NP reaches too far
         (") the dog runs )", 0, 0),
         ("", 0, 0),
     ],
-    ids=["same", "closed up", "label", "span", "not closed", "never opened", "empty"],
+    ids=["same", "closed up", "opened up", "label", "span", "not closed", "never opened", "empty"],
 )
 def test_brackets_are_compared_by_label_and_span(output, right, given):
     counts = BracketF1().counts([output], ["(S (NP the dog ) (VP runs ) )"])
@@ -201,7 +226,7 @@ def test_all_fourteen_slips_are_recomputed():
     lines = {slip.number: " ".join((*slip.arithmetic, slip.follows)) for slip in found}
     known = {
         2: ["7.0", "1.0", "42"], 5: ["144", "20.6"], 6: ["25.4", "33.8"], 7: ["0.268", "4.83"],
-        8: ["18,914,304", "6,303,744"], 10: ["1.07", "2.15"],
+        8: ["18,914,304", "6,303,744", "and 35.3 with an embedding"], 10: ["1.07", "2.15"],
     }  # fmt: skip
     assert all(figure in lines[number] for number, figures in known.items() for figure in figures)
 

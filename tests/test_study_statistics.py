@@ -141,6 +141,25 @@ def test_the_same_figure_with_every_seed_is_no_difference():
     ]
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5, 8])
+@pytest.mark.parametrize("by", [1.0, 0.1 + 0.2])
+def test_seeds_that_all_show_the_same_tell_what_their_signs_do_unless_the_figure_is_exact(seeds, by):
+    values = {"A": [0.1 * i + by for i in range(seeds)], "B": [0.1 * i for i in range(seeds)]}
+    (found,) = verdicts_of({"reach": by_run(values)}, ["A", "B"], None)
+    assert found.p == approx(2 * 0.5**seeds, abs=1e-9)
+    assert (found.shown == "a") == (found.p < 0.05) == (found.interval[0] > 0)
+    assert "coarse scale" in found.words or found.shown == "a"
+    (found,) = verdicts_of({"parameters": by_run(values, exact=True)}, ["A", "B"], None)
+    assert found.shown == "a" and found.p == 0 and found.words.endswith("with every seed the same")
+
+
+@pytest.mark.parametrize("examples", [4, 8, 100])
+def test_examples_that_all_differ_in_the_same_way_count_as_seeds_do(examples):
+    runs = {(name, seed): mean_of([right] * examples) for name, right in (("A", 1), ("B", 0)) for seed in (1, 2)}
+    (found,) = verdicts_of({"accuracy": runs}, ["A", "B"], None)
+    assert found.p == approx(2 * 0.5 ** min(examples, 40), abs=1e-9) and (found.shown == "a") == (examples > 5)
+
+
 def test_test_sets_add_their_error_and_nothing_else():
     random = np.random.default_rng(3)
     right = {name: random.random(60) < rate for name, rate in (("A", 0.7), ("B", 0.6))}

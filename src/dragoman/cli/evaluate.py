@@ -48,7 +48,8 @@ def evaluate(
         typer.Option(
             metavar="METRIC",
             help="For translation, may be repeated: bleu, chrf, chrf++, ter, exact_match, bleu_lowercase_tokenized, "
-            "bleu_lowercase_as_given (text that comes in tokens), rouge1, rouge2, rougeL, rougeLsum (summaries), "
+            "bleu_lowercase_as_given (text that comes in tokens), bleu_zh (Chinese), bleu_char (characters: scripts "
+            "without spaces), bleu_intl (punctuation of all scripts), rouge1, rouge2, rougeL, rougeLsum (summaries), "
             "bracket_f1 (trees); default: bleu, chrf, exact_match, bleu_lowercase_tokenized. NAME=COMMAND: a "
             "program, such as COMET, that reads lines of source, output and reference between tabs and writes a number "
             "for each.",
@@ -311,6 +312,8 @@ def show(evaluation: "Evaluation") -> None:
     console().print()
     console().print(by_length)
     console().print()
+    for note in evaluation.notes:
+        console().print(f"[yellow]{note}[/yellow]\n")
     for score in evaluation.scores.values():  # one a line, to be copied
         console().print(f"[dim]{score.name}: {score.signature}[/dim]", soft_wrap=True)
 

@@ -31,7 +31,7 @@ def search_mixture(
     ] = None,
     seeds: Annotated[
         int, typer.Option(help="Number of times each trial is run: at least 2, to measure the uncertainty.")
-    ] = 2,
+    ] = 3,
     rounds: Annotated[
         int, typer.Option(help="Number of rounds; each continues from the weights that the one before found.")
     ] = 1,

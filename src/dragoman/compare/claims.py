@@ -165,7 +165,7 @@ def _better(found: Found, test: ClaimTest) -> ClaimVerdict:
         if by is None or low <= by <= high:
             return ClaimVerdict(HOLDS, ours, record["words"])
         return ClaimVerdict(PARTLY, ours, f"the direction holds; the size here is {number(gain)}, not {number(by)}")
-    if by is not None and record["detectable"] <= by:
+    if by is not None and high < by:
         return ClaimVerdict(NOT_HERE, ours, f"{record['words']}, and {number(by)} was claimed")
     return ClaimVerdict(CANNOT, ours, record["words"])
 
@@ -175,7 +175,7 @@ def _equal(found: Found, test: ClaimTest) -> ClaimVerdict:
     figure, within = str(test.figure), float(test.within or 0)
     record, sign = _pair(found, figure, one, other)
     if record["difference"] is None:
-        return _unfinished(found, one, other)
+        return ClaimVerdict(CANNOT, _failures(found, one, other), _TOO_FEW)
     gain, low, high = _oriented(record, sign)
     ours = f"{_values(found, figure, one, other)}; difference {number(gain)}, {_between(low, high)}"
     if -within <= low and high <= within:
@@ -183,7 +183,8 @@ def _equal(found: Found, test: ClaimTest) -> ClaimVerdict:
     if record["shown"] != "neither":
         if abs(gain) <= within:
             return ClaimVerdict(PARTLY, ours, f"{record['words']}: small, but a difference")
-        return ClaimVerdict(NOT_HERE, ours, record["words"])
+        if low > within or high < -within:
+            return ClaimVerdict(NOT_HERE, ours, record["words"])
     return ClaimVerdict(CANNOT, ours, f"the interval reaches beyond {number(within)}: more seeds may tell")
 
 
@@ -203,7 +204,7 @@ def _value(found: Found, test: ClaimTest) -> ClaimVerdict:
     if high < least or low > most:
         beyond = "the whole interval is beyond the claim" if low != high else f"it is not {_claimed(test)}"
         return ClaimVerdict(NOT_HERE, ours, beyond)
-    return ClaimVerdict(NOT_HERE, ours, "the mean is not as claimed, though part of the interval is")
+    return ClaimVerdict(CANNOT, ours, "the mean is not as claimed, though part of the interval is: more seeds may tell")
 
 
 def _collapses(found: Found, test: ClaimTest) -> ClaimVerdict:
@@ -300,11 +301,26 @@ def _between(low: float, high: float) -> str:
     return f"95% interval {number(low)} to {number(high)}"
 
 
+_TOO_FEW = "too few trainings finished to compare them"
+
+
 def _unfinished(found: Found, one: str, other: str) -> ClaimVerdict:
-    failed = {name: sum(run["contestant"] == name for run in found["failed"]) for name in (one, other)}
-    ours = f"{failed[one]} trainings of {one} and {failed[other]} of {other} did not finish"
-    if failed[other] and not failed[one]:
+    """Return the verdict where too few trainings finished: one that never does is worse than one that always does."""
+    ours = _failures(found, one, other)
+    (first, of_first), (second, of_second) = (_failed(found, name) for name in (one, other))
+    if of_second and second == of_second and not first:
         return ClaimVerdict(HOLDS, ours, f"{other} does not finish, and {one} does")
-    if failed[one] and not failed[other]:
+    if of_first and first == of_first and not second:
         return ClaimVerdict(NOT_HERE, ours, f"{one} does not finish, and {other} does")
-    return ClaimVerdict(CANNOT, ours, "too few trainings finished to compare them")
+    return ClaimVerdict(CANNOT, ours, _TOO_FEW)
+
+
+def _failures(found: Found, one: str, other: str) -> str:
+    (first, of_first), (second, of_second) = (_failed(found, name) for name in (one, other))
+    return f"{first} of {of_first} trainings of {one} and {second} of {of_second} of {other} did not finish"
+
+
+def _failed(found: Found, name: str) -> tuple[int, int]:
+    """Return how many trainings of a contestant did not finish, and of how many."""
+    runs = [run for run in found["runs"] if run["contestant"] == name]
+    return sum(not run["finished"] for run in runs), len(runs)

@@ -40,6 +40,11 @@ class Figure:
     resampled: tuple[float, ...] | None = None
     """Values on test sets whose examples are drawn again with replacement, the same draws for all runs; None where the
     figure is not a score of a test set of two examples or more."""
+    examples: int = 0
+    """Examples of that test set; 0 where there is none."""
+    exact: bool = False
+    """True where the value follows from the contestant alone, as of a formula or of memory that is counted: nothing
+    that is drawn can change it."""
 
     @property
     def finite(self) -> bool:
@@ -97,6 +102,7 @@ def scored(metric: Metric, counts: np.ndarray, **more: Any) -> Figure:
         higher_is_better=metric.higher_is_better,
         signature=metric.signature,
         resampled=drawn,
+        examples=rows,
     )
     return replace(figure, **more)
 

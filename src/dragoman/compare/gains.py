@@ -7,35 +7,37 @@ again, so that log(w_i / w_j) grows by log f for every other source j.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+
+from dragoman.compare.statistics import Estimate, over_seeds, with_pooled
 
 SourceShares = Mapping[str, float]
 
-CERTAIN = 2.0
-"""Number of standard errors from 0 beyond which a gain counts."""
 HALVINGS = 200
 """Bisections of the interval that the step length is searched in: more than a float can resolve."""
 
 
 @dataclass(frozen=True)
-class Gain:
-    """Decrease of the validation loss when a source's weight is raised, per unit of the weight's logarithm."""
-
-    mean: float
-    """Mean over seeds."""
-    error: float
-    """Standard error of the mean."""
+class Gain(Estimate):
+    """Decrease of the validation loss when a source's weight is raised, per unit of the weight's logarithm: the mean
+    over seeds, and how well it is known."""
 
     @property
     def certain(self) -> bool:
-        return abs(self.mean) > CERTAIN * self.error
+        """True where 0 is outside the 95% interval (Student's t)."""
+        low, high = self.interval()
+        return low > 0 or high < 0
 
 
-def gain(unchanged: Sequence[float], raised: Sequence[float], factor: float) -> Gain:
-    """Return the gain from validation losses with the unchanged weights and with one weight raised, each with the same
-    two or more seeds in the same order: noise that the runs of a seed share cancels."""
-    each = [(before - after) / math.log(factor) for before, after in zip(unchanged, raised, strict=True)]
-    return Gain(fmean(each), stdev(each) / math.sqrt(len(each)))
+def gains_of(unchanged: Sequence[float], raised: Mapping[str, Sequence[float]], factor: float) -> dict[str, Gain]:
+    """Return the gain of each source from validation losses with the unchanged weights and with its weight raised, each
+    with the same two or more seeds in the same order: noise that the runs of a seed share cancels. The spread is pooled
+    over sources, as in studies, since two or three seeds tell little of their own."""
+    found = {}
+    for name, losses in raised.items():
+        fall = over_seeds([before - after for before, after in zip(unchanged, losses, strict=True)])
+        fall, per = with_pooled(fall, [unchanged, *raised.values()]), math.log(factor)
+        found[name] = Gain(fall.mean / per, fall.error / per, fall.freedom)
+    return found
 
 
 def raised(weights: SourceShares, name: str, factor: float) -> dict[str, float]:

@@ -21,8 +21,8 @@ Raises:
 """
 GRAINS = 6
 """Number of times that the multiple of widths is doubled where a model does not take one."""
-NARROWEST, WIDEST = 1 / 64, 64
-"""Factors on the widths as given, between which they are fitted."""
+WIDEST = 64
+"""Largest factor on the widths as given."""
 
 
 @dataclass(frozen=True)

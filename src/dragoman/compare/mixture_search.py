@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from dragoman import durable
-from dragoman.compare.gains import Gain, SourceShares, gain, propose, raised
+from dragoman.compare.gains import Gain, SourceShares, gains_of, propose, raised
 from dragoman.compare.search_plan import PREPARED, UNCHANGED, SearchPlan, SearchSettings, check, plan, trial_of
 from dragoman.compare.trial import Trial, TrialResult, bare
 from dragoman.config import dump_yaml, to_dict
@@ -257,7 +257,7 @@ def mixture(weights: SourceShares) -> dict[str, Any]:
 
 def _round_result(number: int, outcomes: Outcomes, weights: SourceShares, step: float) -> RoundFinished:
     losses = {name: [outcome.loss for outcome in some] for name, some in outcomes.items()}
-    gains = {name: gain(losses[UNCHANGED], losses[name], step) for name in weights}
+    gains = gains_of(losses[UNCHANGED], {name: losses[name] for name in weights}, step)
     after = propose(weights, gains, step)
     sources = {
         name: SourceResult(

@@ -67,7 +67,7 @@ class SearchSettings:
 
     budget: Annotated[Compute | Updates, OneOf()]
     """Budget of each trial."""
-    seeds: Annotated[int, Field(ge=2)] = 2
+    seeds: Annotated[int, Field(ge=2)] = 3
     """Number of times each trial is run, with seeds 1, 2, ...: their spread is what a gain is compared with."""
     rounds: PositiveInt = 1
     """Number of rounds; each continues from the weights that the one before proposes."""

@@ -160,8 +160,8 @@ def _encoder_parameters() -> Parts:
     return (
         BUILDER,
         "the encoder has 37 million parameters and cross-attention 18 million",
-        f"the layers of the encoder have {encoder / 1e6:.1f} million; 37 includes an embedding of 32,000 words that is "
-        f"not shared; cross-attention has {across / 1e6:.1f} million",
+        f"the layers of the encoder have {encoder / 1e6:.1f} million, and {(encoder + embedding) / 1e6:.1f} with an "
+        f"embedding of 32,000 words that is not shared; cross-attention has {across / 1e6:.1f} million",
         (
             f"6 x ({attention:,} + {block - attention:,}) = {encoder:,} in the layers of the encoder",
             f"32,000 x 512 = {embedding:,} in an embedding; together {(encoder + embedding) / 1e6:.1f} million",

@@ -13,6 +13,10 @@ LEVEL = 0.05
 """Probability of a difference where there is none, of all comparisons of a study together (Holm)."""
 POWER = 0.8
 """Share of repeated studies in which a detectable difference is shown."""
+MUCH = 2.0
+"""Ratio of a pair's own standard error to the pooled one beyond which the pair keeps its own."""
+_MOST_SIGNS = 40
+"""Number of equal signs from which p is 0 for all purposes, and is no longer told from it by floats."""
 _MOST_TERMS = 1000
 _BISECTIONS = 60
 
@@ -102,6 +106,14 @@ class Estimate:
         return (t_quantile(1 - level / 2, self.freedom) + t_quantile(POWER, self.freedom)) * self.error
 
 
+def as_sign_test(mean: float, values: int) -> Estimate:
+    """Return the estimate of a mean that is as certain as n values (two or more) of its sign make it: p is 2 / 2^n."""
+    if not mean:
+        return Estimate(mean, 0.0, values - 1)
+    n = min(values, _MOST_SIGNS)
+    return Estimate(mean, abs(mean) / t_quantile(1 - 0.5**n, n - 1), n - 1)
+
+
 def over_seeds(values: Sequence[float]) -> Estimate:
     """Return the mean of two or more values, and its error as their spread tells.
 
@@ -134,6 +146,13 @@ def pooled_error(table: Sequence[Sequence[float]]) -> tuple[float, float]:
         for j, value in enumerate(row)
     )
     return math.sqrt(2 * residual / freedom / columns), freedom
+
+
+def with_pooled(estimate: Estimate, table: Sequence[Sequence[float]]) -> Estimate:
+    """Return the estimate of the difference of two rows of a table with the error of all rows (``pooled_error``); its
+    own where that is much larger."""
+    error, freedom = pooled_error(table)
+    return estimate if estimate.error > MUCH * error else Estimate(estimate.mean, error, freedom)
 
 
 def with_error(estimate: Estimate, error: float) -> Estimate:

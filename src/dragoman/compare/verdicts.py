@@ -3,7 +3,8 @@
 The interval of a difference is over seeds, which are the same for all (paired, Student's t). Two or three seeds tell
 little of their own spread, so that of all contestants is pooled; a pair whose differences spread much more keeps its
 own. Where a figure is a score of a test set, the error of drawing its examples is added, by a paired bootstrap of the
-means over seeds.
+means over seeds. Where all seeds show the same, only a figure that is exact by nature is certain; any other may have a
+coarse scale, and its seeds and examples tell what a sign test of them does.
 """
 
 import math
@@ -15,10 +16,16 @@ from typing import Any, Literal
 import numpy as np
 
 from dragoman.compare.figure import Figure
-from dragoman.compare.statistics import LEVEL, Estimate, holm, over_seeds, pooled_error, with_error
+from dragoman.compare.statistics import (
+    LEVEL,
+    Estimate,
+    as_sign_test,
+    holm,
+    over_seeds,
+    with_error,
+    with_pooled,
+)
 
-MUCH = 2.0
-"""Ratio of a pair's own standard error to the pooled one beyond which the pair keeps its own."""
 _SAME = 1e-9
 """Relative width of an interval that is rounding alone."""
 ByRun = Mapping[tuple[str, int], Figure]
@@ -90,6 +97,7 @@ def _compared(
         low, high = np.percentile(mean, [2.5, 97.5])
         examples = float(low), float(high)
         estimate = with_error(estimate, float(mean.std(ddof=1)))
+    estimate = _without_spread(estimate, [runs[one, seed] for one in (a, b) for seed in seeds], len(seeds))
     found = replace(
         empty,
         difference=estimate.mean,
@@ -104,8 +112,21 @@ def _compared(
 def _with_pooled(estimate: Estimate, runs: ByRun, contestants: Sequence[str], seeds: Sequence[int]) -> Estimate:
     """Return the estimate with the error of all contestants that have the figure from these seeds."""
     rows = [[runs[one, seed].value for seed in seeds] for one in contestants if all((one, s) in runs for s in seeds)]
-    error, freedom = pooled_error(rows)
-    return estimate if estimate.error > MUCH * error else Estimate(estimate.mean, error, freedom)
+    return with_pooled(estimate, rows)
+
+
+def _without_spread(estimate: Estimate, figures: Sequence[Figure], seeds: int) -> Estimate:
+    """Return the estimate, with the error of a sign test if there is no spread though the figures are not exact.
+
+    No spread over examples means that all of them differ in the same way, so that their signs count, as those of seeds.
+    """
+    rounding = _SAME * max(abs(figure.value) for figure in figures)
+    if estimate.error > rounding:
+        return estimate
+    estimate = Estimate(estimate.mean if abs(estimate.mean) > rounding else 0.0, 0.0, estimate.freedom)
+    if all(figure.exact for figure in figures):
+        return estimate
+    return as_sign_test(estimate.mean, max(seeds, min(figure.examples for figure in figures)))
 
 
 def _difference(one: Figure, other: Figure) -> np.ndarray | None:
@@ -151,10 +172,13 @@ def _not_shown(verdict: Verdict, digits: int, number: int) -> str:
     pair = f"between {verdict.a} and {verdict.b}"
     if low == high == 0:
         return f"no difference {pair} in {verdict.figure}: it is the same with every seed"
+    assert verdict.difference is not None and verdict.over_seeds is not None
     corrected = f" once corrected for {number} comparisons" if low > 0 or high < 0 else ""
+    spread = verdict.over_seeds[1] - verdict.over_seeds[0]
+    coarse = ", as every seed differs by the same, and may do so on a coarse scale"
     return (
         f"no difference {pair} in {verdict.figure} was shown{corrected}; one of "
-        f"{verdict.detectable:.{digits}f} could have been"
+        f"{verdict.detectable:.{digits}f} could have been{coarse if spread <= _SAME * abs(verdict.difference) else ''}"
     )
 
 

@@ -1,8 +1,8 @@
 """F1 of labelled brackets between trees, as constituency parsers are scored (PARSEVAL; Black et al. 1991).
 
-A tree is written on one line: ``(S (NP the dog ) (VP sleeps ) )``, also without spaces before closing brackets. A
-bracket counts as right where one of the same label spans the same words. Brackets that are not closed end with the
-text, and those that were never opened are not counted, so every output has a score.
+A tree is written on one line: ``(S (NP the dog ) (VP sleeps ) )``, also without spaces around brackets. A bracket
+counts as right where one of the same label spans the same words. Brackets that are not closed end with the text, and
+those that were never opened are not counted, so every output has a score.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 
 from dragoman.evaluate.metrics import Metric
 
-_TOKEN = re.compile(r"\(\S*|\)|[^\s()]+")
+_TOKEN = re.compile(r"\([^\s()]*|\)|[^\s()]+")
 
 Bracket = tuple[str, int, int]
 """Label, number of the first word, and of the one after the last."""

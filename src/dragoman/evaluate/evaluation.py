@@ -26,6 +26,10 @@ ALL_METRICS: dict[str, Metric] = {**METRICS, **ROUGES, "bracket_f1": BracketF1()
 """Metrics by name: of translations, summaries and trees."""
 USUAL = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match")
 """Metrics computed by default."""
+OF_WORDS = ("bleu", "bleu_lowercase_tokenized", "bleu_lowercase_as_given", "bleu_intl", "ter", *ROUGES)
+"""Metrics whose words stand between spaces."""
+FEW_SPACES = 15
+"""Characters a word, from which references count as of a script without spaces; German has about 7, Finnish 9."""
 LENGTHS = (5, 10, 20, 30, 50)
 """Upper ends of the buckets, in words of the source."""
 
@@ -69,6 +73,18 @@ class Evaluation:
     metrics: dict[str, Metric] = field(default_factory=dict, repr=False, compare=False)
     """The metric of each score."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what to know before believing the scores, a sentence each."""
+        references = [output.reference for output in self.outputs]
+        names = [self.metrics[name].name for name in OF_WORDS if name in self.metrics]
+        if not names or sum(map(len, references)) < FEW_SPACES * sum(len(text.split()) for text in references):
+            return ()
+        return (
+            f"The references have hardly any spaces, and {', '.join(names)} can only count words between spaces: ask "
+            "for bleu_zh (Chinese) or bleu_char (any script), or rely on chrF.",
+        )
+
     def save(self, folder: str | Path) -> None:
         """Write scores.json, outputs.jsonl and translations.txt, all or nothing; earlier results are replaced."""
         with durable.folder(Path(folder)) as new:
@@ -80,7 +96,7 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Return everything but the outputs, as plain data."""
         plain = dataclasses.asdict(dataclasses.replace(self, outputs=(), metrics={}))
-        summary = plain | {"search": to_dict(self.search), "sentences": len(self.outputs)}
+        summary = plain | {"search": to_dict(self.search), "sentences": len(self.outputs), "notes": self.notes}
         del summary["outputs"], summary["metrics"]
         return summary
 

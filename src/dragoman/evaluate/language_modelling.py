@@ -55,8 +55,8 @@ class EncodedDocument:
     """Length of the scored text in UTF-8."""
     words: float
     """Words of the scored text, between white space."""
-    prompt: int = 0
-    """Tokens at the beginning that are read but not scored, besides the first one."""
+    prompt: int
+    """Tokens at the beginning, one or more, that are read but not scored."""
 
 
 class Perplexity(Metric):
@@ -142,8 +142,6 @@ class LanguageModelEvaluation:
         Raises:
             DataError: a single document, which leaves nothing to draw.
         """
-        if len(self.documents) < 2:
-            raise DataError("--against: a paired test draws documents, and this test set is a single one")
         both = self.scores.keys() & other.scores.keys() - {"perplexity_token"}  # the two may have other tokenizers
         found = {name: metric for name, metric in metrics(self.context).items() if name in both}
         compared = {name: compare_counts(metric, self.documents, other.documents) for name, metric in found.items()}
@@ -195,8 +193,9 @@ def log_likelihoods(generator: Generator, texts: Sequence[str], *, progress: Pro
         CheckpointError: a model whose output is not numbers.
     """
     context = generator.model.max_length or CONTEXT
-    before = list(generator.tokenizer.frame(PROMPT_FRAME).before) or [BOS]
-    rows = [EncodedDocument([*before, *ids], 0.0, 0.0) for ids in generator.tokenizer.encode_batch(texts)]
+    before = _begun(generator.tokenizer)
+    encoded = generator.tokenizer.encode_batch(texts)
+    rows = [EncodedDocument([*before, *ids], 0.0, 0.0, len(before)) for ids in encoded]
     pieces = [(i, piece) for i, row in enumerate(rows) for piece in _pieces(row, context)]
     nll = _nll(generator.model, [piece for _, piece in pieces], progress) if pieces else np.zeros(0)
     return (-np.bincount([i for i, _ in pieces], weights=nll, minlength=len(texts))).tolist()
@@ -237,17 +236,17 @@ def _nll(
 
 def encode_documents(texts: Iterable[str], tokenizer: Tokenizer) -> list[EncodedDocument]:
     """Return documents as training stores them, each ended by EOS."""
-    before, texts = list(tokenizer.frame(PROMPT_FRAME).before), list(texts)
+    before, texts = _begun(tokenizer), list(texts)
     return [
-        EncodedDocument([*before, *ids, EOS], len(text.encode()), len(text.split()))
+        EncodedDocument([*before, *ids, EOS], len(text.encode()), len(text.split()), len(before))
         for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True)
     ]
 
 
 def encode_answers(pairs: Sequence[Pair], between: str, tokenizer: Tokenizer) -> list[EncodedDocument]:
     """Return prompts with answers, of which only the answers are scored."""
-    before = list(tokenizer.frame(PROMPT_FRAME).before)
-    prompts = [[*before, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in pairs])]
+    sources = tokenizer.encode_batch([pair.source + between for pair in pairs])
+    prompts = [_begun(tokenizer, ids) for ids in sources]
     answers = tokenizer.encode_batch([pair.target for pair in pairs])
     return [
         EncodedDocument([*prompt, *ids, EOS], len(pair.target.encode()), len(pair.target.split()), len(prompt))
@@ -261,24 +260,33 @@ def stored_documents(folder: Path, tokenizer: Tokenizer) -> list[EncodedDocument
     Raises:
         DataError: it is gone or damaged.
     """
+    documents = list[EncodedDocument]()
+    for ids, prompt in _stored(folder, tokenizer):
+        spelt, before = tokenizer.decode(ids[prompt:-1]), ids[:prompt] or [BOS]
+        row = [*before, *ids[prompt:]]
+        documents.append(EncodedDocument(row, len(spelt.encode()), len(spelt.split()), len(before)))
+    return documents
+
+
+def _stored(folder: Path, tokenizer: Tokenizer) -> Iterator[tuple[list[int], int]]:
+    """Yield the ids of each stored text, and how many of them are its beginning or prompt."""
     store = Store.open(folder)
     text, counted = store.columns["text"], store.columns.get("counted")
-    before, documents = len(tokenizer.frame(PROMPT_FRAME).before), list[EncodedDocument]()
+    before = len(tokenizer.frame(PROMPT_FRAME).before)
     for i in range(len(store)):
-        ids = text[i].tolist()
-        prompt = before if counted is None else int(counted[i].argmax())
-        spelt = tokenizer.decode(ids[prompt:-1])
-        documents.append(
-            EncodedDocument(ids, len(spelt.encode()), len(spelt.split()), 0 if counted is None else prompt)
-        )
-    return documents
+        yield text[i].tolist(), before if counted is None else int(counted[i].argmax())
+
+
+def _begun(tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> list[int]:
+    """Return what the model reads before the first token that is scored: its beginning of texts and the prompt, or BOS
+    where both are empty, since the first token of a text must be predicted from something."""
+    return [*tokenizer.frame(PROMPT_FRAME).before, *prompt] or [BOS]
 
 
 def _encoded_anew(folder: Path, run: str | Path, tokenizer: Tokenizer) -> list[EncodedDocument]:
     _, own = RunDirectory.open(run_folder(run)).tokenizers()
-    stored = [(one.ids, one.prompt or len(own.frame(PROMPT_FRAME).before)) for one in stored_documents(folder, own)]
     begin = len(own.frame(PROMPT_FRAME).before)
-    pairs = [Pair(own.decode(ids[begin:prompt]), own.decode(ids[prompt:-1])) for ids, prompt in stored]
+    pairs = [Pair(own.decode(ids[begin:prompt]), own.decode(ids[prompt:-1])) for ids, prompt in _stored(folder, own)]
     if not any(pair.source for pair in pairs):
         return encode_documents((pair.target for pair in pairs), tokenizer)
     return encode_answers(pairs, "", tokenizer)

@@ -106,6 +106,11 @@ METRICS: dict[str, Metric] = {
         "BLEU, lowercased, tokens as given",
         lambda: BLEU(lowercase=True, tokenize="none", smooth_method="none", force=True),
     ),
+    # 13a knows no words where none stand between spaces. zh splits Chinese into characters, and char splits all text;
+    # intl splits at the punctuation and symbols of all scripts.
+    "bleu_zh": Sacrebleu("BLEU, Chinese", lambda: BLEU(tokenize="zh", force=True)),
+    "bleu_char": Sacrebleu("BLEU of characters", lambda: BLEU(tokenize="char", force=True)),
+    "bleu_intl": Sacrebleu("BLEU, international", lambda: BLEU(tokenize="intl", force=True)),
     "ter": Sacrebleu("TER", TER, higher_is_better=False),
     "exact_match": ExactMatch(),
 }
@@ -159,7 +164,7 @@ def compare(metric: Metric, a: Sequence[str], b: Sequence[str], references: Sequ
     """Compare outputs ``b`` with ``a`` by a paired bootstrap.
 
     Raises:
-        DataError: not as many outputs as references, or none.
+        DataError: not as many outputs as references, or fewer than two.
     """
     check_counts(a, references)
     check_counts(b, references)
@@ -167,13 +172,23 @@ def compare(metric: Metric, a: Sequence[str], b: Sequence[str], references: Sequ
 
 
 def compare_counts(metric: Metric, one: np.ndarray, other: np.ndarray) -> Comparison:
-    """Same as ``compare``, for counts (N, Q) of two systems on the same sentences."""
+    """Same as ``compare``, for counts (N, Q) of two systems on the same sentences.
+
+    A few sentences cannot show much: of equal systems, n sentences whose counts differ would all favour the same one
+    with probability 2 / 2^n, and p is no smaller.
+
+    Raises:
+        DataError: a single sentence, which leaves nothing to draw.
+    """
+    if len(one) < 2:
+        raise DataError("--against: a paired test draws sentences or documents, and this test set is a single one")
     values = metric.value(one.sum(axis=0)), metric.value(other.sum(axis=0))
     drawn = np.array([metric.value(sample @ other) - metric.value(sample @ one) for sample in samples(len(one))])
     p = math.nan
     if np.isfinite(drawn).all():
         as_large = np.sum(np.abs(drawn - drawn.mean()) >= abs(values[1] - values[0]))
-        p = float((as_large + 1) / (len(drawn) + 1))
+        differing = int(np.any(one != other, axis=1).sum())
+        p = max(float((as_large + 1) / (len(drawn) + 1)), min(1.0, 2.0 ** (1 - differing)))
     return Comparison(metric.name, *values, _middle(drawn), p, metric.digits)
 
 

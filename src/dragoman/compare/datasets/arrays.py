@@ -34,7 +34,8 @@ def digits(folder: Path, *, examples: Annotated[int, Field(ge=1, le=1795)] = 140
     frames = (images / 255).astype(np.float32)
     arrays = {"x": images, "rows": frames, "flat": frames.reshape(len(images), 1, -1), "y": found.target}
     held = (len(images) - examples) // 2
-    return _stored(folder, arrays, {"valid": order[:held], "test": order[held : 2 * held], "train": order[2 * held :]})
+    rest = len(images) - examples  # odd or even: the test set has the last one
+    return _stored(folder, arrays, {"valid": order[:held], "test": order[held:rest], "train": order[rest:]})
 
 
 def series(

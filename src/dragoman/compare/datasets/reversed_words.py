@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import PositiveInt
 
 from dragoman import durable
+from dragoman.errors import ConfigError
 
 _LETTERS = "abcdefghijklmnoprstuvz"
 
@@ -16,12 +17,17 @@ def reversed_words(
 ) -> dict[str, Any]:  # fmt: skip
     """Write pairs to learn from, a tenth as many to validate and to test, all different; return a run file's ``data``.
 
+    Where there are not as many different pairs, there are fewer, and a third or more of them is to learn from.
+
     Args:
         folder: where the files go.
         pairs: training pairs.
         words: most words of a source.
         vocabulary: different words.
         seed: seed of the draw.
+
+    Raises:
+        ConfigError: fewer than three different pairs.
     """
     draw, held = random.Random(seed), max(8, pairs // 10)
     known = sorted({"".join(draw.choices(_LETTERS, k=draw.randint(2, 5))) for _ in range(vocabulary)})
@@ -32,6 +38,12 @@ def reversed_words(
         if len(lines) == pairs + 2 * held:
             break
     table, found = list(lines), dict[str, Any](kind="pairs")
+    if len(table) < 3:
+        raise ConfigError(
+            f"data: copy: {words} of {len(known)} words makes {len(table)} different pairs, too few to learn from, to "
+            "validate and to test: raise words or vocabulary"
+        )
+    held = min(held, len(table) // 3)
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", table[2 * held :]), ("valid", table[:held]), ("test", table[held : 2 * held])):
         path = folder / f"{name}.tsv"

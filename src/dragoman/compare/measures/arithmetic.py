@@ -115,4 +115,4 @@ def formula(subject: StudySubject, *, of: str = "parameters of base (million)") 
     value = float(FORMULAS[of]())
     if not math.isfinite(value):
         raise ConfigError(f"measures.formula.of: {of} is {value}")
-    return {"value": Figure(value, None, signature=of)}
+    return {"value": Figure(value, None, signature=of, exact=True)}

@@ -84,7 +84,12 @@ def attention_cost(
     return {
         "speed against exact": Figure(faster[-1], True, "x", what, FigureCurve("tokens", x_axis, faster)),
         "memory against exact": Figure(
-            smaller[-1], False, "x", "counted, forward and backward", FigureCurve("tokens", x_axis, smaller)
+            smaller[-1],
+            False,
+            "x",
+            "counted, forward and backward",
+            FigureCurve("tokens", x_axis, smaller),
+            exact=True,
         ),
         "difference from exact": Figure(
             error[-1],
@@ -94,7 +99,7 @@ def attention_cost(
             FigureCurve("tokens", x_axis, error),
         ),
         "milliseconds": Figure(times[-1], False, "ms", what, FigureCurve("tokens", x_axis, times)),
-        "megabytes": Figure(sizes[-1], False, "MB", "counted", FigureCurve("tokens", x_axis, sizes)),
+        "megabytes": Figure(sizes[-1], False, "MB", "counted", FigureCurve("tokens", x_axis, sizes), exact=True),
         "faster from": Figure(
             crossover if math.isfinite(crossover) else 2.0 * lengths[-1],
             False,
@@ -212,7 +217,9 @@ def cache_speed(
         "speed-up": Figure(faster[-1], True, "x", "greedy, one text", FigureCurve("tokens written", axis, faster)),
         "time saved": Figure(saved[-1], True, "%", "greedy, one text", FigureCurve("tokens written", axis, saved)),
         "largest difference of logits": Figure(max(different), False),
-        "first token computed without a cache": Figure(float(tokens[-1]), None, "times", "once for each token written"),
+        "first token computed without a cache": Figure(
+            float(tokens[-1]), None, "times", "once for each token written", exact=True
+        ),
     }
 
 

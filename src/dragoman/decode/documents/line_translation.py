@@ -142,6 +142,7 @@ class LineTranslator:
         *,
         first_row: int = 1,
         before: PrecedingSentences = (),
+        contexts: Sequence[PrecedingSentences] | None = None,
         grouping: Grouping = in_groups,
         progress: Progress | None = None,
     ) -> Iterator[Translation]:
@@ -150,6 +151,7 @@ class LineTranslator:
         Args:
             first_row: number of the first line.
             before: the lines of the text that precede ``lines``, for a run that reads them.
+            contexts: sentences that are read before each line; None for the lines before it.
             grouping: which lines are translated together.
             progress: called with the number of lines, or parts of long ones, that are done, and of all, of each group.
 
@@ -160,10 +162,11 @@ class LineTranslator:
             requests = islice(self._with_prefixes(chain(before, lines)), len(before), None)
             options = self._options() | {"grouping": grouping, "first_row": first_row}
             return self.translator.stream(requests, search=self.settings.search, **options)
+        context = self.translator.context if contexts is None else _Given(contexts)
         return placeholders.stream(
             lines,
             lambda questions: self.ask(questions, progress),
-            context=_Preceded(self.translator.context, before) if before else self.translator.context,  # pyright: ignore[reportArgumentType]
+            context=_Preceded(context, before) if before else context,  # pyright: ignore[reportArgumentType]
             require=self.ask_nbest,
             check_numbers=self.settings.check_numbers,
             glossary=self.settings.glossary,
@@ -229,10 +232,20 @@ class LineTranslator:
 
 
 @dataclass(frozen=True)
+class _Given:
+    """Contexts of lines that do not follow one another."""
+
+    contexts: Sequence[PrecedingSentences]
+
+    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:
+        return zip(lines, self.contexts, strict=True)
+
+
+@dataclass(frozen=True)
 class _Preceded:
     """A context whose text has begun before: with ``before``, which is not translated again."""
 
-    context: ReadContext
+    context: ReadContext | _Given
     before: PrecedingSentences
 
     def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:

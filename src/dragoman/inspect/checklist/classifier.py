@@ -25,6 +25,7 @@ from dragoman.inspect.checklist.row import (
     percent,
     unmeasured,
 )
+from dragoman.inspect.checklist.trust import overlap_row
 from dragoman.text.cleaning.split import overlap
 from dragoman.text.formats.labelled import LabelledText
 
@@ -209,18 +210,8 @@ def _confidence(labelled: _Labelled) -> ChecklistRow:
 
 
 def _overlap(labelled: _Labelled) -> ChecklistRow:
+    title = "Overlap of training and test"
     train = [one for one in labelled.examiner.stored("train") if isinstance(one, LabelledText)]
     if not train:
-        return unmeasured(TRUST, "Overlap of training and test", "The run's training text is gone.")
-    found = overlap(train, labelled.test)
-    alike = sum(found.seen.values())
-    return ChecklistRow(
-        group=TRUST,
-        title="Overlap of training and test",
-        verdict=below(alike / len(labelled.test), 0, 0.02),
-        finding=f"{alike:,} training texts are like one of the test set."
-        if alike
-        else "No training text is like one of the test set.",
-        measured=f"{counted(found.trained, 'training text')} against {len(labelled.test):,} of {labelled.named}",
-        limits="good if there are none, poor if more than 2% of the test examples",
-    )
+        return unmeasured(TRUST, title, "The run's training text is gone.")
+    return overlap_row(title, overlap(train, labelled.test), len(labelled.test), labelled.named, of="text")

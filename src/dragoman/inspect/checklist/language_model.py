@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from dragoman.decode.generator import Generator
 from dragoman.errors import DataError
 from dragoman.evaluate.language_modelling import (
@@ -168,4 +166,5 @@ def _by_position(texts: _Texts) -> ChecklistRow:
 
 def _joined(documents: Sequence[EncodedDocument]) -> EncodedDocument:
     ids = [i for one in documents for i in one.ids]
-    return EncodedDocument(ids, int(np.sum([one.bytes for one in documents])), sum(one.words for one in documents))
+    size, words = (sum(getattr(one, name) for one in documents) for name in ("bytes", "words"))
+    return EncodedDocument(ids, size, words, documents[0].prompt)

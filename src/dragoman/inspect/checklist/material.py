@@ -3,7 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 
 from dragoman.checkpoint import run_folder
 from dragoman.decode.documents.line_translation import LineSettings, LineTranslator
-from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.sentence_splitting import NO_SPLITTING
 from dragoman.decode.translation import Translation
@@ -67,24 +66,36 @@ class TranslatorMaterial:
             precision=settings.precision,
         )
         self.lines: LineTranslator = line_settings.open()
-        self.words = LANGUAGES.get(recognise(pair.source for pair in self.test) or "")
-        self.target_words: LanguageWords | None = LANGUAGES.get(recognise(pair.target for pair in self.test) or "")
+        usual = [self.test[i] for i in self.usual]
+        self.words = LANGUAGES.get(recognise(pair.source for pair in usual) or "")
+        self.target_words: LanguageWords | None = LANGUAGES.get(recognise(pair.target for pair in usual) or "")
 
-    def translate(self, texts: Sequence[str], *, split_sentences: bool = True) -> list[Translation]:
-        """Return the translations that a user gets of lines, each by itself."""
-        if split_sentences:
-            return list(self.lines.stream(texts))
-        whole = LineTranslator(self.lines.settings, _without_splitting(self.lines.translator))
-        return list(whole.stream(texts))
+    def translate(self, pairs: Sequence[Sourced], *, split_sentences: bool = True) -> list[Translation]:
+        """Return the translations that a user gets of the sources of pairs, each by itself, with its tags and after
+        its context."""
+        translator = self.lines.translator if split_sentences else _without_splitting(self.lines.translator)
+        found: dict[int, Translation] = {}
+        for tags, rows in by_tags(pairs).items():
+            lines = LineTranslator(replace(self.lines.settings, tags=tuple(tags.split())), translator)
+            chosen = [pairs[i] for i in rows]
+            answers = lines.stream([pair.source for pair in chosen], contexts=[pair.context for pair in chosen])
+            found |= zip(rows, answers, strict=True)
+        return [found[i] for i in range(len(pairs))]
 
     @cached_property
     def answers(self) -> list[Translation]:
-        """Translations of the test set, with the context and tags of each pair."""
-        plain = not any(pair.context or pair.tags for pair in self.test)
-        if plain:
-            return self.translate([pair.source for pair in self.test])
-        requests = [request_for(pair) for pair in self.test]
-        return self.lines.translator.translate(requests, search=self.settings.search)
+        """Translations of the test set."""
+        return self.translate(self.test)
+
+    @cached_property
+    def usual(self) -> list[int]:
+        """Rows of the test set with its most frequent tags, such as those of one target language."""
+        return max(by_tags(self.test).values(), key=len)
+
+    def to_usual(self, texts: Sequence[str]) -> list[Sourced]:
+        """Return texts of our own as pairs that are asked for with the most frequent tags."""
+        tags = self.test[self.usual[0]].tags
+        return [Sourced(text, "", "", tags) for text in texts]
 
     @cached_property
     def chrf(self) -> np.ndarray:
@@ -132,6 +143,14 @@ class TranslatorMaterial:
         """Return the pairs that the run holds out under a name, such as hard; none where there are none."""
         path = self.folder / "data" / f"{name}.jsonl"
         return read_held_out(path) if path.exists() else []
+
+
+def by_tags(pairs: Sequence[Sourced]) -> dict[str, list[int]]:
+    """Return the rows of pairs by their tags."""
+    rows: dict[str, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        rows.setdefault(pair.tags, []).append(i)
+    return rows
 
 
 def spread(total: int, most: int) -> list[int]:

@@ -112,7 +112,7 @@ def hard_set(material: TranslatorMaterial) -> ChecklistRow:
             "Hard set",
             "The run has no hard set: hold one out (data.hold_out.hard=200), or collect one with dragoman trace.",
         )
-    texts, references = [a.text for a in material.translate([p.source for p in hard])], [p.target for p in hard]
+    texts, references = [answer.text for answer in material.translate(hard)], [pair.target for pair in hard]
     score, whole = scored("chrf", texts, references), METRICS["chrf"].value(material.chrf.sum(axis=0))
     return ChecklistRow(
         group=GROUP,

@@ -1,5 +1,6 @@
 """Robustness of a translator: does its answer stay where the meaning stays, and change where that changes?"""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from dragoman.decode.translation import Translation
@@ -8,6 +9,7 @@ from dragoman.inspect.checklist.material import TranslatorMaterial, chrf_of
 from dragoman.inspect.checklist.perturbations import Perturbation
 from dragoman.inspect.checklist.row import ChecklistRow, above, below, counted, example, percent, unmeasured
 from dragoman.text.invariants import find_changes
+from dragoman.text.lines import Sourced
 
 GROUP = "Robustness"
 SHOWN = 3
@@ -34,21 +36,25 @@ STAYS: tuple[tuple[str, Perturbation, bool, tuple[float, float]], ...] = (
 worse than to be looked at."""
 
 
-def _applied(material: TranslatorMaterial, change: Perturbation) -> tuple[list[int], list[str]]:
-    changed = [(i, text) for i in material.sample if (text := change(material.test[i].source)) is not None]
-    return [i for i, _ in changed], [text for _, text in changed]
+def _applied(
+    material: TranslatorMaterial, change: Perturbation, rows: Sequence[int]
+) -> tuple[list[int], list[Sourced]]:
+    """Return those of the rows of the test set that the change applies to, up to a sample, and their pairs with it."""
+    every = ((i, text) for i in rows if (text := change(material.test[i].source)) is not None)
+    changed = dict(itertools.islice(every, material.settings.sample))
+    return list(changed), [material.test[i]._replace(source=text) for i, text in changed.items()]
 
 
 def _quality_stays(
     material: TranslatorMaterial, title: str, change: Perturbation, *, folded: bool, limits: tuple[float, float]
 ) -> ChecklistRow:
-    rows, texts = _applied(material, change)
+    rows, asked = _applied(material, change, material.sample)
     if len(rows) < FEWEST:
         return unmeasured(GROUP, title, f"It applies to {len(rows)} sentences of the sample, too few to say anything.")
     fold: Callable[[str], str] = str.casefold if folded else str
     references = [fold(_plain_end(material.test[i].target)) for i in rows]
     before = [material.answers[i].text for i in rows]
-    after = [answer.text for answer in material.translate(texts)]
+    after = [answer.text for answer in material.translate(asked)]
     scores = [chrf_of([fold(_plain_end(text)) for text in some], references) for some in (before, after)]
     fall = scores[0] - scores[1]
     same = sum(fold(_plain_end(a)) == fold(_plain_end(b)) for a, b in zip(before, after, strict=True))
@@ -64,7 +70,8 @@ def _quality_stays(
         measured=f"{counted(len(rows), 'sentence')} of {material.named}" + ("; case is not compared" if folded else ""),
         limits=f"good if chrF falls by at most {limits[0]:g}, poor beyond {limits[1]:g}",
         examples=tuple(
-            example(source=texts[k], answer=after[k], answer_to_the_plain_text=before[k]) for k in changed[:SHOWN]
+            example(source=asked[k].source, answer=after[k], answer_to_the_plain_text=before[k])
+            for k in changed[:SHOWN]
         ),
     )
 
@@ -78,12 +85,11 @@ def _plain_end(text: str) -> str:
 
 def numbers(material: TranslatorMaterial) -> ChecklistRow:
     """Return whether other numbers in a text come out in its answer."""
-    every = [(i, text) for i, pair in enumerate(material.test) if (text := perturbations.other_numbers(pair.source))]
-    chosen = every[: material.settings.sample]
+    _, chosen = _applied(material, perturbations.other_numbers, range(len(material.test)))
     if len(chosen) < FEWEST:
         return unmeasured(GROUP, "Other numbers", f"The test set has {len(chosen)} sentences with numbers, too few.")
-    answers = material.translate([text for _, text in chosen])
-    wrong = [k for k, ((_, text), a) in enumerate(zip(chosen, answers, strict=True)) if find_changes(text, a.text)]
+    answers = material.translate(chosen)
+    wrong = [k for k, (p, a) in enumerate(zip(chosen, answers, strict=True)) if find_changes(p.source, a.text)]
     kept = 1 - len(wrong) / len(chosen)
     return ChecklistRow(
         group=GROUP,
@@ -92,7 +98,7 @@ def numbers(material: TranslatorMaterial) -> ChecklistRow:
         finding=f"{percent(kept)} of the answers have exactly the numbers and signs of the changed text.",
         measured=f"{counted(len(chosen), 'sentence')} of {material.named} that hold a number, each with other digits",
         limits="good from 98%, poor below 90%",
-        examples=tuple(example(source=chosen[k][1], answer=answers[k].text) for k in wrong[:SHOWN]),
+        examples=tuple(example(source=chosen[k].source, answer=answers[k].text) for k in wrong[:SHOWN]),
     )
 
 
@@ -101,17 +107,16 @@ def negation(material: TranslatorMaterial) -> ChecklistRow:
     title, words, target = "Negation", material.words, material.target_words
     if words is None or target is None:
         return unmeasured(GROUP, title, _UNKNOWN)
-    pairs = [(i, text) for i, pair in enumerate(material.test) if (text := words.negated(pair.source)) is not None]
-    pairs = pairs[: material.settings.sample]
+    rows, pairs = _applied(material, words.negated, material.usual)
     if len(pairs) < FEWEST:
         return unmeasured(GROUP, title, f"It applies to {len(pairs)} sentences, too few to say anything.")
-    answers = material.translate([text for _, text in pairs])
+    answers = material.translate(pairs)
     flips, same = list[int](), list[int]()
-    for k, ((i, text), answer) in enumerate(zip(pairs, answers, strict=True)):
+    for k, (i, pair, answer) in enumerate(zip(rows, pairs, answers, strict=True)):
         before = material.answers[i].text
         if answer.text == before:
             same.append(k)
-        wanted = words.denies(text) != words.denies(material.test[i].source)
+        wanted = words.denies(pair.source) != words.denies(material.test[i].source)
         if wanted == (target.denies(answer.text) != target.denies(before)):
             flips.append(k)
     wrong = [k for k in range(len(pairs)) if k not in set(flips)]
@@ -126,7 +131,7 @@ def negation(material: TranslatorMaterial) -> ChecklistRow:
         limits="good from 85%, poor below 70%; it is read from words of negation, so some count wrongly",
         examples=tuple(
             example(
-                source=pairs[k][1], answer=answers[k].text, answer_to_the_plain_text=material.answers[pairs[k][0]].text
+                source=pairs[k].source, answer=answers[k].text, answer_to_the_plain_text=material.answers[rows[k]].text
             )
             for k in wrong[:SHOWN]
         ),
@@ -143,7 +148,7 @@ def gender(material: TranslatorMaterial) -> ChecklistRow:
     title, words = "Gendered pairs", material.words
     if words is None or not words.genders:
         return unmeasured(GROUP, title, _UNKNOWN)
-    men, women = (material.translate([pair[side] for pair in words.genders]) for side in (0, 1))
+    men, women = (material.translate(material.to_usual([pair[side] for pair in words.genders])) for side in (0, 1))
     different = sum(a.text != b.text for a, b in zip(men, women, strict=True))
     gap = mean_confidence(men) - mean_confidence(women)
     equal = [k for k, (a, b) in enumerate(zip(men, women, strict=True)) if a.text == b.text]

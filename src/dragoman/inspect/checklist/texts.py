@@ -1,8 +1,10 @@
 """Long texts, and what must survive translation: does quality hold beyond the training lengths, and what is lost?"""
 
+import itertools
+
 import numpy as np
 
-from dragoman.inspect.checklist.material import TranslatorMaterial, chrf_of
+from dragoman.inspect.checklist.material import TranslatorMaterial, by_tags, chrf_of
 from dragoman.inspect.checklist.row import (
     ChecklistRow,
     ChecklistTable,
@@ -14,6 +16,7 @@ from dragoman.inspect.checklist.row import (
     unmeasured,
 )
 from dragoman.text.invariants import find_changes, find_numbers
+from dragoman.text.lines import Sourced
 from dragoman.text.placeholders import find_placeholders, placeholders_preserved
 
 GROUP = "Text"
@@ -34,11 +37,11 @@ def length_extrapolation(material: TranslatorMaterial) -> ChecklistRow:
         return unmeasured(GROUP, title, "The run's training text is gone, so its lengths are not known.")
     rows = []
     for times in TIMES:
-        texts, references = _joined(material, usual * times)
-        answers = material.translate(texts, split_sentences=False)
+        pairs = _joined(material, usual * times)
+        answers, references = material.translate(pairs, split_sentences=False), [pair.target for pair in pairs]
         cut = sum(answer.candidates[0].truncated for answer in answers)
         ratio = sum(len(a.text) for a in answers) / max(1, sum(map(len, references)))
-        rows.append((times, len(texts), chrf_of([a.text for a in answers], references), ratio, cut))
+        rows.append((times, len(pairs), chrf_of([a.text for a in answers], references), ratio, cut))
     fall = rows[0][2] - rows[-1][2]
     return ChecklistRow(
         group=GROUP,
@@ -64,20 +67,20 @@ def _usual_length(material: TranslatorMaterial) -> int | None:
     return max(4, int(np.percentile(np.asarray(material.corpus.source.lengths), 95)))
 
 
-def _joined(material: TranslatorMaterial, tokens: int) -> tuple[list[str], list[str]]:
-    """Return texts of about this many tokens, and their references."""
+def _joined(material: TranslatorMaterial, tokens: int) -> list[Sourced]:
+    """Return texts of about this many tokens with their references, each of pairs with the same tags."""
     encode = material.lines.translator.source_tokenizer.encode
-    texts, references, at = list[str](), list[str](), 0
     whole = [pair for pair in material.test if len(pair.source.split()) >= 3] or material.test
-    for _ in range(TEXTS):
-        parts, size = [], 0
+    sources = [itertools.cycle([whole[i] for i in rows]) for rows in by_tags(whole).values()]
+    texts = list[Sourced]()
+    for pairs in itertools.islice(itertools.cycle(sources), TEXTS):
+        parts, size = list[Sourced](), 0
         while size < tokens:
-            parts.append(whole[at % len(whole)])
+            parts.append(next(pairs))
             size += len(encode(parts[-1].source))
-            at += 1
-        texts.append(" ".join(part.source for part in parts))
-        references.append(" ".join(part.target for part in parts))
-    return texts, references
+        source, target = (" ".join(getattr(part, side) for part in parts) for side in ("source", "target"))
+        texts.append(parts[0]._replace(source=source, target=target))
+    return texts
 
 
 def placeholders_kept(material: TranslatorMaterial) -> ChecklistRow:
@@ -88,9 +91,9 @@ def placeholders_kept(material: TranslatorMaterial) -> ChecklistRow:
         sources, answers = [material.test[i].source for i in rows], [material.answers[i].text for i in rows]
         given = f"{counted(len(rows), 'sentence')} of {material.named} that hold one"
     else:
-        chosen = [material.test[i].source for i in material.sample[:50] if len(material.test[i].source.split()) > 2]
-        sources = [_with_placeholder(text, i) for i, text in enumerate(chosen)]
-        answers = [answer.text for answer in material.translate(sources)]
+        chosen = [material.test[i] for i in material.sample[:50] if len(material.test[i].source.split()) > 2]
+        asked = [pair._replace(source=_with_placeholder(pair.source, i)) for i, pair in enumerate(chosen)]
+        sources, answers = [pair.source for pair in asked], [answer.text for answer in material.translate(asked)]
         given = f"{counted(len(sources), 'sentence')} of {material.named}, with a placeholder put into each"
     if not sources:
         return unmeasured(GROUP, title, "The test set has no sentence for it.")

@@ -22,7 +22,7 @@ from dragoman.inspect.checklist.row import (
     unmeasured,
 )
 from dragoman.plan.parameters import parameters_of_run
-from dragoman.text.cleaning.split import overlap
+from dragoman.text.cleaning.split import Overlap, overlap
 
 GROUP = "Trust"
 GOOD = 70.0
@@ -61,25 +61,34 @@ def confidence(material: TranslatorMaterial) -> ChecklistRow:
 
 
 def train_test_overlap(material: TranslatorMaterial) -> ChecklistRow:
-    """Return how many training pairs are like a test pair."""
+    """Return how many test pairs are like a training pair."""
     title = "Overlap of training and test"
     if material.corpus is None:
         return unmeasured(GROUP, title, "The run's training text is gone, so nothing can be compared with it.")
     found = overlap(material.training_pairs(), material.test)
+    return overlap_row(title, found, len(material.test), material.named, of="pair")
+
+
+def overlap_row(title: str, found: Overlap, tested: int, named: str, *, of: str) -> ChecklistRow:
+    """Return the row on how many of the ``tested`` test pairs or texts are like one of training."""
     alike = sum(found.seen.values())
     shown = [pair for pairs in found.examples.values() for pair in pairs][:3]
     return ChecklistRow(
         group=GROUP,
         title=title,
-        verdict=below(alike / len(material.test), 0, 0.02),
-        finding=f"{alike:,} training pairs are like one of the test set, so that its figures would be too good."
+        verdict=below(found.hit / tested, 0, 0.02),
+        finding=f"{found.hit:,} of {counted(tested, f'test {of}')} ({percent(found.hit, tested)}) are like one of "
+        f"training, so that the figures would be too good; {counted(alike, f'training {of}')} are like one of the test "
+        "set."
         if alike
-        else "No training pair is like one of the test set.",
-        measured=f"{counted(found.trained, 'training pair')} against {len(material.test):,} of {material.named}: the "
-        "same letters, or 80% of their four-letter stretches",
-        limits="good if there are none, poor if more than 2% of the test pairs",
-        tables=(ChecklistTable(("kind", "training pairs"), tuple((k, f"{n:,}") for k, n in found.seen.items())),),
-        examples=tuple(example(training_source=p.source, training_target=p.target) for p in shown),
+        else f"No training {of} is like one of the test set.",
+        measured=f"{counted(found.trained, f'training {of}')} against {tested:,} of {named}: the same letters, or 80% "
+        "of their four-letter stretches",
+        limits=f"good if there are none, poor if more than 2% of the test {of}s",
+        tables=(ChecklistTable(("kind", f"training {of}s"), tuple((k, f"{n:,}") for k, n in found.seen.items())),),
+        examples=tuple(example(training_source=one.source, training_target=one.target) for one in shown)
+        if of == "pair"
+        else tuple(example(training_text=one.source) for one in shown),
     )
 
 

@@ -143,10 +143,12 @@ class Overlap:
     """Number of training pairs like one of the test set, by reason."""
     examples: dict[str, list[TwoSided]] = field(default_factory=lambda: {why: [] for why in REASONS})
     """First such training pairs, by reason."""
+    hit: int = 0
+    """Number of pairs of the test set that a training pair is like."""
 
 
 def overlap(train: Iterable[TwoSided], test: Sequence[TwoSided], near: float | None = 0.8) -> Overlap:
-    """Count the pairs of ``train`` that are like one of ``test``."""
+    """Count the pairs of ``train`` that are like one of ``test``, and those of ``test`` that they are like."""
     report = Overlap()
     for _ in without_overlap(train, test, near, report):
         pass
@@ -158,10 +160,12 @@ def without_overlap(
 ) -> Iterator[P]:
     """Yield the pairs of ``train`` that are like none of ``test``, and fill ``report``."""
     report = Overlap() if report is None else report
-    tested = Likeness(test, near)
+    tested, hit = Likeness(test, near), set[int]()
     for pair in train:
         report.trained += 1
         if why := tested.reason(pair):
+            hit |= tested.alike(pair)
+            report.hit = len(hit)
             report.seen[why] += 1
             if len(report.examples[why]) < 3:
                 report.examples[why].append(pair)
@@ -189,13 +193,19 @@ class Likeness:
             return f"{kind} target"
         return None
 
+    def alike(self, pair: TwoSided) -> set[int]:
+        """Return the rows of all held pairs that the pair is like."""
+        return self.sources.alike(pair.source) | self.targets.alike(pair.target)
+
 
 class _Index:
     """Index that finds a similar held text without comparing with each."""
 
     def __init__(self, texts: Iterable[str], near: float | None):
         self.near = near
-        self.exact = {letters(text) for text in texts}
+        self.exact: dict[str, list[int]] = defaultdict(list)  # letters -> rows of the texts that have them
+        for row, text in enumerate(texts):
+            self.exact[letters(text)].append(row)
         self.grams = [grams(key) for key in self.exact] if near else []
         self.count = Counter(gram for held in self.grams for gram in held)
         self.holders: dict[str, list[int]] = defaultdict(list)  # substring -> texts with it in their prefix
@@ -208,12 +218,21 @@ class _Index:
         key = letters(text)
         if key in self.exact:
             return "same"
+        return "near" if any(True for _ in self._near(key)) else None
+
+    def alike(self, text: str) -> set[int]:
+        """Return the rows of all held texts that are like ``text``."""
+        key, rows = letters(text), list(self.exact.values())
+        return {*self.exact.get(key, ()), *(row for i in self._near(key) for row in rows[i])}
+
+    def _near(self, key: str) -> Iterator[int]:
+        """Yield the numbers of the different held texts that are near."""
         if self.near is None:
-            return None
+            return
         mine = grams(key)
         known = [gram for gram in mine if gram in self.count]
         candidates = {i for gram in self._beginning(known, len(mine)) for i in self.holders.get(gram, ())}
-        return "near" if any(jaccard(mine, self.grams[i]) >= self.near for i in candidates) else None
+        yield from (i for i in candidates if jaccard(mine, self.grams[i]) >= self.near)
 
     def _beginning(self, known: Iterable[str], size: int) -> list[str]:
         """Return the prefix that a similar set must share, for a set of ``size`` members of which ``known`` occur in
