@@ -190,6 +190,14 @@ def test_a_program_scores_each_sentence_and_its_mean_has_an_interval(runs, run, 
         assert found["scores"]["made"]["value"] == pytest.approx(want)
         low, high = found["scores"]["made"]["interval"]
         assert low <= want <= high and "score.py" in found["scores"]["made"]["signature"]
+        assert found["scores"]["made"]["higher_is_better"] is None, "a program does not say"
+
+
+def test_followed_by_a_program_that_does_not_say_what_is_better_both_ends_are_named(run, tmp_path):
+    shown = printed(run, "--follow", "--metric", scorer(tmp_path, LENGTHS))
+    lines = [json.loads(line) for line in (run / "evaluations" / "valid.jsonl").read_text().splitlines()]
+    values = [line["scores"]["made"] for line in lines]
+    assert re.search(rf"highest made: step \d+ \({max(values):.4g}\); lowest: step \d+ \({min(values):.4g}\)", shown)
 
 
 def test_two_runs_are_compared_by_a_program(runs, run, tmp_path):

@@ -151,7 +151,9 @@ def evaluate(
     loading |= {"source_language": source_language, "target_language": target_language}
     loading["memory"] = read_memory(run, memory, None, None)
     if follow:
-        following.follow(run, pairs, name=name, examine=following.translation_scorer(run, pairs, **how, **loading))
+        examine = following.translation_scorer(run, pairs, **how, **loading)
+        programs = [one.name for one in how["metrics"] or () if not isinstance(one, str)]
+        following.follow(run, pairs, name=name, examine=examine, undirected=programs)
         return
     evaluation = run_evaluation(run, pairs, name=name, **how, which=checkpoint, **loading)
     if against is None:

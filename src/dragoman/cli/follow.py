@@ -1,6 +1,6 @@
 """dragoman evaluate --follow: each checkpoint of a run, while another process trains it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,14 @@ if TYPE_CHECKING:
 Examine = Callable[[Path], dict[str, float]]
 
 
-def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) -> None:
-    """Print a line for each checkpoint and, at the end, the best one by the first metric."""
+def follow(
+    run: Path, pairs: str | None, *, name: str | None, examine: Examine, undirected: Collection[str] = ()
+) -> None:
+    """Print a line for each checkpoint and, at the end, the best one by the first metric.
+
+    Args:
+        undirected: names of metrics of which nobody knows whether higher is better.
+    """
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import console
     from dragoman.evaluate.folders import corpus_id, journal_name
@@ -35,9 +41,13 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
     if everything:
         metric = next(iter(everything[-1].scores))
         lower = {*LOWER_IS_BETTER, *(known.name for known in METRICS.values() if not known.higher_is_better)}
-        sign = -1 if metric in lower else 1
-        best = max(everything, key=lambda seen: sign * seen.scores.get(metric, -sign * float("inf")))
-        print(f"nobody trains here any more; best by {metric}: step {best.step:,} ({best.scores[metric]:.4g})")
+        having = [seen for seen in everything if metric in seen.scores]
+        ends = (end(having, key=lambda seen: seen.scores[metric]) for end in (min, max))
+        lowest, highest = (f"step {seen.step:,} ({seen.scores[metric]:.4g})" for seen in ends)
+        best = f"best by {metric}: {lowest if metric in lower else highest}"
+        if metric in undirected:
+            best = f"highest {metric}: {highest}; lowest: {lowest}"
+        print(f"nobody trains here any more; {best}")
     else:
         print(f"{run}: no checkpoint, and no training: start with `dragoman train`")
 

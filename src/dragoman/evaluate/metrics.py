@@ -33,7 +33,8 @@ class Score:
     value: float
     interval: tuple[float, float]
     """Range of 95% of the values when sentences are drawn again, with replacement."""
-    higher_is_better: bool
+    higher_is_better: bool | None
+    """None where it is not known, as of the numbers of a user's program."""
     signature: str
     """Settings needed to compare it with other people's: case, tokenization, smoothing, version."""
     digits: int = 1
@@ -44,7 +45,7 @@ class Metric(ABC):
     """A metric: counts of each sentence, and a formula over their sums."""
 
     name: str
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     signature: str
     digits: int = 1
 

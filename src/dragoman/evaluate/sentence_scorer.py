@@ -75,9 +75,9 @@ class SentenceScorer:
 
 
 class _ScoredByProgram(Metric):
-    """The mean of a program's numbers."""
+    """The mean of a program's numbers, which does not say whether higher ones are better."""
 
-    digits = 4
+    higher_is_better, digits = None, 4
 
     def __init__(self, scorer: SentenceScorer, sources: Sequence[str]):
         self.scorer, self.sources, self.name = scorer, sources, scorer.name
