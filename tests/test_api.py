@@ -142,6 +142,26 @@ def test_columns_may_be_named_and_turned_round():
     assert list(pair_rows(rows, "pairs", ("y", "x"))) == [Pair("b", "a")]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("tgt", "src"),
+        ("Target", "Source"),
+        ("output", "input"),
+        ("id", "tgt", "src"),
+        ("reference", "en"),
+        ("es", "original"),
+        ("target", "x"),
+    ],
+)
+def test_sides_are_told_by_their_names_in_rows_as_in_tables(names):
+    sides = {"tgt": "b", "target": "b", "output": "b", "reference": "b", "es": "b", "id": "7"}
+    row = {name: sides.get(name.casefold(), "a") for name in names}
+    pandas = pytest.importorskip("pandas")
+    for given in ([row], pandas.DataFrame([row]), {name: [text] for name, text in row.items()}):
+        assert list(pair_rows(given, "pairs")) == [Pair("a", "b")]
+
+
 def bad_tables() -> dict[str, tuple[Any, Any, str]]:
     pandas, polars, datasets = (pytest.importorskip(n) for n in ("pandas", "polars", "datasets"))
     three = {"a": ["x"], "b": ["y"], "c": ["z"]}
