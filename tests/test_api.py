@@ -504,6 +504,12 @@ if __name__ == "__main__":
 """
 
 
+def test_a_beam_and_a_search_are_refused_together(translator):
+    for ask in (translator.translate, lambda texts, **options: list(translator.stream(texts, **options))):
+        with pytest.raises(ConfigError, match="beam: search is given"):
+            ask(["a"], beam=2, search=dragoman.Beam(size=4))
+
+
 def test_threads_share_a_model(translator):
     texts = [[" ".join(WORDS[i : i + n + 1]) for n in range(4)] for i in range(8)]
     options: list[dict[str, Any]] = [{}, {"beam": 1}, {"nbest": 3}, {"alignments": True}]
@@ -536,6 +542,8 @@ ROWS_OF_ANOTHER_TASK = {
     "questions for a translator": ("translation", [("a", "b")], CHOICES, ConfigError, "is for language models, and"),
     "no questions": ("language_model", 3, CHOICES, ConfigError, "multiple choice needs questions"),
     "one question alone": ("language_model", {"prompt": "a"}, CHOICES, ConfigError, "multiple choice needs questions"),
+    "a beam for a language model": ("language_model", ["a"], {"beam": 2}, ConfigError, "beam: is for translators"),
+    "metrics for a tagger": ("tagger", None, {"metrics": ["bleu"]}, ConfigError, "metrics: is for translators"),
     "a number among questions": ("language_model", [3], CHOICES, DataError, "test: row 1: a JSON object with prompt"),
 }
 

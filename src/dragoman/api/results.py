@@ -87,6 +87,10 @@ def evaluate(
     directory, named = RunDirectory.open(path), _named(test)
     if multiple_choice and not language_modelling.is_language_model(directory.config):
         raise ConfigError(f"multiple_choice: is for language models, and {path} is none")
+    is_reader = directory.config.get("task", {}).get("kind", "") in EXAMINERS
+    if is_reader or language_modelling.is_language_model(directory.config):
+        metrics = () if metrics is USUAL else metrics
+        _refuse(path, {"columns": columns, "beam": beam, "search": search, "metrics": metrics, "tags": tags})
     if language_modelling.is_language_model(directory.config):
         score = _multiple_choice if multiple_choice else _language_model
         found: Any = score(path, test, named, which, device, progress)
@@ -232,6 +236,12 @@ def _pairs(
     return [
         Sourced(pair.source, pair.target, "", " ".join(tags), lines) for pair, lines in zip(given, before, strict=True)
     ]
+
+
+def _refuse(path: Path, of_translators: Mapping[str, Any]) -> None:
+    for name, value in of_translators.items():
+        if value:
+            raise ConfigError(f"{name}: is for translators, and {path} is none")
 
 
 def _labelled(test: Any, examiner: Examiner) -> list[LabelledText]:
