@@ -325,6 +325,7 @@ def decoding_speed(evaluation: "Evaluation", tokenizer: "Tokenizer") -> dict[str
 
 def show(evaluation: "Evaluation") -> None:
     """Print the scores, and those by source length."""
+    from rich.markup import escape
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -335,10 +336,10 @@ def show(evaluation: "Evaluation") -> None:
     table.add_column("95% interval", justify="right")
     for score in evaluation.scores.values():
         low, high = (f"{bound:.{score.digits}f}" for bound in score.interval)
-        table.add_row(score.name, f"[bold]{_number(score)}[/bold]", f"{low} to {high}")
+        table.add_row(escape(score.name), f"[bold]{_number(score)}[/bold]", f"{low} to {high}")
     console().print(table)
     by_length = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("source words", "sentences", *(score.name for score in evaluation.scores.values())):
+    for heading in ("source words", "sentences", *(escape(score.name) for score in evaluation.scores.values())):
         by_length.add_column(heading, justify="right")
     for bucket in evaluation.by_length:
         words = f"{bucket.shortest} to {bucket.longest}" if bucket.longest else f"{bucket.shortest} and more"
@@ -347,7 +348,7 @@ def show(evaluation: "Evaluation") -> None:
     console().print(by_length)
     console().print()
     for score in evaluation.scores.values():  # one a line, to be copied
-        console().print(f"[dim]{score.name}: {score.signature}[/dim]", soft_wrap=True)
+        console().print(f"{score.name}: {score.signature}", soft_wrap=True, markup=False, style="dim")
 
 
 def _number(score: "Score") -> str:

@@ -14,6 +14,8 @@ Examine = Callable[[Path], dict[str, float]]
 
 def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) -> None:
     """Print a line for each checkpoint and, at the end, the best one by the first metric."""
+    from rich.markup import escape
+
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import console
     from dragoman.evaluate.folders import corpus_id, journal_name
@@ -28,7 +30,9 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
     if directory.is_being_written():
         console(errors=True).print("scoring every checkpoint until the training ends; Ctrl-C leaves, all is kept")
     for seen in followed(directory, examine, lines, test_set=corpus_id(pairs)):
-        scores = "".join(f"  {metric} {value:.{1 if value >= 10 else 3}f}" for metric, value in seen.scores.items())
+        scores = "".join(
+            f"  {escape(metric)} {value:.{1 if value >= 10 else 3}f}" for metric, value in seen.scores.items()
+        )
         console().print(f"[bold]step {seen.step:,}[/bold]{scores}", soft_wrap=True)
     report.write(directory)
     everything = [Followed(**line) for line in lines.lines()]

@@ -212,7 +212,7 @@ def _chosen(given: dict[str, Any], settings: list[str]) -> tuple[dict[str, Any],
     chosen = choose(given, settings)
     with progress_console() as screen:
         for reason in chosen.reasons:
-            screen.print(reason, soft_wrap=True)
+            screen.print(reason, soft_wrap=True, markup=False)
     return chosen.given, [text for text in settings if not text.startswith("preset=")]
 
 
