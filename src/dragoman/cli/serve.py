@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragoman.cli.messages import print_error
 from dragoman.cli.options import DeviceOption, PrecisionOption, resolve_run
 from dragoman.cli.plan_numbers import short
 from dragoman.errors import ConfigError
@@ -214,13 +215,23 @@ def _needed_packages() -> None:
 
 def start_log(format: LogFormat) -> None:
     """Send the log of the server to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ServerLog(sys.stderr)
     handler.setFormatter(_JsonLines() if format is LogFormat.json else _TextLines())
     for name in ("dragoman.serve", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
     logging.getLogger("dragoman.serve").setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+class _ServerLog(logging.StreamHandler):
+    """Handler that also shows the errors of a quiet server."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            print_error(self.format(record))
+        else:
+            super().emit(record)
 
 
 class _JsonLines(logging.Formatter):
