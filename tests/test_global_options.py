@@ -223,6 +223,20 @@ def test_a_full_disk_is_one_line_and_exit_2(command, here):
     )
 
 
+def test_closed_standard_streams_are_told_where_they_are_used(runs, here):
+    (here / "many.txt").write_text("ab cd\n" * 40)
+    run = runs["translation"]
+    for line in (f"translate {run}", f"classify {runs['classifier']}", f"generate {runs['language_model']}"):
+        done = shell(f"dragoman {line} <&-")
+        assert done.returncode == 2 and done.stdout == b"" and done.stderr.count(b"\n") == 1, done.stderr
+        assert done.stderr.startswith(b"dragoman: standard input: is closed: "), done.stderr
+    for line in (f"translate {run} many.txt", "config schema", "config show transformer-tiny"):
+        done = shell(f"dragoman {line} >&-")
+        assert done.returncode == 2 and done.stderr.startswith(b"dragoman: standard output: is closed: "), done.stderr
+    done = shell(f"dragoman translate {run} many.txt -o out.txt <&- >&- 2>&-")
+    assert done.returncode == 0 and (here / "out.txt").read_text().count("\n") == 40
+
+
 def test_who_stops_reading_is_no_mistake(here):
     done = shell("dragoman config schema | head -1; exit ${PIPESTATUS[0]}")
     assert done.returncode == 1 and done.stdout == b"{\n" and done.stderr == b""

@@ -1,6 +1,7 @@
 """LibreTranslate's API: its clients work unchanged, and get the translations of `dragoman translate`."""
 
 import gzip
+import re
 import time
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def test_a_text_gets_the_same_translation_alone_in_a_list_in_a_file_and_as_html(
     found = httpx.get(address["translatedFileUrl"])
     assert found.text.split("\n") == alone
     assert 'filename="three_es.txt"' in found.headers["content-disposition"]
+
+
+def test_lines_of_a_file_end_where_lines_of_text_end(server):
+    text = "the red\u2028house\r\na\x0bdog\n\na\x0ccat and\x85a dog\r\rthe house"
+    name = {"file": ("three.txt", text.encode())}
+    address = post(server, "/translate_file", files=name, data={"source": "en", "target": "es"}).json()
+    lines = re.split("(\r\n|\n|\r)", text)
+    asked = {"q": lines[::2], "source": "en", "target": "es"}
+    lines[::2] = post(server, "/translate", json=asked).json()["translatedText"]
+    assert httpx.get(address["translatedFileUrl"]).content.decode() == "".join(lines)
 
 
 def test_each_text_of_a_list_has_its_own_language(server):

@@ -30,7 +30,7 @@ T = TypeVar("T")
 # ---- declaring ------------------------------------------------------------------------------------
 
 
-_PYDANTIC = ConfigDict(extra="forbid", strict=True)
+_PYDANTIC = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Settings that all config classes share, the same object for each."""
 
 
@@ -264,6 +264,7 @@ def dump_yaml(value: Any) -> str:
 _MESSAGES = {  # pydantic's error type -> our message; ctx holds the details
     "int_type": "expected a whole number",
     "float_type": "expected a number",
+    "finite_number": "expected a finite number",
     "bool_type": "expected true or false",
     "string_type": "expected text",
     "tuple_type": "expected a list",

@@ -114,7 +114,7 @@ class Keys:
             raise ConfigError(f"{path}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise ConfigError(f"{path}: not UTF-8") from None
-        rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
+        rows = [(number, line.split()) for number, line in enumerate(text.split("\n"), 1)]
         keys = [_parse(words, f"{path}:{number}") for number, words in rows if words and not words[0].startswith("#")]
         if not keys:
             raise ConfigError(f"{path}: no key in it: write one a line, or leave --keys out to let everyone call")
