@@ -555,6 +555,26 @@ def test_rows_that_a_model_cannot_be_tested_on_are_named(case, tmp_path):
         dragoman.evaluate(make(kind, tmp_path / "run"), rows, **options)
 
 
+def test_a_classifier_is_tested_on_the_rows_that_it_could_be_trained_on(tmp_path):
+    run = make("classifier", tmp_path / "run")
+    labels = dragoman.load(run).labels
+    rows = [("red house", labels[0]), ("a dog", f" {labels[1]} "), ("  ", labels[0])]
+    wanted = dragoman.evaluate(run, rows)
+    assert len(wanted.outputs) == 2
+    for given in (
+        [{"label": label, "review": text, "title": "x"} for text, label in rows],
+        {"sentiment": [label for _, label in rows], "content": [text for text, _ in rows]},
+    ):
+        assert dragoman.evaluate(run, given).scores == wanted.scores
+    named = [{"t": text, "l": label, "x": 1} for text, label in rows]
+    assert dragoman.evaluate(run, named, columns=("t", "l")).scores == wanted.scores
+    for bad, said in (([("a", 3)], "test: row 1 has the label '3'"), ([("a", None)], "test: row 1: the label is None")):
+        with pytest.raises(DataError, match=said):
+            dragoman.evaluate(run, bad)
+    with pytest.raises(DataError, match="test: row 1: the target is None"):
+        dragoman.evaluate(make("translation", tmp_path / "translator"), [("a", None)])
+
+
 def test_one_text_is_no_list_of_texts(tmp_path):
     with pytest.raises(TypeError, match="texts: a list of texts is wanted"):
         dragoman.encoder_states(make("translation", tmp_path / "run"), "abc")
