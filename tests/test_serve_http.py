@@ -466,6 +466,9 @@ def test_other_origins_may_call_only_if_they_are_allowed(service):
     with running(ServerContext(service, origins=("https://page.example",))) as url:
         allowed = httpx.options(f"{url}/translate", headers=headers).headers
         assert allowed["access-control-allow-origin"] == "https://page.example"
+        asked = "authorization,content-type,x-stainless-lang,x-api-key"
+        preflight = httpx.options(f"{url}/translate", headers=headers | {"Access-Control-Request-Headers": asked})
+        assert preflight.status_code == 200 and preflight.headers["access-control-allow-headers"] == asked
         other = httpx.get(f"{url}/languages", headers={"Origin": "https://other.example"}).headers
         assert "access-control-allow-origin" not in other
 

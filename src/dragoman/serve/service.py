@@ -30,6 +30,7 @@ from dragoman.decode.translator import Progress, Translator
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import Cache, parse_cache
 from dragoman.model.interface import SequenceModel
+from dragoman.serve.defaults import QUEUE
 from dragoman.serve.engine.engine import Engine, EngineStats
 from dragoman.serve.engine.memory import cache_memory
 from dragoman.serve.engine.requests import BULK, INTERACTIVE, Call, Likeliest, Ticket
@@ -44,9 +45,6 @@ from dragoman.text.lines import Pair
 __all__ = ["Call", "GenerateOptions", "Piece", "Service", "ServiceStats", "TranslateOptions"]
 
 Answer = TypeVar("Answer")
-
-QUEUE = 512
-"""Most requests that are answered or wait at a time."""
 
 
 @dataclass(frozen=True)
