@@ -142,7 +142,7 @@ def test_an_origin_is_written_as_browsers_write_it():
     given = ("https://x.org/", "HTTP://X.org:8080", "https://x.org", "*")
     assert [*map(_origin, given)] == ["https://x.org", "http://x.org:8080", "https://x.org", "*"]
     for wrong in ("", "x.org", "https://", "https://x.org/page", "https://x.org?a", "ftp://x.org", "https://a@x.org"):
-        with pytest.raises(ConfigError, match="--allow-origin .*: expected an origin"):
+        with pytest.raises(ConfigError, match=r"--allow-origin .*: expected an origin"):
             _origin(wrong)
 
 
