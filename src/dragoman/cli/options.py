@@ -150,7 +150,7 @@ OutputOrFolderOption = Annotated[
         "several files, a folder will do too. Default: standard output.",
     ),
 ]
-CheckpointOption = Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")]
+CheckpointOption = Annotated[str, typer.Option(help="best, last, a step, or the name of a checkpoint.")]
 SpecialTokensOption = Annotated[
     bool,
     typer.Option(
