@@ -269,7 +269,7 @@ class PageServer:
         stem, _, kind = job["name"].rpartition(".")
         done = min(3, job["looks"])
         state = {"state": "done" if done == 3 else "running", "done": done, "total": 3, "name": f"{stem}_es.{kind}"}
-        return JSONResponse(state | ({"filled": 2, "flagged": 1, "left": 0} if done == 3 else {}))
+        return JSONResponse(state | ({"filled": 2, "flagged": 1, "left": 0, "withheld": 1} if done == 3 else {}))
 
     async def file_result(self, request: Request) -> Response:
         if refused := self.refused(request):

@@ -142,6 +142,26 @@ def test_columns_may_be_named_and_turned_round():
     assert list(pair_rows(rows, "pairs", ("y", "x"))) == [Pair("b", "a")]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("tgt", "src"),
+        ("Target", "Source"),
+        ("output", "input"),
+        ("id", "tgt", "src"),
+        ("reference", "en"),
+        ("es", "original"),
+        ("target", "x"),
+    ],
+)
+def test_sides_are_told_by_their_names_in_rows_as_in_tables(names):
+    sides = {"tgt": "b", "target": "b", "output": "b", "reference": "b", "es": "b", "id": "7"}
+    row = {name: sides.get(name.casefold(), "a") for name in names}
+    pandas = pytest.importorskip("pandas")
+    for given in ([row], pandas.DataFrame([row]), {name: [text] for name, text in row.items()}):
+        assert list(pair_rows(given, "pairs")) == [Pair("a", "b")]
+
+
 def bad_tables() -> dict[str, tuple[Any, Any, str]]:
     pandas, polars, datasets = (pytest.importorskip(n) for n in ("pandas", "polars", "datasets"))
     three = {"a": ["x"], "b": ["y"], "c": ["z"]}
@@ -484,6 +504,12 @@ if __name__ == "__main__":
 """
 
 
+def test_a_beam_and_a_search_are_refused_together(translator):
+    for ask in (translator.translate, lambda texts, **options: list(translator.stream(texts, **options))):
+        with pytest.raises(ConfigError, match="beam: search is given"):
+            ask(["a"], beam=2, search=dragoman.Beam(size=4))
+
+
 def test_threads_share_a_model(translator):
     texts = [[" ".join(WORDS[i : i + n + 1]) for n in range(4)] for i in range(8)]
     options: list[dict[str, Any]] = [{}, {"beam": 1}, {"nbest": 3}, {"alignments": True}]
@@ -516,6 +542,8 @@ ROWS_OF_ANOTHER_TASK = {
     "questions for a translator": ("translation", [("a", "b")], CHOICES, ConfigError, "is for language models, and"),
     "no questions": ("language_model", 3, CHOICES, ConfigError, "multiple choice needs questions"),
     "one question alone": ("language_model", {"prompt": "a"}, CHOICES, ConfigError, "multiple choice needs questions"),
+    "a beam for a language model": ("language_model", ["a"], {"beam": 2}, ConfigError, "beam: is for translators"),
+    "metrics for a tagger": ("tagger", None, {"metrics": ["bleu"]}, ConfigError, "metrics: is for translators"),
     "a number among questions": ("language_model", [3], CHOICES, DataError, "test: row 1: a JSON object with prompt"),
 }
 
@@ -525,6 +553,26 @@ def test_rows_that_a_model_cannot_be_tested_on_are_named(case, tmp_path):
     kind, rows, options, error, said = ROWS_OF_ANOTHER_TASK[case]
     with pytest.raises(error, match=said):
         dragoman.evaluate(make(kind, tmp_path / "run"), rows, **options)
+
+
+def test_a_classifier_is_tested_on_the_rows_that_it_could_be_trained_on(tmp_path):
+    run = make("classifier", tmp_path / "run")
+    labels = dragoman.load(run).labels
+    rows = [("red house", labels[0]), ("a dog", f" {labels[1]} "), ("  ", labels[0])]
+    wanted = dragoman.evaluate(run, rows)
+    assert len(wanted.outputs) == 2
+    for given in (
+        [{"label": label, "review": text, "title": "x"} for text, label in rows],
+        {"sentiment": [label for _, label in rows], "content": [text for text, _ in rows]},
+    ):
+        assert dragoman.evaluate(run, given).scores == wanted.scores
+    named = [{"t": text, "l": label, "x": 1} for text, label in rows]
+    assert dragoman.evaluate(run, named, columns=("t", "l")).scores == wanted.scores
+    for bad, said in (([("a", 3)], "test: row 1 has the label '3'"), ([("a", None)], "test: row 1: the label is None")):
+        with pytest.raises(DataError, match=said):
+            dragoman.evaluate(run, bad)
+    with pytest.raises(DataError, match="test: row 1: the target is None"):
+        dragoman.evaluate(make("translation", tmp_path / "translator"), [("a", None)])
 
 
 def test_one_text_is_no_list_of_texts(tmp_path):

@@ -172,6 +172,21 @@ def test_an_unknown_checkpoint_is_answered_with_the_known_ones(run):
         run.load(7)
 
 
+def test_a_step_may_be_written_as_digits(run):
+    save(run, 5)
+    for step in ("5", "000005", 5, "step-000005"):
+        assert run.find(step).path.name == "step-000005"
+    with pytest.raises(CheckpointError, match="step-000007: no such checkpoint; there are: step-000005"):
+        run.find("7")
+
+
+def test_a_checkpoint_is_no_run_and_says_whose_it_is(run):
+    save(run, 5)
+    for path in (run.path / "last", run.path / "checkpoints" / "step-000005"):
+        with pytest.raises(CheckpointError, match=f"is a checkpoint of {run.path}: .*--checkpoint step-000005"):
+            RunDirectory.open(path)
+
+
 def test_only_one_process_writes(run):
     path = str(run.path)
     code = f"from dragoman.checkpoint import RunDirectory as R; R.open({path!r}); R.open({path!r}, write=True)"

@@ -145,6 +145,37 @@ def test_configurations_are_shown_and_compared(run, capsys):
     assert "model.dim" in said(capsys)[0]
 
 
+def test_compared_configurations_are_shown_as_run_files_have_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, path, valid in (("a", "data[en]/c.tsv", "null"), ("b", "[/x].tsv", "{kind: table, path: '[/y].tsv'}")):
+        text = f"preset: transformer-tiny\ndata:\n  train: [{{kind: table, path: '{path}'}}]\n  valid: {valid}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert main(["config", "diff", "a.yaml", "b.yaml"]) == 1
+    shown = {line.split("\t")[0]: line.split("\t")[1:] for line in said(capsys)[0].splitlines()}
+    assert shown["data.train.0.path"] == ["data[en]/c.tsv", "[/x].tsv"]
+    assert shown["data.valid"][0] == "null"
+    assert main(["config", "diff", "transformer-base", "lm-tiny"]) == 1
+    assert ["model.dropout", "0.1", "0.1"] not in (lines := [line.split("\t") for line in said(capsys)[0].splitlines()])
+    assert any(line[1] == "absent" or line[2] == "absent" for line in lines)
+    assert not any("…" in word for line in lines for word in line)
+    assert len({line[0] for line in lines}) == len(lines)
+
+
+NAMES = ["data[en]/c.tsv", "[/x]", "[bold]a"]
+
+
+def test_names_are_shown_as_they_are_whatever_they_look_like(capsys):
+    from dragoman.cli import data_tables, evaluate_reader
+    from dragoman.cli.terminal import console
+
+    said(capsys)
+    data_tables.show_mixture(NAMES, [1, 2, 3], [1, 2, 3])
+    assert [line.split()[0] for line in said(capsys)[0].splitlines()][1:] == NAMES
+    console().print(evaluate_reader._confusion(NAMES, [[1, 2, 3]] * 3, {}))
+    heading, *rows = [line.split() for line in said(capsys)[0].splitlines()]
+    assert heading[-4:-1] == NAMES == [row[0] for row in rows]
+
+
 # ---- mistakes: one line that names the place and the remedy, exit code 2, nothing lost ---------------
 
 
@@ -160,6 +191,12 @@ MISTAKES = {
     "a vocabulary too small": ([*NEW, *TINY, "tokenizer={kind: bpe, vocab: 9}"], "vocab"),
     "a run that exists": ([*NEW, "--run", "RUN"], "--resume"),
     "a resume that differs": (["train", "RUN", "--resume", "model.dim=64"], "model.dim was 32, is now 64"),
+    "a resume of other pairs": (["train", "RUN", "--resume", "--pairs", "CORPUS"], "--pairs: is for a new run"),
+    "a resume of a preset": (["train", "RUN", "--resume", "--preset", "lm-tiny"], "--preset: is for a new run"),
+    "a resume of columns": (["train", "RUN", "--resume", "--columns", "a,b"], "--columns: is for a new run"),
+    "a resume elsewhere": (["train", "RUN", "--resume", "--run", "z"], "--run: is for a new run"),
+    "a start at a checkpoint": ([*NEW, "--checkpoint", "step-2"], "--checkpoint: is for --resume"),
+    "a deliberate start": ([*NEW, "--deliberate"], "--deliberate: is for --resume"),
     "no such run": (["translate", "absent-run", "abc"], "absent-run"),
     "no such checkpoint": (["translate", "RUN", "abc", "--checkpoint", "step-999999"], "step-999999"),
     "a missing input file": (["translate", "RUN", "absent.txt"], "absent.txt: no such file"),

@@ -162,6 +162,7 @@ def test_every_checkpoint_is_followed_and_the_lowest_perplexity_is_best(run):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["--beam", "4"], "--beam: is for translators"),
         (["--metric", "bleu"], "--metric: is for translators"),
         (["--columns", "a,b"], "--columns: is for translators"),
         (["--tag", "x"], "--tag: is for translators"),

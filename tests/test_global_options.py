@@ -1,6 +1,7 @@
 """What every command has: help that shows what was written, the same options, UTF-8, and clean ends."""
 
 import io
+import logging
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from test_every_command import make
 from dragoman.cli import app, main, messages, standard_streams
 from dragoman.cli.global_options import complete, every_command
 from dragoman.cli.live_input import LiveLines, line_batches
+from dragoman.cli.serve import LogFormat, start_log
 from dragoman.errors import DataError
 
 ROOT = complete(app)
@@ -144,6 +146,34 @@ def test_a_quiet_command_still_logs(runs, here, capsys):
     assert capsys.readouterr().err == "" and "perplexity" in (here / "a.log").read_text()
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_errors_inside_a_command_are_shown_and_logged_once(quiet, runs, here, capsys):
+    (here / "in").mkdir()
+    for name in ("a.po", "b.po"):
+        (here / "in" / name).write_text("no such thing\n")
+    arguments = ["translate", str(runs["translation"]), "in", "-o", "out", "--log", "a.log"]
+    assert main([*arguments, "--quiet"] if quiet else arguments) == 1
+    for told in (capsys.readouterr().err, (here / "a.log").read_text()):
+        assert told.count("a.po:1: ") == told.count("b.po:1: ") == 1
+
+
+def test_errors_of_a_quiet_server_are_shown_and_logged_once(here, capsys):
+    messages.reset()
+    messages.current.quiet = True
+    messages.current.keep(here / "a.log")
+    server = logging.getLogger("dragoman.serve")
+    before = server.handlers, server.propagate
+    with messages.current.route_stderr():
+        start_log(LogFormat.text)
+        server.info("listening")
+        server.error("reload failed")
+    server.handlers, server.propagate = before
+    messages.current.end()
+    shown, log = capsys.readouterr().err, (here / "a.log").read_text()
+    assert "listening" not in shown and shown.count("error: reload failed") == 1
+    assert log.count("listening") == log.count("error: reload failed") == 1
+
+
 def test_tables_are_logged_as_plain_text(here, capsys):
     assert main(["data", "stats", "lines.tsv", "--log", "a.log"]) == 0
     log = (here / "a.log").read_text()
@@ -191,6 +221,20 @@ def test_a_full_disk_is_one_line_and_exit_2(command, here):
     assert done.stderr == (
         b"dragoman: standard output: cannot be written to: No space left on device: make room, or write elsewhere\n"
     )
+
+
+def test_closed_standard_streams_are_told_where_they_are_used(runs, here):
+    (here / "many.txt").write_text("ab cd\n" * 40)
+    run = runs["translation"]
+    for line in (f"translate {run}", f"classify {runs['classifier']}", f"generate {runs['language_model']}"):
+        done = shell(f"dragoman {line} <&-")
+        assert done.returncode == 2 and done.stdout == b"" and done.stderr.count(b"\n") == 1, done.stderr
+        assert done.stderr.startswith(b"dragoman: standard input: is closed: "), done.stderr
+    for line in (f"translate {run} many.txt", "config schema", "config show transformer-tiny"):
+        done = shell(f"dragoman {line} >&-")
+        assert done.returncode == 2 and done.stderr.startswith(b"dragoman: standard output: is closed: "), done.stderr
+    done = shell(f"dragoman translate {run} many.txt -o out.txt <&- >&- 2>&-")
+    assert done.returncode == 0 and (here / "out.txt").read_text().count("\n") == 40
 
 
 def test_who_stops_reading_is_no_mistake(here):

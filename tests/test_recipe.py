@@ -46,6 +46,23 @@ def test_a_model_that_cannot_translate_is_refused_before_anything_is_begun(prese
         outline(load({"preset": preset, **DATA}))
 
 
+@pytest.mark.parametrize("preset", [["transformer-small"], {"transformer-small": 1}, 3, True])
+def test_a_preset_is_a_name(preset):
+    with pytest.raises(ConfigError, match=r"^preset: expected a name, got"):
+        load({"preset": preset, **DATA})
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
+def test_numbers_are_finite(value, tmp_path):
+    with pytest.raises(ConfigError, match=r"^train\.clip: expected a finite number"):
+        load({"preset": "transformer-tiny", **DATA}, [f"train.clip={value}"])
+    (tmp_path / "run.yaml").write_text(
+        f"preset: lm-tiny\ndata: {{train: [{{kind: table, path: a.tsv}}]}}\ntrain: {{clip: {value}}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"run\.yaml\.train\.clip: expected a finite number"):
+        load(tmp_path / "run.yaml")
+
+
 def test_the_file_lies_over_the_preset_and_the_command_line_over_both(tmp_path):
     (tmp_path / "run.yaml").write_text(
         "preset: transformer-tiny\ndata: {train: [{kind: table, path: a.tsv}]}\ntrain: {clip: 0.5, seed: 7}\n"

@@ -1,5 +1,6 @@
 """`dragoman serve` as a process: it starts, answers, swaps, drains and ends; what is wrong is said in one line."""
 
+import inspect
 import json
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 from serving import SENTENCES, train_tiny
 
 from dragoman.cli import main
-from dragoman.cli.serve import named_runs, parse_size
+from dragoman.cli.serve import _origin, named_runs, parse_size, serve
 from dragoman.errors import ConfigError
 from dragoman.plan.measured import measured
 
@@ -135,3 +136,22 @@ def test_names_and_sizes_are_read(tmp_path):
     for wrong in ("", "GiB", "-1", "1 TB of it"):
         with pytest.raises(ConfigError, match="--x"):
             parse_size(wrong, "--x")
+
+
+def test_an_origin_is_written_as_browsers_write_it():
+    given = ("https://x.org/", "HTTP://X.org:8080", "https://x.org", "*")
+    assert [*map(_origin, given)] == ["https://x.org", "http://x.org:8080", "https://x.org", "*"]
+    for wrong in ("", "x.org", "https://", "https://x.org/page", "https://x.org?a", "ftp://x.org", "https://a@x.org"):
+        with pytest.raises(ConfigError, match=r"--allow-origin .*: expected an origin"):
+            _origin(wrong)
+
+
+def test_the_command_serves_with_the_limits_of_the_library():
+    from dragoman.serve.http.limits import Limits
+    from dragoman.serve.service import Service
+
+    defaults = {name: one.default for name, one in inspect.signature(serve).parameters.items()}
+    assert defaults["queue"] == inspect.signature(Service.load).parameters["queue"].default
+    limits = Limits()
+    found = defaults["max_characters"], defaults["max_texts"], parse_size(defaults["max_file"], "--max-file")
+    assert found == (limits.characters, limits.texts, limits.file_bytes)

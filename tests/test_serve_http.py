@@ -5,6 +5,9 @@ import hashlib
 import json
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import httpx
@@ -335,6 +338,10 @@ def test_keys_are_asked_for_where_there_are_any(service, tmp_path):
         assert post(url, "/translate", data={"q": "a", "source": "en", "target": "es"}).status_code == 403
         given = {"q": "the red house", "source": "en", "target": "es", "api_key": "secret"}
         assert post(url, "/translate", data=given).status_code == 200
+        for path, kind in (("/api/translate", "json"), ("/translate", "json"), ("/translate", "data")):
+            body = {kind: {"q" if path == "/translate" else "text": "a", "source": "en", "target": "es"}}
+            assert post(url, f"{path}?api_key=secret", **body).status_code == 200
+            assert post(url, f"{path}?api_key=nonsense", **body).status_code in (401, 403)
         for path in ("/health", "/languages", "/api/settings", "/docs", "/openapi.json"):
             assert httpx.get(url + path).status_code == 200
         for path in ("/metrics", "/api/models"):
@@ -404,6 +411,29 @@ def test_keys_that_stay_keep_what_they_have_used(tmp_path):
     assert keys.authorise("b").characters is None
 
 
+def test_requests_of_a_minute_stay_counted_when_keys_are_read_anew(tmp_path):
+    (tmp_path / "keys.txt").write_text("a requests=2\nb requests=1\nc\n")
+    keys = Keys.read(tmp_path / "keys.txt")
+    for secret in "aab":
+        keys.authorise(secret).count_request()
+    (tmp_path / "keys.txt").write_text("a requests=2\nb requests=5\nc requests=1\n")
+    keys = keys.updated(tmp_path / "keys.txt")
+    for secret in "ab":
+        with pytest.raises(Problem, match="requests a minute"):
+            keys.authorise(secret).count_request()
+    keys.authorise("c").count_request()
+
+
+def test_what_is_too_large_is_answered_though_all_of_it_is_sent_first(server):
+    form = urllib.parse.urlencode({"q": "a" * 10_000_000, "source": "en", "target": "es"}).encode()
+    for content, kind in ((form, "application/x-www-form-urlencoded"), (form, "application/json"), (form, "a/b")):
+        request = urllib.request.Request(f"{server}/translate", content, {"Content-Type": kind})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=20)
+        refused.value.close()
+        assert refused.value.code == (415 if kind == "a/b" else 413)
+
+
 # ---- operations -----------------------------------------------------------------------------------------
 
 
@@ -466,6 +496,9 @@ def test_other_origins_may_call_only_if_they_are_allowed(service):
     with running(ServerContext(service, origins=("https://page.example",))) as url:
         allowed = httpx.options(f"{url}/translate", headers=headers).headers
         assert allowed["access-control-allow-origin"] == "https://page.example"
+        asked = "authorization,content-type,x-stainless-lang,x-api-key"
+        preflight = httpx.options(f"{url}/translate", headers=headers | {"Access-Control-Request-Headers": asked})
+        assert preflight.status_code == 200 and preflight.headers["access-control-allow-headers"] == asked
         other = httpx.get(f"{url}/languages", headers={"Origin": "https://other.example"}).headers
         assert "access-control-allow-origin" not in other
 

@@ -1,6 +1,8 @@
 """LibreTranslate's API: its clients work unchanged, and get the translations of `dragoman translate`."""
 
 import gzip
+import re
+import time
 from pathlib import Path
 
 import httpx
@@ -10,6 +12,7 @@ from serving import SENTENCES, running, train_tiny, translated_by_command
 
 from dragoman.serve.http import files
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.html_text import HtmlText
 from dragoman.serve.http.languages import Directions
 from dragoman.serve.http.suggestions import SuggestionFile
 from dragoman.serve.service import Service
@@ -92,6 +95,16 @@ def test_a_text_gets_the_same_translation_alone_in_a_list_in_a_file_and_as_html(
     assert 'filename="three_es.txt"' in found.headers["content-disposition"]
 
 
+def test_lines_of_a_file_end_where_lines_of_text_end(server):
+    text = "the red\u2028house\r\na\x0bdog\n\na\x0ccat and\x85a dog\r\rthe house"
+    name = {"file": ("three.txt", text.encode())}
+    address = post(server, "/translate_file", files=name, data={"source": "en", "target": "es"}).json()
+    lines = re.split("(\r\n|\n|\r)", text)
+    asked = {"q": lines[::2], "source": "en", "target": "es"}
+    lines[::2] = post(server, "/translate", json=asked).json()["translatedText"]
+    assert httpx.get(address["translatedFileUrl"]).content.decode() == "".join(lines)
+
+
 def test_each_text_of_a_list_has_its_own_language(server):
     texts = [
         "Where is the nearest train station, please?",
@@ -124,6 +137,37 @@ def test_html_keeps_its_tags_and_entities(server):
     for kept in ('<div class="a"><p>', "<b>", "</b>", "</p><script>if (a < b) {}</script>", "<br/></div>"):
         assert text.count(kept) == 1
     assert "red" not in text.replace(kept, "") or "house" not in text
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<p>the house</p><pre>the red\n  house</pre>",
+        "<p>the house &amp;lt;b&amp;gt; &lt;i&gt; is red</p>",
+        "<p>the <span class=notranslate>red dog</span> house</p>",
+        "<p>the <code>red dog</code> house</p>",
+        "<script>a = '<script>';</script><p>the red house</p>",
+        "<p data-translate='no'>the red house</p><p translate='no'>a dog</p>",
+        '<p title="a dog">the <img alt="cat" src="a.png"> house</p>',
+        "the red house <!-- a dog -->",
+        '<meta charset="unknown-8"><p>the red\u2028house</p>\r\n<br>a dog',
+        "<b>the house",
+        "a < b and <",
+        "<hr>",
+    ],
+)
+def test_html_in_a_request_is_translated_as_in_a_file(server, page):
+    asked = {"source": "en", "target": "es"}
+    found = post(server, "/translate", json=asked | {"q": page, "format": "html"}).raise_for_status().json()
+    file = post(server, "/translate_file", files={"file": ("page.html", page.encode())}, data=asked)
+    assert found["translatedText"].encode() == httpx.get(file.json()["translatedFileUrl"]).raise_for_status().content
+
+
+@pytest.mark.parametrize("part", ["a", "<x", "<a ", '<a b="', "<!--", "</x", "&#"])
+def test_html_of_many_unclosed_tags_is_divided_at_once(part):
+    start = time.monotonic()
+    HtmlText("<x" + part * (100_000 // len(part)))
+    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,11 @@ def test_a_conversation_may_go_on(client):
         ({"response_format": {"type": "json_object"}}, "response_format.type"),
         ({"tools": ["weather"]}, "tools.0: expected an object"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "message 1"),
+        ({"functions": [{"name": "weather", "parameters": {}}]}, "functions: not supported by this server"),
+        ({"functions": [], "function_call": {"name": "weather"}}, "function_call: "),
+        ({"modalities": ["text", "audio"]}, "modalities.1: must be 'text'"),
+        ({"audio": {"voice": "a", "format": "wav"}}, "audio: not supported"),
+        ({"web_search_options": {}}, "web_search_options: not supported"),
         ({"model": "en-es"}, "the model 'en-es' is for the task translate"),
     ],
 )
@@ -223,6 +228,15 @@ def test_a_wrong_request_gets_one_sentence_in_openais_form(client, more, says):
     error = caught.value.body
     assert says in error["message"] and "\n" not in error["message"]
     assert error["type"] == "invalid_request_error"
+
+
+def test_an_error_of_a_template_names_the_model_and_no_file_of_the_server(client, run):
+    call = {"id": "a", "type": "function", "function": {"name": "b", "arguments": "{}"}}
+    messages = [*HELLO, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="chat", messages=messages, max_tokens=4)
+    said = caught.value.body["message"]
+    assert said.startswith("the chat template of the model 'chat': cannot write these messages") and "/" not in said
 
 
 def test_an_error_before_a_stream_is_a_status(server):

@@ -656,7 +656,7 @@ def test_a_file_is_sent_followed_and_fetched(open_page, server):
     expect(page.locator(".job")).to_contain_text("1 of 3")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the translation of app.po").click()
-    expect(page.locator(".job")).to_contain_text("Done: 2 translated, 1 to check")
+    expect(page.locator(".job")).to_contain_text("Done: 2 translated, 1 to check, 1 withheld")
     assert download.value.suggested_filename == "app_es.po"
     assert Path(download.value.path()).read_bytes() == PO.upper()
     assert server.files["app.po"]["fields"] == {"model": "en-es"}

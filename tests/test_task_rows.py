@@ -158,6 +158,36 @@ def test_columns_may_be_named(kind, columns, chosen, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        (INSTRUCTIONS, {"instruction": "Translate.", "input": "the cat", "output": "die Katze"}),
+        (INSTRUCTIONS, {"prompt": "x", "answer": "a", "response": "b"}),
+        (TAGGED, {"tokens": ["x"], "pos_tags": ["A"], "ner_tags": ["B"]}),
+        (LABELLED, {"review": "x", "body": "y", "label": "z"}),
+        (TEXTS, {"content": "x", "comment": "y"}),
+    ],
+    ids=lambda value: getattr(value, "argument", ""),
+)
+def test_nothing_is_left_out_where_two_columns_may_hold_a_field(kind, row, tmp_path):
+    for given in ([row], {name: [value] for name, value in row.items()}):
+        with pytest.raises(DataError, match=f"{kind.argument}: .*name the columns of .*' and '.*' may be"):
+            written(given, kind, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "wanted"),
+    [
+        (INSTRUCTIONS, {"answer": "b", "q": "a"}, ["a", "b"]),
+        (LABELLED, {"label": "b", "t": "a"}, ["a", "b"]),
+        (LABELLED, {"x": "b", "text": "a"}, ["a", "b"]),
+        (LABELLED, {"text": "a", "title": "t", "review": "r", "label": "b"}, ["a", "b"]),
+    ],
+)
+def test_a_column_that_names_its_field_holds_it(kind, row, wanted, tmp_path):
+    assert written([row], kind, tmp_path) == [wanted]
+
+
 def test_classes_of_a_data_set_have_their_names(tmp_path):
     datasets = pytest.importorskip("datasets")
     classes = datasets.ClassLabel(names=["bad", "good"])

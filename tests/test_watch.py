@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from dragoman.cli import watch
 from dragoman.train.budget import Epochs, Minutes, Steps
-from dragoman.train.events import Finished, StepsReported, Validating
+from dragoman.train.events import Finished, Notice, Preparing, StepsReported, Validating
 from dragoman.train.failure import resume_command
 from dragoman.train.progress import RunProgress as Counts
 
@@ -46,6 +46,11 @@ def drawn(monkeypatch, events, *, width=80, live=True):
             console.print(progress.get_renderable())
         return captured.get()
     return console.file.getvalue()
+
+
+def test_notices_are_shown_as_they_are(monkeypatch):
+    text = "data[en]/c.tsv: [/x] left out"
+    assert drawn(monkeypatch, [Notice(text), Preparing(text)], live=False) == f"{text}\n{text} ...\n"
 
 
 @pytest.mark.parametrize(

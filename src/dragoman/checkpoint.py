@@ -84,6 +84,11 @@ class RunDirectory:
         """
         run = cls(path)
         if not os.path.isfile(run.path / CONFIG):  # unlike Path, no error for what can be no name
+            if (whole := run_folder(path)) != Path(path) and os.path.isfile(whole / CONFIG):
+                raise CheckpointError(
+                    f"{path}: is a checkpoint of {whole}: name that run, and where the command has it, "
+                    f"--checkpoint {run.path.resolve().name}"
+                )
             missing = not os.path.exists(run.path)
             there = "no such run directory" if missing else "not a run directory, it has no config.yaml"
             start = "import" if os.path.isfile(run.path / "config.json") else "train"  # a Hugging Face folder
@@ -241,7 +246,9 @@ class RunDirectory:
             if not known:
                 raise CheckpointError(f"{self.path}: no checkpoint yet: train on with --resume")
             return known[-1]
-        path = self.folder / (step_name(which) if isinstance(which, int) else which)
+        path = self.folder / str(which)
+        if not path.is_dir() and str(which).isdecimal():
+            path = self.folder / step_name(int(which))
         if not path.is_dir():
             names = ", ".join(c.path.name for c in known) or "none"
             raise CheckpointError(f"{path}: no such checkpoint; there are: {names}")

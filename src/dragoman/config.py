@@ -30,7 +30,7 @@ T = TypeVar("T")
 # ---- declaring ------------------------------------------------------------------------------------
 
 
-_PYDANTIC = ConfigDict(extra="forbid", strict=True)
+_PYDANTIC = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Settings that all config classes share, the same object for each."""
 
 
@@ -207,14 +207,16 @@ def _leads(node: Any, step: str) -> bool:
     return isinstance(node, list) if step == "*" or step.isdigit() else isinstance(node, dict) and step in node
 
 
-def differences(a: Any, b: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """List (path, value in ``a``, value in ``b``) for every leaf in which two plain-data trees differ."""
+def differences(a: Any, b: Any, path: str = "", *, absent: Any = None) -> list[tuple[str, Any, Any]]:
+    """List (path, value in ``a``, value in ``b``) for every leaf in which two plain-data trees differ; ``absent``
+    stands for a value that is not there."""
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         a, b = ({str(i): v for i, v in enumerate(x)} for x in (a, b))
     if not (isinstance(a, dict) and isinstance(b, dict)):
         return [] if a == b else [(path, a, b)]
     keys = [*a, *(k for k in b if k not in a)]
-    return [d for k in keys for d in differences(a.get(k), b.get(k), f"{path}.{k}" if path else str(k))]
+    pairs = ((f"{path}.{k}" if path else str(k), a.get(k, absent), b.get(k, absent)) for k in keys)
+    return [found for where, *both in pairs for found in differences(*both, where, absent=absent)]
 
 
 # ---- files ----------------------------------------------------------------------------------------
@@ -262,6 +264,7 @@ def dump_yaml(value: Any) -> str:
 _MESSAGES = {  # pydantic's error type -> our message; ctx holds the details
     "int_type": "expected a whole number",
     "float_type": "expected a number",
+    "finite_number": "expected a finite number",
     "bool_type": "expected true or false",
     "string_type": "expected text",
     "tuple_type": "expected a list",

@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dragoman.api.rows import Columns, is_paths, pair_rows
 from dragoman.api.run import Run, run_path
+from dragoman.api.task_rows import LABELLED, write_task_rows
 from dragoman.checkpoint import RunDirectory, run_config
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.search import SearchConfig
@@ -28,7 +30,7 @@ from dragoman.evaluate.language_modelling import EncodedDocument, LanguageModelE
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.evaluate.sentence_scorer import SentenceScorer
 from dragoman.text.context import context_of_run
-from dragoman.text.formats.labelled import LabelledText
+from dragoman.text.formats.labelled import LabelledLines, LabelledText
 from dragoman.text.lines import Sourced
 from dragoman.text.splits import check_known
 from dragoman.train.report import page
@@ -65,7 +67,7 @@ def evaluate(
         run: a run, or its directory.
         test: a file; for a translator also pairs, given as in ``train``; for a language model a list of texts; for a
             classifier rows (text, label). By default the run's own test set, or validation text of a language model.
-        columns: which columns of pairs hold source and target.
+        columns: which columns of pairs hold source and target, or of rows the text and its label.
         beam: hypotheses kept by a translator; 1 is greedy search. By default 5, or the search of an imported model.
         search: a complete search configuration, instead of ``beam``.
         metrics: names of a translator's metrics, or programs that score sentences.
@@ -87,12 +89,18 @@ def evaluate(
     directory, named = RunDirectory.open(path), _named(test)
     if multiple_choice and not language_modelling.is_language_model(directory.config):
         raise ConfigError(f"multiple_choice: is for language models, and {path} is none")
+    is_reader = directory.config.get("task", {}).get("kind", "") in EXAMINERS
+    if is_reader or language_modelling.is_language_model(directory.config):
+        metrics = () if metrics is USUAL else metrics
+        is_rows = is_reader and test is not None and named is None
+        of_pairs = {} if is_rows else {"columns": columns}
+        _refuse(path, of_pairs | {"beam": beam, "search": search, "metrics": metrics, "tags": tags})
     if language_modelling.is_language_model(directory.config):
         score = _multiple_choice if multiple_choice else _language_model
         found: Any = score(path, test, named, which, device, progress)
     elif examiner := EXAMINERS.get(directory.config.get("task", {}).get("kind", "")):
         examined = examiner(path, str(which), device=device)
-        given = examined.examples(named) if named or test is None else _labelled(test, examined)
+        given = examined.examples(named) if named or test is None else _labelled(test, examined, columns)
         found = dataclasses.replace(examined.examine(given, progress=progress), test_set=_id(test, named))
     else:
         languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
@@ -137,7 +145,7 @@ def calibrate(
     """
     path = run_path(run)
     directory, named = RunDirectory.open(path), _named(pairs)
-    given = _pairs(path, pairs, named, (), columns, kept="valid")
+    given = _pairs(path, pairs, named, (), columns, kept="valid", argument="pairs")
     own_test = pairs is None and (directory.path / "data" / "test.jsonl").exists()
     test = pairs_for(path, None) if own_test else []
     translator = Translator.load(path, which, device=device)
@@ -223,19 +231,32 @@ def _id(test: Any, named: str | None) -> str:
 
 
 def _pairs(
-    run: Path, test: Any, named: str | None, tags: Sequence[str], columns: Columns | None, kept: str = "test"
+    run: Path,
+    test: Any,
+    named: str | None,
+    tags: Sequence[str],
+    columns: Columns | None,
+    *,
+    kept: str = "test",
+    argument: str = "test",
 ) -> list[Sourced]:
     if test is None or named is not None:
         return pairs_for(run, named, tags, kept=kept, columns=columns)
-    given, context = list(pair_rows(test, "pairs", columns)), context_of_run(run_config(run))
+    given, context = list(pair_rows(test, argument, columns)), context_of_run(run_config(run))
     before = [lines for _, lines in context.in_lines(pair.source for pair in given)]
     return [
         Sourced(pair.source, pair.target, "", " ".join(tags), lines) for pair, lines in zip(given, before, strict=True)
     ]
 
 
-def _labelled(test: Any, examiner: Examiner) -> list[LabelledText]:
-    """Return texts with their labels.
+def _refuse(path: Path, of_translators: Mapping[str, Any]) -> None:
+    for name, value in of_translators.items():
+        if value:
+            raise ConfigError(f"{name}: is for translators, and {path} is none")
+
+
+def _labelled(test: Any, examiner: Examiner, columns: Columns | None) -> list[LabelledText]:
+    """Return texts with their labels, read as in training.
 
     Raises:
         ConfigError: a model that is no classifier of texts.
@@ -243,10 +264,16 @@ def _labelled(test: Any, examiner: Examiner) -> list[LabelledText]:
     """
     if not (isinstance(examiner, ClassificationExaminer) and examiner.texts):
         raise ConfigError("test: a file is expected: only pairs, texts, and texts with labels may be given as rows")
-    found = [LabelledText(pair.source, pair.target) for pair in pair_rows(test, "test", ("text", "label"))]
+    with TemporaryDirectory() as folder:
+        rows = Path(folder) / "test.jsonl"
+        write_task_rows(test, LABELLED, "test", rows, columns)
+        found = list(LabelledLines(path=str(rows)).read())
     for number, one in enumerate(found, 1):
         check_known(one.label, examiner.classifier.labels, f"test: row {number}")
-    return found
+    with_text = [one for one in found if one.text.strip()]
+    if not with_text:
+        raise DataError("test: no row has a text")
+    return with_text
 
 
 def _language_model(

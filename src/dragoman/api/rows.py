@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.errors import DataError
-from dragoman.text.formats.columns import text_columns
+from dragoman.text.formats.columns import Pairing, in_order, text_columns
 from dragoman.text.lines import Pair, check_string
 
 Columns = tuple[str, str]
@@ -100,14 +100,23 @@ def _sides(row: Any, columns: Columns | None, where: str) -> tuple[str, str]:
 
 
 def _names_in(row: Mapping[Any, Any], where: str) -> Columns:
-    names = [str(name) for name in row]
     if isinstance(row.get("translation"), Mapping):
         raise DataError(f"{where}: name the languages: columns=({', '.join(map(repr, row['translation']))})")
-    if set(_SOURCE_AND_TARGET) <= set(names):
-        return _SOURCE_AND_TARGET
-    if len(names) == 2:
-        return names[0], names[1]
-    raise DataError(f"{where}: name the columns of source and target: columns=(..., ...); there are {', '.join(names)}")
+    return _told_by_names(list(row), where)
+
+
+def _told_by_names(names: list[Any], where: str) -> Columns:
+    """Return the columns of source and target.
+
+    Raises:
+        DataError: their names do not tell.
+    """
+    texts = list(map(str, names))
+    pairing = text_columns(texts) or (in_order(texts, Pairing(0, 1)) if len(names) == 2 else None)
+    if pairing is None:
+        known = ", ".join(map(repr, names)) or "none"
+        raise DataError(f"{where}: name the columns of source and target: columns=(..., ...); there are {known}")
+    return names[pairing.first], names[pairing.second]
 
 
 def text_of(value: Any, where: str) -> str:
@@ -163,19 +172,14 @@ def _chosen(names: list[Any], columns: Columns | None, argument: str) -> list[An
     Raises:
         DataError: they are not there, or cannot be told from their names.
     """
-    known = ", ".join(map(repr, names)) or "none"
     if "translation" in names and (columns is None or not set(columns) <= set(names)):
         return ["translation"]
     if columns is not None:
         if missing := [name for name in columns if name not in names]:
+            known = ", ".join(map(repr, names)) or "none"
             raise DataError(f"{argument}: no column {missing[0]!r}: there are {known}")
         return list(columns)
-    texts = list(map(str, names))
-    if pairing := text_columns(texts):
-        return [names[pairing.first], names[pairing.second]]
-    if len(names) == 2:
-        return names
-    raise DataError(f"{argument}: name the columns of source and target: columns=(..., ...); there are {known}")
+    return list(_told_by_names(names, argument))
 
 
 def table_rows(given: Any, names: list[Any], argument: str) -> Iterator[Any]:

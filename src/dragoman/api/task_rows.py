@@ -30,7 +30,7 @@ class Field:
     name: str
     """Key that it is written under."""
     columns: tuple[str, ...]
-    """Names of columns that hold it, the likeliest first."""
+    """Names of columns that hold it."""
     value: Value
 
 
@@ -265,7 +265,7 @@ def _chosen(names: Sequence[Any], kind: RowKind, argument: str, columns: Sequenc
     Raises:
         DataError: they are not there, or cannot be told from their names.
     """
-    known = ", ".join(map(repr, names)) or "none"
+    known, wanted = ", ".join(map(repr, names)) or "none", [field.name for field in kind.fields]
     if columns is not None:
         if len(columns) != len(kind.fields):
             raise DataError(
@@ -274,14 +274,22 @@ def _chosen(names: Sequence[Any], kind: RowKind, argument: str, columns: Sequenc
         if missing := [name for name in columns if name not in names]:
             raise DataError(f"{argument}: no column {missing[0]!r}: there are {known}")
         return list(columns)
-    plain = {str(name).casefold(): name for name in names}
-    found = [next((plain[one] for one in field.columns if one in plain), None) for field in kind.fields]
-    if None not in found:
-        return found
-    if len(names) == len(kind.fields):
-        return list(names)
-    fields = ", ".join(f"{field.name!r}" for field in kind.fields)
-    raise DataError(f"{argument}: name the columns of {fields}: columns=(...); there are {known}")
+    if set(wanted) <= set(names):
+        return wanted
+    found = [[name for name in names if str(name).casefold() in field.columns] for field in kind.fields]
+    remaining = [name for name in names if not any(name in some for some in found)]
+    if len(names) == len(wanted):
+        found = [some or [remaining.pop(0)] if some or remaining else [] for some in found]
+    if all(len(some) == 1 for some in found):
+        return [some[0] for some in found]
+    fields = ", ".join(map(repr, wanted))
+    unclear = [
+        f"{' and '.join(map(repr, some))} may be {name!r}"
+        for name, some in zip(wanted, found, strict=True)
+        if len(some) > 1
+    ]
+    why = unclear[0] if unclear else f"there are {known}"
+    raise DataError(f"{argument}: name the columns of {fields}: columns=(...); {why}")
 
 
 def _class_names(given: Any, chosen: Sequence[Any]) -> list[str] | None:

@@ -19,6 +19,7 @@ from dragoman.cli.options import (
     RunArgument,
     SpecialTokensOption,
     TopPassagesOption,
+    read_passages,
 )
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import progress_bar
@@ -26,6 +27,7 @@ from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.answerer import Answered
+    from dragoman.text.passages import Passages
 
 
 def answer(
@@ -42,7 +44,7 @@ def answer(
         Path | None, typer.Option("--context", "-c", help="A text file that the questions are about.")
     ] = None,
     passages: PassagesOption = None,
-    top_passages: TopPassagesOption = 3,
+    top_passages: TopPassagesOption = None,
     output: OutputOption = None,
     format: Annotated[
         OutputFormat | None,
@@ -59,7 +61,7 @@ def answer(
     """Answer questions by spans of a text, or of the passages of a file that are about them."""
     from dragoman.decode.readers.answerer import Answerer
 
-    batches = _batches(text, context, passages, top_passages)
+    batches = _batches(text, context, read_passages(passages, top_passages))
     if text is not None and not is_pipe(text):
         batches = iter(list(batches))  # what is wrong with a file is told before a model is loaded
     answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
@@ -74,22 +76,18 @@ def answer(
     write_lines(_as_text(found()) if plain else _as_json(found(), looked_up=passages is not None), output)
 
 
-def _batches(
-    text: str | None, context: Path | None, passages: str | None, count: int
-) -> Iterator[list[tuple[str, str]]]:
+def _batches(text: str | None, context: Path | None, known: "Passages | None") -> Iterator[list[tuple[str, str]]]:
     """Return batches of pairs of context and question.
 
     Raises:
         ConfigError: both a context and passages are named.
     """
     from dragoman.errors import ConfigError
-    from dragoman.text.passages import Passages
 
-    if passages is None:
+    if known is None:
         return _read_records(text) if context is None else _on_context(_context(context), text)
     if context is not None:
         raise ConfigError("--passages: the context is looked up there: leave --context out")
-    known = Passages.read(passages, count)
     return ([(known.context(line), line) for line in lines] for lines in line_batches(input_lines(text)))
 
 

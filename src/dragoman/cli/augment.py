@@ -33,7 +33,9 @@ def _make_command(method: str, metavar: str, which_run: str) -> Callable[..., No
             Path,
             typer.Option("--output", "-o", help="A .tsv or .jsonl file (or that and .gz or .zst), or SOURCE,TARGET."),
         ],
-        beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
+        beam: Annotated[
+            int | None, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest. Default: 5.")
+        ] = None,
         sample: SampleOption = None,
         temperature: TemperatureOption = None,
         top_p: TopPOption = None,
@@ -47,13 +49,13 @@ def _make_command(method: str, metavar: str, which_run: str) -> Callable[..., No
     ) -> None:
         from dragoman.cli.terminal import progress_bar
         from dragoman.decode import augment
-        from dragoman.decode.translator import search_for_beam
+        from dragoman.decode.translator import BEAM, search_for_beam
 
         sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
         augmentation = augment.Augmentation(
             run,
             getattr(augment, method),
-            search=chosen_search(search, **sampling) or search_for_beam(beam),
+            search=chosen_search(search, beam=beam, **sampling) or search_for_beam(beam or BEAM),
             rules=chosen_rules(rule),
             tags=tuple(tag or ()),
             which=checkpoint,

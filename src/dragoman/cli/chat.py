@@ -213,7 +213,15 @@ def _as_json(found: "tuple[dict[str, Any], Generation]") -> str:
     return json_text({"messages": answered} | dataclasses.asdict(generation))
 
 
-def check_options(*, system: str | None, template: Path | None, chat: bool, special_tokens: bool, images: bool) -> None:
+def check_options(
+    *,
+    system: str | None,
+    template: Path | None,
+    chat: bool,
+    special_tokens: bool,
+    images: bool,
+    as_kind: str | None,
+) -> None:
     """Check that options of conversations are given with --chat, and others without.
 
     Raises:
@@ -222,6 +230,8 @@ def check_options(*, system: str | None, template: Path | None, chat: bool, spec
     for option, value in (("--system", system), ("--chat-template", template)):
         if value is not None and not chat:
             raise ConfigError(f"{option}: is for conversations: add --chat")
+    if chat and as_kind is not None:
+        raise ConfigError("--as: conversations are JSON lines: leave it out with --chat")
     if chat and images:
         raise ConfigError("--image: cannot be used with --chat: leave one of them out")
     if chat and special_tokens:

@@ -92,7 +92,7 @@ def _decided(request: "StudyRequest", folder: Path, plan_study: Any) -> "StudyPl
         except StopIteration as end:
             return end.value
         if isinstance(event, Preparing):
-            console(errors=True).print(f"{event.stage} ...", soft_wrap=True)
+            console(errors=True).print(f"{event.stage} ...", soft_wrap=True, markup=False)
 
 
 # ---- running --------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def publish(folder: Path, name: str) -> None:
     SHIPPED_RESULTS.mkdir(parents=True, exist_ok=True)
     for file, ending in ((RESULTS, ".json"), (REPORT, ".html")):
         shutil.copyfile(folder / file, SHIPPED_RESULTS / f"{name}{ending}")
-    console().print(f"{SHIPPED_RESULTS}: {name}.json, {name}.html", soft_wrap=True)
+    console().print(f"{SHIPPED_RESULTS}: {name}.json, {name}.html", soft_wrap=True, markup=False)
     docs = SHIPPED.parents[2] / "docs"
     if (docs / "claims.md").exists():
         claims, results = read_claims(SHIPPED / "claims.yaml"), read_all_results(SHIPPED_RESULTS)

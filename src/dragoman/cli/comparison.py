@@ -41,7 +41,7 @@ def show_comparison(
         low, high = (format(bound, of_difference) for bound in found.interval)
         a, b = (format(score, of_score) for score in (found.a, found.b))
         change = Text(format(found.b - found.a, of_difference), style=emphasis)
-        table.add_row(found.name, a, b, change, f"{low} to {high}", f"{found.p:.3f}")
+        table.add_row(Text(found.name), a, b, change, f"{low} to {high}", f"{found.p:.3f}")
     console().print()
     for letter, path in (("A", run), ("B", other)):
         console().print(f"{letter}: {path}", soft_wrap=True, markup=False)

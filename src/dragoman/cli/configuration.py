@@ -1,5 +1,6 @@
 """dragoman config: show configurations without running anything."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,8 @@ from dragoman.errors import ConfigError
 
 app = typer.Typer(help="Show, check and compare configurations.", no_args_is_help=True)
 
+ABSENT = object()
+"""Value of a setting that one of two configurations does not have."""
 ConfigArgument = Annotated[
     str, typer.Argument(help="A run file (YAML), the directory of a run, or the name of a preset.")
 ]
@@ -29,8 +32,6 @@ def show(source: ConfigArgument, settings: OverridesArgument = None) -> None:
 @app.command()
 def schema() -> None:
     """Print a JSON schema of run files, for editors that complete and check as you type."""
-    import json
-
     from dragoman.cli.run_file_schema import run_file_schema
 
     print(json.dumps(run_file_schema(), indent=1))
@@ -39,20 +40,35 @@ def schema() -> None:
 @app.command()
 def diff(one: ConfigArgument, other: Annotated[str, typer.Argument(help="The configuration to compare with.")]) -> None:
     """List the settings in which two configurations differ, one a line; exit code 1 if there are any."""
+    from rich.markup import escape
     from rich.table import Table
 
     from dragoman.cli.terminal import console
     from dragoman.config import differences
 
-    rows = differences(_plain(one, []), _plain(other, []))
+    rows = differences(_plain(one, []), _plain(other, []), absent=ABSENT)
     if not rows:
         print("no differences")
         return
-    table = Table("setting", one, other, box=None, pad_edge=False, header_style="bold")
-    for path, a, b in rows:
-        table.add_row(path, *("[dim]absent[/dim]" if v is None else str(v) for v in (a, b)))
-    console().print(table)
+    cells = [("setting", one, other), *((path, _shown(a), _shown(b)) for path, a, b in rows)]
+    if console().is_terminal:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in cells[0]:
+            table.add_column(escape(heading), overflow="fold")
+        for row in cells[1:]:
+            table.add_row(*map(escape, row))
+        console().print(table)
+    else:
+        for row in cells:
+            print("\t".join(row))
     raise typer.Exit(1)
+
+
+def _shown(value: object) -> str:
+    """Return a value as a run file has it, on one line."""
+    if value is ABSENT:
+        return "absent"
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value, ensure_ascii=False)
 
 
 @app.command()

@@ -66,9 +66,11 @@ def show_split(read: int, sizes: Mapping[str, int], removed: Mapping[str, int]) 
 
 
 def show_mixture(names: Sequence[str], sizes: Sequence[int], taken: Sequence[int]) -> None:
+    from rich.markup import escape
+
     table = _table("source", "pairs", "taken", "share", "times")
     for name, size, count in zip(names, sizes, taken, strict=True):
-        table.add_row(name, f"{size:,}", f"{count:,}", f"{count / sum(taken):.1%}", f"{count / size:.2f}")
+        table.add_row(escape(name), f"{size:,}", f"{count:,}", f"{count / sum(taken):.1%}", f"{count / size:.2f}")
     console().print(table)
 
 

@@ -52,11 +52,11 @@ def demo(
     say(f"\n[bold]{len(evaluation.outputs):,} held-out strings[/bold], none of them like one in training")
     show(evaluation)
     for line in _shortfall(to, evaluation, folder):
-        say(f"[yellow]{line}[/yellow]", soft_wrap=True)
+        say(line, style="yellow", soft_wrap=True, markup=False)
     _examples(Translator.load(folder), evaluation)
     say(
-        f"\n{duration(time.monotonic() - began)} in all. The run is in [bold]{folder}[/bold]; "
-        f"its curves: {folder}/report.html",
+        f"\n{duration(time.monotonic() - began)} in all. The run is in [bold]{_escaped(str(folder))}[/bold]; "
+        f"its curves: {_escaped(str(folder))}/report.html",
         soft_wrap=True,
     )
     command = "dragoman" if shutil.which("dragoman") else os.path.relpath(sys.argv[0])

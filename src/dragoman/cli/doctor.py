@@ -64,7 +64,7 @@ def doctor(
         list[str] | None, typer.Option(help="Make this check alone, by its name; may be given several times.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object a line, one for each model.")] = False,
-    checkpoint: Annotated[str, typer.Option(help="Checkpoint of a run: best, last, or a step.")] = "best",
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint of a run: best, last, a step, or a name.")] = "best",
 ) -> None:
     """Test any PyTorch model for wiring mistakes: leaks, masks, positions, norms, heads, caches, labels, and others.
 

@@ -9,7 +9,14 @@ import typer
 
 from dragoman.cli.comparison import show_comparison
 from dragoman.cli.memory import read_memory
-from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption, folder_name
+from dragoman.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    OwnRunArgument,
+    PrecisionOption,
+    folder_name,
+    refuse_options,
+)
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
 from dragoman.cli.sources import ColumnsOption, parsed_columns
@@ -112,43 +119,50 @@ def evaluate(
     from dragoman.evaluate.language_modelling import is_language_model
 
     config = RunDirectory.open(run).config
+    _check_use(
+        config,
+        of_translators={
+            "--columns": columns,
+            "--beam": beam,
+            "--search": search,
+            "--metric": metric,
+            "--tag": tag,
+            "--context": context is not None,
+            "--memory": memory,
+            "--from": source_language,
+            "--to": target_language,
+        },
+        precision=precision,
+        against=against,
+        multiple_choice=multiple_choice,
+    )
+    if follow:
+        of_one = {"--against": against, "--checkpoint": checkpoint != "best", "--format": format is OutputFormat.json}
+        of_one |= {"--multiple-choice": multiple_choice}
+        refuse_options(of_one, "cannot be used with --follow, which prints a line for every checkpoint")
+    loading: dict[str, Any] = {"device": device, "precision": precision}
     if is_language_model(config):
-        options = {"--columns": columns, "--search": search, "--metric": metric, "--tag": tag, "--context": context}
-        options |= {"--memory": memory, "--from": source_language, "--to": target_language}
-        _refuse(options, "is for translators, and this run continues text")
-        loading: dict[str, Any] = {"device": device, "precision": precision}
         if multiple_choice:
-            _refuse({"--follow": follow, "--against": against}, "cannot be used with --multiple-choice")
             chosen = evaluate_language_model.multiple_choice(run, pairs, name=name, which=checkpoint, **loading)
             _print_summary(chosen.summary(), format, lambda: evaluate_reader.show(chosen))
             return
         _evaluate_language_model(run, pairs, name, against, format, follow=follow, checkpoint=checkpoint, **loading)
         return
-    _refuse({"--multiple-choice": multiple_choice}, "is for language models, and this run is none")
-    examiner = EXAMINERS.get(config.get("task", {}).get("kind", ""))
-    _check_reads_matches(memory, config)
-    if examiner:
-        languages = {"--from": source_language, "--to": target_language}
-        _refuse(languages, "is for translators for many languages, and this run translates nothing")
-        if columns is not None:
-            raise ConfigError("--columns: is for translators; name the columns of this table in its first row")
+    if examiner := EXAMINERS.get(config.get("task", {}).get("kind", "")):
         if follow:
             following.follow(run, pairs, name=name, examine=following.reader_scorer(examiner, pairs, device=device))
             return
-        if against is not None:
-            raise ConfigError("--against compares translations, and this run makes none: compare the intervals")
         found = evaluate_reader.run_evaluation(examiner, run, pairs, checkpoint=checkpoint, device=device, name=name)
         _print_summary(found.summary(), format, lambda: evaluate_reader.show(found))
         return
     how: dict[str, Any] = {
         "beam": beam,
-        "search": chosen_search(search),
+        "search": chosen_search(search, beam=beam),
         "metrics": _metrics(metric),
         "tags": tag or [],
     }
     how["columns"] = parsed_columns(columns)
-    loading = {"device": device, "precision": precision, "context": context}
-    loading |= {"source_language": source_language, "target_language": target_language}
+    loading |= {"context": context, "source_language": source_language, "target_language": target_language}
     loading["memory"] = read_memory(run, memory, None, None)
     if follow:
         examine = following.translation_scorer(run, pairs, **how, **loading)
@@ -170,15 +184,36 @@ def evaluate(
     _print_summary(evaluation.summary() | {"against": compared}, format, both)
 
 
-def _refuse(options: dict[str, Any], why: str) -> None:
-    """Refuse options that are given.
+def _check_use(
+    config: dict[str, Any],
+    *,
+    of_translators: dict[str, Any],
+    precision: str,
+    against: Path | None,
+    multiple_choice: bool,
+) -> None:
+    """Check that options are for the task of a run.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: one is not.
     """
-    for name, value in options.items():
-        if value:
-            raise ConfigError(f"{name}: {why}")
+    from dragoman.evaluate.examiners import EXAMINERS
+    from dragoman.evaluate.language_modelling import is_language_model
+
+    if is_language_model(config):
+        refuse_options(of_translators, "is for translators, and this run continues text")
+        if multiple_choice:
+            refuse_options({"--against": against}, "cannot be used with --multiple-choice")
+        return
+    refuse_options({"--multiple-choice": multiple_choice}, "is for language models, and this run is none")
+    _check_reads_matches(of_translators["--memory"], config)
+    if config.get("task", {}).get("kind", "") not in EXAMINERS:
+        return
+    columns = {"--columns": of_translators["--columns"]}
+    refuse_options(columns, "is for translators; name the columns of this table in its first row")
+    refuse_options(of_translators, "is for translators, and this run translates nothing")
+    refuse_options({"--precision": precision != "auto"}, "is for models that write, and this run writes nothing")
+    refuse_options({"--against": against}, "compares translations, and this run makes none: compare the intervals")
 
 
 def _check_reads_matches(memory: list[str] | None, config: dict[str, Any]) -> None:
@@ -293,6 +328,7 @@ def decoding_speed(evaluation: "Evaluation", tokenizer: "Tokenizer") -> dict[str
 
 def show(evaluation: "Evaluation") -> None:
     """Print the scores, and those by source length."""
+    from rich.markup import escape
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -303,10 +339,10 @@ def show(evaluation: "Evaluation") -> None:
     table.add_column("95% interval", justify="right")
     for score in evaluation.scores.values():
         low, high = (f"{bound:.{score.digits}f}" for bound in score.interval)
-        table.add_row(score.name, f"[bold]{_number(score)}[/bold]", f"{low} to {high}")
+        table.add_row(escape(score.name), f"[bold]{_number(score)}[/bold]", f"{low} to {high}")
     console().print(table)
     by_length = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("source words", "sentences", *(score.name for score in evaluation.scores.values())):
+    for heading in ("source words", "sentences", *(escape(score.name) for score in evaluation.scores.values())):
         by_length.add_column(heading, justify="right")
     for bucket in evaluation.by_length:
         words = f"{bucket.shortest} to {bucket.longest}" if bucket.longest else f"{bucket.shortest} and more"
@@ -317,7 +353,7 @@ def show(evaluation: "Evaluation") -> None:
     for note in evaluation.notes:
         console().print(f"[yellow]{note}[/yellow]\n")
     for score in evaluation.scores.values():  # one a line, to be copied
-        console().print(f"[dim]{score.name}: {score.signature}[/dim]", soft_wrap=True)
+        console().print(f"{score.name}: {score.signature}", soft_wrap=True, markup=False, style="dim")
 
 
 def _number(score: "Score") -> str:

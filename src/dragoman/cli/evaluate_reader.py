@@ -32,13 +32,17 @@ def run_evaluation(
 
 def show(outcome: "EvaluationResult") -> None:
     """Print the scores of the model and of the baseline."""
+    from rich.markup import escape
+
     from dragoman.cli.terminal import console
 
     table = _table("", "metric", "score", "95% interval", right=("score", "95% interval"))
     for who, scores in (("model", outcome.scores), (outcome.baseline_name, outcome.baseline)):
         for score in scores.values():
             low, high = score.interval
-            table.add_row(who, score.name, f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}")
+            table.add_row(
+                escape(who), escape(score.name), f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}"
+            )
     console().print(table)
     if "confusion" in outcome.details and len(outcome.details["labels"]) <= MOST_LABELS:
         console().print()
@@ -46,17 +50,20 @@ def show(outcome: "EvaluationResult") -> None:
 
 
 def _confusion(labels: list[str], confusion: list[list[int]], by_label: dict[str, float]) -> Any:
+    from rich.markup import escape
+
     table = _table("label, taken for:", *labels, "F1", right=(*labels, "F1"))
     for label, row in zip(labels, confusion, strict=True):
         found = by_label.get(label)
-        table.add_row(label, *(f"{count:,}" for count in row), "-" if found is None else f"{found:.1f}")
+        table.add_row(escape(label), *(f"{count:,}" for count in row), "-" if found is None else f"{found:.1f}")
     return table
 
 
 def _table(*headings: str, right: tuple[str, ...]) -> Any:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left")
+        table.add_column(escape(heading), justify="right" if heading in right else "left")
     return table

@@ -20,6 +20,8 @@ def follow(
     Args:
         undirected: names of metrics of which nobody knows whether higher is better.
     """
+    from rich.markup import escape
+
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import console
     from dragoman.evaluate.folders import corpus_id, journal_name
@@ -34,7 +36,9 @@ def follow(
     if directory.is_being_written():
         console(errors=True).print("scoring every checkpoint until the training ends; Ctrl-C leaves, all is kept")
     for seen in followed(directory, examine, lines, test_set=corpus_id(pairs)):
-        scores = "".join(f"  {metric} {value:.{1 if value >= 10 else 3}f}" for metric, value in seen.scores.items())
+        scores = "".join(
+            f"  {escape(metric)} {value:.{1 if value >= 10 else 3}f}" for metric, value in seen.scores.items()
+        )
         console().print(f"[bold]step {seen.step:,}[/bold]{scores}", soft_wrap=True)
     report.write(directory)
     everything = [Followed(**line) for line in lines.lines()]

@@ -23,6 +23,7 @@ from dragoman.cli.options import (
     RunArgument,
     SpecialTokensOption,
     TopPassagesOption,
+    read_passages,
 )
 from dragoman.cli.searching import (
     MinPOption,
@@ -69,7 +70,7 @@ def generate(
         ),
     ] = None,
     passages: PassagesOption = None,
-    top_passages: TopPassagesOption = 3,
+    top_passages: TopPassagesOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Write the text as it is generated.")] = False,
     chat: Annotated[
         bool,
@@ -115,10 +116,14 @@ def generate(
     from dragoman.cli import chat as chats
     from dragoman.decode.generator import Generator
     from dragoman.decode.passage_prompts import prompts_with_passages
-    from dragoman.text.passages import Passages
 
     chats.check_options(
-        images=bool(image), system=system, template=chat_template, chat=chat, special_tokens=special_tokens
+        images=bool(image),
+        system=system,
+        template=chat_template,
+        chat=chat,
+        special_tokens=special_tokens,
+        as_kind=as_kind,
     )
     written = prompt is not None and prompt != STDIN and not is_file(prompt)
     if stream and (not written or output is not None or format is GenerationFormat.json):
@@ -136,7 +141,7 @@ def generate(
         "cache": cache,
     }
     loading: dict[str, Any] = {"which": checkpoint, "device": device, "precision": precision}
-    known = None if passages is None else Passages.read(passages, top_passages)
+    known = read_passages(passages, top_passages)
     if chat:
         from dragoman.decode.chat import ChatModel
 

@@ -40,11 +40,12 @@ def input_lines(
     given = [STDIN] if text is None else [text] if isinstance(text, str) else list(text) or [STDIN]
     if len(given) > 1:
         check_several(given)
+    written = len(given) == 1 and not is_file(given[0])
+    if column is not None and (given == [STDIN] or written):
+        raise ConfigError("--column: is for files with columns: name one")
     if given == [STDIN]:
-        if column is not None:
-            raise ConfigError("--column: is for files with columns: name one")
         return standard_input()
-    if len(given) == 1 and not is_file(given[0]):
+    if written:
         return lines_of_text(given[0])
     opened = [input_lines(None) if name == STDIN else _file_lines(name, column, as_kind) for name in given]
     return chain.from_iterable(opened)

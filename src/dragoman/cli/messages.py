@@ -16,6 +16,8 @@ class Messages:
     def __init__(self) -> None:
         self.quiet = False
         self.log: MessageLog | None = None
+        self.behind: TextIO | None = None
+        """Standard error itself, while it is routed."""
 
     def keep(self, path: Path) -> None:
         """Start to append messages to the file ``path``.
@@ -40,11 +42,11 @@ class Messages:
             yield
             return
         before = sys.stderr
-        sys.stderr = _RoutedStderr(before, self)
+        sys.stderr, self.behind = _RoutedStderr(before, self), before
         try:
             yield
         finally:
-            sys.stderr = before
+            sys.stderr, self.behind = before, None
 
 
 class MessageLog:
@@ -122,9 +124,14 @@ def routed(run: Callable[..., Any]) -> Callable[..., Any]:
 
 def report_error(text: str) -> None:
     """Print an error, quiet or not."""
-    print(f"dragoman: {text}", file=sys.stderr)
+    print_error(f"dragoman: {text}")
+
+
+def print_error(text: str) -> None:
+    """Print a line about an error as it is, quiet or not, and add it to the log."""
+    print(text, file=current.behind or sys.stderr, flush=True)
     if current.log:
-        current.log.add(f"dragoman: {text}")
+        current.log.add(text)
 
 
 def plain(*objects: Any, **options: Any) -> str:

@@ -1,13 +1,17 @@
 """Arguments and options shared by several commands."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dragoman.cli.argument import RULE
 from dragoman.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from dragoman.text.passages import Passages
 
 SHOWN = 5
 """Number of runs that a message names."""
@@ -33,6 +37,20 @@ def resolve_run(path: Path) -> Path:
     return runs[0] if runs else path
 
 
+def refuse_options(options: Mapping[str, Any], why: str) -> None:
+    """Refuse options that are given: those whose value is not None, false or empty.
+
+    Args:
+        options: values by name, as in ``{"--beam": beam}``.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{name}: {why}")
+
+
 def writable_file(path: Path | None) -> Path | None:
     """Return ``path`` after checking that it can be written to, before a model is loaded.
 
@@ -55,6 +73,21 @@ def writable_folder(path: Path | None) -> Path | None:
     return path
 
 
+def read_passages(path: str | None, top: int | None) -> "Passages | None":
+    """Return the passages of --passages, of which --top-passages are read with a question.
+
+    Raises:
+        ConfigError: --top-passages without --passages.
+        DataError: a file that cannot be read, or without text.
+    """
+    from dragoman.text.passages import PASSAGES, Passages
+
+    if path is not None:
+        return Passages.read(path, top or PASSAGES)
+    refuse_options({"--top-passages": top}, "is for --passages: name a file there")
+    return None
+
+
 def folder_name(name: str | None) -> str | None:
     """Return ``name`` after checking that it can name a folder within another; an existing one is replaced.
 
@@ -74,7 +107,8 @@ PassagesOption = Annotated[
     ),
 ]
 TopPassagesOption = Annotated[
-    int, typer.Option(min=1, metavar="N", help="With --passages: passages that are read with a question.")
+    int | None,
+    typer.Option(min=1, metavar="N", help="With --passages: passages that are read with a question; default: 3."),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="The directory of a run.", callback=resolve_run)]
 """Argument of commands that only read a run: the only run in a folder need not be named."""
@@ -116,7 +150,7 @@ OutputOrFolderOption = Annotated[
         "several files, a folder will do too. Default: standard output.",
     ),
 ]
-CheckpointOption = Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")]
+CheckpointOption = Annotated[str, typer.Option(help="best, last, a step, or the name of a checkpoint.")]
 SpecialTokensOption = Annotated[
     bool,
     typer.Option(

@@ -202,6 +202,7 @@ def _print_map(found: "PatchMap") -> None:
 
 def _print_panel(labels: tuple[str, ...], rows: list[Any], start: int) -> None:
     """Print as many columns as fit on a narrow terminal; the place as a whole stands in the first part."""
+    from rich.markup import escape
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -210,7 +211,7 @@ def _print_panel(labels: tuple[str, ...], rows: list[Any], start: int) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("place", no_wrap=True)
     for heading in (["all"] if whole else []) + [label.strip()[:6] for label in labels[start : start + COLUMNS]]:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(escape(heading), justify="right", no_wrap=True)
     for row in rows:
         cells = ([row.whole] if whole else []) + list(row.cells[start : start + COLUMNS])
         table.add_row(row.place, *(f"{round(cell.recovered, 2) + 0.0:.2f}" for cell in cells))

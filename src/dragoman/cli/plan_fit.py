@@ -75,7 +75,7 @@ def _print(subject: "PlanSubject", found: "Fit", parts: dict[str, int], largest:
     say = console().print
     share = 100 * parts[largest] / max(1, sum(parts.values()))
     verb = "fits" if found.fits else "does not fit"
-    say(f"{subject.name}: {_named(found.wanted)}", soft_wrap=True)
+    say(f"{subject.name}: {_named(found.wanted)}", soft_wrap=True, markup=False)
     say(f"needs {_size(found.needed)} of {_size(found.available)}: it {verb}", soft_wrap=True)
     say(f"limited by {largest}: {share:.0f}% of it", soft_wrap=True)
     assert found.nearest is not None

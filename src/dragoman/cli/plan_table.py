@@ -142,7 +142,7 @@ def print_serving(plan: "ServingPlan") -> None:
 
 def _heading(text: str) -> None:
     console().print()
-    console().print(text, style="bold", highlight=False)
+    console().print(text, style="bold", highlight=False, markup=False)
 
 
 def _line(text: str) -> None:

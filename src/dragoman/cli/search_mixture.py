@@ -79,8 +79,11 @@ def search_mixture(
                 weights = event.weights
             if isinstance(event, SearchFinished) and not event.complete:
                 raise typer.Exit(130)
+    from rich.markup import escape
+
     console().print(
-        f"[bold]{search.path}[/bold]: weights.yaml, report.json; to train with these weights:", soft_wrap=True
+        f"[bold]{escape(str(search.path))}[/bold]: weights.yaml, report.json; to train with these weights:",
+        soft_wrap=True,
     )
     console().print(_command(what, weights), soft_wrap=True, markup=False)
 

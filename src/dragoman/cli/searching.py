@@ -56,22 +56,25 @@ MinPOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option(help="Sampling: seed of the random draws.")]
 
 
-def chosen_search(search: str | None, **sampling: float | None) -> "SearchConfig | None":
-    """Return the search that the options choose; None without options.
+def chosen_search(search: str | None, *, beam: int | None = None, **sampling: float | None) -> "SearchConfig | None":
+    """Return the search that the options choose; None without options other than ``beam``.
 
     Raises:
-        ConfigError: no such search, a setting it does not have, or sampling settings with another search.
+        ConfigError: no such search, a setting it does not have, sampling settings with another search, or ``beam`` with
+            any of the others.
     """
     from dragoman.config import from_dict, kind_of, to_dict
     from dragoman.decode.search.sample import Sample
     from dragoman.decode.search.search import SearchConfig
 
     given = {name: value for name, value in sampling.items() if value is not None}
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in given).replace("--samples", "--sample")
+    if beam is not None and (search is not None or given):
+        raise ConfigError(f"--beam: chooses beam search, and {options or '--search'} another: give one of them")
     cfg = None if search is None else from_dict(SearchConfig, _choice(search, "--search"), "--search")
     if not given:
         return cfg
     if cfg is not None and not isinstance(cfg, Sample):
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ConfigError(f"{options}: for sampling, but --search is {kind_of(type(cfg))}: give one of them")
     return from_dict(Sample, to_dict(cfg or Sample()) | given, "sampling")
 

@@ -9,12 +9,15 @@ import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
+from dragoman.cli.messages import print_error
 from dragoman.cli.options import DeviceOption, PrecisionOption, resolve_run
 from dragoman.cli.plan_numbers import short
 from dragoman.errors import ConfigError
+from dragoman.serve.defaults import CHARACTERS, FILE_BYTES, QUEUE, TEXTS
 
 if TYPE_CHECKING:
     from dragoman.plan.measured import MemoryMeter
@@ -56,16 +59,18 @@ def serve(
             metavar="SIZE", help="Most memory that the process may take, as 4GiB; default: most of what is free."
         ),
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are answered with 429.")] = 1024,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are answered with 429.")] = QUEUE,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ORIGIN", help="A web page elsewhere that may call, as https://example.org; may be repeated."
         ),
     ] = None,
-    max_characters: Annotated[int, typer.Option(min=1, help="Most characters of a request.")] = 100_000,
-    max_texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 1_000,
-    max_file: Annotated[str, typer.Option(metavar="SIZE", help="Largest file that is translated.")] = "32MiB",
+    max_characters: Annotated[int, typer.Option(min=1, help="Most characters of a request.")] = CHARACTERS,
+    max_texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = TEXTS,
+    max_file: Annotated[
+        str, typer.Option(metavar="SIZE", help="Largest file that is translated.")
+    ] = f"{FILE_BYTES >> 20}MiB",
     suggestions: Annotated[
         Path | None,
         typer.Option(
@@ -104,7 +109,7 @@ def serve(
         "limits": Limits(characters=max_characters, texts=max_texts, file_bytes=largest),
         "suggestions": SuggestionFile(suggestions) if suggestions else None,
         "safety": _safety_page(safety),
-        "origins": tuple(allow_origin or ()),
+        "origins": tuple(map(_origin, allow_origin or ())),
         "log_texts": log_texts,
     }
     with server.open_socket(host, port) as sock:  # what is wrong with it is said before models are loaded
@@ -139,6 +144,19 @@ def _note_measured(service: "Service", meter: "MemoryMeter") -> None:
         }
         with contextlib.suppress(OSError):  # a run that may only be read is served as well
             note(model.path, "serving", found)
+
+
+def _origin(given: str) -> str:
+    """Return the origin of a web page as browsers write it; * stays.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    parts = urlsplit(given)
+    is_origin = parts.scheme in ("http", "https") and parts.netloc and parts.path in ("", "/")
+    if given != "*" and (not is_origin or "@" in parts.netloc or parts.query or parts.fragment):
+        raise ConfigError(f"--allow-origin {given}: expected an origin without a path, such as https://example.org")
+    return given if given == "*" else f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def _safety_page(path: Path | None) -> "SafetyPage | None":
@@ -214,13 +232,23 @@ def _needed_packages() -> None:
 
 def start_log(format: LogFormat) -> None:
     """Send the log of the server to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ServerLog(sys.stderr)
     handler.setFormatter(_JsonLines() if format is LogFormat.json else _TextLines())
     for name in ("dragoman.serve", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
     logging.getLogger("dragoman.serve").setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+class _ServerLog(logging.StreamHandler):
+    """Handler that also shows the errors of a quiet server."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            print_error(self.format(record))
+        else:
+            super().emit(record)
 
 
 class _JsonLines(logging.Formatter):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dragoman.cli import sources
+from dragoman.cli.options import refuse_options
 from dragoman.errors import ConfigError, ProcessLost
 from dragoman.train.distributed.launch import STOPPED, in_a_group, launch
 
@@ -82,6 +83,16 @@ def train(
     name = names[0] if names else None
     if name is None and not pairs:
         raise ConfigError("nothing to train on: name a run file, or give parallel text with --pairs")
+    _check_use(
+        resume=resume,
+        is_run=name is not None and os.path.isdir(name),
+        pairs=pairs,
+        columns=columns,
+        preset=preset,
+        run=run,
+        checkpoint=checkpoint,
+        deliberate=deliberate,
+    )
     directory = run or _default_directory(name or (pairs or [""])[0])
 
     def open_trainer(group: "SingleProcess") -> "Trainer":
@@ -97,6 +108,32 @@ def train(
         if join
         else _launched(processes, name or "", directory)
     )
+
+
+def _check_use(
+    *,
+    resume: bool,
+    is_run: bool,
+    pairs: list[str] | None,
+    columns: str | None,
+    preset: str | None,
+    run: Path | None,
+    checkpoint: str,
+    deliberate: bool,
+) -> None:
+    """Check that options of a new run are given for one, and those of --resume with it.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if not resume:
+        of_resume = {"--checkpoint": checkpoint != "last", "--deliberate": deliberate}
+        return refuse_options(of_resume, "is for --resume: add it, or leave this out")
+    refuse_options(
+        {"--pairs": pairs, "--columns": columns, "--preset": preset}, "is for a new run: a resumed one has it"
+    )
+    if is_run:
+        refuse_options({"--run": run}, "is for a new run, or a run file: the run to resume is named already")
 
 
 def _launched(count: int, name: str, directory: Path) -> int:
@@ -175,7 +212,7 @@ def _chosen(given: dict[str, Any], settings: list[str]) -> tuple[dict[str, Any],
     chosen = choose(given, settings)
     with progress_console() as screen:
         for reason in chosen.reasons:
-            screen.print(reason, soft_wrap=True)
+            screen.print(reason, soft_wrap=True, markup=False)
     return chosen.given, [text for text in settings if not text.startswith("preset=")]
 
 

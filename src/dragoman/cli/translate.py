@@ -235,7 +235,7 @@ def translate(
     named = [] if typed or job or plan else [name for name, _ in non_text] or [text]
     inputs = [input_lines(some, column=column, as_kind=kind) for some in named]
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
-    cfg = _search_for(chosen_search(search, **sampling), beam, nbest)
+    cfg = _search_for(chosen_search(search, beam=beam, **sampling), beam, nbest)
     layout = OutputLayout(
         format=format, nbest=cfg.nbest if cfg else 1, scores=scores, alignments=alignments, flag_below=flag_below
     )

@@ -93,7 +93,9 @@ def _print_table(checks: "Sequence[Check]") -> None:
 
 def _verdict(check: "Check") -> str:
     if check.skipped:
-        return f"[dim]left out: {check.skipped}[/dim]"
+        from rich.markup import escape
+
+        return f"[dim]left out: {escape(check.skipped)}[/dim]"
     if not check.exact:
         return "[dim]rounds: not judged[/dim]"
     return "" if check.passed else "[bold red]differs[/bold red]"

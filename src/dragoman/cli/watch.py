@@ -85,9 +85,9 @@ class TrainScreen:
             case Preparing(stage):
                 self.live.update(self.bar, description=stage)
                 if self.live.disable:
-                    self.say(f"{stage} ...")
+                    self.say(_plain(f"{stage} ..."))
             case Notice(text):
-                self.say(text)
+                self.say(_plain(text))
             case Predicted():
                 self.predicted(event)
             case Started():
@@ -103,13 +103,14 @@ class TrainScreen:
                 self.finished(event)
 
     def say(self, text: str) -> None:
+        """Print a line of rich's markup."""
         self.live.console.print(text, soft_wrap=True)
 
     def predicted(self, e: Predicted) -> None:
         from dragoman.cli.prediction import three_lines
 
         for line in three_lines(e.prediction, self.run.cfg.train.budget, e.advice):
-            self.say(line)
+            self.say(_plain(line))
 
     def started(self, e: Started) -> None:
         trained = f", of which {e.learning / 1e6:.2f}M are trained" if e.learning < e.parameters else ""
@@ -117,7 +118,7 @@ class TrainScreen:
         self.say(f"{e.summary}; {e.parameters / 1e6:.2f}M parameters{trained}; {e.device}, {e.precision}{processes}")
         per_epoch = f"{e.steps_per_epoch:,} steps per epoch, {100 * e.padding_share:.1f}% padding"
         self.say(
-            f"{per_epoch}; [bold]{self.run.directory.path}[/bold]"
+            f"{per_epoch}; [bold]{_plain(str(self.run.directory.path))}[/bold]"
             + (f"; resuming after step {e.step:,}" if e.step else "")
         )
         self.live.update(self.bar, description="training", total=e.total, completed=e.step)
@@ -137,7 +138,7 @@ class TrainScreen:
     def finished(self, e: Finished) -> None:
         """Print the end. Commands are on lines of their own, so that they can be pasted."""
         lead = ("; to train longer:" if e.complete else "; resume with:") if e.command else "."
-        self.say(f"[bold]{e.reason[0].upper()}{e.reason[1:]}{lead}[/bold]")
+        self.say(f"[bold]{_plain(e.reason[0].upper() + e.reason[1:])}{lead}[/bold]")
         if e.command:
             self.say(f"  {_plain(e.command)}")
         if e.kept:

@@ -275,7 +275,12 @@ class Translator:
 
         Args:
             search, beam, nbest: as for ``translate``.
+
+        Raises:
+            ConfigError: both a search and a beam; or ``nbest`` is not that of the search.
         """
+        if search is not None and beam is not None:
+            raise ConfigError("beam: search is given, which says its own: leave one of them out")
         if search is None and beam is None and nbest == 1 and self.defaults.search is not None:
             return self.defaults.search
         return _search_of(search, BEAM if beam is None else beam, nbest)

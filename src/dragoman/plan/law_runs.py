@@ -61,7 +61,7 @@ def _point(run: RunDirectory, config: dict[str, Any]) -> tuple[str, LawRun | Non
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}: has this run been trained here?") from None
     except ValueError:

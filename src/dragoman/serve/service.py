@@ -30,6 +30,7 @@ from dragoman.decode.translator import Progress, Translator
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import Cache, parse_cache
 from dragoman.model.interface import SequenceModel
+from dragoman.serve.defaults import QUEUE
 from dragoman.serve.engine.engine import Engine, EngineStats
 from dragoman.serve.engine.memory import cache_memory
 from dragoman.serve.engine.requests import BULK, INTERACTIVE, Call, Likeliest, Ticket
@@ -38,15 +39,12 @@ from dragoman.serve.heap import settle_heap_again
 from dragoman.serve.options import GenerateOptions, TranslateOptions
 from dragoman.serve.pieces import Piece, PieceStream
 from dragoman.serve.served import ServedModel, Task
-from dragoman.text.document import FillableDocument
+from dragoman.text.document import FillableDocument, Slot
 from dragoman.text.lines import Pair
 
 __all__ = ["Call", "GenerateOptions", "Piece", "Service", "ServiceStats", "TranslateOptions"]
 
 Answer = TypeVar("Answer")
-
-QUEUE = 512
-"""Most requests that are answered or wait at a time."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +128,17 @@ class Service:
         """
         self._model(model, "translate", Translator)
         return await self._run(model, lambda ticket: self._lines(model, options, ticket).translate(texts), call)
+
+    async def translate_slots(
+        self, model: str, documents: Sequence[Sequence[Slot]], options: TranslateOptions, call: Call = INTERACTIVE
+    ) -> list[Translation]:
+        """Translate the slots of documents as ``fill`` does; return the translations of all, in order."""
+        self._model(model, "translate", Translator)
+
+        def work(ticket: Ticket) -> list[Translation]:
+            return self._lines(model, options, ticket).translate_slots(documents)
+
+        return await self._run(model, work, call)
 
     async def fill(
         self,

@@ -295,8 +295,11 @@ def _chosen_preset(preset: Any, overrides: Sequence[str]) -> tuple[Any, list[str
 def _preset(name: Any, where: str) -> dict[str, Any]:
     if name == "auto":
         raise ConfigError("preset: auto is chosen when training starts: use dragoman train, or name another preset")
+    place = f"{where}: preset" if where else "preset"
+    if not isinstance(name, str):
+        raise ConfigError(f"{place}: expected a name, got {name!r}")
     if name not in PRESETS:
-        raise ConfigError(unknown(f"{where}: preset" if where else "preset", name, PRESETS))
+        raise ConfigError(unknown(place, name, PRESETS))
     return PRESETS[name]()
 
 

@@ -30,6 +30,7 @@ from dragoman.model.caches.cache import parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import ReadContext, SentencesBefore, context_of_run
+from dragoman.text.document import Slot
 from dragoman.text.fuzzy import FuzzyMatch
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import PrecedingSentences
@@ -187,6 +188,19 @@ class LineTranslator:
         answers = iter(placeholders.translate_texts(plain, self.ask, **options))
         answers_of_bound = iter(self.ask(bound) if bound else [])
         return [next(answers if isinstance(text, str) else answers_of_bound) for text in texts]
+
+    def translate_slots(self, documents: Sequence[Sequence[Slot]]) -> list[Translation]:
+        """Translate the slots of documents, whose codes survive; return the translations of all, in order."""
+        slots = [slot for document in documents for slot in document]
+        return placeholders.translate(
+            [slot.text for slot in slots],
+            self.ask,
+            codes=[slot.codes for slot in slots],
+            contexts=[before for document in documents for before in self.translator.context.of_entries(document)],
+            require=self.ask_nbest,
+            check_numbers=self.settings.check_numbers,
+            glossary=self.settings.glossary,
+        )
 
     def ask(self, questions: Sequence[SourceQuestion], progress: Progress | None = None) -> list[Translation]:
         """Translate texts, with the settings; a text that the memory has is not translated again."""

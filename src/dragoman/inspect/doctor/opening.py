@@ -156,7 +156,7 @@ def _logged(path: Path) -> list[float] | None:
     """Return the learning rates that a run has logged, or None."""
     if not path.is_file():
         return None
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     return [row["lr"] for row in rows if row.get("kind") == "train" and "lr" in row] or None
 
 

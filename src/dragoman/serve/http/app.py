@@ -50,7 +50,7 @@ def build_app(context: ServerContext, endpoints: Sequence[Endpoint] = ENDPOINTS)
             CORSMiddleware,
             allow_origins=list(context.origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # clients send some of their own, and a key may be in one of several
         )
     ]
     return Starlette(

@@ -1,6 +1,7 @@
 """Request bodies: JSON or a form, within their limits, as a model that is checked strictly."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -8,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from dragoman.serve.http.limits import Limits
 from dragoman.serve.http.problems import Problem
@@ -39,6 +40,20 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     except TimeoutError:
         raise Problem(408, "too_slow", f"the request did not arrive within {seconds:g} s") from None
     return bytes(body)
+
+
+async def discard_rest(request: Request, seconds: float) -> None:
+    """Read what a client still sends of a body that is refused, for so many seconds at most.
+
+    Many clients read the answer only when they have sent all, and lose it if the connection is closed before. A client
+    that asks first (``Expect: 100-continue``) gets the answer at once.
+    """
+    if request.headers.get("expect", "").lower() == "100-continue":
+        return
+    with contextlib.suppress(ClientDisconnect, TimeoutError, RuntimeError):  # the last: all of it has been read
+        async with asyncio.timeout(seconds):
+            async for _ in request.stream():
+                pass
 
 
 def _too_large(limit: int) -> Problem:

@@ -15,7 +15,17 @@ from starlette.routing import Route
 
 from dragoman.serve.errors import Draining
 from dragoman.serve.http import problems
-from dragoman.serve.http.bodies import FORM, JSON, MULTIPART, content_type, read_body, read_form, read_json, validated
+from dragoman.serve.http.bodies import (
+    FORM,
+    JSON,
+    MULTIPART,
+    content_type,
+    discard_rest,
+    read_body,
+    read_form,
+    read_json,
+    validated,
+)
 from dragoman.serve.http.event_stream import EventStream
 from dragoman.serve.http.keys import ANYONE, ApiKey
 from dragoman.serve.http.problems import Problem, ProblemStyle, problem_of_any
@@ -130,9 +140,13 @@ class Endpoint:
             raise Draining
         incoming = Incoming(request, self.body(), notes=notes) if not self.reads_body else None
         if incoming is None:
-            if not self.open:
-                self._precheck(context, request)
-            incoming = await self._read(context, request)
+            try:
+                if not self.open:
+                    self._precheck(context, request)
+                incoming = await self._read(context, request)
+            except Problem:
+                await discard_rest(request, context.limits.seconds_to_send)
+                raise
             incoming.notes = notes
         try:
             if not self.open:
@@ -146,8 +160,8 @@ class Endpoint:
         return answer if isinstance(answer, Response) else json_response(answer, self.status)
 
     def _precheck(self, context: "ServerContext", request: Request) -> None:
-        """Refuse a caller who shows a wrong key in a header before the body is read."""
-        if secret := header_key(request):
+        """Refuse a caller who shows a wrong key in a header, or in the address, before the body is read."""
+        if secret := key_of_head(request):
             context.keys.authorise(secret)
         elif self.style != "libretranslate":  # where the key may stand in the body
             context.keys.authorise(None)
@@ -195,15 +209,16 @@ def form_fields(raw: bytes) -> dict[str, Any]:
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
-def header_key(request: HTTPConnection) -> str | None:
-    """Return the API key in a header, if there is one."""
+def key_of_head(request: HTTPConnection) -> str | None:
+    """Return the API key in a header or in the address, if there is one."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
+    in_header = secret.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
+    return in_header or request.query_params.get("api_key")
 
 
 def secret_of(request: HTTPConnection, body: BaseModel) -> str | None:
-    """Return the API key of a request: of its headers, or of its body as LibreTranslate's clients send it."""
-    return header_key(request) or getattr(body, "api_key", None) or request.query_params.get("api_key")
+    """Return the API key of a request: of its head, or of its body as LibreTranslate's clients send it."""
+    return key_of_head(request) or getattr(body, "api_key", None)
 
 
 async def unless_gone(request: Request, work: Awaitable[Any]) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from dragoman.decode.constraints.glossary import Glossary
+from dragoman.decode.multiline import LINE_END
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.errors import DataError
@@ -252,9 +253,8 @@ class _Translating:
         except UnicodeDecodeError as error:
             line = job.content.count(b"\n", 0, error.start) + 1
             raise DataError(f"{job.name}:{line}: not UTF-8: save it as UTF-8") from None
-        lines = text.splitlines(keepends=True)
-        bare = [line.rstrip("\r\n") for line in lines]
-        distinct = list(dict.fromkeys(line for line in bare if line.strip()))
+        lines, ends = LINE_END.split(text), LINE_END.findall(text)
+        distinct = list(dict.fromkeys(line for line in lines if line.strip()))
         job.total, found = len(distinct), dict[str, GuardedTranslation]()
         for start in range(0, len(distinct), TOGETHER):
             some = distinct[start : start + TOGETHER]
@@ -264,11 +264,8 @@ class _Translating:
         withheld = sum(one.withheld for one in found.values())
         flagged = sum(one.needs_review() for one in found.values())
         job.summary = {"filled": len(found) - withheld, "flagged": flagged - withheld, "left": 0, "withheld": withheld}
-        ends = [line[len(inner) :] for line, inner in zip(lines, bare, strict=True)]
-        return "".join(
-            (found[inner].translation.text if inner in found else inner) + end
-            for inner, end in zip(bare, ends, strict=True)
-        ).encode()
+        translated = (found[line].translation.text if line in found else line for line in lines)
+        return "".join(line + end for line, end in zip(translated, [*ends, ""], strict=True)).encode()
 
     def _asker(self, texts: list[str]) -> AskRows:
         async def ask(rows: Rows, search: SearchConfig | None) -> list[Translation]:

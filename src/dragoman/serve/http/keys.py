@@ -82,6 +82,12 @@ class ApiKey:
             )
         self._used += number
 
+    def take_over(self, old: "ApiKey") -> None:
+        """Count what ``old``, the same key with earlier limits, has used."""
+        self._used, self._day_started = old._used, old._day_started
+        if self.requests is not None and old.requests is not None:
+            self._allowance, self._refilled = min(self.requests, old._allowance), old._refilled
+
 
 ANYONE = ApiKey("")
 """Stands for callers where no keys are wanted."""
@@ -114,7 +120,7 @@ class Keys:
             raise ConfigError(f"{path}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise ConfigError(f"{path}: not UTF-8") from None
-        rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
+        rows = [(number, line.split()) for number, line in enumerate(text.split("\n"), 1)]
         keys = [_parse(words, f"{path}:{number}") for number, words in rows if words and not words[0].startswith("#")]
         if not keys:
             raise ConfigError(f"{path}: no key in it: write one a line, or leave --keys out to let everyone call")
@@ -128,7 +134,7 @@ class Keys:
         fresh = Keys.read(path)
         for digest, key in fresh._by_digest.items():
             if (old := self._by_digest.get(digest)) is not None:
-                key._used, key._day_started = old._used, old._day_started
+                key.take_over(old)
         return fresh
 
     def authorise(self, secret: str | None) -> ApiKey:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dragoman.serve.defaults import CHARACTERS, FILE_BYTES, TEXTS
 from dragoman.serve.http.problems import Problem
 
 
@@ -10,13 +11,13 @@ from dragoman.serve.http.problems import Problem
 class Limits:
     """Largest request that is accepted."""
 
-    characters: int = 100_000
+    characters: int = CHARACTERS
     """Most characters of all texts of a request together."""
-    texts: int = 1_000
+    texts: int = TEXTS
     """Most texts of a request."""
     body_bytes: int = 4 << 20
     """Most bytes of a body that is no upload."""
-    file_bytes: int = 32 << 20
+    file_bytes: int = FILE_BYTES
     """Most bytes of an uploaded file."""
     candidates: int = 20
     """Most translations of a text, or continuations of a prompt."""

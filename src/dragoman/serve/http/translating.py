@@ -95,7 +95,11 @@ async def _translate_html(
     context: ServerContext, name: str, texts: Sequence[str | Request], options: TranslateOptions, call: Call
 ) -> list[Translation]:
     """Translate what HTML texts show, and keep their tags."""
-    pages = [HtmlText(text.text if isinstance(text, Request) else text) for text in texts]
-    pieces = list(dict.fromkeys(piece for page in pages for piece in page.pieces))
-    found = dict(zip(pieces, await context.service.translate(name, pieces, options, call), strict=True))
-    return [page.filled(row, found) for row, page in enumerate(pages, 1)]
+    plain = [text.text if isinstance(text, Request) else text for text in texts]
+    pages = await asyncio.to_thread(lambda: [HtmlText(text) for text in plain])
+    found = iter(await context.service.translate_slots(name, [page.slots for page in pages], options, call))
+
+    def filled() -> list[Translation]:
+        return [page.filled(row, [next(found) for _ in page.slots]) for row, page in enumerate(pages, 1)]
+
+    return await asyncio.to_thread(filled)

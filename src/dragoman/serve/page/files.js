@@ -129,9 +129,14 @@ class Job {
   }
 }
 
-/** Say what has become of a file: its texts that were translated, that a person should check, and that were left. */
-function summary({ filled, flagged, left }) {
-  const parts = [filled && `${number(filled)} translated`, flagged && `${number(flagged)} to check`, left && `${number(left)} left as they were`].filter(Boolean);
+/** Say what has become of a file: its texts that were translated, that a person should check, that were left, and that were withheld. */
+function summary({ filled, flagged, left, withheld }) {
+  const parts = [
+    filled && `${number(filled)} translated`,
+    flagged && `${number(flagged)} to check`,
+    left && `${number(left)} left as they were`,
+    withheld && `${number(withheld)} withheld`,
+  ].filter(Boolean);
   return parts.length ? `Done: ${parts.join(", ")}` : "Done";
 }
 

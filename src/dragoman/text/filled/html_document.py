@@ -239,9 +239,19 @@ def _encodings(raw: bytes, name: str) -> list[str]:
     try:
         "".encode(encoding)
     except LookupError:
+        if _is_utf8(raw):
+            return ["utf-8"]
         raise DataError(f"{name}: declares the encoding {encoding}, which is unknown: convert it to UTF-8") from None
     latin = encoding.lower() in ("iso-8859-1", "latin1", "us-ascii")  # which browsers read as Windows-1252
     return list(dict.fromkeys(["utf-8", "cp1252" if latin else encoding]))
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read(raw: str, spellings: dict[str, str]) -> str:

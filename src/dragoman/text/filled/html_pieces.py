@@ -61,8 +61,11 @@ class _Tokens(HTMLParser):
         super().__init__(convert_charrefs=False)
         self.lines = [0, *(found.end() for found in re.finditer("\n", text))]
         self.found: list[HtmlToken] = []
-        self.feed(text)
+        last = text.rfind(">") + 1
+        self.feed(text[:last])
         self.close()
+        if last < len(text):  # text, whatever it looks like: HTMLParser looks for the end of each tag in all of it
+            self.found.append(HtmlToken("text", last))
 
     def note(self, kind: str, tag: str = "", attributes: Sequence[tuple[str, str | None]] = ()) -> None:
         line, column = self.getpos()

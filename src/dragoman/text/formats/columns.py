@@ -88,9 +88,16 @@ def text_columns(names: Sequence[str]) -> Pairing | None:
     texts = _texts(strip_names(names))
     if len(texts) != 2:
         return None
-    first, second = texts
-    swapped = _parts(plain[first])[0] in _TARGETS and _parts(plain[second])[0] in _SOURCES
-    return Pairing(second, first) if swapped else Pairing(first, second)
+    return in_order(names, Pairing(*texts))
+
+
+def in_order(names: Sequence[str], pair: Pairing) -> Pairing:
+    """Return two columns as source and target: turned round if the first is named as a target and the second is not,
+    or the second as a source and the first is not."""
+    first, second = (_parts(name.casefold())[0] for name in strip_names([names[pair.first], names[pair.second]]))
+    is_target = first in _TARGETS and second not in _TARGETS
+    is_source = second in _SOURCES and first not in _SOURCES
+    return Pairing(pair.second, pair.first) if is_target or is_source else pair
 
 
 def labelled_columns(names: Sequence[str]) -> Pairing | None:

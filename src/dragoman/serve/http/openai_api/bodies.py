@@ -98,6 +98,15 @@ class ChatBody(GenerationBody):
     tools: list[dict[str, Any]] | None = None
     """JSON schemas of functions, shown to the model by its chat template."""
     tool_choice: Literal["none", "auto"] | None = None
+    functions: Annotated[list[dict[str, Any]] | None, WithJsonSchema({"type": ["array", "null"], "maxItems": 0})] = None
+    """The older name of tools, not supported: only an empty list is accepted."""
+    function_call: Literal["none", "auto"] | None = None
+    """The older name of tool_choice."""
+    modalities: list[Literal["text"]] | None = None
+    audio: Annotated[dict[str, Any] | None, WithJsonSchema({"type": ["object", "null"], "maxProperties": 0})] = None
+    """Not supported: only an empty one is accepted."""
+    web_search_options: Annotated[Any, WithJsonSchema({"type": "null"})] = None
+    """Not supported."""
     response_format: ResponseFormat | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     """Further variables of the chat template; no field of OpenAI's."""

@@ -9,7 +9,7 @@ from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.openai_api.answers import Asked, ChunkMaker
 from dragoman.serve.http.openai_api.bodies import ChatAnswer, ChatBody
-from dragoman.serve.http.openai_api.generating import TokenLogs, generator_of, named, options_of, template_of
+from dragoman.serve.http.openai_api.generating import TokenLogs, generator_of, named, options_of, refuse, template_of
 from dragoman.serve.http.problems import Problem
 
 
@@ -19,6 +19,8 @@ async def chat(context: ServerContext, incoming: Incoming[ChatBody]) -> Any:
     if body.top_logprobs and not body.logprobs:
         message = "top_logprobs: is for log-probabilities: send logprobs as true with it"
         raise Problem(422, "invalid_request", message, param="top_logprobs")
+    searching = body.web_search_options is not None
+    refuse(functions=body.functions, audio=body.audio, web_search_options=searching)
     served, generator = generator_of(context, body.model)
     if (template := template_of(served)) is None:
         message = f"the model {served.name!r} has no chat template: send a prompt to /v1/completions"

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from dragoman.decode.prompt import EncodedPrompt
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig
+from dragoman.errors import UserError
 from dragoman.serve.engine.requests import Likeliest
 from dragoman.serve.errors import WrongTask
 from dragoman.serve.http.context import ServerContext
@@ -24,6 +26,7 @@ from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, GenerateOptions, Piece
 from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
 
+log = logging.getLogger("dragoman.serve")
 Prompt = str | EncodedPrompt
 STOPS = 16
 """Most stop texts."""
@@ -49,11 +52,24 @@ _TEMPLATES: WeakKeyDictionary[Generator, ChatTemplate | None] = WeakKeyDictionar
 
 
 def template_of(served: ServedModel) -> ChatTemplate | None:
-    """Return the chat template of a model, which is read once; None if it has none."""
+    """Return the chat template of a model, which is read once; None if it has none. Its messages name the model, not a
+    file of the server.
+
+    Raises:
+        Problem: it cannot be read; the log says why.
+    """
     if not isinstance(served.model, Generator):
         return None
     if served.model not in _TEMPLATES:
-        _TEMPLATES[served.model] = find_chat_template(served.path)
+        where = f"the chat template of the model {served.name!r}"
+        try:
+            template = find_chat_template(served.path)
+        except UserError as error:
+            log.error("%s: %s", where, error)
+            raise Problem(500, "internal_error", f"{where} cannot be read: the log of the server says why") from None
+        if template is not None:
+            template.where = where
+        _TEMPLATES[served.model] = template
     return _TEMPLATES[served.model]
 
 
