@@ -109,8 +109,9 @@ def _verdict_table(verdicts: Sequence[Found]) -> str:
     note = (
         "The interval is over seeds, which are the same for all, by Student's t with the spread pooled over "
         "contestants; for scores of a test set, the error of drawing its examples is added (paired bootstrap of 1,000 "
-        "test sets). p is adjusted for the number of comparisons by Holm's method. Detectable: the difference that "
-        "four of five such studies would show."
+        "test sets). Where all seeds show the same and the figure is not exact by nature, p is that of their signs. "
+        "p is adjusted for the number of comparisons by Holm's method. Detectable: the difference that four of five "
+        "such studies would show."
     )
     return (
         f'<details><summary>In numbers</summary><div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
