@@ -84,15 +84,7 @@ class RunDirectory:
         """
         run = cls(path)
         if not os.path.isfile(run.path / CONFIG):  # unlike Path, no error for what can be no name
-            if (whole := run_folder(path)) != Path(path) and os.path.isfile(whole / CONFIG):
-                raise CheckpointError(
-                    f"{path}: is a checkpoint of {whole}: name that run, and where the command has it, "
-                    f"--checkpoint {run.path.resolve().name}"
-                )
-            missing = not os.path.exists(run.path)
-            there = "no such run directory" if missing else "not a run directory, it has no config.yaml"
-            start = "import" if os.path.isfile(run.path / "config.json") else "train"  # a Hugging Face folder
-            raise CheckpointError(f"{path}: {there}: start one with `dragoman {start}`")
+            raise CheckpointError(f"{path}: {_what_is_there(run.path)}")
         if write:
             try:
                 run._claim()
@@ -111,9 +103,7 @@ class RunDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
-            raise CheckpointError(
-                f"{self.path}: another process is training here: wait for it, or stop it first"
-            ) from None
+            raise CheckpointError(f"{self.path}: another process is training here: wait for it, or stop it") from None
 
     def is_being_written(self) -> bool:
         """Return whether a process has locked the run for writing."""
@@ -216,10 +206,8 @@ class RunDirectory:
         try:
             with durable.folder(path) as partial:
                 Checkpoint(partial).write(tensors, progress, config, beside=self.beside)
-            if isinstance(step, int):
-                durable.link(self.path / "last", f"{FOLDER}/{path.name}")
-            if best:
-                durable.link(self.path / "best", f"{FOLDER}/{path.name}")
+            for link in (["last"] if isinstance(step, int) else []) + (["best"] if best else []):
+                durable.link(self.path / link, f"{FOLDER}/{path.name}")
         except OSError as error:
             free = shutil.disk_usage(self.path).free
             raise CheckpointError(
@@ -246,12 +234,11 @@ class RunDirectory:
             if not known:
                 raise CheckpointError(f"{self.path}: no checkpoint yet: train on with --resume")
             return known[-1]
-        path = self.folder / str(which)
-        if not path.is_dir() and str(which).isdecimal():
-            path = self.folder / step_name(int(which))
+        path = self.folder / (step_name(int(which)) if str(which).isdecimal() else str(which))
         if not path.is_dir():
-            names = ", ".join(c.path.name for c in known) or "none"
-            raise CheckpointError(f"{path}: no such checkpoint; there are: {names}")
+            raise CheckpointError(
+                f"{path}: no such checkpoint; there are: {', '.join(c.path.name for c in known) or 'none'}"
+            )
         return Checkpoint(path)
 
     def load(self, which: str | int = "last", parts: Iterable[str] | None = None) -> Content:
@@ -267,12 +254,9 @@ class RunDirectory:
         except Damaged as damage:
             if which in ("last", "best") and not checkpoint.path.exists():
                 return self.load(which, parts)  # a run that goes on has pruned it meanwhile
-            intact = next(
-                (c.path.name for c in reversed(self.checkpoints()) if c != checkpoint and _is_intact(c)), None
-            )
-            remedy = (
-                f"use the newest intact one with --checkpoint {intact}" if intact else "no other checkpoint is intact"
-            )
+            others = (c.path.name for c in reversed(self.checkpoints()) if c != checkpoint and _is_intact(c))
+            intact = next(others, None)
+            remedy = f"use the newest intact one with --checkpoint {intact}" if intact else "no other one is intact"
             raise CheckpointError(f"{damage}: {remedy}") from None
 
     def weights(self, which: str | int = "last", parts: Iterable[str] = ("model", "average")) -> Content:
@@ -322,6 +306,14 @@ class RunDirectory:
         (self.path / "best").unlink(missing_ok=True)
         if best is not None and (self.folder / step_name(best)).is_dir():
             durable.link(self.path / "best", f"{FOLDER}/{step_name(best)}")
+
+
+def _what_is_there(path: Path) -> str:
+    """Describe what stands where no run is, and what to do."""
+    if (whole := run_folder(path)) != path and os.path.isfile(whole / CONFIG):
+        return f"is a checkpoint of {whole}: name that run, and where the command has it, --checkpoint {path.resolve().name}"
+    there = "not a run directory, it has no config.yaml" if os.path.exists(path) else "no such run directory"
+    return f"{there}: start one with `dragoman {'import' if os.path.isfile(path / 'config.json') else 'train'}`"
 
 
 def _is_intact(checkpoint: Checkpoint) -> bool:
