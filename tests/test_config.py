@@ -159,6 +159,9 @@ def test_differences_are_leaves_with_their_paths():
 
 MISTAKES = {  # @ stands for decoder.pattern.0
     "decoder.depht=3": "decoder: no 'depht' here. Did you mean 'depth'? Known: kind, depth, pattern, final_norm.",
+    "@.mixer.position={kind: no_position, theta: 1.0}": "@.mixer.position: no 'theta' here. Known: kind. 'theta' is a",
+    "dim=*.tsv": "dim=*.tsv: line 1: found undefined alias '.tsv': a text that begins so needs quotes",
+    "dim=`x": "dim=`x: line 1: found character '`' that cannot start any token: a text that begins so needs quotes",
     "vocabb=3": "transformer: no 'vocabb' here. Did you mean 'vocab'? Known: kind, vocab, source_vocab, dim",
     "@.mixer.position=rotory": "@.mixer.position: no 'rotory' here. Did you mean 'rotary'? Known: no_position, rotary",
     "@.mixer.position.thetta=1.0": "@.mixer.position: no 'thetta' here. Did you mean 'theta'? Known: kind, theta",

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy
 import pytest
 import torch
 from tiny_run import MODEL
@@ -12,7 +13,7 @@ from dragoman.decode.arguments import check_items, check_pair, check_text
 from dragoman.decode.request import Request, request_for
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.translator import Translator
-from dragoman.errors import DataError
+from dragoman.errors import ConfigError, DataError
 from dragoman.model.families import ModelConfig
 from dragoman.text.context import SentencesBefore
 from dragoman.text.lines import Pair
@@ -110,6 +111,19 @@ def translator():
     sides = Tokenizer.train(Bytes(), [])
     model = from_dict(ModelConfig, MODEL).sized(vocab=len(sides)).build().eval()
     return Translator(model, sides, sides)
+
+
+@pytest.mark.parametrize("argument", ["beam", "nbest", "batch_tokens", "longest"])
+def test_counts_are_whole_numbers_from_1_on(argument, translator):
+    for wrong in (2.5, "3", True, [2]):
+        with pytest.raises(TypeError, match=f"^{argument}: a whole number is expected, got"):
+            translator.translate(["ab"], **{argument: wrong})
+        with pytest.raises(TypeError, match=f"^{argument}: a whole number is expected, got"):
+            next(translator.stream(["ab"], **{argument: wrong}))
+    for wrong in (0, -1):
+        with pytest.raises(ConfigError, match=f"^{argument}: must be at least 1, got {wrong}"):
+            translator.translate(["ab"], **{argument: wrong})
+    assert translator.translate(["ab"], **{argument: numpy.int64(3)}) == translator.translate(["ab"], **{argument: 3})
 
 
 def texts(translations):

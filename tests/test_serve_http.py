@@ -153,6 +153,11 @@ def test_models_and_settings_are_told(server):
     assert settings["key_required"] is False and ".po" in settings["files"]
 
 
+def test_a_language_that_nothing_translates_into_is_named_without_a_guess_of_the_source(server):
+    said = post(server, json={"text": "the red house", "target": "fr"}).json()["error"]["message"]
+    assert said == "translation to 'fr' is not served here; there are: en to es"
+
+
 def test_languages_are_detected_text_by_text(server):
     texts = ["The weather is nice today, is it not?", "El tiempo es muy agradable hoy, ¿verdad?"]
     found = post(server, "/api/detect", json={"text": texts}).json()

@@ -222,6 +222,10 @@ def differences(a: Any, b: Any, path: str = "", *, absent: Any = None) -> list[t
 # ---- files ----------------------------------------------------------------------------------------
 
 
+_BEGINS_BADLY = re.compile(r"undefined alias|cannot start any token|constructor for the tag|alphabetic or numeric")
+"""Problems of YAML with a text that begins with one of its signs."""
+
+
 def load_yaml(text: str | Path, where: str | None = None) -> Any:
     """Parse YAML 1.2 (``1e-4`` is a number, ``no`` a string) from a text or a file.
 
@@ -244,7 +248,9 @@ def load_yaml(text: str | Path, where: str | None = None) -> Any:
         raise ConfigError(f"{where}: {error.strerror}") from None
     except MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise ConfigError(f"{where}:{line} {error.problem or 'not YAML'}") from None
+        problem = error.problem or "not YAML"
+        quoted = ': a text that begins so needs quotes, as in "*.tsv"' if _BEGINS_BADLY.search(problem) else ""
+        raise ConfigError(f"{where}:{line} {problem}{quoted}") from None
     except YAMLError as error:
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
 
@@ -276,14 +282,17 @@ _MESSAGES = {  # pydantic's error type -> our message; ctx holds the details
 
 def _explain(tp: Any, errors: list[Any], where: str) -> str:
     error = min(errors, key=lambda e: e["type"] == "missing")  # a misspelt key first: it explains the missing one
-    steps, holder = _locate(tp, error["loc"])
+    steps, holder, alternatives = _locate(tp, error["loc"])
     prefix = ".".join(filter(None, [where, *steps]))
     more = f" ({len(errors) - 1} more after this one)" if len(errors) > 1 else ""
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
             at, _, key = prefix.rpartition(".")
             known = [f.name for f in dataclasses.fields(holder)]
-            return unknown(at or kind_of(holder), key, known) + more
+            own = ".".join(steps[:-1])
+            kinds = [kind_of(other) for other in alternatives if key in {f.name for f in dataclasses.fields(other)}]
+            hint = f" {key!r} is a setting of the kind {' and '.join(kinds)}: set {own}.kind as well." if kinds else ""
+            return unknown(at or kind_of(holder), key, known) + hint + more
         case "union_tag_invalid":
             known = re.findall(r"'(\w+)'", error["ctx"]["expected_tags"])
             return unknown(prefix, error["ctx"]["tag"], known) + more
@@ -310,23 +319,24 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _locate(tp: Any, loc: tuple[Any, ...]) -> tuple[list[str], type]:
-    """Return the path as a user writes it for pydantic's ``loc`` (which also lists kinds), and the last class on it."""
-    path, holder = [], tp
+def _locate(tp: Any, loc: tuple[Any, ...]) -> tuple[list[str], type, list[type]]:
+    """Return the path as a user writes it for pydantic's ``loc`` (which also lists kinds), the last class on it, and
+    the classes that could stand in its place."""
+    path, holder, others, chosen_from = [], tp, [], []
     for step in loc:
         choices = _config_classes(tp)
         if len(choices) > 1 and step in {kind_of(c) for c in choices}:
-            tp = next(c for c in choices if kind_of(c) == step)
+            tp, chosen_from = next(c for c in choices if kind_of(c) == step), choices
             continue
         path.append(str(step))
         if len(choices) == 1:
-            holder = choices[0]
+            holder, others, chosen_from = choices[0], chosen_from, []
             tp = get_type_hints(holder, include_extras=True).get(str(step))
         else:
             tp = next(iter(get_args(_bare(tp))), None)  # the element type of a tuple
     if classes := _config_classes(tp):
         holder = classes[0] if len(classes) == 1 and not path else holder
-    return path, holder
+    return path, holder, others
 
 
 def _bare(tp: Any) -> Any:

@@ -1,9 +1,12 @@
 """Checks of arguments in Python: a value that only resembles the expected one is refused by name."""
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 import torch
+
+from dragoman.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -69,6 +72,24 @@ def check_text(given: Any, argument: str) -> str:
     if not isinstance(given, str):
         raise TypeError(f"{argument}: a string is expected, got {_named(given)}")
     return given
+
+
+def check_count(given: Any, argument: str) -> int:
+    """Return ``given`` as an integer, if it is one from 1 on; integers of NumPy and PyTorch are some.
+
+    Raises:
+        TypeError: it is something else.
+        ConfigError: it is less than 1.
+    """
+    try:
+        count = None if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        count = None
+    if count is None:
+        raise TypeError(f"{argument}: a whole number is expected, got {_named(given)}")
+    if count < 1:
+        raise ConfigError(f"{argument}: must be at least 1, got {count}")
+    return count
 
 
 def _named(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from dragoman.capabilities import CONTINUES, DESCRIBES, check
 from dragoman.checkpoint import load_writer
 from dragoman.data.material import ImageMaterial
-from dragoman.decode.arguments import check_items, check_text
+from dragoman.decode.arguments import check_count, check_items, check_text
 from dragoman.decode.brief import described, html_table, quoted
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.continuation import Continuation, GenerationJob, search_by_length, text_of
@@ -233,7 +233,10 @@ class Generator:
         """Return a job with ``defaults`` where nothing is given."""
         defaults, (stop, ends) = self.defaults, endings
         parts = self.model, self.tokenizer, self.searcher
-        most = defaults.max_new_tokens or MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
+        if max_new_tokens is None:
+            most = defaults.max_new_tokens or MAX_NEW_TOKENS
+        else:
+            most = check_count(max_new_tokens, "max_new_tokens")
         if search is None:
             stop, rules = (*stop, *defaults.stop), defaults.rules if rules is None else rules
         return GenerationJob(*parts, search or defaults.search or Sample(), most, (stop, ends), rules or (), cache)

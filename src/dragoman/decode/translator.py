@@ -9,7 +9,7 @@ from typing import Any
 
 from dragoman.capabilities import TRANSLATES, check
 from dragoman.checkpoint import load_writer, run_folder
-from dragoman.decode.arguments import check_items, check_iterable, check_list, check_pair, check_text
+from dragoman.decode.arguments import check_count, check_items, check_iterable, check_list, check_pair, check_text
 from dragoman.decode.brief import described
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.first_token import FirstToken
@@ -234,11 +234,16 @@ class Translator:
                 vocabulary cannot express, or constraints that contradict each other; the message names the row.
             ConfigError: an unknown cache, one that does not fit the model, or a tag that the run has not learnt.
             CheckpointError: the model's output is NaN or infinite.
-            TypeError: ``texts`` is no list, or an entry is neither a string nor a ``Request``.
+            TypeError: ``texts`` is no list, an entry neither a string nor a ``Request``, or a count no whole number.
         """
         requests = _requests(texts)
-        options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(self.search_of(search, beam, nbest), rules, cache, longest or self.longest, **options)
+        options = {
+            "glossary": glossary,
+            "alignments": alignments,
+            "batch_tokens": check_count(batch_tokens, "batch_tokens"),
+        }
+        most = self.longest if longest is None else check_count(longest, "longest")
+        job = self._job(self.search_of(search, beam, nbest), rules, cache, most, **options)
         return translate_lines(requests, 1, job, progress)
 
     def stream(
@@ -263,8 +268,13 @@ class Translator:
         Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
         Rows are counted from ``first_row``.
         """
-        options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(self.search_of(search, beam, nbest), rules, cache, longest or self.longest, **options)
+        options = {
+            "glossary": glossary,
+            "alignments": alignments,
+            "batch_tokens": check_count(batch_tokens, "batch_tokens"),
+        }
+        most = self.longest if longest is None else check_count(longest, "longest")
+        job = self._job(self.search_of(search, beam, nbest), rules, cache, most, **options)
         row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
@@ -277,8 +287,10 @@ class Translator:
             search, beam, nbest: as for ``translate``.
 
         Raises:
-            ConfigError: both a search and a beam; or ``nbest`` is not that of the search.
+            ConfigError: both a search and a beam; one below 1; or ``nbest`` is not that of the search.
+            TypeError: ``beam`` or ``nbest`` is no whole number.
         """
+        beam, nbest = None if beam is None else check_count(beam, "beam"), check_count(nbest, "nbest")
         if search is not None and beam is not None:
             raise ConfigError("beam: search is given, which says its own: leave one of them out")
         if search is None and beam is None and nbest == 1 and self.defaults.search is not None:

@@ -187,14 +187,16 @@ class Directions:
         stays as it is.
 
         Raises:
-            UnknownModel: no model for it; the message says what was detected.
+            UnknownModel: no model into the language, or none for the text; the message says what was detected.
         """
         into = [model for model in self.models if not target or base(model.target) == base(target)]
+        if not into:
+            raise UnknownModel(f"translation to {target!r}" if target else "translation", self.pairs)
         found = detect(text, [*(model.source for model in into), target])
         for model in into:
             if base(model.source) == base(found.language) or not model.source:
                 return ChosenModel(model, found)
-        if into and target and base(found.language) == base(target):
+        if target and base(found.language) == base(target):
             return ChosenModel(into[0], found, unchanged=True)
         wanted = f"translation from {found.language!r} (detected)" + (f" to {target!r}" if target else "")
         raise UnknownModel(wanted, self.pairs)
