@@ -311,7 +311,8 @@ class RunDirectory:
 def _what_is_there(path: Path) -> str:
     """Describe what stands where no run is, and what to do."""
     if (whole := run_folder(path)) != path and os.path.isfile(whole / CONFIG):
-        return f"is a checkpoint of {whole}: name that run, and where the command has it, --checkpoint {path.resolve().name}"
+        name = path.resolve().name
+        return f"is a checkpoint of {whole}: name that run, and where the command has it, --checkpoint {name}"
     there = "not a run directory, it has no config.yaml" if os.path.exists(path) else "no such run directory"
     return f"{there}: start one with `dragoman {'import' if os.path.isfile(path / 'config.json') else 'train'}`"
 
