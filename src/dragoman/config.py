@@ -215,8 +215,8 @@ def differences(a: Any, b: Any, path: str = "", *, absent: Any = None) -> list[t
     if not (isinstance(a, dict) and isinstance(b, dict)):
         return [] if a == b else [(path, a, b)]
     keys = [*a, *(k for k in b if k not in a)]
-    pairs = ((f"{path}.{k}" if path else str(k), a.get(k, absent), b.get(k, absent)) for k in keys)
-    return [found for where, *both in pairs for found in differences(*both, where, absent=absent)]
+    places = ((f"{path}.{k}" if path else str(k), a.get(k, absent), b.get(k, absent)) for k in keys)
+    return [found for where, one, other in places for found in differences(one, other, where, absent=absent)]
 
 
 # ---- files ----------------------------------------------------------------------------------------

@@ -79,11 +79,8 @@ class GreedyStrategy(Strategy):
     def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
         rows, made = len(self.sentence), self.steps
         steps = most_steps(slots.pool, rows, min(most, int(self.limit.max()) - made))
-        emitted = Emitted(
-            *(torch.empty(rows * steps, dtype=torch.long) for _ in range(2)),
-            torch.empty(rows * steps),
-            *(torch.ones(rows * steps, dtype=torch.bool) for _ in range(2)),
-        )
+        whole, flags = torch.empty(2, rows * steps, dtype=torch.long), torch.ones(2, rows * steps, dtype=torch.bool)
+        emitted = Emitted(whole[0], whole[1], torch.empty(rows * steps), flags[0], flags[1])
         self.sentence, self.limit = self.sentence.clone(), self.limit.clone()  # earlier steps point to those
         struct = EmittedStruct(made, *(t.data_ptr() for t in (self.sentence, self.limit, *emitted[:4])))
         walked = walk(library().walk_greedy, struct, model, slots, token, rows=rows, steps=steps, few=few, eos=EOS)

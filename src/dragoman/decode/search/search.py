@@ -158,12 +158,12 @@ class SearchBatch:
         if type(self.strategy) not in WALKING or self.likeliest_count or self.rule.rules:
             return self.step()  # others open the session in a context of their own
         with torch.inference_mode():
-            session, prompt = self.opened(), _single_tokens(self.prompt)
+            session = self.opened()
             model = walking_model(session)
-            if model is None or (self.choice is None and prompt is None):
+            if model is None or (self.choice is None and _ids_of(self.prompt).shape[1] > 1):
                 return self.step()
             assert isinstance(session.state, Slots)
-            token = prompt if self.choice is None else session.arranged(self.choice)
+            token = _ids_of(self.prompt)[:, 0] if self.choice is None else session.arranged(self.choice)
             made, self.choice = self.strategy.walk(model, session.state, token, most, few)
             self.steps += made
         return self.choice
@@ -179,17 +179,17 @@ class SearchBatch:
     def continue_from(self, state: DecodingState) -> None:
         """Begin with a state that has read the beginning of the prompt, which is one row."""
         self.session = DecoderSession(self.model, self.source, self.policy, self.strategy.beams, state)
-        self.prompt = Tokens(_ids_of(self.prompt)[:, state.length :])
+        self.prompt = Tokens(_only_row(self.prompt)[:, state.length :])
 
     @property
     def unread(self) -> int:
         """Number of tokens of the prompt that the model has not read."""
-        return _ids_of(self.prompt).shape[1]
+        return _only_row(self.prompt).shape[1]
 
     def read_ahead(self, tokens: int) -> bool:
         """Let the model read up to ``tokens`` more of the prompt, which is one row; return whether only its last token
         is left for the first step."""
-        ids = _ids_of(self.prompt)
+        ids = _only_row(self.prompt)
         count = min(tokens, ids.shape[1] - 1)
         if count > 0:
             with torch.inference_mode():
@@ -224,14 +224,12 @@ def walking_model(session: DecoderSession) -> StepKernel | None:
     return model.native_decoder if known else None
 
 
-def _single_tokens(prompt: Int[Tensor, "B P"] | Tokens) -> Int[Tensor, " B"] | None:
-    """Return the tokens of a prompt of one token each; None for a longer one."""
-    ids = prompt.ids if isinstance(prompt, Tokens) else prompt
-    return ids[:, 0] if ids.shape[1] == 1 else None
+def _ids_of(prompt: Int[Tensor, "B P"] | Tokens) -> Int[Tensor, "B P"]:
+    return prompt.ids if isinstance(prompt, Tokens) else prompt
 
 
-def _ids_of(prompt: Int[Tensor, "1 P"] | Tokens) -> Int[Tensor, "1 P"]:
-    ids = prompt.ids if isinstance(prompt, Tokens) else prompt
+def _only_row(prompt: Int[Tensor, "1 P"] | Tokens) -> Int[Tensor, "1 P"]:
+    ids = _ids_of(prompt)
     assert len(ids) == 1, "a prompt is read in parts where it is alone in its batch"
     return ids
 

@@ -169,10 +169,11 @@ class NativeTower(StepKernel):
         assert isinstance(attention, PackedAttention)
         if type(attention.scorer) is not Scorer or type(attention.weights) is not nn.Identity:
             raise UnknownToKernels("how queries meet keys")
-        H, crosses = attention.cfg.heads, isinstance(attention, PackedCross)
+        H = attention.cfg.heads
+        reads, source = (attention.q, attention.kv) if isinstance(attention, PackedCross) else (attention.qkv, None)
         return AttentionStruct(
-            inputs=self.linear(attention.q if crosses else attention.qkv),
-            source=self.linear(attention.kv) if crosses else LinearStruct(),
+            inputs=self.linear(reads),
+            source=LinearStruct() if source is None else self.linear(source),
             out=self.linear(attention.out),
             q_norm=self.norm(attention.q_norm),
             k_norm=self.norm(attention.k_norm),
