@@ -215,8 +215,10 @@ def differences(a: Any, b: Any, path: str = "", *, absent: Any = None) -> list[t
     if not (isinstance(a, dict) and isinstance(b, dict)):
         return [] if a == b else [(path, a, b)]
     keys = [*a, *(k for k in b if k not in a)]
-    pairs = ((f"{path}.{k}" if path else str(k), a.get(k, absent), b.get(k, absent)) for k in keys)
-    return [found for where, *both in pairs for found in differences(*both, where, absent=absent)]
+    found = (
+        differences(a.get(k, absent), b.get(k, absent), f"{path}.{k}" if path else str(k), absent=absent) for k in keys
+    )
+    return [difference for below in found for difference in below]
 
 
 # ---- files ----------------------------------------------------------------------------------------
