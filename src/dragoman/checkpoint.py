@@ -85,12 +85,8 @@ class RunDirectory:
         run = cls(path)
         if not os.path.isfile(run.path / CONFIG):  # unlike Path, no error for what can be no name
             if (whole := run_folder(path)) != Path(path) and os.path.isfile(whole / CONFIG):
-                raise CheckpointError(
-                    f"{path}: is a checkpoint of {whole}: name that run, and where the command has it, "
-                    f"--checkpoint {run.path.resolve().name}"
-                )
-            missing = not os.path.exists(run.path)
-            there = "no such run directory" if missing else "not a run directory, it has no config.yaml"
+                raise CheckpointError(f"{path}: is a checkpoint of {whole}: use --checkpoint {run.path.resolve().name}")
+            there = "not a run directory, it has no config.yaml" if os.path.exists(path) else "no such run directory"
             start = "import" if os.path.isfile(run.path / "config.json") else "train"  # a Hugging Face folder
             raise CheckpointError(f"{path}: {there}: start one with `dragoman {start}`")
         if write:
@@ -246,9 +242,7 @@ class RunDirectory:
             if not known:
                 raise CheckpointError(f"{self.path}: no checkpoint yet: train on with --resume")
             return known[-1]
-        path = self.folder / str(which)
-        if not path.is_dir() and str(which).isdecimal():
-            path = self.folder / step_name(int(which))
+        path = self.folder / (step_name(int(which)) if str(which).isdecimal() else str(which))
         if not path.is_dir():
             names = ", ".join(c.path.name for c in known) or "none"
             raise CheckpointError(f"{path}: no such checkpoint; there are: {names}")
@@ -402,6 +396,5 @@ def run_folder(path: str | Path) -> Path:
 
 def _run_and_name(path: Path, which: str | int) -> tuple[RunDirectory, str | int]:
     """Return the run at ``path`` and the checkpoint's name, which ``path`` itself may give."""
-    if path.resolve().parent.name == FOLDER:
-        path, which = path.resolve().parent.parent, path.resolve().name
-    return RunDirectory.open(path), which
+    whole = run_folder(path)
+    return RunDirectory.open(whole), which if whole == path else path.resolve().name
