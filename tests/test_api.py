@@ -18,6 +18,7 @@ from test_every_command import make
 import dragoman
 from dragoman.api.rows import pair_rows
 from dragoman.config import to_dict
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.sample import Sample
 from dragoman.errors import CheckpointError, ConfigError, DataError, StoppedEarly
 from dragoman.text.lines import Pair
@@ -507,7 +508,7 @@ if __name__ == "__main__":
 def test_a_beam_and_a_search_are_refused_together(translator):
     for ask in (translator.translate, lambda texts, **options: list(translator.stream(texts, **options))):
         with pytest.raises(ConfigError, match="beam: search is given"):
-            ask(["a"], beam=2, search=dragoman.Beam(size=4))
+            ask(["a"], beam=2, search=Beam(size=4))
 
 
 def test_threads_share_a_model(translator):

@@ -311,8 +311,7 @@ class RunDirectory:
 def _what_is_there(path: Path) -> str:
     """Describe what stands where no run is, and what to do."""
     if (whole := run_folder(path)) != path and os.path.isfile(whole / CONFIG):
-        name = path.resolve().name
-        return f"is a checkpoint of {whole}: name that run, and where the command has it, --checkpoint {name}"
+        return f"is a checkpoint of {whole}: use --checkpoint {path.resolve().name}"
     there = "not a run directory, it has no config.yaml" if os.path.exists(path) else "no such run directory"
     return f"{there}: start one with `dragoman {'import' if os.path.isfile(path / 'config.json') else 'train'}`"
 
@@ -395,6 +394,5 @@ def run_folder(path: str | Path) -> Path:
 
 def _run_and_name(path: Path, which: str | int) -> tuple[RunDirectory, str | int]:
     """Return the run at ``path`` and the checkpoint's name, which ``path`` itself may give."""
-    if path.resolve().parent.name == FOLDER:
-        path, which = path.resolve().parent.parent, path.resolve().name
-    return RunDirectory.open(path), which
+    whole = run_folder(path)
+    return RunDirectory.open(whole), which if whole == path else path.resolve().name
