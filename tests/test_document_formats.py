@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from dragoman.errors import UserError
 from dragoman.text.checks import find_problems, translations_between
 from dragoman.text.document import Filling
+from dragoman.text.filled.html_document import HtmlDocument
 from dragoman.text.filled.icu_messages import Branch, message_pieces
 from dragoman.text.filled.opening import OPENERS
 from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
@@ -626,3 +627,20 @@ def test_notes_and_styles_of_webvtt_are_no_cues():
     assert not opened("a.vtt", text).slots
     assert [slot.text for slot in opened("a.vtt", text + "id\n00:01.000 --> 00:02.000\nx\n\nmore\n").slots] == ["x"]
     assert [slot.text for slot in opened("a.vtt", "1\n00:00:01,000 --> 00:00:02,000\nx\n").slots] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("page", "texts"),
+    [
+        ("<ul><li translate=no>A<li>Hello<li>World</ul><p>End", ["Hello", "World", "End"]),
+        ("<ul><li translate=no>A<ul><li>B<li>C</ul><li>Hello</ul>", ["Hello"]),
+        ("<div><p translate=no>A</div><p>Hello", ["Hello"]),
+        ("<p class=notranslate>A<p>Hello", ["Hello"]),
+        ("<table><tr><td translate=no>A<td>Hello<tr><td>World</table>", ["Hello", "World"]),
+        ("<dl><dt translate=no>A<dd>Hello</dl>", ["Hello"]),
+        ("<div translate=no>A<p>B</div><p>Hello", ["Hello"]),
+        ("<span translate=no>A<span>B</span></span> Hello", ["Hello"]),
+    ],
+)
+def test_an_html_element_that_stays_ends_where_its_end_is_left_out(page, texts):
+    assert [slot.text for slot in HtmlDocument(page.encode(), "p.html").slots] == texts

@@ -129,15 +129,71 @@ def _with_opaque(found: Sequence[HtmlPiece]) -> Iterator[HtmlPiece]:
         piece = found[number]
         number += 1
         if piece.kind == "start" and piece.tag not in VOID and _stays(piece):
-            depth = 1
-            while depth and number < len(found):
-                if found[number].tag == piece.tag:
-                    depth += {"start": 1, "end": -1}.get(found[number].kind, 0)
-                number += 1
-            end = found[number - 1].end
-            yield replace(piece, kind="whole", end=end)
+            number = _end_of(piece.tag, found, number)
+            yield replace(piece, kind="whole", end=found[number - 1].end)
         else:
             yield piece
+
+
+_ENDED_BY = {
+    "li": ("li",),
+    **dict.fromkeys(("dt", "dd"), ("dt", "dd")),
+    **dict.fromkeys(("option", "optgroup"), ("option", "optgroup")),
+    **dict.fromkeys(("td", "th"), ("td", "th", "tr", "tbody", "tfoot")),
+    "tr": ("tr", "tbody", "tfoot"),
+    "p": (
+        "address",
+        "article",
+        "aside",
+        "blockquote",
+        "details",
+        "div",
+        "dl",
+        "fieldset",
+        "figure",
+        "footer",
+        "form",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "header",
+        "hr",
+        "main",
+        "menu",
+        "nav",
+        "ol",
+        "p",
+        "pre",
+        "section",
+        "table",
+        "ul",
+    ),
+}
+"""Elements whose end may be left out, and the tags that end them (HTML, 13.1.2.4); what is around may end, too."""
+
+
+def _end_of(tag: str, found: Sequence[HtmlPiece], number: int) -> int:
+    """Return the number of the first piece behind an element whose content begins at ``number``."""
+    inside: list[str] = []
+    while number < len(found):
+        piece = found[number]
+        if piece.kind == "start" and piece.tag not in VOID:
+            if not inside and piece.tag in _ENDED_BY.get(tag, ()):
+                return number
+            inside.append(piece.tag)
+        elif piece.kind == "end":
+            if piece.tag in inside:
+                while inside.pop() != piece.tag:
+                    pass
+            elif piece.tag == tag:
+                return number + 1
+            elif tag in _ENDED_BY:
+                return number
+        number += 1
+    return number
 
 
 def is_excluded(piece: HtmlPiece) -> bool:
