@@ -145,7 +145,7 @@ MISTAKES = {
     "weights that are no numbers": (["mix", "CORPUS", "-o", "o.tsv", "--weights", "x"], "--weights x: expected"),
     "a weight that is no number": (
         ["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "nan,1"],
-        "nan is not a weight",
+        "expected a finite number, got nan",
     ),
     "fewer weights than sources": (["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "1"], "1 weights for 2"),
     "a temperature below 1": (["mix", "CORPUS", "-o", "o.tsv", "--temperature", "0"], "mixing.temperature: must be"),

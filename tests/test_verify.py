@@ -28,7 +28,7 @@ from dragoman.model.caches.paged import PagePool
 from dragoman.model.caches.storage import Float32
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.heads import ClassificationHead
-from dragoman.model.inference import layouts, slots
+from dragoman.model.inference import layouts
 from dragoman.model.inference.packed import PackedAttention
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.masks.visibility import AttentionMask, Causal, Full
@@ -207,10 +207,27 @@ def losing(extend):
     return loses
 
 
-def test_weights_laid_out_wrongly_are_found(model, monkeypatch):
-    by_pytorch, by_kernels = layouts.TransposedLinear.forward, slots.Slots.read
+@pytest.fixture
+def laid_out(monkeypatch):
+    """Let a function change the output layer of every model that is laid out for inference."""
+
+    def changed_by(change):
+        def prepared(*given):
+            model = prepare_for_inference(*given)
+            with torch.no_grad():
+                change(model.output)
+            return model
+
+        prepare_for_inference = writing.prepare_for_inference
+        monkeypatch.setattr(writing, "prepare_for_inference", prepared)
+
+    return changed_by
+
+
+def test_weights_laid_out_wrongly_are_found(model, laid_out, monkeypatch):
+    by_pytorch = layouts.TransposedLinear.forward
     monkeypatch.setattr(layouts.TransposedLinear, "forward", lambda self, x: 1.5 * by_pytorch(self, x))
-    monkeypatch.setattr(slots.Slots, "read", lambda *given: by_kernels(*given).roll(1, dims=-1))
+    laid_out(lambda output: output.weight.copy_(output.weight.roll(1, dims=-2)))  # each output has its neighbour's
     assert failed(asked(model, ["run in", "in batches"])) == {"run in float32", "in batches of 3"}
 
 
@@ -247,16 +264,15 @@ def test_dropout_that_is_alive_is_found_in_a_model_that_reads(classifier, droppi
     assert {"in batches of 3", "in another order", "run in float32", "asked twice"} <= failed(read(classifier))
 
 
-def test_the_same_words_with_other_probabilities_are_found(model, monkeypatch):
+def test_the_same_words_with_other_probabilities_are_found(model, laid_out):
     """Twice as sure of everything: no answer of greedy search changes."""
 
-    def surer(*given):
-        laid_out = prepare_for_inference(*given)
-        laid_out.capped = lambda logits: 2 * logits
-        return laid_out
+    def surer(output):
+        output.weight.mul_(2)
+        if output.bias is not None:
+            output.bias.mul_(2)
 
-    prepare_for_inference = writing.prepare_for_inference
-    monkeypatch.setattr(writing, "prepare_for_inference", surer)
+    laid_out(surer)
     first = asked(model, ["in batches"])["in batches of 3", "greedy"].failure
     assert first and first.wanted == first.got and first.difference and first.difference > 0.01
 
