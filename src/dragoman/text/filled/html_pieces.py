@@ -1,6 +1,7 @@
 """HTML in pieces: tags, texts and elements that stay, each with its position; nothing of the file is left out."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -177,17 +178,19 @@ _ENDED_BY = {
 
 def _end_of(tag: str, found: Sequence[HtmlPiece], number: int) -> int:
     """Return the number of the first piece behind an element whose content begins at ``number``."""
-    inside: list[str] = []
+    inside, count = list[str](), Counter[str]()  # open elements, and how many of each
     while number < len(found):
         piece = found[number]
         if piece.kind == "start" and piece.tag not in VOID:
             if not inside and piece.tag in _ENDED_BY.get(tag, ()):
                 return number
             inside.append(piece.tag)
+            count[piece.tag] += 1
         elif piece.kind == "end":
-            if piece.tag in inside:
-                while inside.pop() != piece.tag:
-                    pass
+            if count[piece.tag]:
+                while (closed := inside.pop()) != piece.tag:
+                    count[closed] -= 1
+                count[piece.tag] -= 1
             elif piece.tag == tag:
                 return number + 1
             elif tag in _ENDED_BY:
