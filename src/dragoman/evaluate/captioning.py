@@ -9,11 +9,11 @@ from dragoman.decode.generator import Generator
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.search.greedy import Greedy
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import METRICS, CountedScore, scores_of
+from dragoman.evaluate.metrics import METRICS, counted_by, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.store import Store
 
-USED = ("exact_match", "bleu", "chrf")
+USED = {name: METRICS[name] for name in ("exact_match", "bleu", "chrf")}
 """Metrics of captions."""
 
 
@@ -50,10 +50,10 @@ class CaptionExaminer(Examiner):
         found = self.generator.generate([""] * len(images), images=images, search=Greedy(), progress=progress)
         texts = [one.text.strip() for one in found]
         usual = self.most_frequent() if baseline else None
-        counted = _counted(texts, references)
+        counted = counted_by(USED, texts, references)
         outcome = EvaluationResult(
             scores=scores_of(counted),
-            baseline={} if usual is None else scores_of(_counted([usual] * len(references), references)),
+            baseline={} if usual is None else scores_of(counted_by(USED, [usual] * len(references), references)),
             baseline_name="" if usual is None else "most frequent caption",
             outputs=tuple(
                 {"image": one.where, "output": text, "reference": one.caption}
@@ -72,7 +72,3 @@ class CaptionExaminer(Examiner):
         captions, decode = Store.open(self.data / "train").columns["caption"], self.generator.tokenizer.decode
         counts = Counter(decode(captions[i]) for i in range(len(captions)))
         return min(counts, key=lambda caption: (-counts[caption], caption), default=None)
-
-
-def _counted(texts: Sequence[str], references: Sequence[str]) -> dict[str, CountedScore]:
-    return {name: CountedScore(METRICS[name], METRICS[name].counts(texts, references)) for name in USED}

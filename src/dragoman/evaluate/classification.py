@@ -17,7 +17,7 @@ from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.baseline import ArrayFeatures, BagOfWords, LogisticRegression
-from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
+from dragoman.evaluate.metrics import Metric, counted_by, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.labelled import LabelledLines, LabelledText, guess_labelled, read_labelled
 from dragoman.text.store import Store
@@ -74,10 +74,10 @@ def evaluate(
     outputs = classifier.classify(given, progress, names)
     guessed = [output.label for output in outputs]
     baseline = _baseline(classifier, train) if train else None
-    counted = _counted(guessed, true)
+    counted = counted_by(METRICS, guessed, true)
     outcome = EvaluationResult(
         scores=scores_of(counted),
-        baseline=scores_of(_counted(baseline.guess(_read(classifier, examples)), true)) if baseline else {},
+        baseline=scores_of(counted_by(METRICS, baseline.guess(_read(classifier, examples)), true)) if baseline else {},
         baseline_name=baseline.name if baseline else "",
         outputs=tuple(asdict(o) | {"reference": t} for o, t in zip(outputs, true, strict=True)),
         details=_by_label(classifier.labels, guessed, true),
@@ -95,10 +95,6 @@ def _by_label(labels: Sequence[str], guessed: Sequence[str], true: Sequence[str]
     each = f1(matrix.diagonal().astype(float), matrix.sum(0).astype(float), matrix.sum(1).astype(float))
     known = {label: 100 * float(x) for label, x in zip(labels, each, strict=True) if np.isfinite(x)}
     return {"labels": list(labels), "confusion": matrix.tolist(), "by_label": known}
-
-
-def _counted(guessed: Sequence[str], true: Sequence[str]) -> dict[str, CountedScore]:
-    return {name: CountedScore(metric, metric.counts(guessed, true)) for name, metric in METRICS.items()}
 
 
 # ---- the baseline ---------------------------------------------------------------------------------

@@ -140,6 +140,13 @@ def _middle(drawn: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def counted_by(
+    metrics: Mapping[str, Metric], outputs: Sequence[Any], references: Sequence[Any]
+) -> dict[str, CountedScore]:
+    """Return the counts of each metric by its name, for outputs that all of them read."""
+    return {name: CountedScore(metric, metric.counts(outputs, references)) for name, metric in metrics.items()}
+
+
 def scores_of(counted: Mapping[str, CountedScore]) -> dict[str, Score]:
     """Return the score of each metric by its name."""
     return {name: score_of(*one) for name, one in counted.items()}

@@ -11,7 +11,7 @@ from dragoman.data import answers as answering
 from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
+from dragoman.evaluate.metrics import Metric, counted_by, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.questions import Question, QuestionLines, guess_questions, read_questions
 
@@ -70,10 +70,10 @@ def evaluate(
     found = answerer.ask([(one.context, one.question) for one in examples], progress)
     right = [[answer.text for answer in one.answers] for one in examples]
     simple = [likest_sentence(one.context, one.question) for one in examples] if baseline else []
-    counted = _counted([one.answer for one in found], right)
+    counted = counted_by(METRICS, [one.answer for one in found], right)
     outcome = EvaluationResult(
         scores=scores_of(counted),
-        baseline=scores_of(_counted(simple, right)) if baseline else {},
+        baseline=scores_of(counted_by(METRICS, simple, right)) if baseline else {},
         baseline_name=BASELINE if baseline else "",
         outputs=tuple(asdict(one) | {"reference": texts} for one, texts in zip(found, right, strict=True)),
         counted=counted,
@@ -81,10 +81,6 @@ def evaluate(
     if folder is not None:
         outcome.save(folder)
     return outcome
-
-
-def _counted(guessed: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, CountedScore]:
-    return {name: CountedScore(metric, metric.counts(guessed, right)) for name, metric in METRICS.items()}
 
 
 class AnsweringExaminer(Examiner):

@@ -16,7 +16,7 @@ from dragoman.data.tags import mark_spans, spans
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import DataError
-from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
+from dragoman.evaluate.metrics import Metric, counted_by, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.tagged import TaggedLines, TaggedText, guess_tagged, read_tagged
 from dragoman.text.store import Store
@@ -111,10 +111,10 @@ def evaluate(
         raise DataError("nothing to evaluate on: the test set has no sentences")
     found = tagger.tag([example.tokens for example in examples], progress)
     true = [example.labels for example in examples]
-    names = ["accuracy", "span_f1" if mark_spans(tagger.labels) else "macro_f1"]
+    used = {name: METRICS[name] for name in ("accuracy", "span_f1" if mark_spans(tagger.labels) else "macro_f1")}
     baseline = MostFrequentLabel(train) if train else None
-    counted = _counted(names, [one.labels for one in found], true)
-    simple = _counted(names, [baseline.guess(e.tokens) for e in examples], true) if baseline else {}
+    counted = counted_by(used, [one.labels for one in found], true)
+    simple = counted_by(used, [baseline.guess(e.tokens) for e in examples], true) if baseline else {}
     outcome = EvaluationResult(
         scores=scores_of(counted),
         baseline=scores_of(simple),
@@ -125,10 +125,6 @@ def evaluate(
     if folder is not None:
         outcome.save(folder)
     return outcome
-
-
-def _counted(names: Sequence[str], guessed: Sequence[Labels], true: Sequence[Labels]) -> dict[str, CountedScore]:
-    return {name: CountedScore(METRICS[name], METRICS[name].counts(guessed, true)) for name in names}
 
 
 class TaggingExaminer(Examiner):
