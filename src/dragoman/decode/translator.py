@@ -237,13 +237,8 @@ class Translator:
             TypeError: ``texts`` is no list, an entry neither a string nor a ``Request``, or a count no whole number.
         """
         requests = _requests(texts)
-        options = {
-            "glossary": glossary,
-            "alignments": alignments,
-            "batch_tokens": check_count(batch_tokens, "batch_tokens"),
-        }
-        most = self.longest if longest is None else check_count(longest, "longest")
-        job = self._job(self.search_of(search, beam, nbest), rules, cache, most, **options)
+        options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
+        job = self._job(self.search_of(search, beam, nbest), rules, cache, longest, **options)
         return translate_lines(requests, 1, job, progress)
 
     def stream(
@@ -268,13 +263,8 @@ class Translator:
         Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
         Rows are counted from ``first_row``.
         """
-        options = {
-            "glossary": glossary,
-            "alignments": alignments,
-            "batch_tokens": check_count(batch_tokens, "batch_tokens"),
-        }
-        most = self.longest if longest is None else check_count(longest, "longest")
-        job = self._job(self.search_of(search, beam, nbest), rules, cache, most, **options)
+        options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
+        job = self._job(self.search_of(search, beam, nbest), rules, cache, longest, **options)
         row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
@@ -308,11 +298,19 @@ class Translator:
         return others if first is None else [*others, first]
 
     def _job(
-        self, cfg: SearchConfig, rules: Sequence[RuleConfig] | None, cache: str | KVPolicy, longest: int, **options
+        self,
+        cfg: SearchConfig,
+        rules: Sequence[RuleConfig] | None,
+        cache: str | KVPolicy,
+        longest: int | None,
+        batch_tokens: int,
+        **options,
     ) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
         policy = parse_cache(cache) if isinstance(cache, str) else cache
+        most = self.longest if longest is None else check_count(longest, "longest")
         options |= {
+            "batch_tokens": check_count(batch_tokens, "batch_tokens"),
             "rules": self._rules(rules),
             "calibration": self.calibration,
             "context": self.context,
@@ -321,7 +319,7 @@ class Translator:
             "searcher": self.searcher,
             "turn": self.turn,
         }
-        return Job(self.model, *sides, cfg=cfg, policy=policy, longest=longest, **options)
+        return Job(self.model, *sides, cfg=cfg, policy=policy, longest=most, **options)
 
     def score(
         self,
