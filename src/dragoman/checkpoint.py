@@ -206,8 +206,10 @@ class RunDirectory:
         try:
             with durable.folder(path) as partial:
                 Checkpoint(partial).write(tensors, progress, config, beside=self.beside)
-            for link in (["last"] if isinstance(step, int) else []) + (["best"] if best else []):
-                durable.link(self.path / link, f"{FOLDER}/{path.name}")
+            if isinstance(step, int):
+                durable.link(self.path / "last", f"{FOLDER}/{path.name}")
+            if best:
+                durable.link(self.path / "best", f"{FOLDER}/{path.name}")
         except OSError as error:
             free = shutil.disk_usage(self.path).free
             raise CheckpointError(
@@ -236,9 +238,8 @@ class RunDirectory:
             return known[-1]
         path = self.folder / (step_name(int(which)) if str(which).isdecimal() else str(which))
         if not path.is_dir():
-            raise CheckpointError(
-                f"{path}: no such checkpoint; there are: {', '.join(c.path.name for c in known) or 'none'}"
-            )
+            names = ", ".join(c.path.name for c in known) or "none"
+            raise CheckpointError(f"{path}: no such checkpoint; there are: {names}")
         return Checkpoint(path)
 
     def load(self, which: str | int = "last", parts: Iterable[str] | None = None) -> Content:
