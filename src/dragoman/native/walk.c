@@ -13,7 +13,6 @@ typedef struct {
     const Model *model;
     State *state;                         /* with room for the rows of all steps */
     int32_t *spare_table, *spare_length;  /* as large as those of the state; the two may change places */
-    int64_t N, vocabulary, eos;
     int64_t most, few;       /* steps; sentences at which to stop, after the first step */
     int64_t columns;         /* tokens of the longest row */
     int64_t *token;          /* (rows): read at the first step; in the end those chosen last */
@@ -78,6 +77,7 @@ void walk_beam(Walk *w, Step *step) {
 }
 
 typedef struct {
+    int64_t N, vocabulary, eos;
     int64_t steps;              /* made before this call */
     int64_t *sentence, *limit;  /* (N): updated; those of unfinished sentences are moved to the front */
     int64_t *row, *token;       /* of each step, for each of its sentences: its index in the batch, and its token */
@@ -88,34 +88,34 @@ typedef struct {
 /* End the sentences at their limits. */
 static void truncate_at_limit(const Walk *w, const Emitted *e, const float *logits) {
     for (int64_t r = 0; r < w->left; r++) {
-        const float *x = logits + r * w->vocabulary;
+        const float *x = logits + r * e->vocabulary;
         const int64_t wanted = e->token[r];
         float all;
         e->truncated[r] = 0;
-        if (e->limit[r] > e->steps || wanted == w->eos) continue;
-        partition(x, 1, w->vocabulary, &all);
-        e->token[r] = w->eos;
-        e->log_prob[r] = x[w->eos] - all;
+        if (e->limit[r] > e->steps || wanted == e->eos) continue;
+        partition(x, 1, e->vocabulary, &all);
+        e->token[r] = e->eos;
+        e->log_prob[r] = x[e->eos] - all;
         e->truncated[r] = 1;
     }
 }
 
 /* A greedy search. */
 void walk_greedy(Walk *w, Emitted *e) {
-    float *logits = room(w->N * w->vocabulary * sizeof(float));
-    int32_t *row = numbered(w->N);
-    int64_t *keep = room(w->N * sizeof(int64_t));
-    w->steps = 0, w->left = w->N;
+    float *logits = room(e->N * e->vocabulary * sizeof(float));
+    int32_t *row = numbered(e->N);
+    int64_t *keep = room(e->N * sizeof(int64_t));
+    w->steps = 0, w->left = e->N;
     do {
         const int64_t rows = w->left;
         int64_t left = 0;
         read(w, row, rows, logits);
         e->steps++;
-        likeliest(logits, rows, w->vocabulary, w->eos, e->token, e->log_prob);
+        likeliest(logits, rows, e->vocabulary, e->eos, e->token, e->log_prob);
         truncate_at_limit(w, e, logits);
         for (int64_t r = 0; r < rows; r++) {
             e->row[r] = e->sentence[r];
-            if (e->token[r] == w->eos) continue;
+            if (e->token[r] == e->eos) continue;
             keep[left] = r;
             w->token[left] = e->token[r];
             e->sentence[left] = e->sentence[r];

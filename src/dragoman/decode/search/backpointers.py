@@ -94,12 +94,15 @@ class Backpointers:
         if not wanted:
             return {}
         ends = [(t, ended) for t, ended in enumerate(self.ended) if ended.real.numel()]  # at most steps nothing ends
-        step = [t for t, ended in ends for _ in range(ended.real.numel())]
-        fields = [field.tolist() for field in _concatenate([ended for _, ended in ends])] or [[]] * 6
-        real, sentence, parent, total, score, truncated = fields
+        step = np.repeat([t for t, _ in ends], [ended.real.numel() for _, ended in ends])
+        fields = _concatenate([ended for _, ended in ends]) or [step] * 6
+        if sentences is not None:
+            theirs = np.isin(fields[1], wanted)
+            step, fields = step[theirs], [field[theirs] for field in fields]
+        real, sentence, parent, total, score, truncated = (field.tolist() for field in fields)
         found: dict[int, list[int]] = {i: [] for i in wanted}
         for at, i in enumerate(sentence):
-            if real[at] and i in found:
+            if real[at]:
                 found[i].append(at)
         if not all(found.values()):
             raise not_numbers() if any(map(math.isnan, total)) else nothing_allowed()

@@ -6,6 +6,7 @@ N sentences, W hypotheses of each before the step, K after it, R rows, V vocabul
 """
 
 import ctypes
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -83,29 +84,64 @@ def beam_step(
         stop: one of ``STOPS``.
     """
     (N, W), rows = state.total.shape, len(state.total) * beams
-    numbers, whole = torch.empty(3, rows), torch.empty(6, rows, dtype=torch.long)
-    flags = torch.empty(2, rows, dtype=torch.bool)
-    at, of, flag = numbers.data_ptr(), whole.data_ptr(), flags.data_ptr()
-    step = StepStruct(
-        *(N, W, beams, logits.shape[1], state.best.shape[1], EOS, STOPS.index(stop)),
-        *(logits.data_ptr(), ranked.data_ptr(), divisors.data_ptr()),
-        *(field.data_ptr() for field in state),
-        *(at, *(of + 8 * rows * i for i in range(4))),
-        *(at + 4 * rows, at + 8 * rows, of + 32 * rows, of + 40 * rows),
-        *(flag, flag + rows),
-    )
+    found = _Outcome(rows, rows)
+    step = found.struct(state, divisors, beams, stop, logits.shape[1], logits.data_ptr(), ranked.data_ptr())
     library().beam_step(ctypes.addressof(step))
-    left, e = step.left, step.ended
-    ended = EndedHypotheses(flags[0, :e], whole[4, :e], whole[5, :e], numbers[1, :e], numbers[2, :e], flags[1, :e])
+    left = step.left
     if left == 0:
-        return BeamStep(state, None, ended, None)
-    n = left * beams
-    total, parent, token, row = numbers[0, :n], whole[0, :n], whole[1, :n], whole[2, :n]
+        return BeamStep(state, None, found.ended(step.ended), None)
     if left < N:
         state = BeamState(*(field[:left] for field in state))
-    keep = whole[3, :left] if left < N else None
-    choice = Choice(keep, row if step.moved and beams == W else None, token)
-    return BeamStep(state._replace(total=total.view(left, beams)), choice, ended, ContinuedRows(parent, token, total))
+    continued = found.continued(left * beams)
+    row, keep = found.places
+    choice = Choice(
+        keep[:left] if left < N else None, row[: left * beams] if step.moved and beams == W else None, continued.token
+    )
+    state = state._replace(total=continued.total.view(left, beams))
+    return BeamStep(state, choice, found.ended(step.ended), continued)
+
+
+class _Outcome:
+    """Room for what the kernel finds in one or several steps: up to ``size`` hypotheses in all, ``rows`` of a step."""
+
+    def __init__(self, size: int, rows: int):
+        self.numbers, self.whole = torch.empty(3, size), torch.empty(4, size, dtype=torch.long)
+        self.flags, self.places = torch.empty(2, size, dtype=torch.bool), torch.empty(2, rows, dtype=torch.long)
+
+    def struct(
+        self,
+        state: BeamState,
+        divisors: Float[Tensor, " lengths"],
+        beams: int,
+        stop: str,
+        vocabulary: int,
+        logits: int | None = None,
+        ranked: int | None = None,
+    ) -> StepStruct:
+        """Return the step as the kernel reads it; ``logits`` and ``ranked`` are addresses, None where it sets them."""
+        total, *ended_numbers = _addresses(self.numbers)
+        parent, token, *ended_places = _addresses(self.whole)
+        return StepStruct(
+            *(*state.total.shape, beams, vocabulary, state.best.shape[1], EOS, STOPS.index(stop)),
+            *(logits, ranked, divisors.data_ptr(), *(field.data_ptr() for field in state)),
+            *(total, parent, token, *_addresses(self.places)),
+            *(*ended_numbers, *ended_places, *_addresses(self.flags)),
+        )
+
+    def ended(self, count: int) -> EndedHypotheses:
+        """Return the first ``count`` hypotheses that ended."""
+        fields = self.flags[0], self.whole[2], self.whole[3], self.numbers[1], self.numbers[2], self.flags[1]
+        return EndedHypotheses(*(field[:count] for field in fields))
+
+    def continued(self, count: int) -> ContinuedRows:
+        """Return the first ``count`` rows that continued."""
+        return ContinuedRows(*(field[:count] for field in (self.whole[0], self.whole[1], self.numbers[0])))
+
+
+def _addresses(rows: Tensor) -> Iterator[int]:
+    """Yield the address of each row."""
+    start, size = rows.data_ptr(), rows.shape[1] * rows.element_size()
+    return (start + size * row for row in range(len(rows)))
 
 
 class BeamWalk(NamedTuple):
@@ -139,28 +175,16 @@ def beam_walk(
         most: most steps.
         few: it ends when no more than so many sentences are left.
     """
-    (N, W), rows = state.total.shape, len(state.total) * max(beams, state.total.shape[1])
+    rows = len(state.total) * max(beams, state.total.shape[1])
     steps = most_steps(slots.pool, rows, min(most, int((state.limit - state.length).max())))
-    size = rows * steps
-    numbers, whole = torch.empty(3, size), torch.empty(4, size, dtype=torch.long)
-    scratch, flags = torch.empty(2, rows, dtype=torch.long), torch.empty(2, size, dtype=torch.bool)
-    at, of, flag, row = numbers.data_ptr(), whole.data_ptr(), flags.data_ptr(), scratch.data_ptr()
-    step = StepStruct(
-        *(N, W, beams, model.output_size, state.best.shape[1], EOS, STOPS.index(stop)),
-        *(None, None, divisors.data_ptr()),
-        *(field.data_ptr() for field in state),
-        *(at, of, of + 8 * size, row, row + 8 * rows),
-        *(at + 4 * size, at + 8 * size, of + 16 * size, of + 24 * size),
-        *(flag, flag + size),
-    )
-    walked = walk(library().walk_beam, step, model, slots, token, rows=rows, steps=steps, few=few, eos=EOS)
-    left, E, C = walked.left, sum(walked.ended), sum(walked.continued)
-    fields = flags[0, :E], whole[2, :E], whole[3, :E], numbers[1, :E], numbers[2, :E], flags[1, :E]
-    ended = [EndedHypotheses(*each) for each in zip(*(f.split(walked.ended) for f in fields), strict=True)]
-    counts = walked.continued if left else walked.continued[:-1]
-    rows_of = (f.split(counts) for f in (whole[0, :C], whole[1, :C], numbers[0, :C]))
-    continued = [ContinuedRows(*each) for each in zip(*rows_of, strict=True)] if counts else []
+    found = _Outcome(rows * steps, rows)
+    step = found.struct(state, divisors, beams, stop, model.output_size)
+    walked = walk(library().walk_beam, step, model, slots, token, rows=rows, steps=steps, few=few)
+    left, counts = walked.left, walked.continued if walked.left else walked.continued[:-1]
+    ended, continued = found.ended(sum(walked.ended)), found.continued(sum(counts))
+    by_step = [ContinuedRows(*each) for each in zip(*(f.split(counts) for f in continued), strict=True)]
+    ends = [EndedHypotheses(*each) for each in zip(*(f.split(walked.ended) for f in ended), strict=True)]
     state = BeamState(*(field[:left] for field in state))
     if left:
-        state = state._replace(total=continued[-1].total.view(left, beams))
-    return BeamWalk(walked, state, ended, continued)
+        state = state._replace(total=by_step[-1].total.view(left, beams))
+    return BeamWalk(walked, state, ends, by_step)

@@ -82,8 +82,9 @@ class GreedyStrategy(Strategy):
         whole, flags = torch.empty(2, rows * steps, dtype=torch.long), torch.ones(2, rows * steps, dtype=torch.bool)
         emitted = Emitted(whole[0], whole[1], torch.empty(rows * steps), flags[0], flags[1])
         self.sentence, self.limit = self.sentence.clone(), self.limit.clone()  # earlier steps point to those
-        struct = EmittedStruct(made, *(t.data_ptr() for t in (self.sentence, self.limit, *emitted[:4])))
-        walked = walk(library().walk_greedy, struct, model, slots, token, rows=rows, steps=steps, few=few, eos=EOS)
+        addresses = (t.data_ptr() for t in (self.sentence, self.limit, *emitted[:4]))
+        struct = EmittedStruct(rows, model.output_size, EOS, made, *addresses)
+        walked = walk(library().walk_greedy, struct, model, slots, token, rows=rows, steps=steps, few=few)
         self.steps, every = struct.steps, sum(walked.ended)
         before = every - walked.ended[-1]
         if before:
@@ -121,7 +122,7 @@ class EmittedStruct(ctypes.Structure):
 
     __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
-        ("steps", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("N", "vocabulary", "eos", "steps")),
         *((name, ctypes.c_void_p) for name in ("sentence", "limit", "row", "token", "log_prob", "truncated")),
     ]
 

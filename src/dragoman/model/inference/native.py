@@ -227,9 +227,7 @@ class NativeTower(StepKernel):
         count = torch.full((N,), S) if keep is None else keep.sum(dim=1)
         hidden = torch.empty(len(given), self.output_size)
         self.ensure_positions(S)
-        library().encode(
-            self.address, given.data_ptr(), rows.data_ptr(), len(given), N, hidden.data_ptr()
-        )  # fmt: skip
+        library().encode(self.address, given.data_ptr(), rows.data_ptr(), len(given), N, hidden.data_ptr())
         return hidden, count
 
     def pointer(self, number_format: Tensor) -> int:
@@ -332,9 +330,8 @@ class NativeTransformer(Transformer):
         decoder = self.native_decoder
         layers = [torch.empty(len(hidden), width, dtype=decoder.dtype) for width in decoder.source_widths]
         sources = SlotPool(layers, used=len(hidden))
-        library().project_sources(
-            decoder.address, hidden.data_ptr(), len(hidden), ctypes.addressof(sources.addresses)
-        )  # fmt: skip
+        addresses = ctypes.addressof(sources.addresses)
+        library().project_sources(decoder.address, hidden.data_ptr(), len(hidden), addresses)
         return Slots(decoder.kv_widths, decoder.dtype, sources, count, pool)
 
     def encoded(self, source: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "n D"], Int[Tensor, " N"]]:

@@ -1,6 +1,6 @@
 """Several steps of a search in one call of C (``native/walk.c``): the model reads, the search chooses, rows move.
 
-R rows now, N sentences.
+R rows.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ class WalkStruct(ctypes.Structure):
     __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("model", "state", "spare_table", "spare_length")),
-        *((name, ctypes.c_int64) for name in ("N", "vocabulary", "eos", "most", "few", "columns")),
+        *((name, ctypes.c_int64) for name in ("most", "few", "columns")),
         *((name, ctypes.c_void_p) for name in ("token", "continued", "ended")),
         *((name, ctypes.c_int64) for name in ("steps", "left")),
     ]
@@ -60,7 +60,6 @@ def walk(
     rows: int,
     steps: int,
     few: int,
-    eos: int,
 ) -> Walked:
     """Make several steps of a search; then ``state`` is where the search is.
 
@@ -71,7 +70,6 @@ def walk(
         rows: most rows at any step.
         steps: most steps.
         few: the walk ends when no more than so many sentences are left.
-        eos: id of the token that ends a text.
 
     Raises:
         MemoryError: as ``SlotPool.make_room``.
@@ -91,7 +89,7 @@ def walk(
     struct = state.struct()
     made = WalkStruct(
         *(model.address, ctypes.addressof(struct), tables[1].data_ptr(), lengths[1].data_ptr()),
-        *(len(state.count) if state.source else R // state.beams, model.output_size, eos, steps, few, columns),
+        *(steps, few, columns),
         *(tokens.data_ptr(), counts.data_ptr(), counts[1].data_ptr()),
     )
     function(ctypes.addressof(made), ctypes.addressof(search))
