@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import forked
 import pytest
@@ -209,6 +210,24 @@ def test_rates_are_tuned_for_each_contestant_and_the_curve_is_kept(tmp_path):
         assert one["tuning"]["chosen"] == min(tried, key=lambda t: t["loss"])
         assert len(tried) == 4 or not one["tuning"]["at_edge"], "the search goes on beyond an edge, twice at most"
     assert "Learning rates are tuned" in " ".join(found(tmp_path)["fair"])
+
+
+def test_rates_tuned_over_whole_trainings_are_those_of_the_first_seed(tmp_path, monkeypatch):
+    learned = list[Path]()
+    train = StudyTrial._train
+    monkeypatch.setattr(StudyTrial, "_train", lambda trial: (learned.append(trial.path), train(trial))[1])
+    assert run(tmp_path, tuning={"factors": [1, 10]}, **ONCE | {"seeds": 2}) == 0
+    study = found(tmp_path)
+    for one in study["contestants"]:
+        folder = tmp_path / "out" / "tuning" / one["name"]
+        chosen = one["tuning"]["chosen"]
+        first = next(each for each in study["runs"] if each["contestant"] == one["name"] and each["seed"] == 1)
+        assert first["figures"]["validation loss"] == chosen["loss"], "it is the same training"
+        assert not list(folder.glob("*/checkpoints")), "nothing is left of the others, nor of it once it is measured"
+        assert learned.count(folder / f"{chosen['factor']:g}") == 2, "trained once and then found finished"
+    assert "the best of which is that with seed 1" in " ".join(study["fair"])
+    before = len(learned)
+    assert run(tmp_path, tuning={"factors": [1, 10]}, **ONCE | {"seeds": 2}) == 0 and len(learned) == before
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,7 @@ def show_plan(request: "StudyRequest") -> None:
     for note in plan.notes:
         say(escape(note), soft_wrap=True)
     runs = len(plan.contestants) * request.study.seeds
-    tuned = len(plan.contestants) * len(request.study.tuning.factors) if request.study.tuning else 0
-    more = f" and {tuned} short ones to tune learning rates" if tuned else ""
+    more = f", and up to {plan.further_trainings} more that tune learning rates" if plan.further_trainings else ""
     about = f": about {duration(plan.seconds)} with one at a time" if plan.seconds is not None else ""
     say(f"{runs} trainings{more}{about}", soft_wrap=True)
 

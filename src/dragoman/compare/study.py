@@ -44,12 +44,12 @@ class Match:
 
 @config
 class Tuning:
-    """Short trainings that find each contestant's learning rate."""
+    """Trainings that find each contestant's learning rate."""
 
     factors: tuple[PositiveFloat, ...] = (0.3, 1.0, 3.0)
     """Learning rates that are tried, relative to the contestant's own."""
-    steps: PositiveInt
-    """Steps of each such training."""
+    steps: PositiveInt | None = None
+    """Steps of each such training; None for those of the study itself, of which the best is the one with seed 1."""
     path: str | None = None
     """Field of the run file that holds the rate; None for the schedule's own."""
 

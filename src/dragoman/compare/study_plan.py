@@ -94,8 +94,16 @@ class StudyPlan:
         return {name: {key: to_dict(getattr(train, key)) for key in names} for name, train in trains.items()}
 
     @property
+    def further_trainings(self) -> int:
+        """Return how many trainings, besides those with the study's seeds, tune learning rates at most."""
+        tuning = self.request.study.tuning
+        if tuning is None:
+            return 0
+        return len(self.contestants) * (most_trainings(tuning) - (tuning.steps is None))
+
+    @property
     def seconds(self) -> float | None:
-        """Return the predicted time of all trainings; None where that was not predicted."""
+        """Return the predicted time of all trainings, at most; None where it was not predicted."""
         each = [_seconds(planned, self.request.study) for planned in self.contestants]
         return None if None in each else sum(filter(None, each))
 
@@ -106,13 +114,22 @@ def _seconds(planned: Planned, study: Study) -> float | None:
     limit = planned.cfg.train.budget.seconds
     if planned.step_seconds is None:
         return None
-    length = study.seeds * (limit if limit is not None else (planned.steps or 0) * planned.step_seconds)
-    return OVERHEAD * (length + _tuning_steps(study) * planned.step_seconds)
+    each = limit if limit is not None else (planned.steps or 0) * planned.step_seconds
+    return OVERHEAD * (_trainings(study) * each + _short_steps(study) * planned.step_seconds)
 
 
-def _tuning_steps(study: Study) -> int:
-    """Return how many steps one contestant's short trainings have at most."""
-    return most_trainings(study.tuning) * study.tuning.steps if study.tuning else 0
+def _trainings(study: Study) -> int:
+    """Return how many trainings of the whole length one contestant has at most."""
+    if study.tuning is None or study.tuning.steps is not None:
+        return study.seeds
+    return study.seeds - 1 + most_trainings(study.tuning)
+
+
+def _short_steps(study: Study) -> int:
+    """Return how many steps one contestant's shorter trainings, which tune its rate, have at most."""
+    if study.tuning is None or study.tuning.steps is None:
+        return 0
+    return most_trainings(study.tuning) * study.tuning.steps
 
 
 # ---- deciding -------------------------------------------------------------------------------------
@@ -320,7 +337,7 @@ def _within(planned: list[Planned], study: Study, seconds: float) -> list[Planne
     Raises:
         ConfigError: too little time for a step of each.
     """
-    tuned = OVERHEAD * sum(_tuning_steps(study) * (one.step_seconds or 0) for one in planned)
+    tuned = OVERHEAD * sum(_short_steps(study) * (one.step_seconds or 0) for one in planned)
     learning = sum(_seconds(one, study) or 0 for one in planned) - tuned
     factor = (seconds - tuned) / learning if learning else 1.0
     shorter = []
@@ -362,9 +379,10 @@ def _notes(study: Study, planned: list[Planned]) -> list[str]:
         given = len(study.tuning.factors)
         further = most_trainings(study.tuning) - given
         beyond = f", and up to {further} beyond where the best rate stands at an edge" if further else ""
+        short = study.tuning.steps
+        length = f"of {short:,} steps" if short else "of the study's own length, the best of which is that with seed 1"
         notes.append(
-            f"Learning rates are tuned for each contestant: {given} trainings of {study.tuning.steps:,} steps each, by "
-            f"validation loss{beyond}."
+            f"Learning rates are tuned for each contestant: {given} trainings {length}, by validation loss{beyond}."
         )
     else:
         notes.append("Learning rates are those of the run file or preset; they are not tuned.")

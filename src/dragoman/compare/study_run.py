@@ -11,7 +11,16 @@ from dragoman.compare.study import Tuning
 from dragoman.compare.study_plan import Planned, StudyPlan, decide
 from dragoman.compare.study_request import STUDY, TRIALS, TUNING, StudyRequest, begun
 from dragoman.compare.study_trial import StudyTrial, TrialFigures, check_measures
-from dragoman.compare.tuning import RateTuning, most_trainings, rate_path, tried_rate, tuning_trial, with_rate
+from dragoman.compare.tuning import (
+    SEED,
+    RateTuning,
+    most_trainings,
+    rate_path,
+    tried_rate,
+    tuning_folder,
+    tuning_trial,
+    with_rate,
+)
 from dragoman.compare.workers import LocalTrials, TrialDone, TrialStarted, TrialWorkers
 from dragoman.train.events import Event, StepsReported
 from dragoman.train.interrupt import as_ctrl_c
@@ -175,8 +184,11 @@ class StudyRun:
     def _trial(self, one: Planned, seed: int, tuning: RateTuning | None) -> StudyTrial:
         folder = self.path / TRIALS / one.folder
         cfg = with_rate(one.cfg, tuning.path, tuning.chosen.factor) if one.cfg and tuning else one.cfg
+        path = folder / f"seed-{seed}"
+        if tuning and seed == SEED and self._tunes_whole_trainings:
+            path = tuning_folder(self.path / TUNING / one.folder, tuning.chosen.factor)
         return StudyTrial(
-            path=folder / f"seed-{seed}",
+            path=path,
             result=folder / f"seed-{seed}.json",
             contestant=one.name,
             seed=seed,
@@ -188,34 +200,52 @@ class StudyRun:
             size=self.request.size,
         )
 
+    @property
+    def _tunes_whole_trainings(self) -> bool:
+        """Return whether the best training of a tuning is the contestant's first."""
+        tuning = self.request.study.tuning
+        return tuning is not None and tuning.steps is None
+
     def _tuned(self, plan: StudyPlan) -> Generator[StudyEvent, None, dict[str, RateTuning]]:
+        """Tune all contestants together, so that several processes have work: all rates given, then those beyond."""
         tuning, tuned = self.request.study.tuning, dict[str, RateTuning]()
         if tuning is None:
             return tuned
-        for one in plan.contestants:
-            tuned[one.name] = yield from self._tune(one, tuning)
-            yield RateTuned(one.name, tuned[one.name])
+        made: dict[str, dict[float, StudyTrial]] = {one.name: {} for one in plan.contestants}
+        paths = {one.name: _tuned_path(one, tuning) for one in plan.contestants}
+        wanted = dict.fromkeys(made, tuning.factors)
+        while wanted:
+            for one in plan.contestants:
+                for factor in wanted.get(one.name, ()):
+                    trial, folder = self._trial(one, SEED, None), self.path / TUNING / one.folder
+                    made[one.name][factor] = tuning_trial(trial, paths[one.name], factor, tuning.steps, folder)
+            yield from self._try([trial for name in wanted for trial in made[name].values() if trial.done() is None])
+            for name in tuple(wanted):
+                tried = [tried_rate(trial, paths[name], factor) for factor, trial in made[name].items()]
+                tuned[name] = found = RateTuning(paths[name], tried)
+                self._forget_tried(made[name], found)
+                further = found.beyond() if len(made[name]) < most_trainings(tuning) else None
+                if further is None:
+                    del wanted[name]
+                    yield RateTuned(name, found)
+                else:
+                    wanted[name] = (further,)
         return tuned
 
-    def _tune(self, one: Planned, tuning: Tuning) -> Generator[StudyEvent, None, RateTuning]:
-        assert one.cfg is not None, "checked before"
-        path, folder = rate_path(one.cfg, tuning, one.name), self.path / TUNING / one.folder
-        factors, made = tuning.factors, dict[float, StudyTrial]()
-        while True:
-            made |= {
-                factor: tuning_trial(self._trial(one, 1, None), path, factor, tuning.steps, folder)
-                for factor in factors
-            }
-            for event in self.workers.run([trial for trial in made.values() if trial.done() is None]):
-                if isinstance(event, TrialDone):
-                    event.trial.forget()
-                elif isinstance(event, StepsReported):
-                    yield StudyProgress(f"learning rate of {one.name}", 0, 0, event.step, event.total)
-            found = RateTuning(path, [tried_rate(trial, path, factor) for factor, trial in made.items()])
-            further = found.beyond() if len(made) < most_trainings(tuning) else None
-            if further is None:
-                return found
-            factors = (further,)
+    def _try(self, trials: list[StudyTrial]) -> Iterator[StudyEvent]:
+        """Train those that tune rates."""
+        name = ""
+        for event in self.workers.run(trials):
+            if isinstance(event, TrialStarted):
+                name = event.trial.contestant
+            elif isinstance(event, StepsReported):
+                yield StudyProgress(f"learning rate of {name}", 0, 0, event.step, event.total)
+
+    def _forget_tried(self, made: dict[float, StudyTrial], found: RateTuning) -> None:
+        """Remove checkpoints of trainings that tried a rate, but for the one that is the contestant's first."""
+        for factor, trial in made.items():
+            if not (self._tunes_whole_trainings and factor == found.chosen.factor):
+                trial.forget()
 
     def _forget(self, trial: StudyTrial, trials: list[StudyTrial]) -> None:
         """Remove checkpoints that no other trial needs."""
@@ -240,6 +270,11 @@ def _waves(trials: list[StudyTrial]) -> list[list[StudyTrial]]:
         else:
             free.append(trial)
     return waves
+
+
+def _tuned_path(one: Planned, tuning: Tuning) -> str:
+    assert one.cfg is not None, "checked before"
+    return rate_path(one.cfg, tuning, one.name)
 
 
 def _name(trial: StudyTrial) -> str:

@@ -1,4 +1,7 @@
-"""Learning rates of contestants: the same few short trainings for each, and the rate that validates best.
+"""Learning rates of contestants: the same few trainings for each, and the rate that validates best.
+
+The best rate of a short training is often too high for a long one. Trainings that are as long as those of the study
+find the right one, and the best of them is the contestant's training with seed 1.
 
 Where the best rate stands at an edge of those that were tried, the search goes on beyond it, so that no contestant
 is judged by a rate that was out of its reach.
@@ -72,7 +75,7 @@ class RateTuning:
 
 
 def most_trainings(tuning: Tuning) -> int:
-    """Return how many short trainings one contestant gets at most."""
+    """Return how many trainings the tuning of one contestant takes at most."""
     return len(tuning.factors) + (BEYOND if len(tuning.factors) > 1 else 0)
 
 
@@ -111,18 +114,24 @@ def rate_of(cfg: RunConfig, path: str) -> float:
     return float(_at(to_dict(cfg), path))
 
 
-def tuning_trial(trial: StudyTrial, path: str, factor: float, steps: int, folder: Path) -> StudyTrial:
-    """Return the short training that tries a rate."""
+def tuning_folder(folder: Path, factor: float) -> Path:
+    """Return the run of the training that tries a rate, among those of its contestant."""
+    return folder / f"{factor:g}"
+
+
+def tuning_trial(trial: StudyTrial, path: str, factor: float, steps: int | None, folder: Path) -> StudyTrial:
+    """Return the training that tries a rate, with ``trial``'s own length where ``steps`` is None."""
     assert trial.cfg is not None, "it trains"
-    cfg = with_rate(trial.cfg, path, factor)
-    every = max(1, steps // 4)
-    train = replace(cfg.train, budget=Steps(steps=steps), validate_every=every, report_every=every, save_every=steps)
-    where = folder / f"{factor:g}"
+    cfg, where = with_rate(trial.cfg, path, factor), tuning_folder(folder, factor)
+    if steps is not None:
+        every = max(1, steps // 4)
+        short = {"budget": Steps(steps=steps), "validate_every": every, "report_every": every, "save_every": steps}
+        cfg = replace(cfg, train=replace(cfg.train, **short))
     return replace(
         trial,
         path=where,
-        result=where.with_name(f"{factor:g}.json"),
-        cfg=replace(cfg, train=train),
+        result=where.with_name(f"{where.name}.json"),
+        cfg=cfg,
         seed=SEED,
         measures={"loss": {}},
         checkpoint="best",
