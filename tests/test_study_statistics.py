@@ -1,6 +1,7 @@
 """Statistics of studies: against scipy, against definitions, and in words."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -105,6 +106,14 @@ def words(values, contestants=None, against=None, **more):
 def test_a_difference_is_told_with_its_size_and_interval():  # of 1.1, 1.4, 1.4: 1.3 +- 4.303 x 0.1
     (said,) = words({"A": [31.1, 31.3, 31.2], "B": [30.0, 29.9, 29.8]})
     assert said == "A is better than B by 1.30 BLEU, 95% interval 0.87 to 1.73"
+
+
+@pytest.mark.parametrize(("unit", "said"), [("tokens/s", "1,300 tokens/s in"), ("%", "1,300 points in")])
+def test_a_difference_has_its_unit_and_a_mark_for_thousands(unit, said):
+    (shown,) = words({"A": [3110.0, 3130.0, 3120.0], "B": [1800.0, 1840.0, 1820.0]}, unit=unit)
+    assert f"A is better than B by {said} BLEU, 95% interval 1," in shown
+    (nothing,) = words({"A": [3000.0, 4000.0], "B": [4000.0, 3100.0]}, unit=unit)
+    assert re.search(r"one of \d+,\d{3} (tokens/s|points) could have been", nothing)
 
 
 def test_lower_may_be_better():

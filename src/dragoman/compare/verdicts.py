@@ -72,8 +72,9 @@ def verdicts_of(
     made = [_compared(name, runs, a, b, contestants) for name, runs in figures.items() for a, b in pairs]
     known = [i for i, (verdict, _, _) in enumerate(made) if verdict.p is not None]
     adjusted = dict(zip(known, holm([made[i][0].p or 0.0 for i in known]), strict=True))
+    units = {name: next((figure.unit for figure in runs.values()), "") for name, runs in figures.items()}
     return [
-        _judged(verdict, estimate, better, adjusted.get(i), len(known), level)
+        _judged(verdict, estimate, better, adjusted.get(i), len(known), level, units[verdict.figure])
         for i, (verdict, estimate, better) in enumerate(made)
     ]
 
@@ -136,7 +137,13 @@ def _difference(one: Figure, other: Figure) -> np.ndarray | None:
 
 
 def _judged(
-    verdict: Verdict, estimate: Estimate | None, better: bool | None, adjusted: float | None, number: int, level: float
+    verdict: Verdict,
+    estimate: Estimate | None,
+    better: bool | None,
+    adjusted: float | None,
+    number: int,
+    level: float,
+    unit: str,
 ) -> Verdict:
     if estimate is None or adjusted is None:
         return verdict
@@ -146,27 +153,27 @@ def _judged(
     found = replace(verdict, p_adjusted=adjusted, detectable=estimate.detectable(level / max(1, number)))
     if shown:
         found = replace(found, shown=winner)
-    return replace(found, words=_words(found, better, number))
+    return replace(found, words=_words(found, better, number, "points" if unit == "%" else unit))
 
 
-def _words(verdict: Verdict, better: bool | None, number: int) -> str:
+def _words(verdict: Verdict, better: bool | None, number: int, unit: str) -> str:
     assert verdict.difference is not None and verdict.interval is not None and verdict.detectable is not None
     low, high = verdict.interval
     half = (high - low) / 2
     digits = decimals(half if half > _SAME * abs(verdict.difference) else verdict.difference)
     if verdict.shown == "neither":
-        return _not_shown(verdict, digits, number)
+        return _not_shown(verdict, digits, number, unit)
     first, second = (verdict.a, verdict.b) if verdict.shown == "a" else (verdict.b, verdict.a)
     ends = sorted((abs(low), abs(high)))
     how = "higher" if better is None else "better"
-    size = f"{abs(verdict.difference):.{digits}f}"
-    interval = f"95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+    size = f"{abs(verdict.difference):,.{digits}f} " + (f"{unit} in {verdict.figure}" if unit else verdict.figure)
+    interval = f"95% interval {ends[0]:,.{digits}f} to {ends[1]:,.{digits}f}"
     if high - low <= _SAME * abs(verdict.difference):
         interval = "with every seed the same"
-    return f"{first} is {how} than {second} by {size} {verdict.figure}, {interval}"
+    return f"{first} is {how} than {second} by {size}, {interval}"
 
 
-def _not_shown(verdict: Verdict, digits: int, number: int) -> str:
+def _not_shown(verdict: Verdict, digits: int, number: int, unit: str) -> str:
     assert verdict.interval is not None and verdict.detectable is not None
     low, high = verdict.interval
     pair = f"between {verdict.a} and {verdict.b}"
@@ -175,11 +182,10 @@ def _not_shown(verdict: Verdict, digits: int, number: int) -> str:
     assert verdict.difference is not None and verdict.over_seeds is not None
     corrected = f" once corrected for {number} comparisons" if low > 0 or high < 0 else ""
     spread = verdict.over_seeds[1] - verdict.over_seeds[0]
-    coarse = ", as every seed differs by the same, and may do so on a coarse scale"
-    return (
-        f"no difference {pair} in {verdict.figure} was shown{corrected}; one of "
-        f"{verdict.detectable:.{digits}f} could have been{coarse if spread <= _SAME * abs(verdict.difference) else ''}"
-    )
+    same = spread <= _SAME * abs(verdict.difference)
+    coarse = ", as every seed differs by the same, and may do so on a coarse scale" if same else ""
+    least = f"{verdict.detectable:,.{digits}f}" + (f" {unit}" if unit else "")
+    return f"no difference {pair} in {verdict.figure} was shown{corrected}; one of {least} could have been{coarse}"
 
 
 def decimals(size: float) -> int:
