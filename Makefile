@@ -64,6 +64,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/serve.py runs/demo-$(TO)
 	$(BIN)/python benchmarks/serve_lm.py
 	$(BIN)/python benchmarks/bulk.py --run runs/demo-$(TO)
+	$(BIN)/python benchmarks/cores.py runs/demo-$(TO)
 	$(BIN)/python benchmarks/documents.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/vector_index.py
 	$(BIN)/python benchmarks/tables.py
@@ -74,7 +75,6 @@ bench: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/parity.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exports.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/museum.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py
 
 clean:
