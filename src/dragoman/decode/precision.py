@@ -17,10 +17,12 @@ from dragoman.model.inference.native import NativeTransformer, UnknownToKernels
 from dragoman.model.inference.packed import pack
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import Transformer
-from dragoman.native.library import cached_choice, library, unavailable
+from dragoman.native.library import asked, cached_choice, library, unavailable
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 DecodingPrecision = Literal["auto", "float32", "bfloat16", "int8"]
+ROWS = (1, 4, 16, 64)
+"""Rows of the products by which the kernels for int8 are chosen."""
 log = logging.getLogger(__name__)
 
 
@@ -70,6 +72,8 @@ def resolve_auto(device: str, precision: str) -> tuple[str, str]:
 
 def prepare_kernels(model: SequenceModel, number_format: NumberFormat) -> SequenceModel:
     """Lay out ``model`` for kernels of our own, as far as they know its parts; log how it will run."""
+    if number_format == "int8" and library().uses_matrix_unit and asked() == "on":
+        library().use_int8_tiles_from(int(remembered_int8_rows()))
     pack(model, panels(number_format))
     try:
         if not isinstance(model, Transformer):
@@ -116,8 +120,9 @@ def precision_of(precision: str, place: torch.device) -> str:
 
 def remembered_number_format() -> NumberFormat:
     """Return ``fastest_number_format`` as it was first measured on this machine."""
+    unit = " with a matrix unit" if library().uses_matrix_unit else ""
     return _known_or_float32(
-        get_args(NumberFormat)[:2], cached_choice("precision of kernels in C", fastest_number_format)
+        get_args(NumberFormat)[:2], cached_choice(f"precision of kernels in C{unit}", fastest_number_format)
     )
 
 
@@ -132,7 +137,7 @@ def fastest_number_format() -> NumberFormat:
     The measurement takes milliseconds, once for each process. 8-bit integers are faster still, but round more, so they
     are only used on request.
     """
-    if not library().multiplies_bfloat16:
+    if not (library().multiplies_bfloat16 or library().uses_matrix_unit):
         return "float32"
     seconds = {
         number_format: [seconds_of_product(number_format, rows) for rows in (1, 64)]
@@ -141,6 +146,27 @@ def fastest_number_format() -> NumberFormat:
     gains = [slow / fast for slow, fast in zip(seconds["float32"], seconds["bfloat16"], strict=True)]
     log.info("bfloat16 products take 1/%.1f of float32's time for one row, 1/%.1f for 64", *gains)
     return "bfloat16" if min(gains) > 1 else "float32"
+
+
+def remembered_int8_rows() -> str:
+    """Return ``fastest_int8_rows`` as it was first measured on this machine; every choice gives the same answers."""
+    found = cached_choice("rows of int8 products of the matrix unit", fastest_int8_rows)
+    return found if found.isdecimal() else fastest_int8_rows()
+
+
+def fastest_int8_rows() -> str:
+    """Return the number of rows from which the matrix unit multiplies faster than vectors do, as text."""
+    kernels = library()
+
+    def seconds(first: int) -> list[float]:
+        kernels.use_int8_tiles_from(first)
+        return [seconds_of_product("int8", rows) for rows in ROWS]
+
+    in_tiles, in_vectors = seconds(1), seconds(ROWS[-1] + 1)
+    slower = [rows for rows, tiles, vectors in zip(ROWS, in_tiles, in_vectors, strict=True) if tiles >= vectors]
+    found = max(slower, default=0) + 1
+    log.info("int8 products of %d rows and more are those of the matrix unit", found)
+    return str(found)
 
 
 def seconds_of_product(number_format: NumberFormat, rows: int, width: int = 512) -> float:

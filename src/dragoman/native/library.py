@@ -1,16 +1,19 @@
 """Library of C kernels: compiled from the files beside this one, once for each machine, and cached.
 
 ``-march=native`` lets the compiler use the processor's instructions (AVX-512, bfloat16 and integer products), so a
-library fits one kind of processor: its name contains a hash of the sources, the compiler and the processor.
+library fits one kind of processor: its name contains a hash of the sources, the compiler and the processor. A matrix
+unit (AMX) is used if a process that was started for this has multiplied rightly with it.
 """
 
 import ctypes
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +22,21 @@ from pathlib import Path
 
 import torch
 
+from dragoman.errors import ConfigError
+
 SOURCES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*.[ch]")))
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SWITCH = "DRAGOMAN_KERNELS"
-"""Environment variable: ``off`` for PyTorch's kernels alone."""
+"""Environment variable: one of ``KERNELS``."""
+KERNELS = ("on", "off", "vectors", "matrix-unit", "emulated")
+"""``off`` leaves everything to PyTorch; ``vectors`` leaves a matrix unit alone; ``matrix-unit`` uses it for all
+products in bfloat16 and int8; ``emulated`` uses one that is emulated, which is slow, so that any machine can test what
+it computes."""
+AMX, EMULATED = "-DMATRIX_UNIT=AMX", "-DMATRIX_UNIT=EMULATED"
 COMPILE_TIMEOUT = 120
 """Seconds after which compilation fails; it usually takes four."""
+PROBE_TIMEOUT = 60
+log = logging.getLogger(__name__)
 
 
 class Unavailable(Exception):
@@ -86,6 +98,9 @@ class Library:
         self.multiplies_matrices = bool(dll.multiplies_matrices())
         """True with instructions for matrix products (AMX), which oneDNN uses and these kernels do not."""
         self.multiplies_whole_numbers = bool(dll.multiplies_whole_numbers())
+        self.uses_matrix_unit = bool(dll.use_matrix_unit())
+        """True where products in bfloat16, and in int8 of enough rows, are those of a matrix unit."""
+        self.use_int8_tiles_from = _typed(dll.set_int8_tiles_from, number)
 
     def use_torch_threads(self) -> None:
         """Use as many threads as PyTorch does."""
@@ -116,6 +131,7 @@ def library() -> Library:
 
     Raises:
         Unavailable: switched off, no compiler, or compilation failed.
+        ConfigError: ``DRAGOMAN_KERNELS`` asks for what is not known, or for a matrix unit that is not here.
     """
     if not _stand_ins:
         return _compiled()
@@ -124,23 +140,47 @@ def library() -> Library:
     return stand_in
 
 
+def asked() -> str:
+    """Return what ``DRAGOMAN_KERNELS`` asks for.
+
+    Raises:
+        ConfigError: something that is not known.
+    """
+    found = os.environ.get(SWITCH) or "on"
+    if found not in KERNELS:
+        raise ConfigError(f"{SWITCH}: there is no {found!r}: choose from {', '.join(KERNELS)}")
+    return found
+
+
 @cache
 def _compiled() -> Library:
-    if os.environ.get(SWITCH, "on") == "off":
+    wanted = asked()
+    if wanted == "off":
         raise Unavailable(f"{SWITCH} is off")
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         raise Unavailable("there is no C compiler")
-    path = _cache() / f"kernels-{_fingerprint(compiler)}.so"
+    flags = FLAGS + _matrix_unit(wanted)
+    path = _cache() / f"kernels-{_fingerprint(compiler, flags)}.so"
     try:
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # others may be building it, too
-                _build(compiler, Path(folder) / path.name)
+                _build_tried(compiler, flags, Path(folder) / path.name)
                 os.replace(Path(folder) / path.name, path)
-        return Library(path)
+        found = Library(path)
     except (OSError, AttributeError) as error:
         raise Unavailable(f"the kernels in {path.parent} cannot be used: {error}") from None
+    if wanted == "matrix-unit" and not found.uses_matrix_unit:
+        raise ConfigError(f"{SWITCH}: this machine has no matrix unit that the kernels can use: choose on")
+    return found
+
+
+def _matrix_unit(wanted: str) -> tuple[str, ...]:
+    """Return the flag for a matrix unit, where there is one or it is emulated."""
+    if wanted == "emulated":
+        return (EMULATED,)
+    return (AMX,) if wanted != "vectors" and b" amx_tile" in _processor() else ()
 
 
 def available() -> bool:
@@ -193,10 +233,10 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dragoman"
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
     parts = [(Path(__file__).parent / name).read_bytes() for name in SOURCES]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=COMPILE_TIMEOUT).stdout
-    return hashlib.sha256(b"\0".join([*parts, repr(FLAGS).encode(), version, _processor()])).hexdigest()[:16]
+    return hashlib.sha256(b"\0".join([*parts, repr(flags).encode(), version, _processor()])).hexdigest()[:16]
 
 
 def _processor() -> bytes:
@@ -208,9 +248,31 @@ def _processor() -> bytes:
     return "\n".join(next((line for line in lines if line.startswith(k)), "") for k in ("model name", "flags")).encode()
 
 
-def _build(compiler: str, to: Path) -> None:
+def _build_tried(compiler: str, flags: tuple[str, ...], to: Path) -> None:
+    """Build the library; without the matrix unit where it turns out not to multiply."""
+    if AMX in flags:
+        with suppress(Unavailable):  # compilers before 2020 do not know it
+            _build(compiler, flags, to)
+            if _multiplies(to):
+                return
+        flags = FLAGS
+        log.info("the processor has a matrix unit, which cannot be used here")
+    _build(compiler, flags, to)
+
+
+def _multiplies(path: Path) -> bool:
+    """Return whether the matrix unit multiplies rightly; in another process, which an illegal instruction may end."""
+    code = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).use_matrix_unit() != 1)"
+    try:
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, timeout=PROBE_TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _build(compiler: str, flags: tuple[str, ...], to: Path) -> None:
     sources = [str(Path(__file__).parent / name) for name in SOURCES if name.endswith(".c")]
-    command = [compiler, *FLAGS, *sources, "-o", str(to), "-lm"]
+    command = [compiler, *flags, *sources, "-o", str(to), "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMPILE_TIMEOUT)
     except subprocess.TimeoutExpired:

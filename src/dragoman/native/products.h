@@ -6,6 +6,9 @@
 
    n rows, K inputs, N outputs. */
 
+#pragma once
+
+#include "matrix_unit.h"
 #include "numbers.h"
 
 enum { FLOAT32, BFLOAT16, INT8 };
@@ -170,17 +173,75 @@ static float to_int8(const float *x, int64_t K, uint8_t *to) {
     return size;
 }
 
+/* ---- the matrix unit ------------------------------------------------------------------------------------------------- */
+
+/* Rows from which its products are faster than those of vectors, which have the same sums in int8. In bfloat16 sums are rounded in
+   another order, so that all products are of one kind. */
+static int64_t int8_tiles_from = 1;
+
+#if MATRIX_UNIT
+static int uses_matrix_unit;
+
+static int uses_tiles(int64_t kind, int64_t n) {
+    return uses_matrix_unit && (kind == BFLOAT16 || (kind == INT8 && n >= int8_tiles_from));
+}
+
+/* Compute n rows and the panels from p to end; M rows at a time, so that there is room for as many in the last block. */
+static void panels_in_tiles(const Linear *l, const uint8_t *x, const float *size, int64_t n, int M, int64_t p, int64_t end, float *y) {
+    const int64_t words = words_of(l->kind, l->K);
+    Vector sums[TILE_ROWS * P / V];
+    begin_tiles(M, words);
+    for (; p < end; p++) {
+        const int32_t *panel = (const int32_t *)l->weight + p * words * P;
+        for (int64_t i = 0; i < n; i += M) {
+            const int rows = n - i < M ? (int)(n - i) : M;
+            (l->kind == INT8 ? tiles_int8 : tiles_bfloat16)(x + i * 4 * words, words, panel, sums);
+            if (l->kind == INT8)
+                finish(l, INT8, rows, P, sums, size + i, p * P, y + i * l->N);
+            else
+                finish(l, BFLOAT16, rows, P, sums, NULL, p * P, y + i * l->N);
+        }
+    }
+    RELEASE();
+}
+
+enum { PANELS = 8 }; /* for each of which the shapes of tiles are loaded once */
+
+static void linear_in_tiles(const Linear *l, const uint8_t *x, const float *size, int64_t n, float *y) {
+    const int64_t panels = (l->N + P - 1) / P, bytes = 4 * words_of(l->kind, l->K);
+    const int64_t chunk = n < CHUNK ? n : CHUNK, blocks = (chunk + TILE_ROWS - 1) / TILE_ROWS;
+    const int M = (int)((chunk + blocks - 1) / blocks);
+    for (int64_t from = 0; from < n; from += CHUNK) {
+        const int64_t rows = n - from < CHUNK ? n - from : CHUNK;
+        SHARED(n * l->K * l->N > 1 << 17, for (int64_t p = 0; p < panels; p += PANELS) {
+            const int64_t end = p + PANELS < panels ? p + PANELS : panels;
+            panels_in_tiles(l, x + from * bytes, size ? size + from : NULL, rows, M, p, end, y + from * l->N);
+        })
+    }
+}
+#else
+static int uses_tiles(int64_t kind, int64_t n) { return 0; }
+
+static void linear_in_tiles(const Linear *l, const uint8_t *x, const float *size, int64_t n, float *y) {}
+#endif
+
 /* ---- the product --------------------------------------------------------------------------------- */
 
 void linear(const Linear *l, const float *x, int64_t n, float *y) {
     const int64_t panels = (l->N + P - 1) / P, words = words_of(l->kind, l->K), bytes = 4 * words;
-    uint8_t *inputs = l->kind == FLOAT32 ? NULL : room(n * bytes);
+    uint8_t *inputs = l->kind == FLOAT32 ? NULL : room((n + TILE_ROWS) * bytes); /* the last tile's rows may be read whole */
     float *size = l->kind == INT8 ? room(n * sizeof(float)) : NULL;
     if (l->kind == BFLOAT16)
         for (int64_t i = 0; i < n; i++) to_bfloat16(x + i * l->K, l->K, (uint16_t *)(inputs + i * bytes));
     else if (l->kind == INT8)
         for (int64_t i = 0; i < n; i++) size[i] = to_int8(x + i * l->K, l->K, inputs + i * bytes);
     const uint8_t *rows = inputs ? inputs : (const uint8_t *)x;
+    if (uses_tiles(l->kind, n)) {
+        linear_in_tiles(l, rows, size, n, y);
+        free(inputs);
+        free(size);
+        return;
+    }
     void (*multiply)(const Linear *, int, const void *, const float *, int64_t, int64_t, const Next *, float *) =
         l->kind == FLOAT32 ? rows_float32 : l->kind == BFLOAT16 ? rows_bfloat16 : rows_int8;
 

@@ -333,6 +333,19 @@ int64_t multiplies_bfloat16(void) {
 #endif
 }
 
+/* Use the matrix unit, once for each process, if it may be used and multiplies as it should; return whether. */
+int64_t use_matrix_unit(void) {
+#if MATRIX_UNIT
+    uses_matrix_unit = permitted() && multiplies_in_tiles();
+    return uses_matrix_unit;
+#else
+    return 0;
+#endif
+}
+
+/* Use the matrix unit for products in int8 of at least so many rows. */
+void set_int8_tiles_from(int64_t rows) { int8_tiles_from = rows; }
+
 int64_t multiplies_whole_numbers(void) {
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
     return 1;
