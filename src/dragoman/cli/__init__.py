@@ -150,6 +150,7 @@ def command() -> NoReturn:
     if not LONG & set(sys.argv):
         gc.set_threshold(ALLOCATIONS, 10, 10)  # with the usual 700, collecting takes a seventh of importing torch
     use_utf8()
+    messages.show_log("dragoman.native.library")  # it tells when kernels are built, which takes some seconds
     code = finish(main())
     if in_a_group() or code == STOPPED:  # a thread that Ctrl-C cannot interrupt may be running
         leave(code)

@@ -1,6 +1,7 @@
 """Messages beside the results: on standard error, unless a command is quiet, and in a log if there is one."""
 
 import io
+import logging
 import shlex
 import sys
 import time
@@ -120,6 +121,20 @@ def routed(run: Callable[..., Any]) -> Callable[..., Any]:
             return run(*args, **options)
 
     return wrapped
+
+
+class _Shown(logging.Handler):
+    """Prints what is logged as a message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"dragoman: {record.getMessage()}", file=sys.stderr)
+
+
+def show_log(name: str) -> None:
+    """Print what a logger says from level INFO on."""
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Shown())
 
 
 def report_error(text: str) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ import torch
 from dragoman.errors import ConfigError
 
 SOURCES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*.[ch]")))
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: one of ``KERNELS``."""
 KERNELS = ("on", "off", "vectors", "matrix-unit", "emulated")
@@ -250,6 +251,7 @@ def _processor() -> bytes:
 
 def _build_tried(compiler: str, flags: tuple[str, ...], to: Path) -> None:
     """Build the library; without the matrix unit where it turns out not to multiply."""
+    log.info("building kernels for this processor, once: this takes some seconds")
     if AMX in flags:
         with suppress(Unavailable):  # compilers before 2020 do not know it
             _build(compiler, flags, to)
@@ -271,8 +273,20 @@ def _multiplies(path: Path) -> bool:
 
 
 def _build(compiler: str, flags: tuple[str, ...], to: Path) -> None:
-    sources = [str(Path(__file__).parent / name) for name in SOURCES if name.endswith(".c")]
-    command = [compiler, *flags, *sources, "-o", str(to), "-lm"]
+    """Compile all sources, on all cores, and link them."""
+
+    def compile_one(name: str) -> str:
+        made = f"{to}-{name}.o"
+        _run([compiler, *flags, "-c", str(Path(__file__).parent / name), "-o", made])
+        return made
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, [name for name in SOURCES if name.endswith(".c")]))
+    _run([compiler, "-shared", *flags, *objects, "-o", str(to), "-lm"])
+
+
+def _run(command: list[str]) -> None:
+    compiler = command[0]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMPILE_TIMEOUT)
     except subprocess.TimeoutExpired:
