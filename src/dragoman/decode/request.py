@@ -53,4 +53,5 @@ def request_for(pair: Pair | Sourced) -> Request:
 
 def as_request(text: str | Request, **wanted: Any) -> Request:
     """Return the text as a request, with the fields ``wanted`` set."""
-    return replace(Request(text) if isinstance(text, str) else text, **wanted)
+    request = Request(text) if isinstance(text, str) else text
+    return replace(request, **wanted) if wanted else request

@@ -172,12 +172,19 @@ class EmittedTokens:
         if rows.numel() == self.rows:  # most steps: nobody is done
             return [], []
         self.rows = rows.numel()
-        every = Emitted(*(torch.cat([t.flatten() for t in field]) for field in zip(*self.steps, strict=True)))
+        every = _joined(self.steps)
         staying = torch.isin(every.row, rows)
         self.steps = [Emitted(*(field[staying] for field in every))]
         taken = Emitted(*(field[~staying] for field in every))
         indices, row = taken.row.unique(return_inverse=True)
         return indices.tolist(), [taken._replace(row=row)] if len(indices) else []
+
+
+def _joined(steps: Sequence[Emitted]) -> Emitted:
+    """Return the tokens of all steps, of which there is one at least, in one record of one dimension."""
+    if len(steps) == 1:
+        return Emitted(*(field.flatten() for field in steps[0]))
+    return Emitted(*(torch.cat([t.flatten() for t in field]) for field in zip(*steps, strict=True)))
 
 
 def to_hypotheses(steps: Sequence[Emitted], scored: Callable[[float, int], float]) -> list[Hypothesis]:
@@ -187,7 +194,7 @@ def to_hypotheses(steps: Sequence[Emitted], scored: Callable[[float, int], float
         CheckpointError: log-probabilities that are not numbers.
     """
     written: dict[int, list[tuple[int, float, bool]]] = {}
-    columns = (torch.cat([t.flatten() for t in field]).tolist() for field in zip(*steps, strict=True)) if steps else ()
+    columns = (field.tolist() for field in _joined(steps)) if steps else ()
     for row, token, log_prob, truncated, real in zip(*columns, strict=True):
         if real:
             written.setdefault(row, []).append((token, log_prob, truncated))

@@ -111,7 +111,8 @@ class SlotPool:
         layers = self.layers
         for number, old in enumerate(layers):  # one after the other, so that only one is there twice
             layers[number] = old.new_empty(slots, old.shape[1])
-            layers[number][: self.used] = old[: self.used]
+            if self.used:
+                layers[number][: self.used] = old[: self.used]
         self.layers = layers
 
     def keep(self, slots: Int[Tensor, " n"]) -> None:
