@@ -214,6 +214,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     given, overrides = renamed(given), [renamed_assignment(text) for text in overrides]
     preset, overrides = _chosen_preset(given.pop("preset", None), overrides)
     data = merge(_preset(preset, where), given) if preset is not None else given
+    data |= _starting_point(data.get("start_from"), overrides)
     if isinstance(start := data.get("start_from"), dict) and "run" in start:
         data = merge(_earlier(start["run"]), data)
     if overrides:
@@ -241,6 +242,16 @@ def _kind_missing(data: Mapping[str, Any], mistake: str, where: str) -> str | No
         return None
     known = ", ".join(sorted(map(kind_of, get_args(get_args(Data)[0]))))
     return f"{prefix}data: without a kind it is pairs of sentences, not for {kind}: set data.kind, to one of {known}"
+
+
+def _starting_point(start: Any, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the run file's ``start_from`` with the run that ``overrides`` put there, under its name: that run's
+    configuration comes before all other overrides. Empty where neither names one."""
+    found = {} if start is None else {"start_from": start}
+    for assignment in overrides:
+        if assignment.partition("=")[0] in ("start_from", "start_from.run", "*.run"):
+            found = override({} if found.get("start_from") is None else found, assignment)
+    return found
 
 
 def _earlier(run: str) -> dict[str, Any]:
