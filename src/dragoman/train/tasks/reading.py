@@ -1,6 +1,7 @@
 """Shared base of tasks whose model reads whole examples and generates no text.
 
-    runs/NAME/data/   train/   valid/ (stores)   valid.jsonl   test.jsonl   facts.json (labels etc.)   report.json
+    runs/NAME/data/   train/   valid/ (stores)   valid.jsonl   test.jsonl   hard.jsonl   facts.json (labels etc.)
+                      report.json
 
 A task defines which data and which head it takes, how its examples are stored, and how predictions are scored.
 """
@@ -164,7 +165,7 @@ class ReaderTaskData(TaskData):
     @classmethod
     def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
         """Write the held-out examples as they were given, for validation and evaluation."""
-        for name, examples in (("valid", split.valid), ("test", split.test)):
+        for name, examples in split.held_out.items():
             lines = (json.dumps(cls.record(example), ensure_ascii=False) + "\n" for example in examples)
             durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
 

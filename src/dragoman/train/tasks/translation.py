@@ -167,7 +167,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
                 report["sources"] = corpus.tokens()
             if corpus.left_out:
                 yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
-        for name, pairs in (("valid", split.valid), ("test", split.test), ("hard", split.hard)):
+        for name, pairs in split.held_out.items():
             durable.write(folder / f"{name}.jsonl", "".join(map(held_out_line, pairs)).encode())
         durable.write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode())
         if encoder is not None:
