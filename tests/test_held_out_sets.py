@@ -1,15 +1,17 @@
 """Every task stores what it holds out, and trains on nothing like its validation set."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import tiny_tasks
 
 from dragoman.config import merge
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.formats.documents import BlankLines, Drawn, Tail, Texts
 from dragoman.text.formats.instructions import Instructions
-from dragoman.text.formats.pairs import Table
+from dragoman.text.formats.pairs import Part, Table
 from dragoman.text.store import Store
 from dragoman.train.recipe import load
 from dragoman.train.run import start
@@ -59,6 +61,18 @@ def test_of_what_has_no_words_no_hard_set_is_held_out(files, tmp_path, task):
     with pytest.raises(ConfigError, match=r"^data\.hold_out\.hard: hard sets are for texts"):
         list(start(cfg, tmp_path / "run").prepare())
     assert not (tmp_path / "run").exists()
+
+
+def test_instructions_read_the_prefix_of_a_source_and_hold_nothing_out_of_one_that_forbids_it(tmp_path):
+    sources = []
+    for name in ("said", "made"):
+        (tmp_path / f"{name}.tsv").write_text("".join(f"{name} {text}\t{text}\n" for text in SENTENCES))
+        sources.append(Part(pairs=Table(path=str(tmp_path / f"{name}.tsv")), prefix="Q: ", hold_out=name == "said"))
+    found = Instructions(train=tuple(sources), hold_out=HoldOut(test=1, valid=2, near=None)).split()
+    assert all(pair.source.startswith("Q: said") for pair in [*found.split.valid, *found.split.test])
+    assert all(pair.source.startswith("Q: ") and not pair.target.startswith("Q") for pair in found.split.train)
+    with pytest.raises(ConfigError, match=r"^data\.train\.1\.tags: are for translation"):
+        Instructions(train=(sources[0], replace(sources[1], tags=("2de",)))).split()
 
 
 # ---- a given validation set ------------------------------------------------------------------------

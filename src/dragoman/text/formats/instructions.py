@@ -1,8 +1,11 @@
 """Prompts with the answers that a language model is to learn."""
 
+from collections.abc import Iterator
+
 from dragoman.config import config
+from dragoman.errors import ConfigError
 from dragoman.text.cleaning.split import HoldOut
-from dragoman.text.formats.pairs import PairSource, read_pairs
+from dragoman.text.formats.pairs import PairSource, may_hold_out, prefix_of, read_pairs, sources_by_path, tags_of
 from dragoman.text.lines import Pair
 from dragoman.text.splits import Overlapping, SplitExamples, split_examples
 
@@ -27,7 +30,20 @@ class Instructions:
 
         Raises:
             DataError: a file that cannot be read, or too few pairs.
+            ConfigError: a source with tags.
         """
-        pairs = [pair for source in self.train for pair in read_pairs(source)]
-        valid = None if self.valid is None else list(read_pairs(self.valid))
-        return split_examples(pairs, valid, None, self.hold_out, self.overlap)
+        for path, source in sources_by_path(self):
+            if tags_of(source):
+                raise ConfigError(f"{path}.tags: are for translation: use prefix, which is a part of the prompt")
+        pairs = [(pair, may_hold_out(source)) for source in self.train for pair in _read(source)]
+        kept = {id(pair) for pair, may in pairs if not may}
+        valid = None if self.valid is None else list(_read(self.valid))
+        return split_examples(
+            [pair for pair, _ in pairs], valid, None, self.hold_out, self.overlap, may=lambda pair: id(pair) not in kept
+        )
+
+
+def _read(source: PairSource) -> Iterator[Pair]:
+    """Yield the pairs of a source, whose prompts begin with its prefix."""
+    prefix = prefix_of(source)
+    return (Pair(prefix + pair.source, pair.target) for pair in read_pairs(source))
