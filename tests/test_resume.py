@@ -17,7 +17,7 @@ from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
 from dragoman.data.tasks import TranslationTask
 from dragoman.decode.translator import Translator
-from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.errors import CheckpointError, ConfigError, DataError, UserError
 from dragoman.train.changes import changed
 from dragoman.train.events import Finished, Notice, Saved, Started, StepsReported, Validated
 from dragoman.train.loop import Diverged
@@ -126,6 +126,15 @@ def test_from_an_earlier_checkpoint_the_run_comes_to_the_same_end(whole, pairs, 
     list(resume(path, checkpoint="step-000006").events())
     assert outcome(path) == whole[1]
     assert (path / "checkpoints" / "step-000012.abandoned").is_dir()
+
+
+def test_a_resume_that_is_refused_sets_no_checkpoint_aside(pairs, path):
+    list(start(tiny_run.config(pairs), path).events())
+    before = sorted(path.rglob("*"))
+    for change in ("train.best_by=nothing", "train.device=nowhere", "model.dim=9"):
+        with pytest.raises(UserError):
+            resume(path, checkpoint="step-000006", overrides=[change, "train.on_memory=stop"], deliberate=True)
+        assert sorted(path.rglob("*")) == before and (path / "last").resolve().name == "step-000012"
 
 
 def test_a_finished_run_says_so_and_how_to_train_longer(whole, pairs, path):
@@ -258,6 +267,19 @@ def test_a_deliberate_change_is_made_and_recorded(whole, pairs, path):
     list(resume(path, overrides=change, deliberate=True).events())
     assert [row["to"] for row in rows(path / "metrics.jsonl") if row["kind"] == "change"] == [0.001]
     assert outcome(path)["tensors"] != whole[1]["tensors"]
+
+
+@pytest.mark.parametrize("now", ["adam", "adam_w", "muon", "adafactor"])
+@pytest.mark.parametrize("before", ["adam", "muon", "adafactor"])
+def test_another_optimizer_takes_over_the_state_that_it_knows_and_says_what_begins_anew(pairs, path, before, now):
+    begun(pairs, path, optimizer={"kind": before})
+    said = list(resume(path, overrides=[f"train.optimizer={now}"], deliberate=True).events())
+    told = [event.text for event in said if "begins without memory" in getattr(event, "text", "")]
+    same = before == now or {before, now} == {"adam", "adam_w"}
+    assert said[-1].complete and len(told) == (not same)
+    weights = len(RunDirectory.open(path).load("last").tensors["model"])
+    if {before, now} <= {"adam", "adam_w", "muon"} and not same:  # Muon leaves norms and embeddings to AdamW
+        assert 0 < int(told[0].split()[-2]) < weights
 
 
 def test_a_hand_edited_configuration_is_noticed(pairs, path):

@@ -68,15 +68,16 @@ def resume(
         new_cfg, changes = changed(had, wanted, deliberate=deliberate, where=str(path))
         _check(new_cfg)
         group.device(new_cfg.train.device)
-        if content and checkpoint != "last":
-            directory.rewind(directory.find(checkpoint), content.progress["best_step"])
         if content and any(change[0].startswith("train.budget") for change in changes):
             content.progress["total"] = None  # recomputed from the new budget
         if content and any(change[0] == "train.best_by" for change in changes):
             content.progress.update(best_loss=None, stale=0)  # the old value is of another metric
         # the run that weights were started from may be gone: they are in the checkpoint
         task_data_for(new_cfg).check(dataclasses.replace(new_cfg, start_from=None) if content else new_cfg)
-        return _publish_run(Trainer(new_cfg, directory, content=content, changes=changes, group=group))
+        resumed = Trainer(new_cfg, directory, content=content, changes=changes, group=group)
+        if content and checkpoint != "last":  # nothing is set aside by a command that is refused
+            directory.rewind(directory.find(checkpoint), content.progress["best_step"])
+        return _publish_run(resumed)
     except BaseException:
         directory.close()
         raise

@@ -90,6 +90,8 @@ class Trainer:
             for change in self.changes:
                 self.logger.change(self.progress.step, change)
                 yield Notice("changed: {} from {!r} to {!r}".format(*change))
+            if count := len(self.state.forgotten):
+                yield Notice(f"the new optimizer begins without memory of past gradients for {count:,} weights")
             with Interrupts(self.stop_wanted) as interrupts, self.stopwatch:
                 yield from self._learn(interrupts)
         except Exception as error:
