@@ -238,6 +238,18 @@ def test_of_prompts_and_answers_only_answers_are_learned(tmp_path):
     assert "bits/byte" not in seen.scores
 
 
+def test_instructions_of_which_none_is_held_out_are_all_learned_from(tmp_path):
+    (tmp_path / "p.tsv").write_text("".join(f"say {x}{y}\t{y}{x}!\n" for x in "abcdefgh" for y in "ijklmnop"))
+    plain = recipe.to_dict(config(tmp_path / "p.tsv", budget={"kind": "steps", "steps": 4}))
+    source = {"kind": "table", "path": str(tmp_path / "p.tsv")}
+    data = {"kind": "instructions", "train": [source], "hold_out": {"valid": 0, "test": 0}}
+    for across in (False, True):
+        cfg = recipe.load(plain | {"data": data}, [f"task.across_documents={across}".lower()])
+        events = list((run := start(cfg, tmp_path / f"run{across}")).events())
+        assert events[-1].complete and not [event for event in events if isinstance(event, Validated)]
+        assert len(run.batches.task_data.train.columns["text"]) == 64
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

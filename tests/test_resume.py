@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensor
 
 from dragoman import durable, machine, migrations
 from dragoman.checkpoint import RunDirectory, load_model
-from dragoman.config import to_dict
+from dragoman.config import merge, to_dict
 from dragoman.data.tasks import TranslationTask
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError, UserError
@@ -319,6 +319,29 @@ def test_without_a_validation_set_the_last_checkpoint_is_the_best(pairs, path):
     assert not kinds(events, Validated) and events[-1].step == 12
     assert RunDirectory.open(path).find("best").step == 12
     assert (path / "report.html").exists()
+
+
+@pytest.mark.parametrize("setting", ["patience=3", "best_by=loss", "scored=5"])
+def test_without_a_validation_set_what_needs_one_is_refused(pairs, path, setting):
+    cfg = to_dict(tiny_run.config(pairs))
+    cfg["data"]["hold_out"] |= {"valid": 0}
+    says = rf"^train\.{setting.partition('=')[0]}: .* needs validation examples, .* data\.valid"
+    with pytest.raises(ConfigError, match=says):
+        start(tiny_run.recipe.load(cfg, [f"train.{setting}"]), path)
+    assert not path.exists()
+    begun_without = tiny_run.recipe.load(cfg)
+    list(start(begun_without, path).events())
+    with pytest.raises(ConfigError, match=says):
+        resume(path, overrides=[f"train.{setting}"], deliberate=True)
+
+
+def test_validation_examples_that_are_all_too_long_are_none(pairs, path, tmp_path):
+    long = tmp_path / "long.tsv"
+    long.write_text("".join(f"{'word ' * 90}{n}\t{'word ' * 90}{n}\n" for n in range(3)))
+    cfg = merge(to_dict(tiny_run.config(pairs, patience=2)), {"data": {"valid": {"kind": "table", "path": str(long)}}})
+    cfg = merge(cfg, {"model": {"position": {"kind": "learned", "length": 64}}})
+    with pytest.raises(ConfigError, match=r"^train\.patience: 2 needs validation examples"):
+        list(start(tiny_run.recipe.load(cfg), path).events())
 
 
 def test_an_average_that_begins_in_the_middle_begins_with_the_weights_there(pairs, path):

@@ -21,7 +21,7 @@ from dragoman.train.failure import TrainingFailure, failure, resume_command, sma
 from dragoman.train.forecast import Forecast
 from dragoman.train.interrupt import Interrupts, as_ctrl_c, who_asked
 from dragoman.train.planner import NoPlanner
-from dragoman.train.preparation import complete_config, prepare_data
+from dragoman.train.preparation import complete_config, nothing_left_behind, prepare_data
 from dragoman.train.profile import NoProfile
 from dragoman.train.progress import MetricsWindow, RunProgress
 from dragoman.train.recipe import RunConfig
@@ -29,7 +29,7 @@ from dragoman.train.run_logger import NullLogger, RunLogger
 from dragoman.train.step_batches import StepBatches
 from dragoman.train.stopwatch import Stopwatch
 from dragoman.train.tasks import task_data_for
-from dragoman.train.tasks.task_data import TaskData
+from dragoman.train.tasks.task_data import TaskData, check_unvalidated
 from dragoman.train.train_state import TrainState
 from dragoman.train.validate import record, validate
 
@@ -113,9 +113,10 @@ class Trainer:
         """Do everything before the first step; return False if a signal came meanwhile."""
         try:
             with as_ctrl_c():
-                yield from self.prepare()
-                task_data = task_data_for(self.cfg).open(self.cfg, self.directory)
-                self.cfg = complete_config(self.cfg, task_data, self.group)
+                with nothing_left_behind(self.directory, self.group):
+                    yield from self.prepare()
+                    task_data = task_data_for(self.cfg).open(self.cfg, self.directory)
+                    self.cfg = complete_config(self.cfg, task_data, self.group)
                 yield from self.planner.events(self.cfg, task_data, self.directory, self.group)
                 started = self._set_up(task_data)
                 yield from self._compile()
@@ -142,6 +143,8 @@ class Trainer:
         self.batches = StepBatches(task_data, self.plan, self.state.device, self.group)
         self.utilisation = utilisation.measure(self.cfg, task_data, self.plan, self.state.device)
         self.validator = task_data.validator(self.cfg, self.state.device)
+        if not self.validator.num_batches:
+            check_unvalidated(self.cfg)
         if self.progress.total is None:
             self.progress.total, self.progress.forecast = train.budget.total(self.plan.steps_per_epoch), None
         self.logger.rewind(self.progress, train.budget.seconds)

@@ -5,13 +5,15 @@ runs/NAME/data/   train/   valid/ (token stores)   test.jsonl   hard.jsonl (prom
 
 import itertools
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
+from dragoman.data.packing import PackedRow
 from dragoman.text.formats.documents import Document, Texts
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.lines import Pair
@@ -46,6 +48,18 @@ class TextTaskData(TaskData):
     @classmethod
     def open(cls, cfg: RunConfig, run: RunDirectory) -> Self:
         return cls(cfg, run)
+
+    @abstractmethod
+    def batches(self, cfg: RunConfig, store: Store, accumulate: int = 1) -> Any:
+        """Return the batches of the text in ``store``.
+
+        Raises:
+            DataError: there is none.
+        """
+
+    def validation_batches(self, cfg: RunConfig) -> list[list[PackedRow]]:
+        """Return batches of the validation text, in order; none where nothing is held out."""
+        return self.batches(cfg, self.valid).in_order() if len(self.valid.columns["text"]) else []
 
     @property
     def summary(self) -> str:
