@@ -306,6 +306,28 @@ def test_epochs_are_turned_into_steps(pairs, path):
     assert events[-1].step == started.total == -(-3 * started.steps_per_epoch // 2)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [["train.accumulate=1"], ["train.batch_tokens=200"], ["train.batch_tokens=900", "train.budget.epochs=3"]],
+    ids=str,
+)
+def test_passes_over_the_text_are_kept_whatever_the_size_of_batches_becomes(pairs, path, changes):
+    begun(pairs, path, budget={"kind": "epochs", "epochs": 2})
+    made = RunDirectory.open(path).load("last").progress["step"]
+    events = list(resume(path, overrides=[], deliberate=True).events())
+    before = kinds(events, Started)[0]
+    assert events[-1].step == 2 * before.steps_per_epoch and 0 < made < events[-1].step
+    wanted = 3 if "train.budget.epochs=3" in changes else 2
+    first = f"step-{made:06d}"
+    events = list(resume(path, checkpoint=first, overrides=changes, deliberate=True).events())
+    now = kinds(events, Started)[0]
+    assert now.steps_per_epoch != before.steps_per_epoch
+    left = (wanted - made / before.steps_per_epoch) * now.steps_per_epoch
+    assert events[-1].step == now.total and now.total - made - left == pytest.approx(0.5, abs=0.5)
+    again = list(resume(path, overrides=["train.accumulate=3"], deliberate=True).events())
+    assert again[-1].step == now.total  # nothing is left of the budget
+
+
 def test_only_so_many_checkpoints_are_kept_and_the_best_among_them(pairs, path):
     list(start(tiny_run.config(pairs, keep={"last": 1, "every": 6}), path).events())
     run = RunDirectory.open(path)

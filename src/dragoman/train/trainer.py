@@ -146,7 +146,7 @@ class Trainer:
         if not self.validator.num_batches:
             check_unvalidated(self.cfg)
         if self.progress.total is None:
-            self.progress.total, self.progress.forecast = train.budget.total(self.plan.steps_per_epoch), None
+            self.progress.total, self.progress.forecast = self._budgeted(), None
         self.logger.rewind(self.progress, train.budget.seconds)
         if self.progress.total is None and self.progress.step:
             self._update_forecast()  # the budget has changed
@@ -162,6 +162,16 @@ class Trainer:
             total=self.progress.total,
             processes=self.group.count,
         )
+
+    def _budgeted(self) -> int | None:
+        """Return the steps in the budget: those made, and what is left of it at the present size of batches."""
+        step, per_epoch = self.progress.step, self.plan.steps_per_epoch
+        return self.cfg.train.budget.total(per_epoch, step, self._epochs())
+
+    def _epochs(self) -> float:
+        """Return the passes over the text so far."""
+        made = self.progress.epochs
+        return self.progress.step / self.plan.steps_per_epoch if made is None else made
 
     def _compile(self) -> Iterator[Event]:
         """Compile the loss, with the batches of the next few steps as examples."""
@@ -200,7 +210,9 @@ class Trainer:
     def _step(self, steps: Iterator[loop.StepReport]) -> Iterator[Event]:
         progress, missed = self.progress, self.loss.missed
         self.stopwatch.start()
+        epochs = self._epochs()
         done = next(steps)
+        progress.epochs = epochs + 1 / self.plan.steps_per_epoch
         if self.state.average and not done.skipped:
             self.state.average.update(done.step)
         self.batches.count(progress)
