@@ -328,6 +328,22 @@ def test_passes_over_the_text_are_kept_whatever_the_size_of_batches_becomes(pair
     assert again[-1].step == now.total  # nothing is left of the budget
 
 
+@pytest.mark.parametrize("kind", ["cosine", "warmup_stable_decay", "constant", "inverse_square_root", "noam"])
+@pytest.mark.parametrize(("warmup", "told"), [(11, 0), (12, 1), (4000, 1)])
+def test_a_warm_up_that_is_longer_than_the_run_is_said_once(pairs, path, kind, warmup, told):
+    schedule = {"kind": kind, "warmup": warmup} | ({} if kind == "noam" else {"peak": 1e-3})
+    said = list(start(tiny_run.config(pairs, schedule=schedule), path).events())
+    assert len([event for event in kinds(said, Notice) if "train.schedule.warmup" in event.text]) == told
+
+
+def test_a_warm_up_longer_than_a_budget_of_minutes_is_said_once_the_speed_is_known(pairs, path):
+    schedule = {"kind": "cosine", "peak": 1e-3, "warmup": 10**9}
+    said = list(
+        start(tiny_run.config(pairs, schedule=schedule, budget={"kind": "minutes", "minutes": 0.02}), path).events()
+    )
+    assert len([event for event in kinds(said, Notice) if "train.schedule.warmup" in event.text]) == 1
+
+
 def test_only_so_many_checkpoints_are_kept_and_the_best_among_them(pairs, path):
     list(start(tiny_run.config(pairs, keep={"last": 1, "every": 6}), path).events())
     run = RunDirectory.open(path)

@@ -92,6 +92,7 @@ class Trainer:
                 yield Notice("changed: {} from {!r} to {!r}".format(*change))
             if count := len(self.state.forgotten):
                 yield Notice(f"the new optimizer begins without memory of past gradients for {count:,} weights")
+            yield from Notice.long_warmup(self.cfg.train.schedule.warmup, self.progress)
             with Interrupts(self.stop_wanted) as interrupts, self.stopwatch:
                 yield from self._learn(interrupts)
         except Exception as error:
@@ -225,7 +226,10 @@ class Trainer:
             yield Notice.split_step(done, smaller_batches(self.cfg.train))
         if self.loss.missed > missed and self.loss.missed.bit_count() == 1:  # once, twice, four times, ...
             yield Notice.uncompiled_step(done, self.loss.missed)
+        total = progress.total
         self._update_forecast()
+        if total is None:  # the first forecast
+            yield from Notice.long_warmup(self.cfg.train.schedule.warmup, progress)
         if due.report_due(progress, self.cfg.train):
             yield self._report(done.lr)
 
