@@ -1,5 +1,6 @@
 """A run that was stopped, however it was stopped, goes on as if nothing had happened: equal to the bit."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -9,18 +10,21 @@ from pathlib import Path
 
 import pytest
 import tiny_run
+import tiny_tasks
 from tiny_run import outcome, rows
 from torch._subclasses import FakeTensor
 
 from dragoman import durable, machine, migrations
 from dragoman.checkpoint import RunDirectory, load_model
-from dragoman.config import merge, to_dict
+from dragoman.config import differences, merge, override, to_dict
 from dragoman.data.tasks import TranslationTask
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError, UserError
+from dragoman.presets import PRESETS
 from dragoman.train.changes import changed
 from dragoman.train.events import Finished, Notice, Saved, Started, StepsReported, Validated
 from dragoman.train.loop import Diverged
+from dragoman.train.recipe import load
 from dragoman.train.run import resume, start
 
 
@@ -227,6 +231,30 @@ def test_the_same_run_file_goes_on_whatever_it_left_open(whole, pairs, path):
     begun(pairs, path)
     list(resume(path, cfg=tiny_run.config(pairs, precision="auto")).events())
     assert outcome(path) == whole[1]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_sizes_that_a_preset_leaves_open_may_stay_open_in_its_run_file(name):
+    cfg = load({"preset": name, "data": {"train": [{"kind": "table", "path": "pairs.tsv"}]}})
+    sized = cfg.model.sized(**dict.fromkeys(inspect.signature(cfg.model.sized).parameters, 987))
+    had = wanted = to_dict(cfg)
+    for path, before, now in differences(had, had | {"model": to_dict(sized)}):
+        had = override(had, f"{path}={now}") if before is None else had
+    resumed, changes = changed(had, wanted, deliberate=False, where="run")
+    assert not changes and to_dict(resumed) == had
+
+
+@pytest.mark.parametrize("task", tiny_tasks.run_files(Path()))
+def test_a_run_of_every_task_is_resumed_by_its_run_file(tmp_path, path, task):
+    tiny_tasks.write_texts(tmp_path)
+    cfg = load(tiny_tasks.run_files(tmp_path)[task])
+    events = start(cfg, path).events()
+    next(event for event in events if isinstance(event, Started))
+    events.close()
+    assert differences(RunDirectory.open(path).config, to_dict(cfg))
+    resumed = resume(path, cfg=cfg)
+    assert not resumed.changes
+    resumed.directory.close()
 
 
 def test_who_multiplies_is_decided_once_whatever_a_resumed_run_would_measure(pairs, tmp_path, monkeypatch):
