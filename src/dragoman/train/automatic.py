@@ -132,6 +132,19 @@ def is_automatic(given: Mapping[str, Any], settings: Sequence[str] = ()) -> bool
     return (named[-1] if named else given.get("preset")) == AUTO
 
 
+def without_preset(settings: Sequence[str]) -> list[str]:
+    """Return the ``settings`` that name no preset."""
+    return [text for text in settings if not text.startswith("preset=")]
+
+
+def as_chosen(
+    given: Mapping[str, Any], settings: Sequence[str], config: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the run file ``given`` and the ``settings`` with what was chosen when the run began, which its ``config``
+    holds, in the place of ``preset: auto``."""
+    return merge(config, {name: value for name, value in given.items() if name != "preset"}), without_preset(settings)
+
+
 def choose(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Chosen:
     """Return the run file ``given`` with the chosen model and recipe in the place of ``preset: auto``.
 
@@ -143,7 +156,7 @@ def choose(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Chosen:
         ConfigError: the task is no translation of pairs, or a model is given as well.
     """
     rest = {name: value for name, value in given.items() if name != "preset"}
-    settings = [text for text in settings if not text.startswith("preset=")]
+    settings = without_preset(settings)
     if "model" in rest:
         raise ConfigError("preset: auto chooses the model: leave model out, or name another preset")
     if "budget" not in rest.get("train", {}):

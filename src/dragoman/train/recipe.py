@@ -188,11 +188,14 @@ class RunConfig:
     train: TrainConfig = TrainConfig()
 
 
+SECTIONS = ("task", "data", "tokenizer", "model", "train")
+"""Settings of a run that cannot be null."""
+
 # ---- reading and completing -----------------------------------------------------------------------
 
 
 def read_run_file(path: str | Path) -> dict[str, Any]:
-    """Return the content of a run file.
+    """Return the content of a run file. A section without settings is left out, as if its line were not there.
 
     Raises:
         ConfigError: no such file, not YAML, or no mapping.
@@ -200,7 +203,7 @@ def read_run_file(path: str | Path) -> dict[str, Any]:
     given = load_yaml(Path(path))
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, such as 'preset: transformer-small'")
-    return given
+    return {name: value for name, value in given.items() if value is not None or name not in SECTIONS}
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
