@@ -126,12 +126,9 @@ class RunDirectory:
         if newest and (self.path / "last").resolve() != newest[0].path.resolve():
             durable.link(self.path / "last", f"{FOLDER}/{newest[0].path.name}")
 
-    def discard(self, *folders: str) -> None:
-        """Remove the files of a run that has no checkpoint, these ``folders`` in it, and itself if it is empty then."""
+    def discard(self) -> None:
+        """Remove the files of a run that has no checkpoint, and the folder if it is empty then."""
         self.close()
-        for name in folders:
-            if (self.path / name).exists():
-                durable.remove(self.path / name)
         for name in (CONFIG, JOINT, SOURCE, TARGET, BASE, LOCK):
             (self.path / name).unlink(missing_ok=True)
         if not any(self.path.iterdir()):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dragoman import durable
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
 from dragoman.train.distributed.processes import SingleProcess
@@ -37,7 +38,9 @@ def nothing_left_behind(directory: RunDirectory, group: SingleProcess) -> Iterat
         yield
     except BaseException:
         if new and directory.path.exists():
-            directory.discard(FOLDER)
+            if (directory.path / FOLDER).exists():
+                durable.remove(directory.path / FOLDER)
+            directory.discard()
         raise
 
 
