@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import tiny_run
 
+from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import from_dict, load_yaml
 from dragoman.errors import ConfigError
@@ -146,6 +147,30 @@ def test_a_command_prints_its_reasons_and_writes_the_choice(pairs, tmp_path, cap
     assert f"{ENOUGH:g} are enough" in out
     assert main(["train", "run", "--resume", "train.budget.steps=3"]) == 0
     assert "auto: " not in capsys.readouterr().out
+
+
+def test_a_run_of_auto_is_resumed_by_its_file_whose_settings_still_count(pairs, tmp_path, capsys, monkeypatch, fast):
+    monkeypatch.chdir(tmp_path)
+    file = given(pairs, budget={"kind": "steps", "steps": 2}, samples=0, precision="float32", products="torch")
+    file["data"]["hold_out"] = {"test": 3, "valid": 10, "near": None}
+    (tmp_path / "run.yaml").write_text(json.dumps(file))
+    assert main(["train", "run.yaml", "--resume", "--run", "run"]) == 2  # no such run yet
+    assert "run" in capsys.readouterr().err
+    assert main(["train", "run.yaml", "--run", "run"]) == 0
+    before = load_yaml(tmp_path / "run" / "config.yaml")
+    fast.seconds /= 1e6  # another choice would be made now
+    file["train"]["budget"]["steps"] = 3
+    (tmp_path / "run.yaml").write_text(json.dumps(file))
+    assert main(["train", "run.yaml", "--resume", "--run", "run"]) == 0
+    after = load_yaml(tmp_path / "run" / "config.yaml")
+    assert after["train"]["budget"]["steps"] == 3 and after["model"] == before["model"]
+    assert main(["train", "run.yaml", "--resume", "--run", "run", "preset=auto", "train.budget.steps=4"]) == 0
+    assert RunDirectory.open("run").load("last").progress["step"] == 4
+    capsys.readouterr()
+    file["train"]["clip"] = 0.5
+    (tmp_path / "run.yaml").write_text(json.dumps(file))
+    assert main(["train", "run.yaml", "--resume", "--run", "run", "train.budget.steps=5"]) == 2
+    assert "train.clip was 1.0, is now 0.5" in capsys.readouterr().err
 
 
 def test_a_rung_is_described_for_people():

@@ -10,6 +10,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError
+from dragoman.model.meta_device import on_meta_device
 from dragoman.text.tokens.extension import decompose_new_entries
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
@@ -77,6 +78,36 @@ def test_what_is_new_begins_anew(earlier, tmp_path):
     assert (24, 8) in shapes
 
 
+@pytest.mark.parametrize("tying", ["all", "target"])
+@pytest.mark.parametrize("name", ["output.*", "embed.*"])
+def test_a_tied_weight_begins_anew_under_any_of_its_names(earlier, tmp_path, name, tying):
+    shared = {"output.weight", "embed.tokens.weight", "source_embed.tokens.weight"}
+    run, pairs = earlier
+    if tying != "all":
+        plain = to_dict(tiny_run.config(pairs, average=None)) | {"model": tiny_run.MODEL | {"tying": tying}}
+        list(start(recipe.load(plain), run := tmp_path / "earlier").events())
+        shared.remove("source_embed.tokens.weight")
+    change = {"train": {"schedule": {"kind": "cosine", "peak": 1e-9, "warmup": 1}}}
+    list(start(config((run, pairs), change, new=[name]), tmp_path / "run").events())
+    before, after = weights(run), weights(tmp_path / "run")
+    changed = {name for name in before if not torch.allclose(before[name], after[name], atol=1e-6)}
+    assert changed == shared & before.keys() and len(changed) > 1
+
+
+def test_tied_weights_that_begin_anew_may_have_another_shape(earlier):
+    with on_meta_device():
+        larger = config(earlier).model.sized(vocab=999, source_vocab=None).build()
+    config(earlier, new=["output.*"]).start_from.check(larger)
+    with pytest.raises(ConfigError, match="has the shape"):
+        config(earlier).start_from.check(larger)
+
+
+@pytest.mark.parametrize("frozen", ["output.*", "embed.*"])
+def test_what_begins_anew_is_not_frozen_at_random(earlier, tmp_path, frozen):
+    with pytest.raises(ConfigError, match=r"^start_from\.frozen: \w+(\.tokens)?\.weight begins anew"):
+        start(config(earlier, new=["output.*"], frozen=[frozen]), tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("change", "init", "says"),
     [
@@ -103,6 +134,23 @@ def test_what_does_not_fit_is_named(earlier, tmp_path, change, init, says):
 def test_beginning_with_a_run_that_is_not_there_is_told_as_one(earlier):
     with pytest.raises(CheckpointError, match="no such run directory"):
         config(earlier, {"start_from": {"run": "runs/nowhere"}})
+
+
+def test_a_run_named_on_the_command_line_gives_settings_and_weights_as_one_named_in_the_file(earlier, tmp_path):
+    run, pairs = earlier
+    block = tiny_run.MODEL["decoder"]["pattern"][0]
+    larger = {"decoder": {"pattern": [merge(block, {"mixer": {"heads": 4}, "mlp": {"activation": "gelu"}})]}}
+    plain = to_dict(tiny_run.config(pairs, average=None)) | {"model": merge(tiny_run.MODEL, larger)}
+    list(start(recipe.load(plain), other := tmp_path / "other").events())
+    rest = {"data": plain["data"], "train": plain["train"]}
+    expected = recipe.load(rest | {"start_from": {"run": str(other)}})
+    assert expected.model != recipe.load(rest | {"start_from": {"run": str(run)}}).model
+    for written in ({}, {"start_from": None}, {"start_from": {"run": str(run)}}):
+        for assignment in (f"start_from.run={other}", f"start_from={{run: {other}}}"):
+            assert recipe.load(rest | written, [assignment]) == expected
+    assert recipe.load(rest | {"start_from": {"run": str(run)}}, [f"*.run={other}"]) == expected
+    deeper = recipe.load(rest, [f"start_from.run={other}", 'start_from.frozen=["encoder.*"]', "model.dropout=0.3"])
+    assert (deeper.start_from.frozen, deeper.model.dropout) == (("encoder.*",), 0.3)
 
 
 # ---- what composes --------------------------------------------------------------------------------

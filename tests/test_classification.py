@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from dragoman.checkpoint import load_model, load_reader
 from dragoman.cli import main
 from dragoman.compare.figure import StudySubject
 from dragoman.compare.measures import MEASURES
+from dragoman.config import merge
 from dragoman.data.labels import LabelledBatch, accuracy, confusion, macro_f1
 from dragoman.data.tasks import ClassificationTask
 from dragoman.decode.readers.classifier import Classifier
@@ -338,3 +341,23 @@ def test_another_classifier_may_begin_with_this_one_for_labels_of_its_own(table,
     list(start(recipe.load({"data": plain["data"], "train": plain["train"]} | change), tmp_path / "run").events())
     model, _, now = load_reader(tmp_path / "run")
     assert now["task"]["labels"] == ["bad", "good"] and model.head.output.out_features == 2
+
+
+@pytest.mark.parametrize("inherited", [True, False], ids=["from the earlier run", "from the file"])
+def test_labels_that_are_not_those_of_the_data_leave_no_run_and_say_what_to_set(table, run, tmp_path, inherited):
+    lines = [line for line in table.read_text().splitlines() if not line.endswith("odd")]
+    (tmp_path / "two.tsv").write_text("\n".join(lines) + "\n")
+    plain = recipe.to_dict(config(tmp_path / "two.tsv"))
+    if inherited:
+        plain = {"data": plain["data"], "train": plain["train"], "start_from": {"run": str(run[0])}}
+        says = r"^task\.labels: .* in .*, but the data have .*: for other labels set (?P<settings>.*)$"
+    else:
+        plain = merge(plain, {"task": {"labels": ["x", "y"]}})
+        says = r"^task\.labels: .* given, but the data have .*: leave it out"
+    with pytest.raises(ConfigError, match=says) as refused:
+        list(start(recipe.load(plain), tmp_path / "run").events())
+    assert not (tmp_path / "run").exists()
+    if inherited:
+        settings = shlex.split(re.search(says, str(refused.value))["settings"])
+        list(start(recipe.load(plain, settings), tmp_path / "run").events())
+        assert load_reader(tmp_path / "run")[2]["task"]["labels"] == ["bad", "good"]

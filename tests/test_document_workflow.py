@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import shlex
 
 import pytest
 from document_samples import opened
@@ -410,6 +411,14 @@ def test_what_is_wrong_is_found_by_its_check(source, translation, check):
 @pytest.mark.parametrize(("source", "translation"), CLEAN)
 def test_what_is_right_is_not_reported(source, translation):
     assert not list(find_problems(Translated("a:1", source, translation)))
+
+
+def test_the_help_names_every_check_as_it_is_written_on_a_command_line(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["check", "--help"]) == 0
+    told = next(line for line in capsys.readouterr().out.splitlines() if "--only" in line and "alone:" in line)
+    named = told.partition("alone: ")[2].partition(";")[0].split(", ")
+    assert [shlex.split(name) for name in named] == [[name] for name in CHECKS]
 
 
 def test_length_and_markup_are_checked():

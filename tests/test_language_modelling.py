@@ -138,7 +138,8 @@ def test_documents_are_cut_as_the_run_file_says(tmp_path):
 def test_the_tail_and_what_comes_before_it_are_the_whole(tmp_path_factory, texts, share):
     path = tmp_path_factory.getbasetemp() / "tail.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    train, valid, *_ = Texts(files=(str(path),), hold_out=Tail(share=share)).split()
+    split = Texts(files=(str(path),), hold_out=Tail(share=share)).split().split
+    train, valid = split.train, split.valid
     assert "".join(d.text for d in [*train, *valid]) == "".join(texts)
     assert len("".join(d.text for d in valid)) == pytest.approx(share * len("".join(texts)), abs=1)
 
@@ -147,8 +148,9 @@ def test_drawn_documents_and_their_likes_are_not_trained_on(tmp_path):
     path = tmp_path / "d.jsonl"
     texts = [f"document number {'abcdefghij'[i]} speaks of {'klmnopqrst'[i] * 9}" for i in range(10)] * 2
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    train, valid, removed, _ = Texts(files=(str(path),), hold_out=Drawn(documents=3)).split()
-    assert len(valid) == 3 and not {d.text for d in valid} & {d.text for d in train} and removed
+    found = Texts(files=(str(path),), hold_out=Drawn(documents=3)).split()
+    train, valid = found.split.train, found.split.valid
+    assert len(valid) == 3 and not {d.text for d in valid} & {d.text for d in train} and found.removed
 
 
 # ---- runs -----------------------------------------------------------------------------------------
@@ -234,6 +236,18 @@ def test_of_prompts_and_answers_only_answers_are_learned(tmp_path):
     sample = seen.samples[0]
     assert sample.source.startswith("say ") and sample.source.endswith("\n") and sample.reference.endswith("!")
     assert "bits/byte" not in seen.scores
+
+
+def test_instructions_of_which_none_is_held_out_are_all_learned_from(tmp_path):
+    (tmp_path / "p.tsv").write_text("".join(f"say {x}{y}\t{y}{x}!\n" for x in "abcdefgh" for y in "ijklmnop"))
+    plain = recipe.to_dict(config(tmp_path / "p.tsv", budget={"kind": "steps", "steps": 4}))
+    source = {"kind": "table", "path": str(tmp_path / "p.tsv")}
+    data = {"kind": "instructions", "train": [source], "hold_out": {"valid": 0, "test": 0}}
+    for across in (False, True):
+        cfg = recipe.load(plain | {"data": data}, [f"task.across_documents={across}".lower()])
+        events = list((run := start(cfg, tmp_path / f"run{across}")).events())
+        assert events[-1].complete and not [event for event in events if isinstance(event, Validated)]
+        assert len(run.batches.task_data.train.columns["text"]) == 64
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dragoman.machine import choose_device, choose_precision, choose_products
 from dragoman.machine import product_seconds as really_measured
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.presets import PRESETS
-from dragoman.train.recipe import RunConfig, fill, load, outline
+from dragoman.train.recipe import RunConfig, fill, load, outline, read_run_file
 from dragoman.train.schedule import Noam
 from dragoman.train.tasks import task_data_for
 
@@ -70,6 +70,27 @@ def test_the_file_lies_over_the_preset_and_the_command_line_over_both(tmp_path):
     cfg = load(tmp_path / "run.yaml", ["train.seed=8", "train.schedule.warmup=9"])
     assert (cfg.train.clip, cfg.train.seed, cfg.train.schedule.warmup) == (0.5, 8, 9)
     assert cfg.train.schedule.kind == PRESETS["transformer-tiny"]()["train"]["schedule"]["kind"]
+
+
+@pytest.mark.parametrize("section", ["task", "tokenizer", "train"])
+@pytest.mark.parametrize("preset", ["transformer-tiny", "auto"])
+def test_a_section_without_settings_is_as_if_it_were_not_there(tmp_path, section, preset):
+    lines = f"preset: {preset}\ndata: {{train: [{{kind: table, path: a.tsv}}]}}\n"
+    (tmp_path / "whole.yaml").write_text(lines)
+    (tmp_path / "empty.yaml").write_text(f"{lines}{section}:\n  # seed: 7\n")
+    assert read_run_file(tmp_path / "empty.yaml") == read_run_file(tmp_path / "whole.yaml")
+    if preset != "auto":
+        for settings in ([], ["train.seed=8"]):
+            assert load(tmp_path / "empty.yaml", settings) == load(tmp_path / "whole.yaml", settings)
+
+
+@pytest.mark.parametrize("section", ["data", "model"])
+def test_a_section_that_must_be_given_is_named_where_it_is_empty(tmp_path, section):
+    (tmp_path / "run.yaml").write_text(
+        {"data": "preset: transformer-tiny\ndata:\n", "model": "model:\ndata: {train: []}\n"}[section]
+    )
+    with pytest.raises(ConfigError, match=rf"run\.yaml\.{section}: must be given"):
+        load(tmp_path / "run.yaml")
 
 
 def test_an_override_finds_its_place_in_a_default_that_nobody_wrote_down():

@@ -1,5 +1,6 @@
 """A run that was stopped, however it was stopped, goes on as if nothing had happened: equal to the bit."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -9,18 +10,21 @@ from pathlib import Path
 
 import pytest
 import tiny_run
+import tiny_tasks
 from tiny_run import outcome, rows
 from torch._subclasses import FakeTensor
 
 from dragoman import durable, machine, migrations
 from dragoman.checkpoint import RunDirectory, load_model
-from dragoman.config import to_dict
+from dragoman.config import differences, merge, override, to_dict
 from dragoman.data.tasks import TranslationTask
 from dragoman.decode.translator import Translator
-from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.errors import CheckpointError, ConfigError, DataError, UserError
+from dragoman.presets import PRESETS
 from dragoman.train.changes import changed
 from dragoman.train.events import Finished, Notice, Saved, Started, StepsReported, Validated
 from dragoman.train.loop import Diverged
+from dragoman.train.recipe import load
 from dragoman.train.run import resume, start
 
 
@@ -128,6 +132,15 @@ def test_from_an_earlier_checkpoint_the_run_comes_to_the_same_end(whole, pairs, 
     assert (path / "checkpoints" / "step-000012.abandoned").is_dir()
 
 
+def test_a_resume_that_is_refused_sets_no_checkpoint_aside(pairs, path):
+    list(start(tiny_run.config(pairs), path).events())
+    before = sorted(path.rglob("*"))
+    for change in ("train.best_by=nothing", "train.device=nowhere", "model.dim=9"):
+        with pytest.raises(UserError):
+            resume(path, checkpoint="step-000006", overrides=[change, "train.on_memory=stop"], deliberate=True)
+        assert sorted(path.rglob("*")) == before and (path / "last").resolve().name == "step-000012"
+
+
 def test_a_finished_run_says_so_and_how_to_train_longer(whole, pairs, path):
     list(start(tiny_run.config(pairs), path).events())
     events = list(resume(path).events())
@@ -220,6 +233,30 @@ def test_the_same_run_file_goes_on_whatever_it_left_open(whole, pairs, path):
     assert outcome(path) == whole[1]
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_sizes_that_a_preset_leaves_open_may_stay_open_in_its_run_file(name):
+    cfg = load({"preset": name, "data": {"train": [{"kind": "table", "path": "pairs.tsv"}]}})
+    sized = cfg.model.sized(**dict.fromkeys(inspect.signature(cfg.model.sized).parameters, 987))
+    had = wanted = to_dict(cfg)
+    for path, before, now in differences(had, had | {"model": to_dict(sized)}):
+        had = override(had, f"{path}={now}") if before is None else had
+    resumed, changes = changed(had, wanted, deliberate=False, where="run")
+    assert not changes and to_dict(resumed) == had
+
+
+@pytest.mark.parametrize("task", tiny_tasks.run_files(Path()))
+def test_a_run_of_every_task_is_resumed_by_its_run_file(tmp_path, path, task):
+    tiny_tasks.write_texts(tmp_path)
+    cfg = load(tiny_tasks.run_files(tmp_path)[task])
+    events = start(cfg, path).events()
+    next(event for event in events if isinstance(event, Started))
+    events.close()
+    assert differences(RunDirectory.open(path).config, to_dict(cfg))
+    resumed = resume(path, cfg=cfg)
+    assert not resumed.changes
+    resumed.directory.close()
+
+
 def test_who_multiplies_is_decided_once_whatever_a_resumed_run_would_measure(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "product_seconds", lambda: {"torch": 2.0, "onednn": 1.0})
     list(start(tiny_run.config(pairs, products="auto"), tmp_path / "whole").events())
@@ -260,6 +297,19 @@ def test_a_deliberate_change_is_made_and_recorded(whole, pairs, path):
     assert outcome(path)["tensors"] != whole[1]["tensors"]
 
 
+@pytest.mark.parametrize("now", ["adam", "adam_w", "muon", "adafactor"])
+@pytest.mark.parametrize("before", ["adam", "muon", "adafactor"])
+def test_another_optimizer_takes_over_the_state_that_it_knows_and_says_what_begins_anew(pairs, path, before, now):
+    begun(pairs, path, optimizer={"kind": before})
+    said = list(resume(path, overrides=[f"train.optimizer={now}"], deliberate=True).events())
+    told = [event.text for event in said if "begins without memory" in getattr(event, "text", "")]
+    same = before == now or {before, now} == {"adam", "adam_w"}
+    assert said[-1].complete and len(told) == (not same)
+    weights = len(RunDirectory.open(path).load("last").tensors["model"])
+    if {before, now} <= {"adam", "adam_w", "muon"} and not same:  # Muon leaves norms and embeddings to AdamW
+        assert 0 < int(told[0].split()[-2]) < weights
+
+
 def test_a_hand_edited_configuration_is_noticed(pairs, path):
     begun(pairs, path)
     text = (path / "config.yaml").read_text()
@@ -284,6 +334,44 @@ def test_epochs_are_turned_into_steps(pairs, path):
     assert events[-1].step == started.total == -(-3 * started.steps_per_epoch // 2)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [["train.accumulate=1"], ["train.batch_tokens=200"], ["train.batch_tokens=900", "train.budget.epochs=3"]],
+    ids=str,
+)
+def test_passes_over_the_text_are_kept_whatever_the_size_of_batches_becomes(pairs, path, changes):
+    begun(pairs, path, budget={"kind": "epochs", "epochs": 2})
+    made = RunDirectory.open(path).load("last").progress["step"]
+    events = list(resume(path, overrides=[], deliberate=True).events())
+    before = kinds(events, Started)[0]
+    assert events[-1].step == 2 * before.steps_per_epoch and 0 < made < events[-1].step
+    wanted = 3 if "train.budget.epochs=3" in changes else 2
+    first = f"step-{made:06d}"
+    events = list(resume(path, checkpoint=first, overrides=changes, deliberate=True).events())
+    now = kinds(events, Started)[0]
+    assert now.steps_per_epoch != before.steps_per_epoch
+    left = (wanted - made / before.steps_per_epoch) * now.steps_per_epoch
+    assert events[-1].step == now.total and now.total - made - left == pytest.approx(0.5, abs=0.5)
+    again = list(resume(path, overrides=["train.accumulate=3"], deliberate=True).events())
+    assert again[-1].step == now.total  # nothing is left of the budget
+
+
+@pytest.mark.parametrize("kind", ["cosine", "warmup_stable_decay", "constant", "inverse_square_root", "noam"])
+@pytest.mark.parametrize(("warmup", "told"), [(11, 0), (12, 1), (4000, 1)])
+def test_a_warm_up_that_is_longer_than_the_run_is_said_once(pairs, path, kind, warmup, told):
+    schedule = {"kind": kind, "warmup": warmup} | ({} if kind == "noam" else {"peak": 1e-3})
+    said = list(start(tiny_run.config(pairs, schedule=schedule), path).events())
+    assert len([event for event in kinds(said, Notice) if "train.schedule.warmup" in event.text]) == told
+
+
+def test_a_warm_up_longer_than_a_budget_of_minutes_is_said_once_the_speed_is_known(pairs, path):
+    schedule = {"kind": "cosine", "peak": 1e-3, "warmup": 10**9}
+    said = list(
+        start(tiny_run.config(pairs, schedule=schedule, budget={"kind": "minutes", "minutes": 0.02}), path).events()
+    )
+    assert len([event for event in kinds(said, Notice) if "train.schedule.warmup" in event.text]) == 1
+
+
 def test_only_so_many_checkpoints_are_kept_and_the_best_among_them(pairs, path):
     list(start(tiny_run.config(pairs, keep={"last": 1, "every": 6}), path).events())
     run = RunDirectory.open(path)
@@ -297,6 +385,29 @@ def test_without_a_validation_set_the_last_checkpoint_is_the_best(pairs, path):
     assert not kinds(events, Validated) and events[-1].step == 12
     assert RunDirectory.open(path).find("best").step == 12
     assert (path / "report.html").exists()
+
+
+@pytest.mark.parametrize("setting", ["patience=3", "best_by=loss", "scored=5"])
+def test_without_a_validation_set_what_needs_one_is_refused(pairs, path, setting):
+    cfg = to_dict(tiny_run.config(pairs))
+    cfg["data"]["hold_out"] |= {"valid": 0}
+    says = rf"^train\.{setting.partition('=')[0]}: .* needs validation examples, .* data\.valid"
+    with pytest.raises(ConfigError, match=says):
+        start(tiny_run.recipe.load(cfg, [f"train.{setting}"]), path)
+    assert not path.exists()
+    begun_without = tiny_run.recipe.load(cfg)
+    list(start(begun_without, path).events())
+    with pytest.raises(ConfigError, match=says):
+        resume(path, overrides=[f"train.{setting}"], deliberate=True)
+
+
+def test_validation_examples_that_are_all_too_long_are_none(pairs, path, tmp_path):
+    long = tmp_path / "long.tsv"
+    long.write_text("".join(f"{'word ' * 90}{n}\t{'word ' * 90}{n}\n" for n in range(3)))
+    cfg = merge(to_dict(tiny_run.config(pairs, patience=2)), {"data": {"valid": {"kind": "table", "path": str(long)}}})
+    cfg = merge(cfg, {"model": {"position": {"kind": "learned", "length": 64}}})
+    with pytest.raises(ConfigError, match=r"^train\.patience: 2 needs validation examples"):
+        list(start(tiny_run.recipe.load(cfg), path).events())
 
 
 def test_an_average_that_begins_in_the_middle_begins_with_the_weights_there(pairs, path):

@@ -50,10 +50,12 @@ def test_few_instructions_and_documents_are_split(tmp_path):
     rows = "".join(f"{text}\t{text[::-1]}\n" for text in sentences(9))
     (tmp_path / "p.tsv").write_text(rows)
     found = Instructions(train=(Table(path=str(tmp_path / "p.tsv")),)).split()
-    assert found.train and found.valid and f"data.hold_out.valid={len(found.valid)}" in found.note
+    split = found.split
+    assert split.train and split.valid and f"data.hold_out.valid={len(split.valid)}" in found.note
     (tmp_path / "d.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in sentences(9)))
     drawn = Texts(files=(str(tmp_path / "d.jsonl"),), hold_out=Drawn()).split()
-    assert drawn.train and drawn.valid and f"data.hold_out.documents={len(drawn.valid)}" in drawn.note
+    split = drawn.split
+    assert split.train and split.valid and f"data.hold_out.documents={len(split.valid)}" in drawn.note
 
 
 def test_where_there_is_enough_all_is_held_out_and_nothing_said(tmp_path):
@@ -61,7 +63,7 @@ def test_where_there_is_enough_all_is_held_out_and_nothing_said(tmp_path):
     (tmp_path / "p.tsv").write_text(rows)
     source = Table(path=str(tmp_path / "p.tsv"))
     found = Instructions(train=(source,), hold_out=HoldOut(test=0, valid=4, near=None)).split()
-    assert len(found.valid) == 4 and not found.note
+    assert len(found.split.valid) == 4 and not found.note
 
 
 @pytest.mark.parametrize("name", ["a.json", "b.docx", "c.pdf", "d.csv", "e.po", "f.srt", "g.parquet.gz", "h.ipynb"])
@@ -74,4 +76,4 @@ def test_a_language_model_learns_from_no_file_that_is_no_text(name, tmp_path):
 @pytest.mark.parametrize("name", ["a.txt", "b.md", "c.py", "d", "e.tex", "f.html", "g.log", "h.en"])
 def test_a_language_model_learns_from_prose_markup_and_code(name, tmp_path):
     (tmp_path / name).write_text("some text " * 20)
-    assert Texts(files=(str(tmp_path / name),)).split().train
+    assert Texts(files=(str(tmp_path / name),)).split().split.train

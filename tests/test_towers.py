@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny_reader import MODEL, config, quick_disk, trained  # noqa: F401 (a fixture)
 
+from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.data.captions import CaptionTable
 from dragoman.data.matches import mean_reciprocal_rank, ranks, recall
@@ -13,6 +14,7 @@ from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import scores_of
 from dragoman.evaluate.retrieval import TfIdf, counted_ranks
+from dragoman.text.store import Store
 from dragoman.train.run import start
 
 WORDS = ["red", "blue", "green", "house", "tree", "car", "dog", "cat", "sees", "big", "small", "old"]
@@ -137,3 +139,46 @@ def test_what_does_not_fit_is_named_before_anything_is_written(pairs, tmp_path, 
 
     with pytest.raises(ConfigError, match=says):
         start(recipe.load(recipe.to_dict(run_config(pairs)) | change), tmp_path / "run")
+
+
+def part(path, **options):
+    return {"kind": "part", "pairs": {"kind": "table", "path": str(path)}, **options}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mixture", {"kind": "temperature"}),
+        ("order", {"kind": "easy_first"}),
+        ("context", {"kind": "entry_notes"}),
+        ("retrieval", {"kind": "fuzzy_matches"}),
+        ("noise", {"kind": "word_noise"}),
+        ("segmentation", {"kind": "bpe_dropout"}),
+        ("train.0.tags", ["2de"]),
+        ("valid.tags", ["2de"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings_of_translation_are_refused_by_path(pairs, tmp_path, name, value):
+    from dragoman.train import recipe
+
+    plain = recipe.to_dict(run_config(pairs, data={"kind": "data", "train": [part(pairs)], "valid": part(pairs)}))
+    with pytest.raises(ConfigError, match=rf"^data\.{name}: (is|are) for translation"):
+        start(recipe.load(plain, [f"data.{name}={json.dumps(value)}"]), tmp_path / "run")
+
+
+def test_a_prefix_is_read_and_a_source_may_lend_nothing_to_held_out_sets(pairs, tmp_path):
+    made = tmp_path / "made.tsv"
+    made.write_text("".join(f"made {word} {n}\tedam {n} {word}\n" for n, word in enumerate(WORDS * 3)))
+    sources = [part(pairs, prefix="query: "), part(made, name="made", prefix="made: ", hold_out=False)]
+    data = {"kind": "data", "train": sources, "hold_out": {"test": 40, "valid": 40, "near": None}}
+    trained(run_config(pairs, steps=1, data=data), tmp_path / "run")
+    held = [(tmp_path / f"run/data/{name}.jsonl").read_text().splitlines() for name in ("valid", "test")]
+    assert all(json.loads(line)["source"].startswith("query: ") for line in held[0] + held[1])
+    tokenizer, _ = RunDirectory.open(tmp_path / "run").tokenizers()
+    store = Store.open(tmp_path / "run/data/train").columns
+    firsts = [tokenizer.decode(store["first"][row]) for row in range(len(store["first"]))]
+    assert {first.split()[0] for first in firsts} == {"query:", "made:"}
+    assert sum(first.startswith("made: ") for first in firsts) == 36
+    seconds = [tokenizer.decode(store["second"][row]) for row in range(len(store["second"]))]
+    assert not any(":" in second for second in seconds)

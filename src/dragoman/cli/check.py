@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.check_names import CHECK_NAMES
 
 if TYPE_CHECKING:
     from dragoman.text.checks import Translated
@@ -27,12 +29,12 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="CHECK",
-            help="Run this check alone: placeholders, numbers, punctuation, 'white space', length, markup or 'access "
-            "key'; may be repeated.",
+            help=f"Run this check alone: {', '.join(map(shlex.quote, CHECK_NAMES))}; may be repeated.",
         ),
     ] = None,
     skip: Annotated[
-        list[str] | None, typer.Option(metavar="CHECK", help="Leave this check out; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="CHECK", help="Leave this check out, named as for --only; may be repeated."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object for each finding.")] = False,
     source_language: Annotated[
@@ -43,8 +45,7 @@ def check(
         typer.Option("--target-language", "--to", metavar="LANGUAGE", help="Target of a .tmx or .xcstrings file."),
     ] = None,
 ) -> None:
-    """Check translations: placeholders, numbers, punctuation, white space, length, markup, access keys. Exit 1 if any
-    has a finding.
+    """Check translations: placeholders, numbers, markup and more (--only lists all). Exit 1 if any has a finding.
 
     No model is needed. A finding is a line with file and line of the translation; it may be right all the same.
     """

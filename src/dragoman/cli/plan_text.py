@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.amount import count_tokens, count_words
+from dragoman.text.compressed import extension, open_bytes
 
-BYTES_PER_TOKEN = 4.0
-"""Bytes of UTF-8 that a token of a byte-pair vocabulary of 8,000 holds in European languages, about."""
+VOCAB = 8000
+"""Entries of the vocabulary that tokens are estimated for."""
+SAMPLE = 2**22
+"""Bytes of running text whose words are counted; the rest is taken to be like them."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class PlannedText:
     @property
     def summary(self) -> str:
         of = "text" if self.length is None else f"{self.examples:,} pairs of {self.length:,} tokens on average"
-        return f"{of}: about {self.tokens:,} tokens (at {BYTES_PER_TOKEN:g} bytes each)"
+        return f"{of}: about {self.tokens:,} tokens (of a vocabulary of {VOCAB:,})"
 
 
 def measure_text(name: str, *, pairs: bool) -> PlannedText:
@@ -36,19 +40,31 @@ def measure_text(name: str, *, pairs: bool) -> PlannedText:
     if pairs:
         from dragoman.cli.sources import read_named_pairs
 
-        sizes = [
-            max(len(pair.source.encode()), len(pair.target.encode())) for pair in read_named_pairs(name, report=False)
+        words = [
+            max(count_words(pair.source), count_words(pair.target)) for pair in read_named_pairs(name, report=False)
         ]
-        if not sizes:
+        if not words:
             raise DataError(f"{name}: no pairs in it")
-        tokens = [1 + round(nbytes / BYTES_PER_TOKEN) for nbytes in sizes]
-        return PlannedText(len(tokens), sum(tokens), max(1, round(sum(tokens) / len(tokens))))
+        tokens = round(count_tokens(sum(words), VOCAB, len(words)))
+        return PlannedText(len(words), tokens, max(1, round(tokens / len(words))))
     path = Path(name)
     if path.is_dir():
         raise ConfigError(f"--data: {name}: a folder: name a text file")
     if not path.is_file():
         raise ConfigError(f"--data: {name}: no such file")
-    nbytes = os.path.getsize(path)
-    if not nbytes:
+    if not (words := _words_in(path)):
         raise DataError(f"{name}: it is empty")
-    return PlannedText(1, max(1, round(nbytes / BYTES_PER_TOKEN)), None)
+    return PlannedText(1, round(count_tokens(words, VOCAB)), None)
+
+
+def _words_in(path: Path) -> float:
+    """Return about how many words a file of running text has, plain or compressed."""
+    with open_bytes(path) as file:
+        sample = file.read(SAMPLE)
+        if len(sample) < SAMPLE:
+            size = len(sample)
+        elif extension(path) == path.suffix.lower():
+            size = os.path.getsize(path)
+        else:
+            size = len(sample) + sum(map(len, iter(lambda: file.read(SAMPLE), b"")))
+    return count_words(sample.decode(errors="ignore")) * size / max(1, len(sample))

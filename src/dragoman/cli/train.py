@@ -170,12 +170,18 @@ def _watched(
 def _resumed(
     name: str, run: Path, settings: list[str], checkpoint: str, deliberate: bool, group: "SingleProcess"
 ) -> "Trainer":
-    from dragoman.train.recipe import load
+    from dragoman.checkpoint import run_config
+    from dragoman.train.automatic import as_chosen, is_automatic
+    from dragoman.train.recipe import load, read_run_file
     from dragoman.train.run import resume
 
     if os.path.isdir(name):
         return resume(name, overrides=settings, checkpoint=checkpoint, deliberate=deliberate, group=group)
-    cfg = load(name, settings)  # a run file: resumes the run it started, if the file is unchanged
+    # a run file: resumes the run it started, if the file is unchanged
+    if is_automatic(given := read_run_file(name), settings):
+        cfg = load(*as_chosen(given, settings, run_config(run)))
+    else:
+        cfg = load(name, settings)
     return resume(run, cfg=cfg, checkpoint=checkpoint, deliberate=deliberate, group=group)
 
 
@@ -207,13 +213,14 @@ def _started(
 def _chosen(given: dict[str, Any], settings: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the run file and the settings with a model and a recipe in the place of ``preset: auto``."""
     from dragoman.cli.terminal import progress_console
-    from dragoman.train.automatic import choose
+    from dragoman.train.automatic import choose, without_preset
 
     chosen = choose(given, settings)
+    settings = without_preset(settings)
     with progress_console() as screen:
         for reason in chosen.reasons:
             screen.print(reason, soft_wrap=True, markup=False)
-    return chosen.given, [text for text in settings if not text.startswith("preset=")]
+    return chosen.given, settings
 
 
 def _training_text(pairs: list[str], columns: str | None, *, report: bool) -> "list[PairSource]":

@@ -261,13 +261,24 @@ class LabelledArrays:
 
         Raises:
             DataError: a file that cannot be read, a label that no training example has, or too few examples.
+            ConfigError: a hard set is asked for.
         """
+        refuse_hard_set(self.hold_out)
         sources = self.train, self.valid, self.test
         found = split_labelled_examples(
             sources, read_arrays, lambda example: [example.label], self.hold_out, self.overlap
         )
         floats = _has_floats(chain(found.split.train, found.split.valid, found.split.test))
         return replace(found, facts={**found.facts, "numbers": "<f4" if floats else "|u1"})
+
+
+def refuse_hard_set(held: HoldOut) -> None:
+    """
+    Raises:
+        ConfigError: a hard set is asked for, which is found by the rare words of texts.
+    """
+    if held.hard:
+        raise ConfigError("data.hold_out.hard: hard sets are for texts, not for images or frames: leave it out")
 
 
 def _has_floats(examples: Iterable[LabelledArray]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import PositiveInt
 
 from dragoman.config import config
-from dragoman.data.arrays import digest
+from dragoman.data.arrays import digest, refuse_hard_set
 from dragoman.errors import DataError
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.compressed import read_bytes
@@ -92,7 +92,9 @@ class CaptionedImages:
 
         Raises:
             DataError: a file that cannot be read, or too few examples.
+            ConfigError: a hard set is asked for.
         """
+        refuse_hard_set(self.hold_out)
         examples = [kind(*example) for table in self.train for example in table.read()]
         valid, test = (
             None if table is None else [kind(*example) for example in table.read()] for table in (self.valid, self.test)

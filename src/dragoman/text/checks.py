@@ -12,6 +12,7 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from dragoman.text.accelerators import find_accelerator
+from dragoman.text.check_names import CHECK_NAMES
 from dragoman.text.document import FillableDocument, Slot, SlotRule
 from dragoman.text.invariants import find_changes, without_placeholders
 from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved, without_codes
@@ -112,16 +113,17 @@ def check_accelerator(pair: Translated) -> str | None:
 
 
 Check = Callable[[Translated], str | None]
-CHECKS: dict[str, Check] = {
-    "placeholders": check_placeholders,
-    "numbers": check_numbers,
-    "punctuation": check_end,
-    "white space": check_space,
-    "length": check_length,
-    "markup": check_markup,
-    "access key": check_accelerator,
-    "validation": check_rules,
-}
+_IN_ORDER: tuple[Check, ...] = (
+    check_placeholders,
+    check_numbers,
+    check_end,
+    check_space,
+    check_length,
+    check_markup,
+    check_accelerator,
+    check_rules,
+)
+CHECKS: dict[str, Check] = dict(zip(CHECK_NAMES, _IN_ORDER, strict=True))
 
 
 def find_problems(pair: Translated) -> Iterator[CheckFinding]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import regex
 
 from dragoman.errors import ConfigError
+from dragoman.text.amount import SPACELESS
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.lines import Pair
 from dragoman.text.memory import with_placeholders
@@ -21,8 +22,7 @@ from dragoman.text.ngram_index import NgramIndex
 from dragoman.text.placeholders import find_placeholders
 from dragoman.text.sentence_index import Cosines, SentenceIndex, SentenceVectors
 
-_SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-_UNIT = regex.compile(rf"\{{[^{{}}]*\}}|<[^<>]*>|{_SPACELESS}\p{{M}}*|(?:(?!{_SPACELESS})[\w\p{{M}}])+|[^\w\s]")
+_UNIT = regex.compile(rf"\{{[^{{}}]*\}}|<[^<>]*>|{SPACELESS}\p{{M}}*|(?:(?!{SPACELESS})[\w\p{{M}}])+|[^\w\s]")
 
 
 class FuzzyMatch(NamedTuple):

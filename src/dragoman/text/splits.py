@@ -12,6 +12,8 @@ P = TypeVar("P", bound=TwoSided)
 S = TypeVar("S")
 
 Overlapping = Literal["drop", "keep"]
+"""Treatment of training examples that are like one of a given validation or test set."""
+REMOVED = "removed: "
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class SplitExamples(Generic[P]):
     """Rows (description, count) of examples read, removed and kept."""
     note: str = ""
     """Said where fewer examples are held out than was asked for; else empty."""
+
+    @property
+    def removed(self) -> list[tuple[str, int]]:
+        """Rows of the table about examples kept out of training."""
+        return [(what, count) for what, count in self.table if what.startswith(REMOVED)]
 
 
 def split_examples(
@@ -50,7 +57,7 @@ def split_examples(
         table += _removed(overlaps.seen, "held apart")
     counts = replace(held, valid=held.valid if valid is None else 0, test=held.test if test is None else 0)
     note = ""
-    if counts.valid or counts.test:
+    if counts.valid or counts.test or counts.hard:
         split, fewer = hold_out_some(examples, counts, may)
         note = describe_reduction(counts, fewer, len(examples), "examples")
     else:
@@ -59,13 +66,24 @@ def split_examples(
     split = replace(
         split, valid=split.valid if valid is None else valid, test=split.test if test is None else test, removed={}
     )
-    sets = (("kept for training", split.train), ("for validation", split.valid), ("for test", split.test))
-    return SplitExamples(split, facts or {}, table + [(name, len(some)) for name, some in sets], note)
+    if not split.train:
+        raise DataError(
+            "data: nothing to train on is left: all of it is like the given validation or test set (data.overlap: keep "
+            "trains on it all the same)"
+        )
+    return SplitExamples(split, facts or {}, table + count_sets(split), note)
+
+
+def count_sets(split: PairSplit[Any], what: str = "") -> list[tuple[str, int]]:
+    """Return rows for the table: how many examples are in each set, of a kind that ``what`` names."""
+    sets = [("for training", split.train), ("for validation", split.valid), ("for test", split.test)]
+    hard = [("for the hard test", split.hard)] if split.hard else []
+    return [(f"{what}{use}", len(some)) for use, some in [*sets, *hard]]
 
 
 def _removed(counts: dict[str, int], how: str) -> list[tuple[str, int]]:
     """Return rows for the table. Examples with one text have no target, so the word "source" is left out."""
-    return [(f"removed: {why.removesuffix(' source')} as one {how}", n) for why, n in counts.items() if n]
+    return [(f"{REMOVED}{why.removesuffix(' source')} as one {how}", n) for why, n in counts.items() if n]
 
 
 # ---- labels ---------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from dragoman.plan.replay import RecordedStep
 from dragoman.plan.training import count_training
 from dragoman.plan.training_memory import training_memory
 from dragoman.presets.translation import MUON, recipe2026, rewritten2026
+from dragoman.text.amount import count_tokens, count_words
 from dragoman.text.formats.pairs import read_pairs
 from dragoman.train.budget import Minutes
 from dragoman.train.prediction import available_on
@@ -99,10 +100,8 @@ class TextSize:
         return [vocab for least, vocab in VOCABULARIES if self.words >= least][-1]
 
     def tokens(self, vocab: int) -> float:
-        """Return about how many tokens a side has, one more for the end of each sentence: rare words are in pieces,
-        fewer of them where the vocabulary is large. The figures are those of interface strings in four languages."""
-        pieces = 1 + 0.9 * (4000 / vocab) ** 0.7
-        return self.words * pieces + self.pairs
+        """Return about how many tokens a side has: see ``count_tokens``."""
+        return count_tokens(self.words, vocab, self.pairs)
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,19 @@ def is_automatic(given: Mapping[str, Any], settings: Sequence[str] = ()) -> bool
     return (named[-1] if named else given.get("preset")) == AUTO
 
 
+def without_preset(settings: Sequence[str]) -> list[str]:
+    """Return the ``settings`` that name no preset."""
+    return [text for text in settings if not text.startswith("preset=")]
+
+
+def as_chosen(
+    given: Mapping[str, Any], settings: Sequence[str], config: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the run file ``given`` and the ``settings`` with what was chosen when the run began, which its ``config``
+    holds, in the place of ``preset: auto``."""
+    return merge(config, {name: value for name, value in given.items() if name != "preset"}), without_preset(settings)
+
+
 def choose(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Chosen:
     """Return the run file ``given`` with the chosen model and recipe in the place of ``preset: auto``.
 
@@ -143,7 +155,7 @@ def choose(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Chosen:
         ConfigError: the task is no translation of pairs, or a model is given as well.
     """
     rest = {name: value for name, value in given.items() if name != "preset"}
-    settings = [text for text in settings if not text.startswith("preset=")]
+    settings = without_preset(settings)
     if "model" in rest:
         raise ConfigError("preset: auto chooses the model: leave model out, or name another preset")
     if "budget" not in rest.get("train", {}):
@@ -161,13 +173,13 @@ def choose(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Chosen:
 
 def measure_text(data: PairsConfig) -> TextSize:
     """Count the pairs and words of the training text."""
-    pairs = words_of_sources = words_of_targets = 0
+    pairs, words_of_sources, words_of_targets = 0, 0.0, 0.0
     for source in data.train:
         for pair in read_pairs(source):
             pairs += 1
-            words_of_sources += 1 + pair.source.count(" ")
-            words_of_targets += 1 + pair.target.count(" ")
-    return TextSize(pairs, max(words_of_sources, words_of_targets))
+            words_of_sources += count_words(pair.source)
+            words_of_targets += count_words(pair.target)
+    return TextSize(pairs, round(max(words_of_sources, words_of_targets)))
 
 
 def _candidates(cfg: RunConfig, text: TextSize) -> list[ModelCandidate]:

@@ -7,6 +7,9 @@ from pydantic import PositiveFloat, PositiveInt
 
 from dragoman.config import OneOf, config
 
+ROUNDING = 1e-3
+"""Fraction of a step that sums of passes may be wrong by."""
+
 
 @config
 class Steps:
@@ -15,8 +18,9 @@ class Steps:
     steps: PositiveInt
     """Optimizer steps."""
 
-    def total(self, steps_per_epoch: int) -> int | None:
-        """Return the steps in the budget; None where only their speed can tell."""
+    def total(self, steps_per_epoch: int, step: int = 0, epochs: float = 0.0) -> int | None:
+        """Return the steps in the budget of a run that has made ``step`` of them in ``epochs`` passes; None where only
+        their speed can tell."""
         return self.steps
 
     @property
@@ -37,8 +41,9 @@ class Epochs:
     epochs: PositiveFloat
     """Passes over the training text."""
 
-    def total(self, steps_per_epoch: int) -> int | None:
-        return math.ceil(self.epochs * steps_per_epoch)
+    def total(self, steps_per_epoch: int, step: int = 0, epochs: float = 0.0) -> int | None:
+        left = (self.epochs - epochs) * steps_per_epoch
+        return step + max(0, math.ceil(left - ROUNDING))
 
     @property
     def seconds(self) -> float | None:
@@ -57,7 +62,7 @@ class Minutes:
     """Time spent learning; preparing, validating, saving and suspension come on top. The schedule follows the time, so
     two such runs differ in length; a resumed one repeats its steps exactly. Give steps where two runs must be equal."""
 
-    def total(self, steps_per_epoch: int) -> int | None:
+    def total(self, steps_per_epoch: int, step: int = 0, epochs: float = 0.0) -> int | None:
         return None
 
     @property

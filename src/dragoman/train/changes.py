@@ -28,6 +28,7 @@ DELIBERATE = ("task", "train")
 """Settings that do, and that one may still want to change in the middle of a run."""
 
 _DECIDED = (
+    "model.decoder.vocab",
     "model.first.inputs.vocab",
     "model.head.classes",
     "model.inputs.vocab",

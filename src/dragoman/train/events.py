@@ -1,5 +1,6 @@
 """Events of a run: plain values, for the terminal to show and for tests to check."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,6 +147,15 @@ class Notice:
     """Message worth a line that needs no action."""
 
     text: str
+
+    @classmethod
+    def long_warmup(cls, warmup: int, progress: RunProgress) -> Iterator["Notice"]:
+        """Yield a message if the run ends before its warm-up does."""
+        if progress.total is not None and progress.step < progress.total <= warmup:
+            yield cls(
+                f"the learning rate rises for {warmup:,} steps and the run has {progress.total:,}, so it ends before "
+                "the peak: lower train.schedule.warmup, or train longer"
+            )
 
     @classmethod
     def skipped_step(cls, done: StepReport, scale: float | None) -> "Notice":

@@ -184,8 +184,21 @@ def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[st
     }
 
 
-def load_state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Restore the optimizer's state from the result of ``state_tensors``.
+_ADAM = frozenset({"step", "exp_avg", "exp_avg_sq"})
+_STATES: dict[type[torch.optim.Optimizer], tuple[frozenset[str], ...]] = {
+    torch.optim.Adam: (_ADAM,),
+    torch.optim.AdamW: (_ADAM,),
+    torch.optim.Adafactor: (frozenset({"step", "row_var", "col_var"}), frozenset({"step", "variance"})),
+    MuonOptimizer: (frozenset({"momentum_buffer"}),),
+}
+"""Names of what each optimizer remembers of a parameter: one of these sets."""
+
+
+def load_state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+    """Restore the optimizer's state from the result of ``state_tensors``, as far as it is of this kind of optimizer.
+
+    Returns:
+        Names of the parameters whose state is of another optimizer: it is not loaded, and begins anew.
 
     Raises:
         CheckpointError: the tensors are not those of this model's parameters.
@@ -199,6 +212,11 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tenso
         raise CheckpointError(
             f"optimizer state for {min(stray)!r}, which the model does not have: other model or version"
         )
-    in_order = [names[p] for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, Any] = {i: by_parameter[name] for i, name in enumerate(in_order) if name in by_parameter}
+    parts = optimizer.parts if isinstance(optimizer, CombinedOptimizer) else (optimizer,)
+    kinds = {names[p]: type(part) for part in parts for group in part.param_groups for p in group["params"]}
+    others = [name for name in by_parameter if name in kinds and set(by_parameter[name]) not in _STATES[kinds[name]]]
+    state: dict[int, Any] = {
+        i: by_parameter[name] for i, name in enumerate(kinds) if name in by_parameter and name not in others
+    }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return others

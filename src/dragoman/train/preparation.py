@@ -5,7 +5,9 @@ The first process does the work; the others wait for it, and take over its setti
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+from dragoman import durable
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
 from dragoman.train.distributed.processes import SingleProcess
@@ -23,14 +25,23 @@ def prepare_data(cfg: RunConfig, directory: RunDirectory, group: SingleProcess) 
     if not group.first:
         group.wait_for(PREPARED)
         return
-    new = not directory.checkpoints() and not (directory.path / FOLDER).exists()
-    try:
+    with nothing_left_behind(directory, group):
         yield from task_data_for(cfg).prepare(cfg, directory)
+    group.publish(PREPARED)
+
+
+@contextmanager
+def nothing_left_behind(directory: RunDirectory, group: SingleProcess) -> Iterator[None]:
+    """Remove what a new run has written where the block fails, so that it can be started again."""
+    new = group.first and not directory.checkpoints() and not (directory.path / FOLDER).exists()
+    try:
+        yield
     except BaseException:
-        if new:
+        if new and directory.path.exists():
+            if (directory.path / FOLDER).exists():
+                durable.remove(directory.path / FOLDER)
             directory.discard()
         raise
-    group.publish(PREPARED)
 
 
 def complete_config(cfg: RunConfig, task_data: TaskData, group: SingleProcess) -> RunConfig:

@@ -44,6 +44,9 @@ class RunProgress(loop.LoopProgress):
 
     total: int | None = None
     """Steps of the whole run; None while not yet known."""
+    epochs: float | None = None
+    """Passes over the text; None where a version that did not count them wrote the checkpoint, or before the first
+    step."""
     seconds: float = 0.0
     """Time spent learning, in seconds."""
     cpu_seconds: float = 0.0

@@ -188,11 +188,14 @@ class RunConfig:
     train: TrainConfig = TrainConfig()
 
 
+SECTIONS = ("task", "data", "tokenizer", "model", "train")
+"""Settings of a run that cannot be null."""
+
 # ---- reading and completing -----------------------------------------------------------------------
 
 
 def read_run_file(path: str | Path) -> dict[str, Any]:
-    """Return the content of a run file.
+    """Return the content of a run file. A section without settings is left out, as if its line were not there.
 
     Raises:
         ConfigError: no such file, not YAML, or no mapping.
@@ -200,7 +203,7 @@ def read_run_file(path: str | Path) -> dict[str, Any]:
     given = load_yaml(Path(path))
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, such as 'preset: transformer-small'")
-    return given
+    return {name: value for name, value in given.items() if value is not None or name not in SECTIONS}
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
@@ -214,6 +217,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     given, overrides = renamed(given), [renamed_assignment(text) for text in overrides]
     preset, overrides = _chosen_preset(given.pop("preset", None), overrides)
     data = merge(_preset(preset, where), given) if preset is not None else given
+    data |= _starting_point(data.get("start_from"), overrides)
     if isinstance(start := data.get("start_from"), dict) and "run" in start:
         data = merge(_earlier(start["run"]), data)
     if overrides:
@@ -241,6 +245,16 @@ def _kind_missing(data: Mapping[str, Any], mistake: str, where: str) -> str | No
         return None
     known = ", ".join(sorted(map(kind_of, get_args(get_args(Data)[0]))))
     return f"{prefix}data: without a kind it is pairs of sentences, not for {kind}: set data.kind, to one of {known}"
+
+
+def _starting_point(start: Any, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the run file's ``start_from`` with the run that ``overrides`` put there, under its name: that run's
+    configuration comes before all other overrides. Empty where neither names one."""
+    found = {} if start is None else {"start_from": start}
+    for assignment in overrides:
+        if assignment.partition("=")[0] in ("start_from", "start_from.run", "*.run"):
+            found = override({} if found.get("start_from") is None else found, assignment)
+    return found
 
 
 def _earlier(run: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dragoman.config import from_dict, override, to_dict
 from dragoman.errors import CheckpointError
 from dragoman.machine import choose_precision
 from dragoman.snapshot import step_name
+from dragoman.train.budget import Epochs
 from dragoman.train.changes import changed
 from dragoman.train.distributed.parallel import check
 from dragoman.train.distributed.processes import SINGLE_PROCESS, SingleProcess
@@ -19,6 +20,9 @@ from dragoman.train.tasks import task_data_for
 from dragoman.train.tasks.task_data import FOLDER
 from dragoman.train.trainer import Trainer
 
+BUDGET = ("train.budget",)
+BATCHES = (*BUDGET, "train.batch_tokens", "train.accumulate", "task.")
+"""Settings that determine the length of a run, and of one whose budget is passes over the text."""
 RUN_KEY = "run"
 """Key under which the first process publishes which run it is."""
 
@@ -68,15 +72,17 @@ def resume(
         new_cfg, changes = changed(had, wanted, deliberate=deliberate, where=str(path))
         _check(new_cfg)
         group.device(new_cfg.train.device)
-        if content and checkpoint != "last":
-            directory.rewind(directory.find(checkpoint), content.progress["best_step"])
-        if content and any(change[0].startswith("train.budget") for change in changes):
-            content.progress["total"] = None  # recomputed from the new budget
+        epochs = isinstance(new_cfg.train.budget, Epochs)
+        if content and any(change[0].startswith(BATCHES if epochs else BUDGET) for change in changes):
+            content.progress["total"] = None  # recomputed from what is left of the budget
         if content and any(change[0] == "train.best_by" for change in changes):
             content.progress.update(best_loss=None, stale=0)  # the old value is of another metric
         # the run that weights were started from may be gone: they are in the checkpoint
         task_data_for(new_cfg).check(dataclasses.replace(new_cfg, start_from=None) if content else new_cfg)
-        return _publish_run(Trainer(new_cfg, directory, content=content, changes=changes, group=group))
+        resumed = Trainer(new_cfg, directory, content=content, changes=changes, group=group)
+        if content and checkpoint != "last":  # nothing is set aside by a command that is refused
+            directory.rewind(directory.find(checkpoint), content.progress["best_step"])
+        return _publish_run(resumed)
     except BaseException:
         directory.close()
         raise

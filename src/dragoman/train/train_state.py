@@ -51,9 +51,11 @@ class TrainState:
         self.exchange.place(self.model, self.device)
         self.optimizer = train.optimizer.build(self.model)
         apply_rate_factors(self.optimizer, train.rates.shares(self.model))
+        self.forgotten: list[str] = []
+        """Weights whose optimizer state was another optimizer's, so that it begins anew."""
         if tensors:
             state = self.exchange.share(self.model, tensors["optimizer"])
-            load_state_tensors(self.optimizer, self.model, dict(state))
+            self.forgotten = load_state_tensors(self.optimizer, self.model, dict(state))
         self.average = MovingAverage(self.model, train.average) if train.average else None
         if self.average and "average" in tensors:
             self.average.load(self.model, dict(self.exchange.share(self.model, tensors["average"])))

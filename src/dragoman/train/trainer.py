@@ -21,7 +21,7 @@ from dragoman.train.failure import TrainingFailure, failure, resume_command, sma
 from dragoman.train.forecast import Forecast
 from dragoman.train.interrupt import Interrupts, as_ctrl_c, who_asked
 from dragoman.train.planner import NoPlanner
-from dragoman.train.preparation import complete_config, prepare_data
+from dragoman.train.preparation import complete_config, nothing_left_behind, prepare_data
 from dragoman.train.profile import NoProfile
 from dragoman.train.progress import MetricsWindow, RunProgress
 from dragoman.train.recipe import RunConfig
@@ -29,7 +29,7 @@ from dragoman.train.run_logger import NullLogger, RunLogger
 from dragoman.train.step_batches import StepBatches
 from dragoman.train.stopwatch import Stopwatch
 from dragoman.train.tasks import task_data_for
-from dragoman.train.tasks.task_data import TaskData
+from dragoman.train.tasks.task_data import TaskData, check_unvalidated
 from dragoman.train.train_state import TrainState
 from dragoman.train.validate import record, validate
 
@@ -90,6 +90,9 @@ class Trainer:
             for change in self.changes:
                 self.logger.change(self.progress.step, change)
                 yield Notice("changed: {} from {!r} to {!r}".format(*change))
+            if count := len(self.state.forgotten):
+                yield Notice(f"the new optimizer begins without memory of past gradients for {count:,} weights")
+            yield from Notice.long_warmup(self.cfg.train.schedule.warmup, self.progress)
             with Interrupts(self.stop_wanted) as interrupts, self.stopwatch:
                 yield from self._learn(interrupts)
         except Exception as error:
@@ -111,9 +114,10 @@ class Trainer:
         """Do everything before the first step; return False if a signal came meanwhile."""
         try:
             with as_ctrl_c():
-                yield from self.prepare()
-                task_data = task_data_for(self.cfg).open(self.cfg, self.directory)
-                self.cfg = complete_config(self.cfg, task_data, self.group)
+                with nothing_left_behind(self.directory, self.group):
+                    yield from self.prepare()
+                    task_data = task_data_for(self.cfg).open(self.cfg, self.directory)
+                    self.cfg = complete_config(self.cfg, task_data, self.group)
                 yield from self.planner.events(self.cfg, task_data, self.directory, self.group)
                 started = self._set_up(task_data)
                 yield from self._compile()
@@ -140,8 +144,10 @@ class Trainer:
         self.batches = StepBatches(task_data, self.plan, self.state.device, self.group)
         self.utilisation = utilisation.measure(self.cfg, task_data, self.plan, self.state.device)
         self.validator = task_data.validator(self.cfg, self.state.device)
+        if not self.validator.num_batches:
+            check_unvalidated(self.cfg)
         if self.progress.total is None:
-            self.progress.total, self.progress.forecast = train.budget.total(self.plan.steps_per_epoch), None
+            self.progress.total, self.progress.forecast = self._budgeted(), None
         self.logger.rewind(self.progress, train.budget.seconds)
         if self.progress.total is None and self.progress.step:
             self._update_forecast()  # the budget has changed
@@ -157,6 +163,16 @@ class Trainer:
             total=self.progress.total,
             processes=self.group.count,
         )
+
+    def _budgeted(self) -> int | None:
+        """Return the steps in the budget: those made, and what is left of it at the present size of batches."""
+        step, per_epoch = self.progress.step, self.plan.steps_per_epoch
+        return self.cfg.train.budget.total(per_epoch, step, self._epochs())
+
+    def _epochs(self) -> float:
+        """Return the passes over the text so far."""
+        made = self.progress.epochs
+        return self.progress.step / self.plan.steps_per_epoch if made is None else made
 
     def _compile(self) -> Iterator[Event]:
         """Compile the loss, with the batches of the next few steps as examples."""
@@ -195,7 +211,9 @@ class Trainer:
     def _step(self, steps: Iterator[loop.StepReport]) -> Iterator[Event]:
         progress, missed = self.progress, self.loss.missed
         self.stopwatch.start()
+        epochs = self._epochs()
         done = next(steps)
+        progress.epochs = epochs + 1 / self.plan.steps_per_epoch
         if self.state.average and not done.skipped:
             self.state.average.update(done.step)
         self.batches.count(progress)
@@ -208,7 +226,10 @@ class Trainer:
             yield Notice.split_step(done, smaller_batches(self.cfg.train))
         if self.loss.missed > missed and self.loss.missed.bit_count() == 1:  # once, twice, four times, ...
             yield Notice.uncompiled_step(done, self.loss.missed)
+        total = progress.total
         self._update_forecast()
+        if total is None:  # the first forecast
+            yield from Notice.long_warmup(self.cfg.train.schedule.warmup, progress)
         if due.report_due(progress, self.cfg.train):
             yield self._report(done.lr)
 

@@ -33,7 +33,8 @@ class WarmStart:
     checkpoint: str = "best"
     """Checkpoint to start from: best, last, or a checkpoint's name."""
     new: tuple[str, ...] = ()
-    """Weights that are initialised anew, by name, such as head.*; a * matches any text."""
+    """Weights that are initialised anew, by name, such as head.*; a * matches any text. Of a tied weight, any of its
+    names."""
     frozen: tuple[str, ...] = ()
     """Weights that stay as they are, such as inputs.* or encoder.*."""
     lora: Lora | None = None
@@ -67,8 +68,9 @@ class WarmStart:
         """
         given = RunDirectory.open(self.run).shapes(self.checkpoint)
         check_patterns(self.new, model.state_dict(), where="start_from.new")
+        begun = self._new(model)
         for name, tensor in model.state_dict().items():
-            if not matches(name, self.new):
+            if name not in begun:
                 theirs = self._given(name, given)
                 if theirs[1:] != tensor.shape[1:] or not (theirs == tensor.shape or self._may_grow(name)):
                     raise self._misfit(name, theirs, tensor.shape)
@@ -105,8 +107,9 @@ class WarmStart:
         given = earlier.weights(self.checkpoint).tensors["model"]
         pairs = zip(earlier.tokenizers(), run.tokenizers(), strict=True) if earlier.tokenizer_files() else ()
         grown = [_Grown(old, new) for old, new in pairs if not isinstance(self.vocabulary, Kept)]
+        begun = self._new(model)
         for name, tensor in model.state_dict().items():
-            if matches(name, self.new):
+            if name in begun:
                 continue
             theirs = self._given(name, given)
             if theirs.shape != tensor.shape and grown and self._may_grow(name):
@@ -115,15 +118,29 @@ class WarmStart:
                 raise self._misfit(name, theirs.shape, tensor.shape)
             tensor.copy_(theirs)
 
+    def _new(self, model: nn.Module) -> set[str]:
+        """Return the names of the weights that are initialised anew. Of a tied weight these are all its names, if any
+        one matches."""
+        named = model.state_dict(keep_vars=True)  # a tied weight is one object under several names
+        anew = {id(tensor) for name, tensor in named.items() if matches(name, self.new)}
+        return {name for name, tensor in named.items() if id(tensor) in anew}
+
     def _limit(self, model: nn.Module) -> None:
         """Add the adapters and freeze the frozen weights."""
         if self.lora:
             self.lora.adapt(model, also=self.new)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         check_patterns(self.frozen, parameters, where="start_from.frozen")
+        begun = self._new(model)
         for name, parameter in parameters.items():
-            if matches(name, self.frozen):
-                parameter.requires_grad_(False)
+            if not matches(name, self.frozen):
+                continue
+            if name in begun:
+                raise ConfigError(
+                    f"start_from.frozen: {name} begins anew (start_from.new), as does every weight that is tied to "
+                    "such a one: frozen, it would stay random"
+                )
+            parameter.requires_grad_(False)
         if not any(parameter.requires_grad for parameter in parameters.values()):
             raise ConfigError("start_from.frozen: nothing is left to train: freeze less")
 

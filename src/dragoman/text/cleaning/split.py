@@ -56,6 +56,11 @@ class PairSplit(Generic[P]):
     hard: list[P] = field(default_factory=list)
     """Hard test set, the hardest first."""
 
+    @property
+    def held_out(self) -> dict[str, list[P]]:
+        """Sets that are kept out of training, by the name they are stored under."""
+        return {"valid": self.valid, "test": self.test, "hard": self.hard}
+
 
 def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda pair: True) -> PairSplit[P]:
     """Split ``pairs``: no source or target of training is like a held-out one, none of validation like one of test.

@@ -1,18 +1,19 @@
 """Plain text as documents, for training language models, in files of text or of JSON lines."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Generic, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import DataError
-from dragoman.text.cleaning.small import hold_out_some
-from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.cleaning.split import HoldOut, PairSplit
 from dragoman.text.compressed import extension
 from dragoman.text.formats.kinds import check_text_kind
 from dragoman.text.formats.pairs import JsonLines, read_pairs
 from dragoman.text.lines import read_lines
+from dragoman.text.splits import Overlapping, SplitExamples, split_examples
 
 
 class Document(NamedTuple):
@@ -92,20 +93,6 @@ def read_documents(path: str, separator: DocumentSeparator, key: str) -> Iterato
         raise DataError(f"{path}: holds no text")
 
 
-T = TypeVar("T")
-
-
-class TextSplit(NamedTuple, Generic[T]):
-    """Text to learn from and to validate with."""
-
-    train: list[T]
-    valid: list[T]
-    removed: dict[str, int] = {}  # noqa: RUF012  (never changed)
-    """Why something was kept out of training -> how often."""
-    note: str = ""
-    """Said where less is held out than was asked for; else empty."""
-
-
 # ---- a run's text ---------------------------------------------------------------------------------
 
 
@@ -141,6 +128,8 @@ class Texts:
     """Key of the text in JSON lines; a dot leads into an object."""
     valid: tuple[str, ...] = ()
     """Paths of files to choose the best checkpoint by; without them some text is held out."""
+    overlap: Overlapping = "drop"
+    """Treatment of training documents that are like one of the given validation files."""
     hold_out: Annotated[Tail | Drawn, OneOf()] = Tail()
     """Choice of the validation text where no files are given for it."""
 
@@ -149,7 +138,7 @@ class Texts:
         for path in paths:
             yield from read_documents(path, self.documents, self.key)
 
-    def split(self) -> TextSplit[Document]:
+    def split(self) -> SplitExamples[Document]:
         """Return documents to learn from and documents to validate with.
 
         Raises:
@@ -158,24 +147,19 @@ class Texts:
         documents = list(self.read(self.files))
         if not documents:
             raise DataError("data.files: names no file to train on")
-        if self.valid:
-            return TextSplit(documents, list(self.read(self.valid)))
-        if isinstance(self.hold_out, Tail):
-            return TextSplit(*_without_tail(documents, self.hold_out.share))
-        drawn = self.hold_out
-        asked = HoldOut(test=0, valid=drawn.documents, near=drawn.near, seed=drawn.seed)
-        split, held = hold_out_some(documents, asked)
-        note = (
-            ""
-            if held == asked
-            else (
-                f"small text: {asked.valid:,} of {len(documents):,} documents would leave too few to train on; held "
-                f"out instead: data.hold_out.documents={held.valid}"
-            )
+        if not self.valid and isinstance(self.hold_out, Tail):
+            split = PairSplit(*_without_tail(documents, self.hold_out.share), test=[], removed={})
+            return SplitExamples(split, {}, [])
+        asked = HoldOut(test=0)
+        if isinstance(drawn := self.hold_out, Drawn):
+            asked = HoldOut(test=0, valid=drawn.documents, near=drawn.near, seed=drawn.seed)
+        given = list(self.read(self.valid)) if self.valid else None
+        found = split_examples(documents, given, None, asked, self.overlap)
+        note = found.note and (
+            f"small text: {asked.valid:,} of {len(documents):,} documents would leave too few to train on; held "
+            f"out instead: data.hold_out.documents={len(found.split.valid)}"
         )
-        return TextSplit(
-            split.train, split.valid, {f"{why} as one held out": n for why, n in split.removed.items() if n}, note
-        )
+        return replace(found, note=note)
 
 
 def _without_tail(documents: list[Document], fraction: float) -> tuple[list[Document], list[Document]]:

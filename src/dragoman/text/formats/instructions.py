@@ -1,11 +1,13 @@
 """Prompts with the answers that a language model is to learn."""
 
+from collections.abc import Iterator
+
 from dragoman.config import config
-from dragoman.text.cleaning.small import describe_reduction, hold_out_some
+from dragoman.errors import ConfigError
 from dragoman.text.cleaning.split import HoldOut
-from dragoman.text.formats.documents import TextSplit
-from dragoman.text.formats.pairs import PairSource, read_pairs
+from dragoman.text.formats.pairs import PairSource, may_hold_out, prefix_of, read_pairs, sources_by_path, tags_of
 from dragoman.text.lines import Pair
+from dragoman.text.splits import Overlapping, SplitExamples, split_examples
 
 
 @config
@@ -18,14 +20,30 @@ class Instructions:
     """Pairs to choose the best checkpoint by; without them, some of the training pairs are held out."""
     hold_out: HoldOut = HoldOut(test=0, valid=200)
     """Number of pairs to hold out where no validation pairs are given."""
+    overlap: Overlapping = "drop"
+    """Treatment of training pairs that are like one of the given validation set."""
     between: str = "\n"
     """Separator between prompt and answer; it is also added to the prompt at inference."""
 
-    def split(self) -> TextSplit[Pair]:
-        """Return pairs to learn from and pairs to validate with."""
-        pairs = [pair for source in self.train for pair in read_pairs(source)]
-        if self.valid is not None:
-            return TextSplit(pairs, list(read_pairs(self.valid)))
-        split, held = hold_out_some(pairs, self.hold_out)
-        removed = {f"{why} as one held out": n for why, n in split.removed.items() if n}
-        return TextSplit(split.train, split.valid, removed, describe_reduction(self.hold_out, held, len(pairs)))
+    def split(self) -> SplitExamples[Pair]:
+        """Read the sources and split them.
+
+        Raises:
+            DataError: a file that cannot be read, or too few pairs.
+            ConfigError: a source with tags.
+        """
+        for path, source in sources_by_path(self):
+            if tags_of(source):
+                raise ConfigError(f"{path}.tags: are for translation: use prefix, which is a part of the prompt")
+        pairs = [(pair, may_hold_out(source)) for source in self.train for pair in _read(source)]
+        kept = {id(pair) for pair, may in pairs if not may}
+        valid = None if self.valid is None else list(_read(self.valid))
+        return split_examples(
+            [pair for pair, _ in pairs], valid, None, self.hold_out, self.overlap, may=lambda pair: id(pair) not in kept
+        )
+
+
+def _read(source: PairSource) -> Iterator[Pair]:
+    """Yield the pairs of a source, whose prompts begin with its prefix."""
+    prefix = prefix_of(source)
+    return (Pair(prefix + pair.source, pair.target) for pair in read_pairs(source))

@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
@@ -54,6 +54,7 @@ __all__ = [
     "read_documents",
     "read_lines",
     "read_pairs",
+    "sources_by_path",
     "tags_of",
 ]
 
@@ -281,6 +282,22 @@ def names_of(sources: Sequence[PairSource]) -> list[str]:
         own = source.name if isinstance(source, Part) else None
         names.append(own if own is not None else _free(_short_name(source), {*given, *names}))
     return names
+
+
+class _Sources(Protocol):
+    """Configuration with training sources and given sets."""
+
+    @property
+    def train(self) -> tuple[PairSource, ...]: ...
+    @property
+    def valid(self) -> PairSource | None: ...
+
+
+def sources_by_path(data: _Sources) -> list[tuple[str, PairSource]]:
+    """Return every source of a run's ``data`` with its path."""
+    given = [(f"data.{name}", getattr(data, name, None)) for name in ("valid", "test")]
+    train = [(f"data.train.{number}", source) for number, source in enumerate(data.train)]
+    return train + [(path, source) for path, source in given if source is not None]
 
 
 def tags_of(source: PairSource) -> tuple[str, ...]:

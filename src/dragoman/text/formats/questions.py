@@ -11,7 +11,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.split import HoldOut, PairSplit
 from dragoman.text.compressed import extension, read_bytes
 from dragoman.text.lines import check_string, parse_json, read_lines
-from dragoman.text.splits import Overlapping, SplitExamples, split_examples
+from dragoman.text.splits import Overlapping, SplitExamples, count_sets, split_examples
 
 
 class Answer(NamedTuple):
@@ -229,22 +229,15 @@ class Questions:
             None if source is None else group_by_context(read_questions(source)) for source in (self.valid, self.test)
         )
         found = split_examples(train, valid, test, self.hold_out, self.overlap)
-        split = PairSplit(
-            *(_flat(contexts) for contexts in (found.split.train, found.split.valid, found.split.test)), removed={}
-        )
+        of = found.split
+        split = PairSplit(_flat(of.train), _flat(of.valid), _flat(of.test), removed={}, hard=_flat(of.hard))
         if not any(question.answers for question in split.train):
             raise DataError("data: no question to train on has an answer: nothing to learn")
-        counts = [
-            (f"questions {use}", len(questions))
-            for use, questions in (
-                ("for training", split.train),
-                ("for validation", split.valid),
-                ("for test", split.test),
-            )
-        ]
         table = [(name.replace("examples", "contexts"), count) for name, count in found.table]
         facts = {"unanswerable": not all(question.answers for question in split.train)}
-        return SplitExamples(split, facts, table + counts, found.note.replace("examples", "contexts"))
+        return SplitExamples(
+            split, facts, table + count_sets(split, "questions "), found.note.replace("examples", "contexts")
+        )
 
 
 def group_by_context(questions: Iterable[Question]) -> list[Passage]:

@@ -1,8 +1,7 @@
 """Contrastive task: pairs of texts, or images with captions; recall of each item's partner among all."""
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,20 @@ from dragoman.data.captions import CaptionedImage, CaptionedImages
 from dragoman.data.example_store import ExampleStore
 from dragoman.data.matches import MatchedBatch, MatchedExamples, mean_reciprocal_rank, ranks, recall
 from dragoman.data.material import IdMaterial, material_of
-from dragoman.data.mixture import Concatenate
-from dragoman.data.order import Shuffled
-from dragoman.data.segmentation import BestSegmentation
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.contrastive import TwoTowers, TwoTowersConfig, contrastive_loss
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.meta_device import on_meta_device
-from dragoman.text.cleaning.clean import CleanReport, clean
 from dragoman.text.cleaning.split import PairSplit
-from dragoman.text.formats.pairs import read_pairs
-from dragoman.text.lines import Pair
+from dragoman.text.formats.pairs import sources_by_path, tags_of
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.splits import SplitExamples, split_examples
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import ValidationSample
 from dragoman.train.recipe import PairsConfig, RunConfig
 from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator
+from dragoman.train.tasks.translation import cleaned_pairs, given_pairs, held_out_from
 
 
 class ContrastiveTaskData(ReaderTaskData):
@@ -52,10 +48,8 @@ class ContrastiveTaskData(ReaderTaskData):
             )
         if cfg.target_tokenizer is not None:
             raise ConfigError("target_tokenizer: two towers share one tokenizer: leave it out")
-        if isinstance(cfg.data, PairsConfig) and (cfg.data.mixture, cfg.data.order) != (Concatenate(), Shuffled()):
-            raise ConfigError("data: two towers learn from their sources one after the other: no mixture, no order")
-        if isinstance(cfg.data, PairsConfig) and cfg.data.segmentation != BestSegmentation():
-            raise ConfigError("data.segmentation: two towers read the best segmentation: leave it out")
+        if isinstance(cfg.data, PairsConfig):
+            _check_pairs(cfg.data)
 
     @classmethod
     def outline(cls, cfg: RunConfig) -> TwoTowers:
@@ -115,6 +109,21 @@ class ContrastiveTaskData(ReaderTaskData):
         return ContrastiveValidator(self, cfg, device)
 
 
+def _check_pairs(data: PairsConfig) -> None:
+    """Check that pairs have no settings that only translation obeys.
+
+    Raises:
+        ConfigError: such a setting.
+    """
+    usual = {field.name: field.default for field in fields(data)}
+    for name in ("mixture", "order", "context", "retrieval", "noise", "segmentation"):
+        if getattr(data, name) != usual[name]:
+            raise ConfigError(f"data.{name}: is for translation; two towers read the pairs as they are: leave it out")
+    for path, source in sources_by_path(data):
+        if tags_of(source):
+            raise ConfigError(f"{path}.tags: are for translation; two towers read the pairs as they are: use prefix")
+
+
 def _towers(cfg: RunConfig) -> TwoTowersConfig:
     assert isinstance(cfg.model, TwoTowersConfig), "checked before a run begins"
     return cfg.model
@@ -131,14 +140,18 @@ def _vocab(cfg: RunConfig) -> int | None:
 
 
 def _cleaned(data: PairsConfig) -> SplitExamples[Pair]:
-    report = CleanReport()
-    pairs = list(clean(itertools.chain.from_iterable(map(read_pairs, data.train)), data.cleaning, report))
+    pairs, report = cleaned_pairs(data)
     if not pairs:
         raise DataError(f"no training pairs are left of {report.read:,} ({report}): relax data.cleaning")
-    valid, test = (None if source is None else list(read_pairs(source)) for source in (data.valid, data.test))
-    found = split_examples(pairs, valid, test, data.hold_out, data.overlap)
+    valid, test = (None if source is None else given_pairs(source) for source in (data.valid, data.test))
+    found = split_examples(pairs, valid, test, data.hold_out, data.overlap, may=held_out_from(data))
     removed = [(f"removed: {rule}", count) for rule, count in report.removed.items() if count]
-    return replace(found, table=[("pairs read", report.read), *removed, *found.table[1:]])
+    split = PairSplit(_plain(found.split.train), **{n: _plain(s) for n, s in found.split.held_out.items()}, removed={})
+    return SplitExamples(split, found.facts, [("pairs read", report.read), *removed, *found.table[1:]], found.note)
+
+
+def _plain(pairs: Sequence[Sourced]) -> list[Pair]:
+    return [pair.pair for pair in pairs]
 
 
 # ---- validation -----------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class LanguageModellingValidator(Validator):
 
     def __init__(self, task_data: LanguageModellingTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.cfg, self.device = task_data, cfg, device
-        self.batches = task_data.batches(cfg, task_data.valid).in_order()
+        self.batches = task_data.validation_batches(cfg)
         self.num_batches = len(self.batches)
 
     def validate(self, model: SequenceModel, stop: Callable[[], bool]) -> ValidationResult | None:

@@ -113,7 +113,7 @@ class MaskedLanguageValidator(Validator):
 
     def __init__(self, task_data: MaskedLanguageTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.samples, self.device = task_data, cfg.train.samples, device
-        self.batches = [CorruptedRows(rows, 0) for rows in task_data.batches(cfg, task_data.valid).in_order()]
+        self.batches = [CorruptedRows(rows, 0) for rows in task_data.validation_batches(cfg)]
         self.num_batches = len(self.batches)
 
     def validate(self, model: EncoderModel, stop: Callable[[], bool]) -> ValidationResult | None:
@@ -208,7 +208,7 @@ class DenoisingValidator(Validator):
 
     def __init__(self, task_data: DenoisingTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.samples, self.device = task_data, cfg.train.samples, device
-        self.batches = [CorruptedRows(rows, 0) for rows in task_data.batches(cfg, task_data.valid).in_order()]
+        self.batches = [CorruptedRows(rows, 0) for rows in task_data.validation_batches(cfg)]
         self.num_batches = len(self.batches)
 
     def validate(self, model: SequenceModel, stop: Callable[[], bool]) -> ValidationResult | None:

@@ -1,6 +1,7 @@
 """Shared base of tasks whose model reads whole examples and generates no text.
 
-    runs/NAME/data/   train/   valid/ (stores)   valid.jsonl   test.jsonl   facts.json (labels etc.)   report.json
+    runs/NAME/data/   train/   valid/ (stores)   valid.jsonl   test.jsonl   hard.jsonl   facts.json (labels etc.)
+                      report.json
 
 A task defines which data and which head it takes, how its examples are stored, and how predictions are scored.
 """
@@ -18,8 +19,8 @@ import torch
 from torch import nn
 
 from dragoman import durable
-from dragoman.checkpoint import RunDirectory
-from dragoman.config import kind_of
+from dragoman.checkpoint import RunDirectory, run_config
+from dragoman.config import kind_of, to_dict
 from dragoman.data.batch import Batches
 from dragoman.data.example_store import ExampleStore
 from dragoman.errors import ConfigError
@@ -164,7 +165,7 @@ class ReaderTaskData(TaskData):
     @classmethod
     def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
         """Write the held-out examples as they were given, for validation and evaluation."""
-        for name, examples in (("valid", split.valid), ("test", split.test)):
+        for name, examples in split.held_out.items():
             lines = (json.dumps(cls.record(example), ensure_ascii=False) + "\n" for example in examples)
             durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
 
@@ -178,7 +179,7 @@ class ReaderTaskData(TaskData):
     def fill(self, cfg: RunConfig) -> RunConfig:
         for path, given, found in self.determined_sizes(cfg):
             if given not in (None, found):
-                raise ConfigError(f"{path}: {given} given, but the data have {found}: leave it out, it is filled in")
+                raise ConfigError(f"{path}: {_mismatch(cfg, path, given, found)}")
         model = self.sized(cfg)
         task = dataclasses.replace(cfg.task, **self.determined_fields())
         return resolve_auto(dataclasses.replace(cfg, task=task, model=model), width(model))
@@ -230,6 +231,23 @@ class ReaderTaskData(TaskData):
     def size(self, rows: np.ndarray) -> tuple[int, int]:
         lengths = self.lengths[rows, 0]
         return int(lengths.sum()), int(len(rows) * lengths.max())
+
+
+def _mismatch(cfg: RunConfig, path: str, given: Any, found: Any) -> str:
+    """Return what to do about a size that is not that of the data: it is the run file's, or that of the run whose
+    weights it starts from."""
+    if cfg.start_from and _value_at(run_config(cfg.start_from.run), path) == to_dict(given):
+        return (
+            f"{given} in {cfg.start_from.run}, but the data have {found}: for other labels set task.labels=null "
+            "model.head.classes=null start_from.new='[head.output.*]'"
+        )
+    return f"{given} given, but the data have {found}: leave it out, it is filled in"
+
+
+def _value_at(config: Any, path: str) -> Any:
+    for name in path.split("."):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config
 
 
 def encoder(cfg: RunConfig) -> EncoderConfig:

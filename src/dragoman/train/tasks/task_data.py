@@ -21,6 +21,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import choices, kind_of, unknown
 from dragoman.errors import ConfigError, VocabularyError
 from dragoman.model.families import ModelConfig
+from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.tokens.extension import tokens_per_text
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import SMALLEST, Bytes, Loaded, TokenizerConfig
@@ -94,6 +95,8 @@ class TaskData(ABC):
         known = ("loss", *cls.scores)
         if cfg.train.best_by not in (None, *known):
             raise ConfigError(unknown("train.best_by", cfg.train.best_by, known))
+        if not may_validate(cfg):
+            check_unvalidated(cfg)
         model = cls.outline(cfg)
         cls.check_fields(model)
         if cfg.start_from:
@@ -174,6 +177,28 @@ class Validator(ABC):
     @abstractmethod
     def validate(self, model: Any, stop: Callable[[], bool]) -> ValidationResult | None:
         """Return the result; None if ``stop`` became true meanwhile."""
+
+
+def may_validate(cfg: RunConfig) -> bool:
+    """Return False if the configuration leaves nothing to validate with: no validation set, and none held out."""
+    held = cfg.data.hold_out
+    return bool(cfg.data.valid) or not isinstance(held, HoldOut) or held.valid > 0
+
+
+def check_unvalidated(cfg: RunConfig) -> None:
+    """Check that a run without validation examples has no settings that need them.
+
+    Raises:
+        ConfigError: such a setting.
+    """
+    train = cfg.train
+    needing = {"patience": train.patience, "best_by": train.best_by, "scored": train.scored or None}
+    for name, given in needing.items():
+        if given is not None:
+            raise ConfigError(
+                f"train.{name}: {given} needs validation examples, and there are none: set data.valid or "
+                "data.hold_out.valid, or leave this out"
+            )
 
 
 def warm_start_tokenizers(

@@ -1,17 +1,19 @@
 """Shared base of tasks on plain text: documents, or prompts with answers, tokenized into one stream.
 
-runs/NAME/data/   train/   valid/ (token stores)   report.json
+runs/NAME/data/   train/   valid/ (token stores)   test.jsonl   hard.jsonl (prompts with answers)   report.json
 """
 
 import itertools
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
+from dragoman.data.packing import PackedRow
 from dragoman.text.formats.documents import Document, Texts
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.lines import Pair
@@ -47,6 +49,18 @@ class TextTaskData(TaskData):
     def open(cls, cfg: RunConfig, run: RunDirectory) -> Self:
         return cls(cfg, run)
 
+    @abstractmethod
+    def batches(self, cfg: RunConfig, store: Store, accumulate: int = 1) -> Any:
+        """Return the batches of the text in ``store``.
+
+        Raises:
+            DataError: there is none.
+        """
+
+    def validation_batches(self, cfg: RunConfig) -> list[list[PackedRow]]:
+        """Return batches of the validation text, in order; none where nothing is held out."""
+        return self.batches(cfg, self.valid).in_order() if len(self.valid.columns["text"]) else []
+
     @property
     def summary(self) -> str:
         train, valid = self.train.facts, self.valid.facts
@@ -67,23 +81,29 @@ def _prepare(cfg: RunConfig, run: RunDirectory, marks: Sequence[str]) -> Iterato
     data = cfg.data
     assert isinstance(data, Texts | Instructions), "checked before a run begins"
     yield Preparing("reading")
-    train, valid, removed, note = data.split()
-    for line in (note, f"removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}" if removed else ""):
+    found = data.split()
+    split = found.split
+    for line in (found.note, "; ".join(f"{what} {count:,}" for what, count in found.removed)):
         if line:
             yield Notice(line)
     yield Preparing("training the tokenizer")
     # documents have one text, pairs have two; the tokenizer is trained on all of them
     if cfg.start_from:
-        tokenizer = (yield from warm_start_tokenizers(cfg.start_from, itertools.chain.from_iterable(train)))[1]
+        tokenizer = (yield from warm_start_tokenizers(cfg.start_from, itertools.chain.from_iterable(split.train)))[1]
     else:
-        tokenizer = yield from train_tokenizer(cfg.tokenizer, lambda: itertools.chain.from_iterable(train), marks)
+        tokenizer = yield from train_tokenizer(cfg.tokenizer, lambda: itertools.chain.from_iterable(split.train), marks)
     run.write_tokenizers(tokenizer, tokenizer)
     yield Preparing("storing the tokens")
-    table: list[tuple[str, int]] = [(f"removed: {why}", n) for why, n in removed.items()]
+    table = found.removed
     with durable.folder(run.path / FOLDER) as folder:
-        for name, use, examples in (("train", "training", train), ("valid", "validation", valid)):
+        for name, use, examples in (("train", "training", split.train), ("valid", "validation", split.valid)):
             facts = _storing_function(data)(folder / name, examples, tokenizer)
             table += [(f"{what} for {use}", count) for what, count in facts.items() if what != "bytes"]
+        for name, examples in split.held_out.items():
+            if name != "valid" and examples:
+                lines = (json.dumps(example._asdict(), ensure_ascii=False) + "\n" for example in examples)
+                durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
+                table.append((f"documents for {name}", len(examples)))
         durable.write(folder / "report.json", json.dumps({"table": table}, indent=1).encode())
 
 

@@ -29,7 +29,7 @@ from dragoman.model.interface import SequenceConfig, SequenceModel
 from dragoman.text.cleaning.clean import CleanReport, clean, merge_reports
 from dragoman.text.cleaning.small import describe_reduction, hold_out_some
 from dragoman.text.cleaning.split import Overlap, PairSplit, without_overlap
-from dragoman.text.context import ReadContext
+from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.pairs import PairSource, may_hold_out, names_of, prefix_of, tags_of
 from dragoman.text.held_out import held_out_line, read_held_out
@@ -167,7 +167,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
                 report["sources"] = corpus.tokens()
             if corpus.left_out:
                 yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
-        for name, pairs in (("valid", split.valid), ("test", split.test), ("hard", split.hard)):
+        for name, pairs in split.held_out.items():
             durable.write(folder / f"{name}.jsonl", "".join(map(held_out_line, pairs)).encode())
         durable.write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode())
         if encoder is not None:
@@ -184,7 +184,7 @@ def _pairs(cfg: RunConfig) -> PairsConfig:
 
 def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
     """Return training, validation and test pairs; write what was removed into ``report``."""
-    pairs, cleaned = _cleaned(cfg)
+    pairs, cleaned = cleaned_pairs(cfg)
     report["cleaning"] = dataclasses.asdict(cleaned)
     report["lines"] = [f"cleaning: {cleaned}"]
     if not pairs:
@@ -193,17 +193,13 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
         )
     if cfg.context.marks:
         report["lines"].append(_with_context(pairs, cfg.context))
-    valid, test = (
-        None if source is None else _prefixed(_sourced([("", source)], cfg.context), {"": source})
-        for source in (cfg.valid, cfg.test)
-    )
+    valid, test = (None if source is None else given_pairs(source, cfg.context) for source in (cfg.valid, cfg.test))
     if given := [*(test or ()), *(valid or ())]:
         pairs = _remove_overlap(pairs, given, cfg, report)
-    may = {name for name, source in zip(names_of(cfg.train), cfg.train, strict=True) if may_hold_out(source)}
     counts = dataclasses.replace(
         cfg.hold_out, valid=cfg.hold_out.valid if valid is None else 0, test=cfg.hold_out.test if test is None else 0
     )
-    split, held = hold_out_some(pairs, counts, may=lambda pair: pair.origin in may)
+    split, held = hold_out_some(pairs, counts, held_out_from(cfg))
     if note := describe_reduction(counts, held, len(pairs)):
         report["lines"].append(note)
     report["held_out"] = split.removed
@@ -230,7 +226,18 @@ def _with_context(pairs: list[Sourced], context: ReadContext) -> str:
     return f"context: {some:,} of {len(pairs):,} pairs have {context.presence}"
 
 
-def _cleaned(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
+def held_out_from(cfg: PairsConfig) -> Callable[[Sourced], bool]:
+    """Return whether a training pair may be held out: its source decides."""
+    may = {name for name, source in zip(names_of(cfg.train), cfg.train, strict=True) if may_hold_out(source)}
+    return lambda pair: pair.origin in may
+
+
+def given_pairs(source: PairSource, context: ReadContext = NO_CONTEXT) -> list[Sourced]:
+    """Return the pairs of a validation or test set that is given."""
+    return _prefixed(_sourced([("", source)], context), {"": source})
+
+
+def cleaned_pairs(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
     """Clean the training sources; those with the same tags as one text. Duplicates, conflicts and unusual lengths are
     judged among translations into the same language."""
     pairs, reports = [], []
