@@ -114,3 +114,14 @@ def test_a_vocabulary_without_merges_is_refused(tmp_path, capsys):
     run = exported.save_run(exported.small_config("lm-small", len(tokenizer)), tmp_path / "run", tokenizer=tokenizer)
     assert main(["export", str(run.path), "--to", "gguf", "-o", str(tmp_path / "folder")]) == 2
     assert "tokenizer: Unigram: llama.cpp reads a byte-level BPE" in capsys.readouterr().err
+
+
+def test_the_chat_templates_of_a_run_are_in_its_file(tmp_path):
+    run = exported.save_preset("lm-tiny", tmp_path / "run")
+    (run.path / "chat_template.jinja").write_text("OWN")
+    (run.path / "additional_chat_templates").mkdir()
+    (run.path / "additional_chat_templates" / "tool_use.jinja").write_text("OWN TOOLS")
+    export_gguf(run.path, tmp_path / "folder", check=False)
+    fields = gguf.GGUFReader(tmp_path / "folder" / FILE).fields
+    assert fields["tokenizer.chat_template"].contents() == "OWN"
+    assert fields["tokenizer.chat_template.tool_use"].contents() == "OWN TOOLS"

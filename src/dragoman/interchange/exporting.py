@@ -7,7 +7,6 @@ own code, for ``trust_remote_code``.
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from dragoman.interchange.image_processor import write_preprocessing
 from dragoman.interchange.importing import (
     ORIGIN,
     RECORD,
-    SMALL,
+    copy_small_files,
     labels_of,
     origin_vocabulary,
     problem_type_of,
@@ -52,7 +51,7 @@ from dragoman.interchange.remote_code.writing import (
 )
 from dragoman.interchange.sentences import write_sentence
 from dragoman.interchange.tensors import Report, write_stream
-from dragoman.interchange.tokenizer import write_tokenizer
+from dragoman.interchange.tokenizer import write_chat_templates, write_tokenizer
 from dragoman.interchange.vocabulary import Shape, VocabularyMapping, of_tokenizer
 from dragoman.json_files import read_json, write_json
 from dragoman.model.contrastive import TwoTowersConfig
@@ -133,7 +132,7 @@ def _write_layout(
     prefix = _prefix(directory, family, cfg)
     _write_weights(folder / "model.safetensors", family, cfg, weights, vocabulary, prefix, progress)
     if _is_as_it_came(directory, family, cfg, vocabulary):
-        _give_back(directory.path / ORIGIN, folder)
+        _give_back(directory, folder)
         return False
     content = {"architectures": [family.architectures[0]], "model_type": family.model_type}
     content |= family.describe(to_layout(cfg, family))
@@ -302,11 +301,15 @@ def _problem_type(run: RunDirectory) -> str:
     return (run.config.get("task") or {}).get("problem_type", "single_label")
 
 
-def _give_back(origin: Path, folder: Path) -> None:
-    for name in SMALL:
-        if (origin / name).is_file():
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(origin / name, folder / name)
+def _give_back(run: RunDirectory, folder: Path) -> None:
+    """Copy the small files of the folder that a run was imported from, with the run's own chat template if it has
+    one."""
+    copy_small_files(run.path / ORIGIN, folder)
+    path = folder / "tokenizer_config.json"
+    stated = read_json(path)
+    fields = write_chat_templates(folder, run.path / ORIGIN)
+    if "chat_template" in stated and not fields:
+        write_json(path, {key: value for key, value in stated.items() if key != "chat_template"})
 
 
 def _describe(

@@ -27,11 +27,11 @@ from dragoman.interchange.names import pairs
 from dragoman.interchange.nearest import nearest_preset
 from dragoman.interchange.tokenizer import write_tokenizer
 from dragoman.interchange.vocabulary import VocabularyMapping
-from dragoman.json_files import read_json
 from dragoman.model.families import ModelConfig
 from dragoman.model.meta_device import on_meta_device
 from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
 from dragoman.model.transformer import TransformerConfig
+from dragoman.text.chat_template_files import read_template_sources
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """Layouts that are written, with the names that llama.cpp has for them."""
@@ -232,17 +232,14 @@ _LONGEST = 4096
 
 
 def _tokenizer_files(folder: Path, run: RunDirectory, vocabulary: VocabularyMapping) -> dict[str, Any]:
-    """Write tokenizer.json beside the model; return its content, with what tokenizer_config.json states."""
+    """Write tokenizer.json beside the model; return its content, with the run's chat templates by name."""
+    origin = run.path / ORIGIN
     with tempfile.TemporaryDirectory() as written:
-        origin = run.path / ORIGIN
         write_tokenizer(Path(written), run.tokenizers()[1], vocabulary, shape="decoder", origin=origin)
         content = json.loads((Path(written) / "tokenizer.json").read_text(encoding="utf-8"))
-        settings = read_json(Path(written) / "tokenizer_config.json")
-        template = Path(written) / "chat_template.jinja"
-        if template.is_file():
-            settings["chat_template"] = template.read_text(encoding="utf-8")
     (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    return {"pre": _pre_tokenizer(content), "settings": settings} | content
+    templates = read_template_sources(run.path, origin)
+    return {"pre": _pre_tokenizer(content), "templates": templates.sources if templates else {}} | content
 
 
 def _pre_tokenizer(content: dict[str, Any]) -> str:
@@ -299,5 +296,5 @@ def _describe_tokenizer(writer: Any, described: dict[str, Any], vocabulary: Voca
     first = (described["post_processor"] or {}).get("single", [{}])[:1]
     writer.add_add_bos_token("SpecialToken" in first[0] if first else False)
     writer.add_add_eos_token(False)
-    if template := described["settings"].get("chat_template"):
-        writer.add_chat_template(template)
+    if templates := described["templates"]:
+        writer.add_chat_template([{"name": name, "template": source} for name, source in templates.items()])
