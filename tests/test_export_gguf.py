@@ -1,16 +1,20 @@
 """Language models as GGUF files: the numbers read back, the answers of llama.cpp, and what is refused."""
 
+import json
 import re
 from typing import Any
 
 import exported
+import foreign_text
 import numpy as np
 import pytest
 import torch
 
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
+from dragoman.interchange import exporting
 from dragoman.interchange.gguf import FILE, as_halves, as_neighbours, export_gguf
+from dragoman.interchange.importing import import_checkpoint
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bpe, Unigram
 
@@ -125,3 +129,38 @@ def test_the_chat_templates_of_a_run_are_in_its_file(tmp_path):
     fields = gguf.GGUFReader(tmp_path / "folder" / FILE).fields
     assert fields["tokenizer.chat_template"].contents() == "OWN"
     assert fields["tokenizer.chat_template.tool_use"].contents() == "OWN TOOLS"
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A run imported from a Qwen 3 folder with a long context, an added token that is not special, and free rows."""
+    pytest.importorskip("transformers")
+    base = tmp_path_factory.mktemp("imported")
+    tokenizer, model = foreign_text.make(foreign_text.Case("Qwen 3", False), base / "folder")
+    tokenizer.add_tokens(["<tool_call>"])
+    tokenizer.save_pretrained(base / "folder")
+    model.resize_token_embeddings(len(tokenizer) + 2)
+    model.config.max_position_embeddings = 32_768
+    model.save_pretrained(base / "folder")
+    return import_checkpoint(base / "folder", base / "run"), tokenizer
+
+
+def test_the_length_and_the_kinds_of_tokens_are_those_of_the_imported_folder(imported, tmp_path):
+    run, tokenizer = imported
+    export_gguf(run.path, tmp_path / "folder", check=False)
+    fields = gguf.GGUFReader(tmp_path / "folder" / FILE).fields
+    assert fields["qwen3.context_length"].contents() == 32_768
+    kinds = [gguf.TokenType(kind) for kind in fields["tokenizer.ggml.token_type"].contents()]
+    names = fields["tokenizer.ggml.tokens"].contents()
+    added = {i: token.special for i, token in tokenizer.added_tokens_decoder.items()}
+    for i, kind in enumerate(kinds):  # as convert_hf_to_gguf.py of llama.cpp has them
+        plain = gguf.TokenType.NORMAL if i < len(tokenizer) else gguf.TokenType.UNUSED
+        of_added = {True: gguf.TokenType.CONTROL, False: gguf.TokenType.USER_DEFINED}
+        assert kind == (of_added[added[i]] if i in added else plain), names[i]
+
+
+@pytest.mark.parametrize("as_it_came", [True, False])
+def test_a_folder_states_the_length_that_an_import_stated(imported, as_it_came, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_is_as_it_came", lambda *_: as_it_came)
+    exporting.export_huggingface(imported[0].path, tmp_path / "folder", check=False)
+    assert json.loads((tmp_path / "folder" / "config.json").read_text())["max_position_embeddings"] == 32_768

@@ -35,6 +35,7 @@ from dragoman.interchange.layouts import (
     Layout,
     ModelWeights,
     find_layout,
+    stated_longest,
     to_layout,
     with_halved_sinusoids,
     with_zero_biases,
@@ -136,6 +137,8 @@ def _write_layout(
         return False
     content = {"architectures": [family.architectures[0]], "model_type": family.model_type}
     content |= family.describe(to_layout(cfg, family))
+    if longest := stated_longest(layout, directory):
+        content |= {"max_position_embeddings": longest}
     _describe(folder, content, family.shape, cfg, directory, vocabulary)
     return vocabulary is not None
 

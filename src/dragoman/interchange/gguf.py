@@ -22,7 +22,7 @@ from dragoman.errors import ConfigError
 from dragoman.interchange.checking import built, check_gguf, checker_missing
 from dragoman.interchange.exporting import check_free, vocabulary_of, weights_of
 from dragoman.interchange.importing import ORIGIN
-from dragoman.interchange.layouts import Layout, find_layout, to_layout, with_zero_biases
+from dragoman.interchange.layouts import Layout, find_layout, stated_longest, to_layout, with_zero_biases
 from dragoman.interchange.names import pairs
 from dragoman.interchange.nearest import nearest_preset
 from dragoman.interchange.tokenizer import write_tokenizer
@@ -74,12 +74,13 @@ def export_gguf(
     layout = _layout(cfg, weights, directory)
     vocabulary = vocabulary_of(directory)
     assert vocabulary is not None, "a language model reads text"
-    tensors = _tensors(layout, vocabulary)
+    tensors, longest = _tensors(layout, vocabulary), stated_longest(layout, directory)
+    assert longest is not None, "its positions are rotary"
     with durable.folder(folder) as partial:
         described = _tokenizer_files(partial, directory, vocabulary)
         kinds = [quantization] if not (check and quantization == "q8_0") else [None, quantization]
         for kind in kinds:  # compared before numbers are rounded to 8 bits
-            _write(partial / FILE, layout, tensors, described, vocabulary, kind)
+            _write(partial / FILE, layout, tensors, described, vocabulary, longest, kind)
             if check and kind != "q8_0" and checker_missing("gguf") is None:
                 check_gguf(partial / FILE, built(cfg, weights), vocabulary)
     return ARCHITECTURES[layout.family.name]
@@ -172,13 +173,14 @@ def _write(
     tensors: dict[str, Tensor],
     described: dict[str, Any],
     vocabulary: VocabularyMapping,
+    longest: int,
     quantization: str | None,
 ) -> None:
     import gguf
 
     writer = gguf.GGUFWriter(path, ARCHITECTURES[layout.family.name])
     assert isinstance(layout.cfg, TransformerConfig)
-    _describe_model(writer, layout.cfg, vocabulary)
+    _describe_model(writer, layout.cfg, vocabulary, longest)
     _describe_tokenizer(writer, described, vocabulary)
     for name, value in tensors.items():
         kind = quantization or {torch.bfloat16: "bf16", torch.float16: "f16"}.get(value.dtype, "f32")
@@ -198,12 +200,12 @@ def _add(writer: Any, name: str, value: Tensor, kind: str) -> None:
     writer.add_tensor(name, gguf.quants.quantize(numbers, stored), raw_dtype=stored)
 
 
-def _describe_model(writer: Any, cfg: TransformerConfig, vocabulary: VocabularyMapping) -> None:
+def _describe_model(writer: Any, cfg: TransformerConfig, vocabulary: VocabularyMapping, longest: int) -> None:
     block = cfg.decoder.pattern[0]
     mixer, position = block.attention, block.attention.position
     assert isinstance(position, Rotary)
     channels = mixer.channels(cfg.dim)
-    writer.add_context_length(_LONGEST)
+    writer.add_context_length(longest)
     writer.add_embedding_length(cfg.dim)
     writer.add_block_count(cfg.decoder.depth)
     writer.add_feed_forward_length(getattr(block.mlp, "hidden", 0))
@@ -225,10 +227,6 @@ def _describe_model(writer: Any, cfg: TransformerConfig, vocabulary: VocabularyM
             writer.add_rope_scaling_orig_ctx_len(trained)
             writer.add_rope_scaling_yarn_beta_fast(fast)
             writer.add_rope_scaling_yarn_beta_slow(slow)
-
-
-_LONGEST = 4096
-"""Length written for models whose positions have no limit: llama.cpp requires a number."""
 
 
 def _tokenizer_files(folder: Path, run: RunDirectory, vocabulary: VocabularyMapping) -> dict[str, Any]:
@@ -278,16 +276,15 @@ def _expressions(cut: dict[str, Any]) -> Iterator[str]:
 
 
 def _describe_tokenizer(writer: Any, described: dict[str, Any], vocabulary: VocabularyMapping) -> None:
-    import gguf
 
-    model, special = described["model"], {t["content"] for t in described["added_tokens"] if t["special"]}
-    by_id = {i: name for name, i in model["vocab"].items()} | {t["id"]: t["content"] for t in described["added_tokens"]}
-    names = [by_id.get(i, f"⟨unused {i}⟩") for i in range(vocabulary.size)]
-    kinds = gguf.TokenType
+    model, added = described["model"], {token["id"]: token for token in described["added_tokens"]}
+    by_id = {i: name for name, i in model["vocab"].items()} | {i: token["content"] for i, token in added.items()}
+    fillers = [f"⟨unused {i}⟩" for i in range(vocabulary.size)]
+    names = [by_id.get(i, filler) for i, filler in enumerate(fillers)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(described["pre"])
     writer.add_token_list(names)
-    writer.add_token_types([kinds.CONTROL if name in special else kinds.NORMAL for name in names])
+    writer.add_token_types([_token_type(added.get(i), name == fillers[i]) for i, name in enumerate(names)])
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     writer.add_token_merges(merges or ["⟨ ⟩"])  # a list must not be empty: a pair that no text holds
     writer.add_bos_token_id(vocabulary.start)
@@ -298,3 +295,14 @@ def _describe_tokenizer(writer: Any, described: dict[str, Any], vocabulary: Voca
     writer.add_add_eos_token(False)
     if templates := described["templates"]:
         writer.add_chat_template([{"name": name, "template": source} for name, source in templates.items()])
+
+
+def _token_type(added: dict[str, Any] | None, is_filler: bool) -> int:
+    """Return llama.cpp's type of a token: it finds those in a text that were added to the vocabulary, as we do."""
+    import gguf
+
+    if is_filler:
+        return gguf.TokenType.UNUSED
+    if added is None:
+        return gguf.TokenType.NORMAL
+    return gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
