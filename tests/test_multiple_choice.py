@@ -100,6 +100,32 @@ def test_questions_are_read_under_their_usual_names(record):
     assert question_of(record, "x") == MultipleChoiceQuestion("p", ("a", "b"), 1)
 
 
+@pytest.mark.parametrize(
+    ("labels", "answer", "index"),
+    [
+        (["1", "2", "3"], 1, 0),
+        ([1, 2, 3], 1, 0),
+        ([1, 2, 3], "3", 2),
+        ([2, 0, 1], 0, 1),
+        (["C", "A", "B"], "A", 1),
+        (["A", "B", "C"], 1, 1),  # no label is a number: the choices are counted from 0
+        (["A", "B", "C"], "y", 1),
+        ([1, 2, 3], 0, None),
+        ([1, 2, 3], "0", None),
+        (["A", "B"], "A", None),
+        (["A", "A", "B"], "A", None),
+        ("ABC", "A", None),
+    ],
+)
+def test_stated_labels_come_before_numbers(labels, answer, index):
+    record = {"question": "p", "choices": {"text": ["x", "y", "z"], "label": labels}, "answerKey": answer}
+    if index is not None:
+        assert question_of(record, "q.jsonl:1").answer == index
+        return
+    with pytest.raises(DataError, match=r"^q.jsonl:1: (answer: .*give its label|choices: label: a label of its own)"):
+        question_of(record, "q.jsonl:1")
+
+
 BAD: dict[str, tuple[str, str]] = {
     "not JSON": ("{", r":2: not JSON"),
     "no object": ("[1]", r":2: a JSON object with prompt"),
