@@ -25,6 +25,7 @@ from dragoman.interchange.folder_config import read_folder_config
 from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.older_tokenizers import TokenizerContent, contents, has_two_vocabularies
+from dragoman.interchange.sentences import keep_settings
 from dragoman.interchange.tensors import Report, TensorShards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.tokenizer_kinds import tokenizer_kind
@@ -46,6 +47,7 @@ SMALL = (
     "chat_template.jinja", "chat_template.json",
     "vocab.json", "target_vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm",
     "preprocessor_config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 )  # fmt: skip
 """Files that an export returns as they were."""
 MORE = f"{ADDITIONAL}/*.jinja"
@@ -254,6 +256,7 @@ def _keep_origin(folder: Path, origin: Path, content: dict[str, Any], source: _S
     """Keep the small files, and ``content`` as config.json where only a part of the folder's was taken."""
     origin.mkdir()
     copy_small_files(folder, origin)
+    keep_settings(folder, origin)
     if content != read_json(folder / "config.json"):
         write_json(origin / "config.json", content)
     vocabulary = source.vocabulary
