@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import exported
@@ -9,12 +10,15 @@ import foreign_text
 import numpy as np
 import pytest
 import torch
+from tokenizers import Regex, pre_tokenizers
 
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
+from dragoman.errors import ConfigError
 from dragoman.interchange import exporting
 from dragoman.interchange.gguf import FILE, as_halves, as_neighbours, export_gguf
 from dragoman.interchange.importing import import_checkpoint
+from dragoman.model.masks.visibility import Causal
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bpe, Unigram
 
@@ -164,3 +168,51 @@ def test_a_folder_states_the_length_that_an_import_stated(imported, as_it_came, 
     monkeypatch.setattr(exporting, "_is_as_it_came", lambda *_: as_it_came)
     exporting.export_huggingface(imported[0].path, tmp_path / "folder", check=False)
     assert json.loads((tmp_path / "folder" / "config.json").read_text())["max_position_embeddings"] == 32_768
+
+
+PIECE = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CUTS = {
+    "as GPT-2": ([pre_tokenizers.ByteLevel(add_prefix_space=False)], "gpt-2"),
+    "as SmolLM": ([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)], "smollm"),
+    "as Qwen 2": (
+        [pre_tokenizers.Split(Regex(PIECE), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)],
+        "qwen2",
+    ),
+    "runs of digits": ([pre_tokenizers.Digits(False), pre_tokenizers.ByteLevel(add_prefix_space=False)], None),
+    "nothing": ([pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)], None),
+    "punctuation": ([pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)], None),
+    "twice": ([pre_tokenizers.Split(Regex(PIECE), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)], None),
+    "what is between": (
+        [pre_tokenizers.Split(Regex(PIECE), "removed", invert=True), pre_tokenizers.ByteLevel(False, use_regex=False)],
+        None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CUTS)
+def test_text_is_cut_in_a_way_that_llama_cpp_has_or_refused(case, tmp_path):
+    parts, name = CUTS[case]
+    tokenizer = Tokenizer.train(Bpe(vocab=275), ["the cat sees the red house", "the houses, the cats"] * 9)
+    tokenizer.inner.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    run = exported.save_run(exported.small_config("lm-small", len(tokenizer)), tmp_path / "run", tokenizer=tokenizer)
+    if name is None:
+        with pytest.raises(ConfigError, match=r"llama\.cpp has no name for a tokenizer that cuts text by"):
+            export_gguf(run.path, tmp_path / "folder", check=False)
+        return
+    export_gguf(run.path, tmp_path / "folder", check=False)
+    fields = gguf.GGUFReader(tmp_path / "folder" / FILE).fields
+    assert fields["tokenizer.ggml.pre"].contents() == name
+
+
+@pytest.mark.parametrize("name", ["qwen2-0.5b", "qwen3-0.6b"])
+def test_a_window_is_refused_wherever_it_is(name, tmp_path, capsys):
+    cfg: Any = exported.small_config(name, 259)
+    [block] = cfg.decoder.pattern
+    windowed = replace(block, mixer=replace(block.mixer, visibility=Causal(window=4)))
+    decoder = replace(cfg.decoder, depth=2, pattern=(block, windowed))
+    run = exported.save_run(replace(cfg, decoder=decoder), tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "gguf", "-o", str(tmp_path / "folder")]) == 2
+    said = capsys.readouterr().err
+    assert "model.decoder.pattern.1.mixer.visibility: a window is not written" in said and said.count("\n") == 1

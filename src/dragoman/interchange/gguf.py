@@ -40,7 +40,6 @@ FILE = "model.gguf"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _PRE_TOKENIZERS = {
-    "": "gpt-2",
     _WORDS + r"\p{N}{1,3}" + _REST: "llama-bpe",
     _WORDS + r"\p{N}" + _REST: "qwen2",
 }
@@ -101,6 +100,9 @@ def gguf_obstacle(layout: Layout) -> str | None:
     cfg = layout.cfg
     if layout.family.name not in ARCHITECTURES or not isinstance(cfg, TransformerConfig):
         return f"model: the layout of {layout.family.name} is not written"
+    for i, block in enumerate(cfg.decoder.pattern):
+        if block.attention.visibility.window is not None:
+            return f"model.decoder.pattern.{i}.mixer.visibility: a window is not written"
     position = cfg.decoder.pattern[0].attention.position
     if not isinstance(position, Rotary) or not isinstance(
         position.scaling, NoScaling | LinearScaling | Llama3Scaling | Yarn
@@ -253,10 +255,21 @@ def _pre_tokenizer(content: dict[str, Any]) -> str:
         raise ConfigError(
             f"tokenizer: {name}: llama.cpp reads a byte-level BPE; train with tokenizer.kind=bpe or bytes to export"
         )
-    for cut in _expressions(content["pre_tokenizer"]):
-        if cut not in _PRE_TOKENIZERS:
-            raise ConfigError(f"tokenizer: llama.cpp has no name for a tokenizer that cuts text by {cut!r}")
-    return _PRE_TOKENIZERS[next(_expressions(content["pre_tokenizer"]), "")]
+    if not model["merges"]:
+        return "gpt-2"  # each byte is a token, however text is cut
+    match list(_parts(content["pre_tokenizer"])):
+        case [{"type": "ByteLevel", "use_regex": True}]:
+            return "gpt-2"
+        case [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}]:
+            return "smollm"
+        case [
+            {"type": "Split", "pattern": {"Regex": cut}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "use_regex": False},
+        ] if cut in _PRE_TOKENIZERS:
+            return _PRE_TOKENIZERS[cut]
+        case parts:
+            cuts = ", ".join(str(part.get("pattern", part["type"])) for part in parts)
+            raise ConfigError(f"tokenizer: llama.cpp has no name for a tokenizer that cuts text by {cuts}")
 
 
 def _longer_without_merges(model: dict[str, Any]) -> bool:
@@ -264,15 +277,14 @@ def _longer_without_merges(model: dict[str, Any]) -> bool:
     return not model["merges"] and any(len(name) > 1 and not name.startswith(("⟨", "<")) for name in model["vocab"])
 
 
-def _expressions(cut: dict[str, Any]) -> Iterator[str]:
-    match cut:
-        case {"type": "Sequence", "pretokenizers": parts}:
-            for part in parts:
-                yield from _expressions(part)
-        case {"type": "Split", "pattern": {"Regex": expression}}:
-            yield expression
-        case {"type": "Split", "pattern": other}:
-            yield str(other)
+def _parts(cut: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a pre-tokenizer, with what the tokenizers library takes for fields that are not stated."""
+    if cut["type"] == "Sequence":
+        for part in cut["pretokenizers"]:
+            yield from _parts(part)
+    else:
+        usual = {"ByteLevel": {"use_regex": True}, "Digits": {"individual_digits": False}, "Split": {"invert": False}}
+        yield usual.get(cut["type"], {}) | cut
 
 
 def _describe_tokenizer(writer: Any, described: dict[str, Any], vocabulary: VocabularyMapping) -> None:
