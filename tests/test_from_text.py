@@ -110,6 +110,35 @@ def test_an_export_has_the_chat_templates_that_chat_uses(own, as_it_came, chat, 
         assert theirs == ours.render(messages, tools=tools, add_generation_prompt=False)
 
 
+@pytest.mark.parametrize("case", [("BERT", True), ("Pegasus", True), ("Mistral", False)], ids=str)
+def test_an_export_that_is_written_anew_keeps_what_the_folder_states(case, tmp_path, monkeypatch):
+    from dragoman.interchange import exporting
+
+    folder = tmp_path / "folder"
+    foreign_text.make(foreign_text.Case(*case), folder)
+    sides = {"model_max_length": 77, "padding_side": "left", "truncation_side": "left"}
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | sides))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    if (folder / "generation_config.json").is_file():
+        path = folder / "generation_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"suppress_tokens": [9, 11]}))
+    import_checkpoint(folder, tmp_path / "run")
+    monkeypatch.setattr(exporting, "_is_as_it_came", lambda *_: False)
+    exporting.export_huggingface(tmp_path / "run", tmp_path / "out")
+    found = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for name, value in sides.items():
+        assert getattr(found, name) == getattr(tokenizer, name) == value
+    for role in ("unk_token", "sep_token", "cls_token", "mask_token", "pad_token", "eos_token"):
+        if getattr(tokenizer, role) is not None:
+            assert getattr(found, role) == getattr(tokenizer, role), role
+    if (folder / "generation_config.json").is_file():
+        stated = json.loads((tmp_path / "out" / "generation_config.json").read_text())["suppress_tokens"]
+        assert {9, 11} <= set(stated)
+        theirs, config = (json.loads((path / "config.json").read_text()) for path in (folder, tmp_path / "out"))
+        assert config["max_position_embeddings"] == theirs["max_position_embeddings"] == 256
+
+
 def test_an_empty_prompt_begins_with_the_beginning_where_nothing_stands_before_a_text(chat):
     generator = Generator.load(chat / "run")
     assert generator.tokenizer.frame(PROMPT_FRAME).around([]) == []

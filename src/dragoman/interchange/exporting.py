@@ -7,6 +7,7 @@ own code, for ``trust_remote_code``.
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dragoman import durable
+from dragoman.capabilities import TRANSCRIBES, ability
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
@@ -339,6 +341,9 @@ def _describe(
     seen = cfg.second if isinstance(cfg, TwoTowersConfig) else cfg
     if isinstance(seen, EncoderConfig) and isinstance(seen.inputs, PatchInput):
         write_preprocessing(folder, seen.inputs)
+    features = run.path / ORIGIN / "preprocessor_config.json"
+    if ability(cfg) is TRANSCRIBES and features.is_file():
+        shutil.copyfile(features, folder / features.name)
     write_json(folder / "config.json", content)
 
 

@@ -118,15 +118,20 @@ def _origin(run: RunDirectory) -> str | None:
 
 
 def stated_longest(layout: Layout, run: RunDirectory) -> int | None:
-    """Return ``max_position_embeddings`` of a decoder with rotary positions: as the folder states it that a run was
-    imported from, unless the scaling of its positions does; None for a model of other positions."""
+    """Return ``max_position_embeddings`` of a model whose positions have no limit, or None where nothing states it.
+
+    The folder that a run was imported from states it, unless the scaling of rotary positions does.
+    """
     if not isinstance(layout.cfg, TransformerConfig):
         return None
+    stated = read_json(run.path / ORIGIN / "config.json").get("max_position_embeddings")
+    if isinstance(layout.cfg.position, Sinusoidal):
+        return stated
     mixers = [block.mixer for block in layout.cfg.decoder.pattern if isinstance(block.mixer, AttentionConfig)]
     rotary = next((mixer.position for mixer in mixers if isinstance(mixer.position, Rotary)), None)
     if rotary is None:
         return None
-    return their_longest(rotary, read_json(run.path / ORIGIN / "config.json").get("max_position_embeddings") or LONGEST)
+    return their_longest(rotary, stated or LONGEST)
 
 
 def _scaled(weights: ModelWeights, tables: tuple[str, ...], scale: float) -> ModelWeights:

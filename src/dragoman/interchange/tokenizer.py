@@ -190,18 +190,34 @@ def write_tokenizer(
     content["post_processor"] = _processor(before, after, between, by_id, second=int(types > 1))
     write_json(folder / "tokenizer.json", content)
     names = {f"{role}_token": by_id[i] for role, i in zip(("pad", "bos", "eos"), (pad, bos, eos), strict=True)}
-    stated = {} if origin is None else write_chat_templates(folder, origin)
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | names | stated)
+    stated = {} if origin is None else _stated_settings(origin, by_id.values()) | write_chat_templates(folder, origin)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | stated | names)
     ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
     ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
     if not reads:
-        suppressed = sorted({pad, bos} - {eos}) or None
         generation = read_json(origin / "generation_config.json") if origin else {}
+        suppressed = sorted({pad, bos, *(generation.get("suppress_tokens") or ())} - {eos}) or None
         several = (
             {"eos_token_id": generation["eos_token_id"]} if isinstance(generation.get("eos_token_id"), list) else {}
         )
         write_json(folder / "generation_config.json", generation | ids | {"suppress_tokens": suppressed} | several)
     return ids
+
+
+_ROLES = ("unk_token", "sep_token", "cls_token", "mask_token")
+_SETTINGS = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces")
+
+
+def _stated_settings(origin: Path, entries: Collection[str]) -> dict[str, Any]:
+    """Return what an import's tokenizer_config.json states and every class of tokenizers obeys.
+
+    That is how texts are cut and padded, and the tokens of further roles, where they are among the ``entries``.
+    """
+    stated = read_json(origin / "special_tokens_map.json") | read_json(origin / "tokenizer_config.json")
+    roles = {role: stated.get(role) for role in _ROLES}
+    spelt = {role: token.get("content") if isinstance(token, dict) else token for role, token in roles.items()}
+    kept = {role: token for role, token in spelt.items() if token in entries}
+    return kept | {name: stated[name] for name in _SETTINGS if stated.get(name) is not None}
 
 
 def _names_by_id(content: dict[str, Any]) -> dict[int, str]:
