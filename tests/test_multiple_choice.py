@@ -92,6 +92,8 @@ FORMS = [
     {"question": "p", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"},
     {"query": "p", "choices": ["a", "b"], "gold": 1, "id": 7},
     {"context": "p", "choices": ["a", "b"], "answer": "b"},
+    {"prompt": "p", "question": "q", "context": "c", "choices": ["a", "b"], "answer": "b"},
+    {"question": "p", "query": "p", "choices": ["a", "b"], "answer": "b"},
 ]
 
 
@@ -135,6 +137,10 @@ BAD: dict[str, tuple[str, str]] = {
     "no such choice": ('{"prompt": "p", "choices": ["a", "b"], "answer": 2}', r":2: answer: 2 is none of the choices"),
     "no such letter": ('{"prompt": "p", "choices": ["a", "b"], "answer": "C"}', r":2: answer: 'C' is none"),
     "true": ('{"prompt": "p", "choices": ["a", "b"], "answer": true}', r":2: answer: True is none"),
+    "two prompts": (
+        '{"context": "c", "question": "q", "choices": ["a", "b"], "answer": 0}',
+        r":2: question and context: give all that stands before the choices as one text, prompt",
+    ),
     "nothing": ('{"prompt": null, "choices": ["a", "b"], "answer": 0}', r":2: prompt: a text is expected, got None"),
 }
 

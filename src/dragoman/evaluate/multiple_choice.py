@@ -187,9 +187,9 @@ def _encoded(tokenizer: Tokenizer, before: str, after: str, limit: int) -> tuple
 def read_questions(path: str | Path) -> list[MultipleChoiceQuestion]:
     """Read questions from JSON lines: a prompt, its choices, and the right one by number (from 0), letter or text.
 
-    Usual names are known: prompt, question, query, ctx or context; choices, options or endings; answer, gold, label or
-    answerKey. Choices may be a mapping with ``text`` and ``label``; the right one is then given by its label, and where
-    labels are numbers, a number is always a label.
+    Usual names are known: prompt, or one of question, query, ctx or context; choices, options or endings; answer, gold,
+    label or answerKey. Choices may be a mapping with ``text`` and ``label``. The right one is then given by its label,
+    and where labels are numbers, a number is always a label.
 
     Raises:
         DataError: a line that is no such question; the message names the place.
@@ -212,7 +212,7 @@ def question_of(record: Any, where: str) -> MultipleChoiceQuestion:
     """
     if not isinstance(record, Mapping):
         raise DataError(f"{where}: a JSON object with prompt, choices and answer, or such a mapping, is expected")
-    prompt, choices = _field(record, _PROMPTS, where), _field(record, _CHOICES, where)
+    prompt, choices = _prompt(record, where), _field(record, _CHOICES, where)
     answer, labels = _field(record, _ANSWERS, where), None
     if isinstance(choices, Mapping):
         choices, labels = choices.get("text"), choices.get("label")
@@ -221,6 +221,18 @@ def question_of(record: Any, where: str) -> MultipleChoiceQuestion:
     texts = [_text(choice, f"{where}: choice {number}") for number, choice in enumerate(choices, 1)]
     index = _index(answer, texts, _labels(labels, texts, where), where)
     return MultipleChoiceQuestion(_text(prompt, f"{where}: prompt"), tuple(texts), index)
+
+
+def _prompt(record: Mapping[str, Any], where: str) -> Any:
+    """Return what stands before the choices.
+
+    Raises:
+        DataError: nothing, or different texts under several names, such as a context and a question on it.
+    """
+    found = {name: record[name] for name in _PROMPTS if name in record}
+    if "prompt" not in found and any(value != next(iter(found.values())) for value in found.values()):
+        raise DataError(f"{where}: {' and '.join(found)}: give all that stands before the choices as one text, prompt")
+    return _field(record, _PROMPTS, where)
 
 
 def _field(record: Mapping[str, Any], names: Sequence[str], where: str) -> Any:
