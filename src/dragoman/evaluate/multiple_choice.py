@@ -258,10 +258,11 @@ def _index(answer: Any, texts: Sequence[str], labels: Sequence[str] | None, wher
     names = labels or [chr(ord("A") + i) for i in range(len(texts))]
     numbers = [] if any(name.isdecimal() for name in names) else [str(i) for i in range(len(texts))]
     is_number = isinstance(answer, int) and not isinstance(answer, bool)
-    said = str(answer) if is_number else answer
-    for known in (names, numbers) if is_number else (names, texts, numbers):
-        if known.count(said) == 1:
-            return known.index(said)
+    if is_number or isinstance(answer, str):
+        said = str(answer)
+        for known in (names, numbers) if is_number else (names, texts, numbers):
+            if known.count(said) == 1:
+                return known.index(said)
     raise DataError(
         f"{where}: answer: {answer!r:.60} is none of the choices: give its number from 0 to {len(texts) - 1}, its "
         "letter or its text"
