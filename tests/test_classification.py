@@ -18,6 +18,7 @@ from dragoman.config import merge
 from dragoman.data.labels import LabelledBatch, accuracy, confusion, macro_f1
 from dragoman.data.tasks import ClassificationTask
 from dragoman.decode.readers.classifier import Classifier
+from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.baseline import BagOfWords
 from dragoman.evaluate.classification import MacroF1, evaluate
@@ -144,6 +145,17 @@ def test_texts_are_read_alike_alone_and_among_others(run):
         alone = classifier.classify([text])[0]
         assert alone.label == together.label and sum(together.probabilities.values()) == pytest.approx(1)
         assert alone.probability == pytest.approx(together.probability, abs=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("reader", "ask"), [(Classifier, "classify"), (Embedder, "embed")])
+def test_a_model_whose_output_is_not_numbers_gives_no_answer(run, reader, ask, bad):
+    loaded = reader.load(run[0], precision="float32")
+    damaged = next(parameter for parameter in loaded.model.parameters() if parameter.dim() > 1)
+    with torch.no_grad():
+        damaged.fill_(bad)
+    with pytest.raises(CheckpointError, match="the model answers with NaN or infinity"):
+        getattr(loaded, ask)(["the film was great", "dull"])
 
 
 def test_a_classifier_is_no_translator_and_says_so(run):

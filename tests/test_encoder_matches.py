@@ -161,6 +161,14 @@ def earlier(tmp_path_factory):
     return make(tmp_path_factory.mktemp("earlier") / "run", MODEL, 1)
 
 
+def test_an_encoder_whose_output_is_not_numbers_gives_no_vectors(earlier):
+    encoder = SentenceEncoder.load(earlier)
+    with torch.no_grad():
+        next(encoder.pool.args[0].parameters()).fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="the model answers with NaN or infinity"):
+        encoder.vectors(TEXTS)
+
+
 def test_vectors_have_length_1_and_unlike_sentences_are_far_apart(earlier):
     encoder = SentenceEncoder.load(earlier)
     vectors = encoder.centre(TEXTS)

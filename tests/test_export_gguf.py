@@ -1,16 +1,24 @@
 """Language models as GGUF files: the numbers read back, the answers of llama.cpp, and what is refused."""
 
+import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import exported
+import foreign_text
 import numpy as np
 import pytest
 import torch
+from tokenizers import Regex, pre_tokenizers
 
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
+from dragoman.errors import ConfigError
+from dragoman.interchange import exporting
 from dragoman.interchange.gguf import FILE, as_halves, as_neighbours, export_gguf
+from dragoman.interchange.importing import import_checkpoint
+from dragoman.model.masks.visibility import Causal
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bpe, Unigram
 
@@ -114,3 +122,97 @@ def test_a_vocabulary_without_merges_is_refused(tmp_path, capsys):
     run = exported.save_run(exported.small_config("lm-small", len(tokenizer)), tmp_path / "run", tokenizer=tokenizer)
     assert main(["export", str(run.path), "--to", "gguf", "-o", str(tmp_path / "folder")]) == 2
     assert "tokenizer: Unigram: llama.cpp reads a byte-level BPE" in capsys.readouterr().err
+
+
+def test_the_chat_templates_of_a_run_are_in_its_file(tmp_path):
+    run = exported.save_preset("lm-tiny", tmp_path / "run")
+    (run.path / "chat_template.jinja").write_text("OWN")
+    (run.path / "additional_chat_templates").mkdir()
+    (run.path / "additional_chat_templates" / "tool_use.jinja").write_text("OWN TOOLS")
+    export_gguf(run.path, tmp_path / "folder", check=False)
+    fields = gguf.GGUFReader(tmp_path / "folder" / FILE).fields
+    assert fields["tokenizer.chat_template"].contents() == "OWN"
+    assert fields["tokenizer.chat_template.tool_use"].contents() == "OWN TOOLS"
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A run imported from a Qwen 3 folder with a long context, an added token that is not special, and free rows."""
+    pytest.importorskip("transformers")
+    base = tmp_path_factory.mktemp("imported")
+    tokenizer, model = foreign_text.make(foreign_text.Case("Qwen 3", False), base / "folder")
+    tokenizer.add_tokens(["<tool_call>"])
+    tokenizer.save_pretrained(base / "folder")
+    model.resize_token_embeddings(len(tokenizer) + 2)
+    model.config.max_position_embeddings = 32_768
+    model.save_pretrained(base / "folder")
+    return import_checkpoint(base / "folder", base / "run"), tokenizer
+
+
+def test_the_length_and_the_kinds_of_tokens_are_those_of_the_imported_folder(imported, tmp_path):
+    run, tokenizer = imported
+    export_gguf(run.path, tmp_path / "folder", check=False)
+    fields = gguf.GGUFReader(tmp_path / "folder" / FILE).fields
+    assert fields["qwen3.context_length"].contents() == 32_768
+    kinds = [gguf.TokenType(kind) for kind in fields["tokenizer.ggml.token_type"].contents()]
+    names = fields["tokenizer.ggml.tokens"].contents()
+    added = {i: token.special for i, token in tokenizer.added_tokens_decoder.items()}
+    for i, kind in enumerate(kinds):  # as convert_hf_to_gguf.py of llama.cpp has them
+        plain = gguf.TokenType.NORMAL if i < len(tokenizer) else gguf.TokenType.UNUSED
+        of_added = {True: gguf.TokenType.CONTROL, False: gguf.TokenType.USER_DEFINED}
+        assert kind == (of_added[added[i]] if i in added else plain), names[i]
+
+
+@pytest.mark.parametrize("as_it_came", [True, False])
+def test_a_folder_states_the_length_that_an_import_stated(imported, as_it_came, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_is_as_it_came", lambda *_: as_it_came)
+    exporting.export_huggingface(imported[0].path, tmp_path / "folder", check=False)
+    assert json.loads((tmp_path / "folder" / "config.json").read_text())["max_position_embeddings"] == 32_768
+
+
+PIECE = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CUTS = {
+    "as GPT-2": ([pre_tokenizers.ByteLevel(add_prefix_space=False)], "gpt-2"),
+    "as SmolLM": ([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)], "smollm"),
+    "as Qwen 2": (
+        [pre_tokenizers.Split(Regex(PIECE), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)],
+        "qwen2",
+    ),
+    "runs of digits": ([pre_tokenizers.Digits(False), pre_tokenizers.ByteLevel(add_prefix_space=False)], None),
+    "nothing": ([pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)], None),
+    "punctuation": ([pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)], None),
+    "twice": ([pre_tokenizers.Split(Regex(PIECE), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)], None),
+    "what is between": (
+        [pre_tokenizers.Split(Regex(PIECE), "removed", invert=True), pre_tokenizers.ByteLevel(False, use_regex=False)],
+        None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CUTS)
+def test_text_is_cut_in_a_way_that_llama_cpp_has_or_refused(case, tmp_path):
+    parts, name = CUTS[case]
+    tokenizer = Tokenizer.train(Bpe(vocab=275), ["the cat sees the red house", "the houses, the cats"] * 9)
+    tokenizer.inner.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    run = exported.save_run(exported.small_config("lm-small", len(tokenizer)), tmp_path / "run", tokenizer=tokenizer)
+    if name is None:
+        with pytest.raises(ConfigError, match=r"llama\.cpp has no name for a tokenizer that cuts text by"):
+            export_gguf(run.path, tmp_path / "folder", check=False)
+        return
+    export_gguf(run.path, tmp_path / "folder", check=False)
+    fields = gguf.GGUFReader(tmp_path / "folder" / FILE).fields
+    assert fields["tokenizer.ggml.pre"].contents() == name
+
+
+@pytest.mark.parametrize("name", ["qwen2-0.5b", "qwen3-0.6b"])
+def test_a_window_is_refused_wherever_it_is(name, tmp_path, capsys):
+    cfg: Any = exported.small_config(name, 259)
+    [block] = cfg.decoder.pattern
+    windowed = replace(block, mixer=replace(block.mixer, visibility=Causal(window=4)))
+    decoder = replace(cfg.decoder, depth=2, pattern=(block, windowed))
+    run = exported.save_run(replace(cfg, decoder=decoder), tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "gguf", "-o", str(tmp_path / "folder")]) == 2
+    said = capsys.readouterr().err
+    assert "model.decoder.pattern.1.mixer.visibility: a window is not written" in said and said.count("\n") == 1

@@ -9,10 +9,12 @@ from tokenizers import AddedToken
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.cli import main
+from dragoman.decode.chat_template import ChatTemplate
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.greedy import Greedy
 from dragoman.interchange.importing import import_checkpoint
 from dragoman.interchange.vocabulary import special_ids
+from dragoman.text.chat_template_files import write_template_sources
 from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -86,6 +88,55 @@ def test_chat_templates_are_kept_through_import_and_export(chat, tmp_path):
         assert (tmp_path / name / "chat_template.jinja").read_text() == TEMPLATE
         assert json.loads((tmp_path / name / "tokenizer_config.json").read_text())["chat_template"] == TEMPLATE
         assert json.loads((tmp_path / name / "generation_config.json").read_text())["eos_token_id"] == [2, 6]
+
+
+@pytest.mark.parametrize("as_it_came", [True, False])
+@pytest.mark.parametrize("own", [None, {"default": "OWN"}, {"default": "OWN", "tool_use": "OWN TOOLS"}])
+def test_an_export_has_the_chat_templates_that_chat_uses(own, as_it_came, chat, tmp_path, monkeypatch):
+    from dragoman.interchange import exporting
+
+    folder, run = tmp_path / "folder", tmp_path / "run"
+    shutil.copytree(chat / "folder", folder)
+    write_template_sources(folder, {"default": "FOLDER", "tool_use": "FOLDER TOOLS"})
+    import_checkpoint(folder, run)
+    if own:
+        write_template_sources(run, own)
+    monkeypatch.setattr(exporting, "_is_as_it_came", lambda *_: as_it_came)
+    exporting.export_huggingface(run, tmp_path / "out", check=False)
+    exported, ours = transformers.AutoTokenizer.from_pretrained(tmp_path / "out"), ChatTemplate.load(run)
+    for tools in (None, [{"type": "function", "function": {"name": "f"}}]):
+        messages = [{"role": "user", "content": "x"}]
+        theirs = exported.apply_chat_template(messages, tools=tools, tokenize=False)
+        assert theirs == ours.render(messages, tools=tools, add_generation_prompt=False)
+
+
+@pytest.mark.parametrize("case", [("BERT", True), ("Pegasus", True), ("Mistral", False)], ids=str)
+def test_an_export_that_is_written_anew_keeps_what_the_folder_states(case, tmp_path, monkeypatch):
+    from dragoman.interchange import exporting
+
+    folder = tmp_path / "folder"
+    foreign_text.make(foreign_text.Case(*case), folder)
+    sides = {"model_max_length": 77, "padding_side": "left", "truncation_side": "left"}
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | sides))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    if (folder / "generation_config.json").is_file():
+        path = folder / "generation_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"suppress_tokens": [9, 11]}))
+    import_checkpoint(folder, tmp_path / "run")
+    monkeypatch.setattr(exporting, "_is_as_it_came", lambda *_: False)
+    exporting.export_huggingface(tmp_path / "run", tmp_path / "out")
+    found = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for name, value in sides.items():
+        assert getattr(found, name) == getattr(tokenizer, name) == value
+    for role in ("unk_token", "sep_token", "cls_token", "mask_token", "pad_token", "eos_token"):
+        if getattr(tokenizer, role) is not None:
+            assert getattr(found, role) == getattr(tokenizer, role), role
+    if (folder / "generation_config.json").is_file():
+        stated = json.loads((tmp_path / "out" / "generation_config.json").read_text())["suppress_tokens"]
+        assert {9, 11} <= set(stated)
+        theirs, config = (json.loads((path / "config.json").read_text()) for path in (folder, tmp_path / "out"))
+        assert config["max_position_embeddings"] == theirs["max_position_embeddings"] == 256
 
 
 def test_an_empty_prompt_begins_with_the_beginning_where_nothing_stands_before_a_text(chat):

@@ -92,12 +92,40 @@ FORMS = [
     {"question": "p", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"},
     {"query": "p", "choices": ["a", "b"], "gold": 1, "id": 7},
     {"context": "p", "choices": ["a", "b"], "answer": "b"},
+    {"prompt": "p", "question": "q", "context": "c", "choices": ["a", "b"], "answer": "b"},
+    {"question": "p", "query": "p", "choices": ["a", "b"], "answer": "b"},
 ]
 
 
 @pytest.mark.parametrize("record", FORMS)
 def test_questions_are_read_under_their_usual_names(record):
     assert question_of(record, "x") == MultipleChoiceQuestion("p", ("a", "b"), 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "index"),
+    [
+        (["1", "2", "3"], 1, 0),
+        ([1, 2, 3], 1, 0),
+        ([1, 2, 3], "3", 2),
+        ([2, 0, 1], 0, 1),
+        (["C", "A", "B"], "A", 1),
+        (["A", "B", "C"], 1, 1),  # no label is a number: the choices are counted from 0
+        (["A", "B", "C"], "y", 1),
+        ([1, 2, 3], 0, None),
+        ([1, 2, 3], "0", None),
+        (["A", "B"], "A", None),
+        (["A", "A", "B"], "A", None),
+        ("ABC", "A", None),
+    ],
+)
+def test_stated_labels_come_before_numbers(labels, answer, index):
+    record = {"question": "p", "choices": {"text": ["x", "y", "z"], "label": labels}, "answerKey": answer}
+    if index is not None:
+        assert question_of(record, "q.jsonl:1").answer == index
+        return
+    with pytest.raises(DataError, match=r"^q.jsonl:1: (answer: .*give its label|choices: label: a label of its own)"):
+        question_of(record, "q.jsonl:1")
 
 
 BAD: dict[str, tuple[str, str]] = {
@@ -109,6 +137,10 @@ BAD: dict[str, tuple[str, str]] = {
     "no such choice": ('{"prompt": "p", "choices": ["a", "b"], "answer": 2}', r":2: answer: 2 is none of the choices"),
     "no such letter": ('{"prompt": "p", "choices": ["a", "b"], "answer": "C"}', r":2: answer: 'C' is none"),
     "true": ('{"prompt": "p", "choices": ["a", "b"], "answer": true}', r":2: answer: True is none"),
+    "two prompts": (
+        '{"context": "c", "question": "q", "choices": ["a", "b"], "answer": 0}',
+        r":2: question and context: give all that stands before the choices as one text, prompt",
+    ),
     "nothing": ('{"prompt": null, "choices": ["a", "b"], "answer": 0}', r":2: prompt: a text is expected, got None"),
 }
 

@@ -16,7 +16,7 @@ from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.architectures import find_family
 from dragoman.interchange.exporting import export_huggingface
-from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
+from dragoman.interchange.importing import import_checkpoint, import_notes, origin_vocabulary
 from dragoman.interchange.older_tokenizers import contents
 
 transformers = pytest.importorskip("transformers")
@@ -196,6 +196,50 @@ def test_a_sentence_encoder_reads_lower_case_where_its_library_does_and_keeps_it
     assert json.loads((tmp_path / "again/sentence_bert_config.json").read_text())["max_seq_length"] == 6
     import_checkpoint(tmp_path / "again", tmp_path / "again-run", architecture="BertModel")
     assert np.array_equal(Embedder.load(tmp_path / "again-run").embed(spelled), lower)
+
+
+@pytest.mark.parametrize("as_it_came", [True, False])
+def test_prompts_of_a_sentence_encoder_are_noted_and_given_back(as_it_came, tmp_path, capsys):
+    write(tmp_path / "old", "BertModel")
+    _describe_sentences(tmp_path / "old", {"max_seq_length": 4})
+    use = {
+        "prompts": {"query": "query: ", "text": "passage: "},
+        "default_prompt_name": "text",
+        "similarity_fn_name": "dot",
+    }
+    (tmp_path / "old/config_sentence_transformers.json").write_text(json.dumps(use))
+    command = ["import", str(tmp_path / "old"), "-o", str(tmp_path / "run"), "--as", "BertModel"]
+    assert main(command) == 0
+    assert "puts 'passage: ' before each text, and it is not put there here" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    if not as_it_came:
+        (tmp_path / "run/origin/dragoman.json").unlink()
+    export_huggingface(tmp_path / "run", tmp_path / "again")
+    assert json.loads((tmp_path / "again/config_sentence_transformers.json").read_text()) == use
+
+
+def test_without_a_default_prompt_nothing_is_noted(tmp_path):
+    write(tmp_path / "old", "BertModel")
+    _describe_sentences(tmp_path / "old", {"max_seq_length": 4})
+    use = {"prompts": {"query": "query: ", "text": ""}, "default_prompt_name": "text"}
+    (tmp_path / "old/config_sentence_transformers.json").write_text(json.dumps(use))
+    imported = import_checkpoint(tmp_path / "old", tmp_path / "run", architecture="BertModel")
+    assert not any("prompt" in note for note in import_notes(imported))
+
+
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "xlm-roberta"])
+def test_older_names_of_the_settings_of_a_sentence_encoder_hold_too(kind, tmp_path):
+    found = []
+    for name in ("sentence_bert_config.json", f"sentence_{kind}_config.json"):
+        folder = tmp_path / name.removesuffix(".json")
+        write(folder, "BertModel")
+        (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+        _describe_sentences(folder, {"max_seq_length": 6, "do_lower_case": True})
+        (folder / "sentence_bert_config.json").rename(folder / name)
+        import_checkpoint(folder, folder / "run", architecture="BertModel")
+        found.append(Embedder.load(folder / "run", precision="float32").embed(["The DOOR is open. The door"]))
+    assert np.array_equal(*found)
 
 
 def _describe_sentences(folder: Path, settings: dict) -> None:

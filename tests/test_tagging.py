@@ -5,6 +5,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
+import torch
 from tiny_reader import config, quick_disk, trained  # noqa: F401 (a fixture)
 from tiny_run import outcome
 
@@ -94,6 +95,14 @@ def test_sentences_are_tagged_alike_alone_and_among_others_and_every_word_has_a_
         alone = tagger.tag([words])[0]
         assert len(together.labels) == len(words) and alone.labels == together.labels
         assert alone.probabilities == pytest.approx(together.probabilities, abs=1e-5)
+
+
+def test_a_tagger_whose_output_is_not_numbers_gives_no_labels(run):
+    tagger = Tagger.load(run, precision="float32")
+    with torch.no_grad():
+        next(tagger.model.parameters()).fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="the model answers with NaN or infinity"):
+        tagger.tag([["Anna", "sees", "Ben"], ["she"]])
 
 
 def test_a_tagger_is_no_classifier_and_says_so(run):

@@ -291,6 +291,45 @@ def test_a_glossary_applies_to_whole_words_in_any_case_and_the_longest_entry_cou
     )
 
 
+@pytest.mark.parametrize(
+    ("term", "text", "found"),
+    [
+        ("हिन्द", "मैं हिन्दी बोलता हूँ", False),  # a vowel sign goes on with the word
+        ("न्द", "मैं हिन्दी बोलता हूँ", False),  # and so does what stands before it
+        ("हिन्दी", "मैं हिन्दी बोलता हूँ", True),
+        ("हिन्दी", "यह हिन्दी।", True),  # a danda is a sign, not a letter
+        ("বাং", "বাংলা", False),
+        ("தமி", "தமிழ் மொழி", False),
+        ("שלו", "שָׁלוֹם", False),
+        ("كتاب", "كتاب، قلم", True),
+        ("می", "می\u200cروم", False),  # a joiner is inside a word
+        ("m", "m̃ here", False),
+        ("m", "5 m² here", False),
+        ("m", "5 µm here", False),
+        ("CO", "CO₂", False),
+        ("Wi-Fi", "请打开Wi-Fi设置", True),  # Chinese characters join no word
+        ("IT", "本社のIT部門", True),
+        ("USB", "USBケーブル", True),
+        ("x x", "ax x x", True),  # of overlapping places the whole words
+    ],
+)
+def test_terms_of_the_source_are_whole_words_in_every_script(term, text, found):
+    assert bool(Glossary([GlossaryEntry(term, ("y",))]).of(text)[0]) == found
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("of_text", ["NFC", "NFD"])
+def test_a_term_is_found_however_its_letters_are_composed(form, of_text):
+    for term in ("café", "Ångström", "tiếng Việt", "हिन्दी", "배터리"):
+        glossary = Glossary([GlossaryEntry(unicodedata.normalize(form, term), ("y",))])
+        assert glossary.of(unicodedata.normalize(of_text, f"one {term} please"))[0][0][0] == "y", term
+
+
+def test_a_term_without_a_character_is_one_line():
+    with pytest.raises(ConfigError, match="' ': a term must not be empty"):
+        Glossary([GlossaryEntry(" ", ("y",))])
+
+
 def test_a_glossary_is_read_from_a_table(tmp_path):
     table = tmp_path / "terms.csv"
     table.write_text('forbidden,source,target\n"pila|pilas",battery,batería|baterías\n,low,\n')

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import foreign
@@ -16,6 +18,8 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
+from dragoman.inspect.lens import beam_tree
+from dragoman.inspect.subject import Subject
 from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.serve.options import TranslateOptions
 from dragoman.serve.served import ServedModel
@@ -283,3 +287,65 @@ def test_a_service_translates_between_the_languages_of_a_name_with_the_search_of
     assert [one.candidates[0].tokens for one in found] == [one.candidates[0].tokens for one in alone]
     with pytest.raises(ConfigError, match="--to: no 'is' here"):
         ServedModel.load("en-is", opus.run)
+
+
+# ---- looking inside --------------------------------------------------------------------------------
+
+
+def answer_of_tree(nodes):
+    """Return the tokens of the answer that a tree of a search ends in."""
+    node, path = next(node for node in nodes if node.fate.startswith("chosen")), []
+    while node is not None:
+        path.append(node.token)
+        node = None if node.parent is None else nodes[node.parent]
+    return tuple(reversed(path))
+
+
+@pytest.mark.parametrize("languages", [True, False])
+def test_the_answer_that_is_explained_is_the_one_that_translate_gives(made, languages):
+    folder, (source, _), (target, _) = made
+    chosen = {"source_language": source, "target_language": target} if languages else {}
+    translator = Translator.load(folder.run, precision="float32", split_sentences="off", **chosen)
+    subject = Subject.open(folder.run, **chosen)
+    for text in TEXTS:
+        [found] = translator.translate([text])
+        given = subject.inputs(text)
+        assert given.target_ids == found.candidates[0].tokens, text
+        assert answer_of_tree(beam_tree(subject, given)) == given.targets
+        assert subject.inputs(text, found.text).target_ids[:1] == given.target_ids[:1] or not languages
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_a_folder_hold_for_the_answer_that_is_explained(name, pegasus, tmp_path):
+    run = pegasus.imported(tmp_path / "run", max_length=12, **SETTINGS[name])
+    translator, subject = Translator.load(run, precision="float32", split_sentences="off"), Subject.open(run)
+    for text in TEXTS[:5]:
+        [found] = translator.translate([text])
+        given = subject.inputs(text)
+        assert given.target_ids == found.candidates[0].tokens, text
+        if not found.candidates[0].truncated:
+            assert answer_of_tree(beam_tree(subject, given)) == given.targets
+
+
+def test_a_language_is_chosen_on_the_command_line_and_repeated(tmp_path, capsys):
+    made = Made(FOLDERS["NLLB"][0], tmp_path)
+    run, page, lines = str(made.imported(tmp_path / "run")), str(tmp_path / "page.json"), tmp_path / "lines.txt"
+    assert main(["inspect", run, "The door", "--to", "fra_Latn", "--no-attribution", "-o", page]) == 0
+    assert json.loads((tmp_path / "page.json").read_text())["tokens"]["next"][0] == "fra_Latn"
+    lines.write_text("The door\n")
+    assert main(["explain", run, str(lines), "--to", "fr", "--seeds", "1", "-o", str(tmp_path / "explained")]) == 0
+    script, csv = tmp_path / "explained" / "repeat.py", tmp_path / "again.csv"
+    subprocess.run([sys.executable, str(script), str(csv)], check=True)
+    assert csv.read_bytes() == (tmp_path / "explained" / "sensitivity.csv").read_bytes()
+    capsys.readouterr()
+    assert main(["inspect", run, "The door", "--to", "klingon", "-o", page]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("dragoman: --to: no 'klingon' here") and said.count("\n") == 1
+
+
+def test_a_language_is_refused_for_a_model_that_has_none(tmp_path, capsys):
+    made = Made(foreign_text.Case("BART", True), tmp_path)
+    run = str(made.imported(tmp_path / "run"))
+    assert main(["inspect", run, "The door", "--to", "fr", "-o", str(tmp_path / "page.html")]) == 2
+    said = capsys.readouterr().err
+    assert said == "dragoman: --to: this model has no languages to choose from: leave it out\n"

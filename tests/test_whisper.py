@@ -222,6 +222,13 @@ def test_it_is_written_anew_and_opened_by_their_class(made, tmp_path, monkeypatc
     monkeypatch.setattr(exporting, "_is_as_it_came", lambda *_: False)
     assert export_huggingface(made.run, tmp_path / "anew") == "whisper"
     model = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "anew")
+    for name in ("preprocessor_config.json", "generation_config.json"):
+        theirs, found = (json.loads((folder / name).read_text()) for folder in (made.folder, tmp_path / "anew"))
+        for key, value in theirs.items():
+            if key == "suppress_tokens":
+                assert set(found[key]) >= set(value)
+            elif key != "bos_token_id":
+                assert found[key] == value, key
     assert all(torch.equal(value, made.model.state_dict()[name]) for name, value in model.state_dict().items())
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, RunArgument
+from dragoman.cli.options import CheckpointOption, FromOption, RunArgument, ToOption
 from dragoman.errors import DataError
 
 
@@ -18,6 +18,8 @@ def explain(
     seed: Annotated[int, typer.Option(min=0, help="Seed of replaced tokens and of intervals.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Random replacements of each token.")] = 3,
     most: Annotated[int, typer.Option("--sentences", min=1, help="Most sentences read from the file.")] = 50,
+    source_language: FromOption = None,
+    target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
 ) -> None:
     """Explain the answers to many sentences: a page of causal paths, curves of sensitivity, a script to repeat them."""
@@ -32,7 +34,7 @@ def explain(
     texts = [line for line in read_lines(sentences) if line.strip()][:most]
     if not texts:
         raise DataError(f"{sentences}: a sentence is read from each line, and the file has none")
-    subject = Subject.open(run, checkpoint)
+    subject = Subject.open(run, checkpoint, source_language=source_language, target_language=target_language)
     with progress_bar("explaining", len(texts)) as progress:
         points, explained = compute(subject, texts, seed=seed, seeds=seeds, progress=progress)
     write_explanation(output, subject, texts, points, explained, seed=seed, seeds=seeds)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, RunArgument
+from dragoman.cli.options import CheckpointOption, FromOption, RunArgument, ToOption
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,12 +30,17 @@ def inspect(
     ] = None,
     layers: Annotated[str, typer.Option(help="Layers, such as 0,2 or 4-7; default: all.", show_default=False)] = "",
     heads: Annotated[str, typer.Option(help="Heads, such as 0,2 or 4-7; default: all.", show_default=False)] = "",
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses of the search that is shown.")] = 5,
+    beam: Annotated[
+        int | None,
+        typer.Option(min=1, help="Hypotheses of the search; default: as translate has.", show_default=False),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Points on the path of integrated gradients.")] = 32,
     attribution: Annotated[
         bool, typer.Option("--attribution/--no-attribution", help="Run the model again without each input.")
     ] = True,
     places: Annotated[bool, typer.Option("--places", help="Only list what can be looked at, with shapes.")] = False,
+    source_language: FromOption = None,
+    target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
 ) -> None:
     """Show what a model looked at, how sure it was and what its answer depends on, on one page that opens offline."""
@@ -43,7 +48,7 @@ def inspect(
 
     if output.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{output}: a page is written as .html, .json, .svg or .png: choose one of these endings")
-    subject = Subject.open(run, checkpoint)
+    subject = Subject.open(run, checkpoint, source_language=source_language, target_language=target_language)
     if places:
         _print_places(subject)
         return

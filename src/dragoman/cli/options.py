@@ -151,6 +151,18 @@ OutputOrFolderOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[str, typer.Option(help="best, last, a step, or the name of a checkpoint.")]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source-language", "--from", metavar="LANGUAGE", help="Source of an imported model for many languages."
+    ),
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target-language", "--to", metavar="LANGUAGE", help="Target of an imported model for many languages."
+    ),
+]
 SpecialTokensOption = Annotated[
     bool,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, OutputOption, RunArgument, ToOption
 from dragoman.cli.output import OutputFormat
 from dragoman.errors import ConfigError, DataError
 from dragoman.json_files import json_text
@@ -74,6 +74,8 @@ def patch(
     texts: Annotated[int, typer.Option(min=1, help="With --heads: largest number of lines, from the beginning.")] = 50,
     output: OutputOption = None,
     format: Annotated[OutputFormat, typer.Option(help="text: tables; json: one object.")] = OutputFormat.text,
+    source_language: FromOption = None,
+    target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -87,18 +89,19 @@ def patch(
     from dragoman.inspect.patch_map import patch_heads, patch_map
     from dragoman.inspect.subject import Subject
 
+    opening = {"device": device, "source_language": source_language, "target_language": target_language}
     _check_output(output, (".json",) if heads else (".svg", ".json"))
     if heads is not None:
         if clean is not None or places or path:
             raise ConfigError("--heads: reads its own file: leave the texts, --places and --path out")
-        subject = Subject.open(run, checkpoint, device=device)
+        subject = Subject.open(run, checkpoint, **opening)
         options = {"tolerance": tolerance, "texts": texts, "output": output, "format": format}
         show_head_roles(subject, heads, answer, parses, **options)
         return
     if path is not None and (output is not None or places):
         raise ConfigError("--path: prints one number for each pair: leave --places and -o out")
     lines = _aligned_lines(clean, corrupt, answer)
-    subject = Subject.open(run, checkpoint, device=device)
+    subject = Subject.open(run, checkpoint, **opening)
     contrasts = [_contrast(subject, number, *row) for number, row in enumerate(lines, 1)]
     if path is not None:
         _show_path(contrasts, path, format)

@@ -8,7 +8,7 @@ who writes to a model can end a message or begin one of another role.
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ from dragoman.decode.origin import origin_folder
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.json_files import read_json
+from dragoman.text.chat_template_files import DEFAULT, FILE, read_template_sources
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import SPECIALS
 
-FILE = "chat_template.jinja"
-"""Name of the file in a run, or in the folder that it was imported from."""
-_FOLDER = "additional_chat_templates"
-_DEFAULT, _WITH_TOOLS = "default", "tool_use"
+_WITH_TOOLS = "tool_use"
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _BARRIERS = tuple(map(chr, range(0xE000, 0xE100)))
 """Characters for private use: one that no message has keeps a special token in a message from being read as one."""
@@ -45,7 +43,7 @@ class ChatTemplate:
             tokens: special tokens as variables of the template, such as ``bos_token``.
             where: its file, for messages.
         """
-        self.sources = {_DEFAULT: source} if isinstance(source, str) else dict(source)
+        self.sources = {DEFAULT: source} if isinstance(source, str) else dict(source)
         self.tokens, self.where = dict(tokens or {}), where
 
     def __repr__(self) -> str:
@@ -155,9 +153,9 @@ class ChatTemplate:
         return _opened(text) if continue_final_message else text
 
     def _source(self, given: "_Conversation") -> str:
-        wanted = _WITH_TOOLS if given.tools is not None and _WITH_TOOLS in self.sources else _DEFAULT
+        wanted = _WITH_TOOLS if given.tools is not None and _WITH_TOOLS in self.sources else DEFAULT
         if wanted not in self.sources:
-            raise ConfigError(f"{self.where}: has templates for {', '.join(self.sources)}, and none called {_DEFAULT}")
+            raise ConfigError(f"{self.where}: has templates for {', '.join(self.sources)}, and none called {DEFAULT}")
         return self.sources[wanted]
 
 
@@ -235,17 +233,8 @@ def find_chat_template(run: str | Path) -> ChatTemplate | None:
         CheckpointError: a file that cannot be read.
     """
     origin = origin_folder(run)
-    own = origin.parent / FILE
-    readers: list[tuple[Path, Callable[[Path], dict[str, str]]]] = [
-        (own, _read_files),
-        (origin / FILE, _read_files),
-        (origin / "tokenizer_config.json", _read_stated),
-        (origin / "chat_template.json", _read_stated),
-    ]
-    for path, read in readers:
-        if path.is_file() and (sources := read(path)):
-            return ChatTemplate(sources, _special_tokens(origin), str(path))
-    return None
+    found = read_template_sources(origin.parent, origin)
+    return found and ChatTemplate(found.sources, _special_tokens(origin), str(found.path))
 
 
 def template_from_file(path: str | Path, run: str | Path) -> ChatTemplate:
@@ -259,28 +248,6 @@ def template_from_file(path: str | Path, run: str | Path) -> ChatTemplate:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return ChatTemplate(source, _special_tokens(origin_folder(run)), str(path))
-
-
-def _read_files(path: Path) -> dict[str, str]:
-    several = {file.stem: file for file in sorted((path.parent / _FOLDER).glob("*.jinja"))} | {_DEFAULT: path}
-    try:
-        return {name: file.read_text(encoding="utf-8") for name, file in several.items()}
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
-
-
-def _read_stated(path: Path) -> dict[str, str]:
-    stated = read_json(path).get("chat_template")
-    pairs: list[Any] = []
-    if isinstance(stated, str):
-        pairs = [(_DEFAULT, stated)]
-    elif isinstance(stated, list):
-        pairs = [(one.get("name"), one.get("template")) if isinstance(one, dict) else () for one in stated]
-    elif stated:
-        pairs = list(stated.items()) if isinstance(stated, dict) else [()]
-    if not all(pair and all(isinstance(text, str) for text in pair) for pair in pairs):
-        raise CheckpointError(f"{path}: chat_template: a text, or a list of names and templates, is expected")
-    return dict(pairs)
 
 
 _ANY_CLASS = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")

@@ -23,6 +23,7 @@ from dragoman.checkpoint import RunDirectory, load_any
 from dragoman.decode.knn import model_identity
 from dragoman.decode.precision import on_device
 from dragoman.decode.readers.embedder import Embedder
+from dragoman.decode.search.strategy import not_numbers
 from dragoman.decode.search.teacher_forcing import batches_by_length, padded
 from dragoman.errors import CheckpointError, DataError
 from dragoman.model.contrastive import TwoTowers
@@ -144,7 +145,11 @@ def _reads_text(model: object) -> TypeGuard[Transformer | RecurrentModel]:
 
 @torch.inference_mode()
 def _pooled(model: Transformer | RecurrentModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Float[Tensor, "N D"]:
-    """Return the mean encoder states of texts; of a text that is too long, of its beginning."""
+    """Return the mean encoder states of texts; of a text that is too long, of its beginning.
+
+    Raises:
+        CheckpointError: a model whose output is not numbers.
+    """
     rows = [row[: model.max_length] for row in source_rows(tokenizer, [Pair(text, "") for text in texts])]
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     with model.without_dropout():
@@ -154,4 +159,7 @@ def _pooled(model: Transformer | RecurrentModel, tokenizer: Tokenizer, texts: Se
             assert memory is not None, "the model has an encoder"
             for i, vector in zip(batch, Mean().pool(memory.x.float(), memory.positions.keep), strict=True):
                 found[i] = vector
-    return torch.stack(found)
+    stacked = torch.stack(found)
+    if not bool(stacked.isfinite().all()):
+        raise not_numbers()
+    return stacked

@@ -142,8 +142,6 @@ class Translator:
         check(run, model, TRANSLATES)
         if special_tokens:
             source_tokenizer = source_tokenizer.with_special_tokens()
-        languages = read_languages(run, source_tokenizer)
-        source_tokenizer = languages.framed(source_tokenizer, source_language, target_language)
         before = context_of_run(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
@@ -153,18 +151,30 @@ class Translator:
             identity = model_identity(model)  # before it is laid out
             prepared = knn.attach(prepare_with_states(model, device, precision), identity, str(run))
         translator = cls(prepared, source_tokenizer, target_tokenizer, longest, before)
+        translator.follow_import(run, source_language, target_language)
         translator.matcher = load_matcher(run, config, memory, device)
         translator.calibration = Calibration.read(run_folder(run))
-        translator.languages = languages
-        translator.defaults = read_generation_settings(run, target_tokenizer, translates=True)
-        forced = languages.first(target_tokenizer, target_language)
-        translator.first = None if forced is None else FirstToken(token=forced)
         language = source_language or cleaning.get("source_language")
         if split_sentences == "on" or (
             split_sentences == "auto" and SentenceCount.read(run_folder(run) / "data", language).mostly_single
         ):
             translator.splitter = BySentences(language or LANGUAGE)
         return translator
+
+    def follow_import(
+        self, run: str | Path, source_language: str | None = None, target_language: str | None = None
+    ) -> None:
+        """Translate as the folder says that a run was imported from, between the languages that are chosen.
+
+        Raises:
+            CheckpointError: settings of generation that cannot be read.
+            ConfigError: a language that the model does not have.
+        """
+        self.languages = read_languages(run, self.source_tokenizer)
+        self.source_tokenizer = self.languages.framed(self.source_tokenizer, source_language, target_language)
+        self.defaults = read_generation_settings(run, self.target_tokenizer, translates=True)
+        forced = self.languages.first(self.target_tokenizer, target_language)
+        self.first = None if forced is None else FirstToken(token=forced)
 
     def using(self, searcher: Searcher, turn: Callable[[], AbstractContextManager[object]]) -> "Translator":
         """Return a translator with the same model that others use as well: ``searcher`` decides which sentences are
@@ -270,6 +280,11 @@ class Translator:
             yield from translate_lines(_requests(group), row, job)
             row += len(group)
 
+    def translate_ids(self, source: Sequence[int], beam: int | None = None) -> Candidate:
+        """Return the best translation of one source in ids, as ``translate`` searches for that of a whole text."""
+        job = self._job(self.search_of(None, beam), None, DEFAULT, None, BATCH_TOKENS)
+        return job.search([list(source)], [Request("")], BATCH_TOKENS, lambda done: None)[0][0]
+
     def search_of(self, search: SearchConfig | None, beam: int | None, nbest: int = 1) -> SearchConfig:
         """Return the search that is chosen, or else the one that came with an imported model, or else a beam of 5.
 
@@ -287,7 +302,7 @@ class Translator:
             return self.defaults.search
         return _search_of(search, BEAM if beam is None else beam, nbest)
 
-    def _rules(self, rules: Sequence[RuleConfig] | None) -> list[RuleConfig]:
+    def rules_of(self, rules: Sequence[RuleConfig] | None = None) -> list[RuleConfig]:
         """Return the rules of a translation; the first token is the one that is asked for, or else that of the
         language, or else the model's own."""
         own = self.defaults.rules
@@ -311,7 +326,7 @@ class Translator:
         most = self.longest if longest is None else check_count(longest, "longest")
         options |= {
             "batch_tokens": check_count(batch_tokens, "batch_tokens"),
-            "rules": self._rules(rules),
+            "rules": self.rules_of(rules),
             "calibration": self.calibration,
             "context": self.context,
             "splitter": self.splitter,

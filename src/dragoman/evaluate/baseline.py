@@ -3,7 +3,6 @@
 N examples, F features, K labels.
 """
 
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dragoman.text.words import WORD_OR_SIGN
 
 STEPS = 100
 """Most steps of L-BFGS; it converges in fewer."""
@@ -78,7 +79,7 @@ class BagOfWords(LogisticRegression):
 
 
 def _bag(text: str) -> set[str]:
-    words = re.findall(r"\w+|[^\w\s]", text.lower())
+    words = WORD_OR_SIGN.findall(text.lower())
     return {*words, *(" ".join(pair) for pair in pairwise(words))}
 
 

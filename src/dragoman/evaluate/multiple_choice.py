@@ -8,7 +8,7 @@ N questions, Q counts of each.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,8 +187,9 @@ def _encoded(tokenizer: Tokenizer, before: str, after: str, limit: int) -> tuple
 def read_questions(path: str | Path) -> list[MultipleChoiceQuestion]:
     """Read questions from JSON lines: a prompt, its choices, and the right one by number (from 0), letter or text.
 
-    Usual names are known: prompt, question, query, ctx or context; choices, options or endings; answer, gold, label or
-    answerKey. Choices may be a mapping with ``text`` and ``label``.
+    Usual names are known: prompt, or one of question, query, ctx or context; choices, options or endings; answer, gold,
+    label or answerKey. Choices may be a mapping with ``text`` and ``label``. The right one is then given by its label,
+    and where labels are numbers, a number is always a label.
 
     Raises:
         DataError: a line that is no such question; the message names the place.
@@ -211,14 +212,27 @@ def question_of(record: Any, where: str) -> MultipleChoiceQuestion:
     """
     if not isinstance(record, Mapping):
         raise DataError(f"{where}: a JSON object with prompt, choices and answer, or such a mapping, is expected")
-    prompt, choices = _field(record, _PROMPTS, where), _field(record, _CHOICES, where)
+    prompt, choices = _prompt(record, where), _field(record, _CHOICES, where)
     answer, labels = _field(record, _ANSWERS, where), None
     if isinstance(choices, Mapping):
         choices, labels = choices.get("text"), choices.get("label")
     if not isinstance(choices, list | tuple) or len(choices) < 2:
         raise DataError(f"{where}: choices: a list of two or more texts is expected, got {choices!r:.60}")
     texts = [_text(choice, f"{where}: choice {number}") for number, choice in enumerate(choices, 1)]
-    return MultipleChoiceQuestion(_text(prompt, f"{where}: prompt"), tuple(texts), _index(answer, texts, labels, where))
+    index = _index(answer, texts, _labels(labels, texts, where), where)
+    return MultipleChoiceQuestion(_text(prompt, f"{where}: prompt"), tuple(texts), index)
+
+
+def _prompt(record: Mapping[str, Any], where: str) -> Any:
+    """Return what stands before the choices.
+
+    Raises:
+        DataError: nothing, or different texts under several names, such as a context and a question on it.
+    """
+    found = {name: record[name] for name in _PROMPTS if name in record}
+    if "prompt" not in found and any(value != next(iter(found.values())) for value in found.values()):
+        raise DataError(f"{where}: {' and '.join(found)}: give all that stands before the choices as one text, prompt")
+    return _field(record, _PROMPTS, where)
 
 
 def _field(record: Mapping[str, Any], names: Sequence[str], where: str) -> Any:
@@ -236,21 +250,39 @@ def _text(value: Any, where: str) -> str:
     return check_string(value, where)
 
 
-def _index(answer: Any, texts: Sequence[str], labels: Any, where: str) -> int:
-    """Return the number of the right choice."""
-    names = list(_names(texts, labels))
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(texts):
-        return answer
-    for known in (names, texts, [str(i) for i in range(len(texts))]):
-        if isinstance(answer, str) and known.count(answer) == 1:
-            return known.index(answer)
+def _index(answer: Any, texts: Sequence[str], labels: Sequence[str] | None, where: str) -> int:
+    """Return the number of the right choice.
+
+    Where labels are stated and one is a number, numbers are labels; else they count the choices from 0.
+    """
+    names = labels or [chr(ord("A") + i) for i in range(len(texts))]
+    numbers = [] if any(name.isdecimal() for name in names) else [str(i) for i in range(len(texts))]
+    is_number = isinstance(answer, int) and not isinstance(answer, bool)
+    if is_number or isinstance(answer, str):
+        said = str(answer)
+        for known in (names, numbers) if is_number else (names, texts, numbers):
+            if known.count(said) == 1:
+                return known.index(said)
     raise DataError(
         f"{where}: answer: {answer!r:.60} is none of the choices: give its number from 0 to {len(texts) - 1}, its "
         "letter or its text"
+        if labels is None
+        else f"{where}: answer: {answer!r:.60} is none of the choices: give its label ({', '.join(labels)}) or its text"
     )
 
 
-def _names(texts: Sequence[str], labels: Any) -> Iterator[str]:
-    if isinstance(labels, list | tuple) and len(labels) == len(texts):
-        return map(str, labels)
-    return (chr(ord("A") + i) for i in range(len(texts)))
+def _labels(stated: Any, texts: Sequence[str], where: str) -> list[str] | None:
+    """Return the labels of choices as texts; None where there are none.
+
+    Raises:
+        DataError: they are not one for each choice, or two are alike.
+    """
+    if stated is None:
+        return None
+    labels = list(map(str, stated)) if isinstance(stated, list | tuple) else []
+    if len(labels) != len(texts) or len(set(labels)) < len(labels):
+        raise DataError(
+            f"{where}: choices: label: a label of its own for each of {len(texts)} choices is expected, "
+            f"got {stated!r:.60}"
+        )
+    return labels

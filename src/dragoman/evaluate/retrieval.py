@@ -4,7 +4,6 @@ N pairs, F features.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.pairs import JsonLines, guess_source, read_pairs
 from dragoman.text.lines import Pair
 from dragoman.text.store import Store, chunks
+from dragoman.text.words import WORD
 
 MatchedExample = Pair | CaptionedImage
 AT_ONCE = 1000
@@ -89,7 +89,7 @@ class TfIdf:
 
 
 def _features(text: str) -> list[str]:
-    words = re.findall(r"\w+", text.lower())
+    words = WORD.findall(text.lower())
     return words + [f"{word:^{len(word) + 2}}"[i : i + 3] for word in words for i in range(len(word))]
 
 

@@ -9,10 +9,11 @@ S input tokens, T output tokens.
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 import torch
@@ -164,7 +165,7 @@ def write_explanation(
         "page.html": causal_path_page(title, explained),
         "sensitivity.csv": as_csv(points),
         "sensitivity.svg": draw_curves(points),
-        "repeat.py": repeating_script(subject.run, texts, seed, seeds),
+        "repeat.py": repeating_script(subject.run, texts, seed, seeds, subject.opened),
     }
     for name in FILES:
         durable.replace(folder / name, contents[name].encode())
@@ -186,7 +187,7 @@ $texts
 ]
 
 torch.set_num_threads($threads)
-points, _ = explain(Subject.open(RUN), TEXTS, seed=$seed, seeds=$seeds)
+points, _ = explain(Subject.open(RUN$opened), TEXTS, seed=$seed, seeds=$seeds)
 if len(sys.argv) > 1:
     Path(sys.argv[1]).write_text(as_csv(points), encoding="utf-8", newline="\\n")
 else:
@@ -194,8 +195,15 @@ else:
 ''')
 
 
-def repeating_script(run: Path, texts: Sequence[str], seed: int, seeds: int) -> str:
-    """Return a Python script that computes the same curves from the same run."""
+def repeating_script(
+    run: Path, texts: Sequence[str], seed: int, seeds: int, opened: Mapping[str, Any] | None = None
+) -> str:
+    """Return a Python script that computes the same curves from the same run.
+
+    Args:
+        opened: further arguments of ``Subject.open``, by name.
+    """
     listed = "\n".join(f"    {text!r}," for text in texts)
     values = {"run": repr(str(run.resolve())), "texts": listed, "seed": seed, "seeds": seeds}
+    values |= {"opened": "".join(f", {name}={value!r}" for name, value in (opened or {}).items())}
     return _SCRIPT.substitute(values, threads=torch.get_num_threads())

@@ -7,12 +7,13 @@ hard set that only grows.
     inspect.grow_hard_set(run / "data" / "hard.jsonl", report.for_hard_set)
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import regex
 
 from dragoman import durable
 from dragoman.errors import ConfigError, DataError
@@ -23,6 +24,7 @@ from dragoman.text.cleaning.split import Likeness, letters
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.held_out import held_out_line, read_held_out
 from dragoman.text.lines import Sourced
+from dragoman.text.words import LETTER
 
 RARE = 5
 """Fewest training pairs with a word, so that it counts as known."""
@@ -145,7 +147,10 @@ def trace_failures(
 
 def words_of_text(text: str) -> list[str]:
     """Return the words of a text in one case, without the punctuation around them."""
-    return [word.casefold() for word in re.findall(r"\w+(?:['\u2019.-]\w+)*", text)]
+    return [word.casefold() for word in _JOINED_WORDS.findall(text)]
+
+
+_JOINED_WORDS = regex.compile(rf"{LETTER}+(?:['\u2019.-]{LETTER}+)*")
 
 
 class _TrainingText:

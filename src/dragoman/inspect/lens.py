@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dragoman.decode.constraints.utf8 import REPLACEMENT
 from dragoman.decode.search.beam import Beam, BeamStrategy
 from dragoman.decode.search.ranking import Best
+from dragoman.decode.search.rule import Rules
 from dragoman.decode.search.search import walk
 from dragoman.inspect.subject import Inputs, Subject
 from dragoman.inspect.trace import Trace
@@ -89,24 +91,39 @@ class RecordingBeam(BeamStrategy):
         self.proposed.append(found)
 
 
-def beam_tree(subject: Subject, inputs: Inputs, beam: int = 5) -> list[SearchNode]:
-    """Search for a translation again; return every candidate of every step, in their order, with what became of it."""
+def beam_tree(subject: Subject, inputs: Inputs, beam: int | None = None) -> list[SearchNode]:
+    """Search for a translation again; return every candidate of every step, in their order, with what became of it.
+
+    Args:
+        beam: hypotheses of the search; None for as many as ``dragoman translate`` keeps.
+    """
     source: Any = inputs.source_ids
-    model: Any = subject.model
-    cfg = Beam(size=beam)
-    strategy = RecordingBeam(cfg, [min(cfg.limit.of(source.shape[1]), model.max_length or 10**9)], source.device)
-    for _ in walk(model, source, source.new_full((1, 1), BOS), cfg, strategy):
-        pass
+    cfg = subject.beam_search(beam)
+    strategy = _recorded(subject, source, cfg, whole_characters=False)
+    if subject.tokenizer and REPLACEMENT in subject.tokenizer.decode(strategy.results()[0][0].tokens[:-1]):
+        strategy = _recorded(subject, source, cfg, whole_characters=True)  # as ``translate`` searches again
     nodes: list[SearchNode] = []
     rows: list[int | None] = [None]  # node of each row that goes on
     for step, found in enumerate(strategy.proposed):
         last = step + 1 == len(strategy.proposed)
-        rows = _grow(nodes, rows, [field.flatten().tolist() for field in found], step, beam, last, subject)
+        rows = _grow(nodes, rows, [field.flatten().tolist() for field in found], step, cfg.size, last, subject)
     ended = [node for node in nodes if node.fate == "ended"]
     if ended:
         chosen = max(ended, key=lambda node: cfg.score(node.log_prob, node.step + 1))
         nodes[nodes.index(chosen)] = replace(chosen, fate="chosen: the best for its length")
     return nodes
+
+
+def _recorded(subject: Subject, source: Tensor, cfg: Beam, *, whole_characters: bool) -> RecordingBeam:
+    """Return the search for translations of a source (1, S), made to its end."""
+    model: Any = subject.model
+    limits = [min(cfg.limit.of(source.shape[1]), model.max_length or 10**9)]
+    rules = subject.rules(source, whole_characters=whole_characters)
+    Rules(rules).begin(limits)
+    strategy = RecordingBeam(cfg, limits, source.device)
+    for _ in walk(model, source, source.new_full((1, 1), BOS), cfg, strategy, rules=rules):
+        pass
+    return strategy
 
 
 def _grow(

@@ -6,16 +6,23 @@ B batch, here 1; T target tokens, S source tokens.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from dragoman.capabilities import TRANSLATES, ability
 from dragoman.checkpoint import load_any
 from dragoman.data.material import FrameMaterial, IdMaterial, ImageMaterial, Material, material_of, to_device
+from dragoman.decode.constraints.first_token import FirstToken
+from dragoman.decode.constraints.utf8 import Utf8Rule, Utf8Table
+from dragoman.decode.languages import NO_LANGUAGES, LanguageTokens
 from dragoman.decode.precision import on_device
 from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import search
+from dragoman.decode.translator import BEAM, Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
@@ -61,6 +68,7 @@ class Subject:
         *,
         materials: Sequence[Material] = (),
         run: Path | None = None,
+        translator: Translator | None = None,
     ):
         """
         Args:
@@ -69,23 +77,56 @@ class Subject:
             tokenizer: of the target, or of the only text.
             materials: what turns inputs of an encoder, or of each of two towers, into tensors.
             run: the run directory.
+            translator: what translates with the model; by default with a search that no run states.
         """
         self.model, self.run, self.materials = model, run, materials
         self.source_tokenizer, self.tokenizer = source_tokenizer or tokenizer, tokenizer
         self.kind: Kind = _kind(model)
+        if translator is None and self.kind == "translator" and self.source_tokenizer and tokenizer:
+            translator = Translator(cast(SequenceModel, model), self.source_tokenizer, tokenizer)
+        self.translator = translator
+        self.opened: dict[str, Any] = {}
+        """Arguments of ``open`` besides the run that are not the usual ones."""
 
     @classmethod
-    def open(cls, run: str | Path, which: str | int = "best", *, device: str = "cpu") -> "Subject":
+    def open(
+        cls,
+        run: str | Path,
+        which: str | int = "best",
+        *,
+        device: str = "cpu",
+        source_language: str | None = None,
+        target_language: str | None = None,
+    ) -> "Subject":
         """Open a run, in float32 and not packed for inference, so that all of its parts can be seen.
+
+        Args:
+            run, which, device, source_language, target_language: as for ``Translator.load``.
 
         Raises:
             CheckpointError: no such run or checkpoint, or a damaged one.
-            ConfigError: no such device.
+            ConfigError: no such device, or a language that the model does not have.
         """
+        subject = cls._open(run, which, device, source_language, target_language)
+        chosen = {"which": which, "source_language": source_language, "target_language": target_language}
+        subject.opened = {name: value for name, value in chosen.items() if value not in (None, "best")}
+        return subject
+
+    @classmethod
+    def _open(
+        cls, run: str | Path, which: str | int, device: str, source_language: str | None, target_language: str | None
+    ) -> "Subject":
         folder, model, config = load_any(run, which)
         model = on_device(model, device)
         if isinstance(model, PrefixedTransformer):
             raise ConfigError(f"{run}: its model reads an image before its text: such models cannot be looked into yet")
+        if isinstance(model, SequenceModel) and ability(getattr(model, "cfg", None)) is TRANSLATES:
+            translator = Translator(model, *folder.tokenizers())
+            translator.follow_import(folder.path, source_language, target_language)
+            _check_languages(translator.languages, source_language, target_language)
+            sides = translator.source_tokenizer, translator.target_tokenizer
+            return cls(model, *sides, run=folder.path, translator=translator)
+        _check_languages(NO_LANGUAGES, source_language, target_language)
         if isinstance(model, SequenceModel):
             return cls(model, *folder.tokenizers(), run=folder.path)
         towers = [model.first, model.second] if isinstance(model, TwoTowers) else [model]
@@ -106,19 +147,20 @@ class Subject:
 
     # ---- inputs ----
 
-    def inputs(self, given: Any, target: str | Sequence[int] | None = None) -> Inputs:
+    def inputs(self, given: Any, target: str | Sequence[int] | None = None, *, beam: int | None = None) -> Inputs:
         """Return what the model reads for a text, an image, or a pair.
 
         Args:
             given: text; for an encoder of images a path or an array; for two towers a pair of these.
             target: of a translator the translation to explain, as text or as ids with the end; None for its own. Of a
                 language model a continuation, which is appended.
+            beam: of a translator's own translation, as for ``Translator.translate``.
 
         Raises:
             DataError: an input that the model cannot read, such as an empty text or one that is too long.
         """
         if self.kind == "translator":
-            return self._of_pair(_text(given), target)
+            return self._of_pair(_text(given), target, beam)
         if self.kind == "language model":
             return self._of_text(_text(given), target)
         if target is not None:
@@ -131,13 +173,15 @@ class Subject:
         tensor, tokens = self._read(given, self.materials[0])
         return Inputs((tensor,), tokens=tokens)
 
-    def _of_pair(self, text: str, target: str | Sequence[int] | None) -> Inputs:
+    def _of_pair(self, text: str, target: str | Sequence[int] | None, beam: int | None) -> Inputs:
         source = self._checked(self.encode_source(text), "source")
         ids = torch.tensor([source], device=self.device)
         if target is None:
-            target = self.translate(ids)
+            target = self.translate(ids, beam)
         elif isinstance(target, str):
-            target = [*self._tokenizer.encode(normalise(target)), EOS]
+            rules = self.translator.rules_of() if self.translator else []
+            first = [rule.token for rule in rules if isinstance(rule, FirstToken)]
+            target = [*first, *self._tokenizer.encode(normalise(target)), EOS]
         target = self._checked(list(target), "target")
         given = torch.tensor([[BOS, *target[:-1]]], device=self.device)
         return Inputs(
@@ -188,15 +232,48 @@ class Subject:
         source = Sourced(normalise(text), "", "")
         return source_rows(self.source_tokenizer, [source], getattr(self.model, "max_length", None))[0]
 
-    @torch.inference_mode()
-    def translate(self, source: Tensor, beam: int = 5) -> list[int]:
-        """Return the model's own best translation of a source (1, S), with its end."""
-        return list(search(self.model, source, Beam(size=beam))[0][0].tokens)  # pyright: ignore[reportArgumentType]
+    def translate(self, source: Tensor, beam: int | None = None) -> list[int]:
+        """Return the model's own best translation of a source (1, S), with its end; searched as ``dragoman translate``
+        does."""
+        if self.translator:
+            return list(self.translator.translate_ids(source[0].tolist(), beam).tokens)
+        return list(search(cast(SequenceModel, self.model), source, self.beam_search(beam))[0][0].tokens)
+
+    def beam_search(self, beam: int | None = None) -> Beam:
+        """Return the search that ``translate`` makes.
+
+        Greedy search is a beam of one. In place of samples there is a beam of the usual size.
+        """
+        cfg = self.translator.search_of(None, beam) if self.translator else Beam(size=BEAM if beam is None else beam)
+        if isinstance(cfg, Beam):
+            return cfg
+        return Beam(size=1, limit=cfg.limit) if isinstance(cfg, Greedy) else Beam(size=BEAM)
+
+    def rules(self, source: Tensor, *, whole_characters: bool = False) -> list[Rule]:
+        """Return the rules of a search for translations of a source (1, S), at its beginning.
+
+        ``whole_characters`` adds the rule under which a search is repeated whose answer is not valid UTF-8.
+        """
+        start = SearchStart(source.new_full((len(source), 1), BOS), source)
+        rules = [rule.start(start) for rule in self.translator.rules_of()] if self.translator else []
+        table = Utf8Table.of(self._tokenizer, source.device) if whole_characters else None
+        return rules if table is None else [*rules, Utf8Rule(table, len(source), alone=not rules)]
 
     def spell(self, ids: Sequence[int], tokenizer: Tokenizer | None = None) -> tuple[str, ...]:
         """Return each token as readable text; marks have their names, and bytes that are no text their numbers."""
         tokenizer = tokenizer or self.tokenizer
         return tuple(map(str, ids)) if tokenizer is None else tuple(_spelling(tokenizer, i) for i in ids)
+
+
+def _check_languages(languages: LanguageTokens, source: str | None, target: str | None) -> None:
+    """Check that languages are chosen only where the model has some.
+
+    Raises:
+        ConfigError: they are for a model without.
+    """
+    for option, given in (("--from", source), ("--to", target)):
+        if given is not None and not languages:
+            raise ConfigError(f"{option}: this model has no languages to choose from: leave it out")
 
 
 def _kind(model: nn.Module) -> Kind:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dragoman import durable
+from dragoman.capabilities import TRANSCRIBES, ability
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
@@ -26,7 +27,7 @@ from dragoman.interchange.image_processor import write_preprocessing
 from dragoman.interchange.importing import (
     ORIGIN,
     RECORD,
-    SMALL,
+    copy_small_files,
     labels_of,
     origin_vocabulary,
     problem_type_of,
@@ -36,6 +37,7 @@ from dragoman.interchange.layouts import (
     Layout,
     ModelWeights,
     find_layout,
+    stated_longest,
     to_layout,
     with_halved_sinusoids,
     with_zero_biases,
@@ -52,7 +54,7 @@ from dragoman.interchange.remote_code.writing import (
 )
 from dragoman.interchange.sentences import write_sentence
 from dragoman.interchange.tensors import Report, write_stream
-from dragoman.interchange.tokenizer import write_tokenizer
+from dragoman.interchange.tokenizer import write_chat_templates, write_tokenizer
 from dragoman.interchange.vocabulary import Shape, VocabularyMapping, of_tokenizer
 from dragoman.json_files import read_json, write_json
 from dragoman.model.contrastive import TwoTowersConfig
@@ -133,10 +135,12 @@ def _write_layout(
     prefix = _prefix(directory, family, cfg)
     _write_weights(folder / "model.safetensors", family, cfg, weights, vocabulary, prefix, progress)
     if _is_as_it_came(directory, family, cfg, vocabulary):
-        _give_back(directory.path / ORIGIN, folder)
+        _give_back(directory, folder)
         return False
     content = {"architectures": [family.architectures[0]], "model_type": family.model_type}
     content |= family.describe(to_layout(cfg, family))
+    if longest := stated_longest(layout, directory):
+        content |= {"max_position_embeddings": longest}
     _describe(folder, content, family.shape, cfg, directory, vocabulary)
     return vocabulary is not None
 
@@ -302,11 +306,15 @@ def _problem_type(run: RunDirectory) -> str:
     return (run.config.get("task") or {}).get("problem_type", "single_label")
 
 
-def _give_back(origin: Path, folder: Path) -> None:
-    for name in SMALL:
-        if (origin / name).is_file():
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(origin / name, folder / name)
+def _give_back(run: RunDirectory, folder: Path) -> None:
+    """Copy the small files of the folder that a run was imported from, with the run's own chat template if it has
+    one."""
+    copy_small_files(run.path / ORIGIN, folder)
+    path = folder / "tokenizer_config.json"
+    stated = read_json(path)
+    fields = write_chat_templates(folder, run.path / ORIGIN)
+    if "chat_template" in stated and not fields:
+        write_json(path, {key: value for key, value in stated.items() if key != "chat_template"})
 
 
 def _describe(
@@ -333,6 +341,9 @@ def _describe(
     seen = cfg.second if isinstance(cfg, TwoTowersConfig) else cfg
     if isinstance(seen, EncoderConfig) and isinstance(seen.inputs, PatchInput):
         write_preprocessing(folder, seen.inputs)
+    features = run.path / ORIGIN / "preprocessor_config.json"
+    if ability(cfg) is TRANSCRIBES and features.is_file():
+        shutil.copyfile(features, folder / features.name)
     write_json(folder / "config.json", content)
 
 

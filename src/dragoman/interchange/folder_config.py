@@ -14,7 +14,7 @@ from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
 from dragoman.interchange.generation import unused_generation_settings
 from dragoman.interchange.image_processor import with_preprocessing
 from dragoman.interchange.multimodal import part_of
-from dragoman.interchange.sentences import read_sentence
+from dragoman.interchange.sentences import read_sentence, unused_prompt
 from dragoman.json_files import read_json
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
@@ -73,7 +73,10 @@ def _completed(cfg: ModelConfig, folder: Path, family: Family, notes: list[str])
         return cfg
     cfg = _prepared(cfg, folder, family, notes)
     sentence = read_sentence(folder) if isinstance(cfg.head, NoHead) else None
-    return dataclasses.replace(cfg, head=sentence) if sentence else cfg
+    if sentence is None:
+        return cfg
+    notes += unused_prompt(folder)
+    return dataclasses.replace(cfg, head=sentence)
 
 
 def _prepared(cfg: EncoderConfig, folder: Path, family: Family, notes: list[str]) -> EncoderConfig:

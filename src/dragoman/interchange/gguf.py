@@ -22,16 +22,16 @@ from dragoman.errors import ConfigError
 from dragoman.interchange.checking import built, check_gguf, checker_missing
 from dragoman.interchange.exporting import check_free, vocabulary_of, weights_of
 from dragoman.interchange.importing import ORIGIN
-from dragoman.interchange.layouts import Layout, find_layout, to_layout, with_zero_biases
+from dragoman.interchange.layouts import Layout, find_layout, stated_longest, to_layout, with_zero_biases
 from dragoman.interchange.names import pairs
 from dragoman.interchange.nearest import nearest_preset
 from dragoman.interchange.tokenizer import write_tokenizer
 from dragoman.interchange.vocabulary import VocabularyMapping
-from dragoman.json_files import read_json
 from dragoman.model.families import ModelConfig
 from dragoman.model.meta_device import on_meta_device
 from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
 from dragoman.model.transformer import TransformerConfig
+from dragoman.text.chat_template_files import read_template_sources
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """Layouts that are written, with the names that llama.cpp has for them."""
@@ -40,7 +40,6 @@ FILE = "model.gguf"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _PRE_TOKENIZERS = {
-    "": "gpt-2",
     _WORDS + r"\p{N}{1,3}" + _REST: "llama-bpe",
     _WORDS + r"\p{N}" + _REST: "qwen2",
 }
@@ -74,12 +73,13 @@ def export_gguf(
     layout = _layout(cfg, weights, directory)
     vocabulary = vocabulary_of(directory)
     assert vocabulary is not None, "a language model reads text"
-    tensors = _tensors(layout, vocabulary)
+    tensors, longest = _tensors(layout, vocabulary), stated_longest(layout, directory)
+    assert longest is not None, "its positions are rotary"
     with durable.folder(folder) as partial:
         described = _tokenizer_files(partial, directory, vocabulary)
         kinds = [quantization] if not (check and quantization == "q8_0") else [None, quantization]
         for kind in kinds:  # compared before numbers are rounded to 8 bits
-            _write(partial / FILE, layout, tensors, described, vocabulary, kind)
+            _write(partial / FILE, layout, tensors, described, vocabulary, longest, kind)
             if check and kind != "q8_0" and checker_missing("gguf") is None:
                 check_gguf(partial / FILE, built(cfg, weights), vocabulary)
     return ARCHITECTURES[layout.family.name]
@@ -100,6 +100,9 @@ def gguf_obstacle(layout: Layout) -> str | None:
     cfg = layout.cfg
     if layout.family.name not in ARCHITECTURES or not isinstance(cfg, TransformerConfig):
         return f"model: the layout of {layout.family.name} is not written"
+    for i, block in enumerate(cfg.decoder.pattern):
+        if block.attention.visibility.window is not None:
+            return f"model.decoder.pattern.{i}.mixer.visibility: a window is not written"
     position = cfg.decoder.pattern[0].attention.position
     if not isinstance(position, Rotary) or not isinstance(
         position.scaling, NoScaling | LinearScaling | Llama3Scaling | Yarn
@@ -172,13 +175,14 @@ def _write(
     tensors: dict[str, Tensor],
     described: dict[str, Any],
     vocabulary: VocabularyMapping,
+    longest: int,
     quantization: str | None,
 ) -> None:
     import gguf
 
     writer = gguf.GGUFWriter(path, ARCHITECTURES[layout.family.name])
     assert isinstance(layout.cfg, TransformerConfig)
-    _describe_model(writer, layout.cfg, vocabulary)
+    _describe_model(writer, layout.cfg, vocabulary, longest)
     _describe_tokenizer(writer, described, vocabulary)
     for name, value in tensors.items():
         kind = quantization or {torch.bfloat16: "bf16", torch.float16: "f16"}.get(value.dtype, "f32")
@@ -198,12 +202,12 @@ def _add(writer: Any, name: str, value: Tensor, kind: str) -> None:
     writer.add_tensor(name, gguf.quants.quantize(numbers, stored), raw_dtype=stored)
 
 
-def _describe_model(writer: Any, cfg: TransformerConfig, vocabulary: VocabularyMapping) -> None:
+def _describe_model(writer: Any, cfg: TransformerConfig, vocabulary: VocabularyMapping, longest: int) -> None:
     block = cfg.decoder.pattern[0]
     mixer, position = block.attention, block.attention.position
     assert isinstance(position, Rotary)
     channels = mixer.channels(cfg.dim)
-    writer.add_context_length(_LONGEST)
+    writer.add_context_length(longest)
     writer.add_embedding_length(cfg.dim)
     writer.add_block_count(cfg.decoder.depth)
     writer.add_feed_forward_length(getattr(block.mlp, "hidden", 0))
@@ -227,22 +231,15 @@ def _describe_model(writer: Any, cfg: TransformerConfig, vocabulary: VocabularyM
             writer.add_rope_scaling_yarn_beta_slow(slow)
 
 
-_LONGEST = 4096
-"""Length written for models whose positions have no limit: llama.cpp requires a number."""
-
-
 def _tokenizer_files(folder: Path, run: RunDirectory, vocabulary: VocabularyMapping) -> dict[str, Any]:
-    """Write tokenizer.json beside the model; return its content, with what tokenizer_config.json states."""
+    """Write tokenizer.json beside the model; return its content, with the run's chat templates by name."""
+    origin = run.path / ORIGIN
     with tempfile.TemporaryDirectory() as written:
-        origin = run.path / ORIGIN
         write_tokenizer(Path(written), run.tokenizers()[1], vocabulary, shape="decoder", origin=origin)
         content = json.loads((Path(written) / "tokenizer.json").read_text(encoding="utf-8"))
-        settings = read_json(Path(written) / "tokenizer_config.json")
-        template = Path(written) / "chat_template.jinja"
-        if template.is_file():
-            settings["chat_template"] = template.read_text(encoding="utf-8")
     (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    return {"pre": _pre_tokenizer(content), "settings": settings} | content
+    templates = read_template_sources(run.path, origin)
+    return {"pre": _pre_tokenizer(content), "templates": templates.sources if templates else {}} | content
 
 
 def _pre_tokenizer(content: dict[str, Any]) -> str:
@@ -258,10 +255,21 @@ def _pre_tokenizer(content: dict[str, Any]) -> str:
         raise ConfigError(
             f"tokenizer: {name}: llama.cpp reads a byte-level BPE; train with tokenizer.kind=bpe or bytes to export"
         )
-    for cut in _expressions(content["pre_tokenizer"]):
-        if cut not in _PRE_TOKENIZERS:
-            raise ConfigError(f"tokenizer: llama.cpp has no name for a tokenizer that cuts text by {cut!r}")
-    return _PRE_TOKENIZERS[next(_expressions(content["pre_tokenizer"]), "")]
+    if not model["merges"]:
+        return "gpt-2"  # each byte is a token, however text is cut
+    match list(_parts(content["pre_tokenizer"])):
+        case [{"type": "ByteLevel", "use_regex": True}]:
+            return "gpt-2"
+        case [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}]:
+            return "smollm"
+        case [
+            {"type": "Split", "pattern": {"Regex": cut}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "use_regex": False},
+        ] if cut in _PRE_TOKENIZERS:
+            return _PRE_TOKENIZERS[cut]
+        case parts:
+            cuts = ", ".join(str(part.get("pattern", part["type"])) for part in parts)
+            raise ConfigError(f"tokenizer: llama.cpp has no name for a tokenizer that cuts text by {cuts}")
 
 
 def _longer_without_merges(model: dict[str, Any]) -> bool:
@@ -269,28 +277,26 @@ def _longer_without_merges(model: dict[str, Any]) -> bool:
     return not model["merges"] and any(len(name) > 1 and not name.startswith(("⟨", "<")) for name in model["vocab"])
 
 
-def _expressions(cut: dict[str, Any]) -> Iterator[str]:
-    match cut:
-        case {"type": "Sequence", "pretokenizers": parts}:
-            for part in parts:
-                yield from _expressions(part)
-        case {"type": "Split", "pattern": {"Regex": expression}}:
-            yield expression
-        case {"type": "Split", "pattern": other}:
-            yield str(other)
+def _parts(cut: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a pre-tokenizer, with what the tokenizers library takes for fields that are not stated."""
+    if cut["type"] == "Sequence":
+        for part in cut["pretokenizers"]:
+            yield from _parts(part)
+    else:
+        usual = {"ByteLevel": {"use_regex": True}, "Digits": {"individual_digits": False}, "Split": {"invert": False}}
+        yield usual.get(cut["type"], {}) | cut
 
 
 def _describe_tokenizer(writer: Any, described: dict[str, Any], vocabulary: VocabularyMapping) -> None:
-    import gguf
 
-    model, special = described["model"], {t["content"] for t in described["added_tokens"] if t["special"]}
-    by_id = {i: name for name, i in model["vocab"].items()} | {t["id"]: t["content"] for t in described["added_tokens"]}
-    names = [by_id.get(i, f"⟨unused {i}⟩") for i in range(vocabulary.size)]
-    kinds = gguf.TokenType
+    model, added = described["model"], {token["id"]: token for token in described["added_tokens"]}
+    by_id = {i: name for name, i in model["vocab"].items()} | {i: token["content"] for i, token in added.items()}
+    fillers = [f"⟨unused {i}⟩" for i in range(vocabulary.size)]
+    names = [by_id.get(i, filler) for i, filler in enumerate(fillers)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(described["pre"])
     writer.add_token_list(names)
-    writer.add_token_types([kinds.CONTROL if name in special else kinds.NORMAL for name in names])
+    writer.add_token_types([_token_type(added.get(i), name == fillers[i]) for i, name in enumerate(names)])
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     writer.add_token_merges(merges or ["⟨ ⟩"])  # a list must not be empty: a pair that no text holds
     writer.add_bos_token_id(vocabulary.start)
@@ -299,5 +305,16 @@ def _describe_tokenizer(writer: Any, described: dict[str, Any], vocabulary: Voca
     first = (described["post_processor"] or {}).get("single", [{}])[:1]
     writer.add_add_bos_token("SpecialToken" in first[0] if first else False)
     writer.add_add_eos_token(False)
-    if template := described["settings"].get("chat_template"):
-        writer.add_chat_template(template)
+    if templates := described["templates"]:
+        writer.add_chat_template([{"name": name, "template": source} for name, source in templates.items()])
+
+
+def _token_type(added: dict[str, Any] | None, is_filler: bool) -> int:
+    """Return llama.cpp's type of a token: it finds those in a text that were added to the vocabulary, as we do."""
+    import gguf
+
+    if is_filler:
+        return gguf.TokenType.UNUSED
+    if added is None:
+        return gguf.TokenType.NORMAL
+    return gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED

@@ -25,6 +25,7 @@ from dragoman.interchange.folder_config import read_folder_config
 from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.older_tokenizers import TokenizerContent, contents, has_two_vocabularies
+from dragoman.interchange.sentences import keep_settings
 from dragoman.interchange.tensors import Report, TensorShards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.tokenizer_kinds import tokenizer_kind
@@ -37,6 +38,7 @@ from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, Spans
 from dragoman.model.meta_device import on_meta_device
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
+from dragoman.text.chat_template_files import ADDITIONAL
 
 ORIGIN, RECORD = "origin", "dragoman.json"
 SMALL = (
@@ -45,9 +47,10 @@ SMALL = (
     "chat_template.jinja", "chat_template.json",
     "vocab.json", "target_vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm",
     "preprocessor_config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 )  # fmt: skip
 """Files that an export returns as they were."""
-MORE = "additional_chat_templates/*.jinja"
+MORE = f"{ADDITIONAL}/*.jinja"
 """Further such files: chat templates for other purposes than the default."""
 
 
@@ -252,10 +255,8 @@ def import_notes(run: RunDirectory) -> list[str]:
 def _keep_origin(folder: Path, origin: Path, content: dict[str, Any], source: _Source, notes: list[str]) -> None:
     """Keep the small files, and ``content`` as config.json where only a part of the folder's was taken."""
     origin.mkdir()
-    for name in (*SMALL, *(str(path.relative_to(folder)) for path in folder.glob(MORE))):
-        if (folder / name).is_file():
-            (origin / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(folder / name, origin / name)
+    copy_small_files(folder, origin)
+    keep_settings(folder, origin)
     if content != read_json(folder / "config.json"):
         write_json(origin / "config.json", content)
     vocabulary = source.vocabulary
@@ -266,6 +267,14 @@ def _keep_origin(folder: Path, origin: Path, content: dict[str, Any], source: _S
         "notes": notes,
     }
     (origin / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def copy_small_files(folder: Path, to: Path) -> None:
+    """Copy the files that an export returns as they were."""
+    for name in (*SMALL, *(str(path.relative_to(folder)) for path in folder.glob(MORE))):
+        if (folder / name).is_file():
+            (to / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / name, to / name)
 
 
 def labels_of(cfg: ModelConfig, content: dict[str, Any]) -> list[str]:

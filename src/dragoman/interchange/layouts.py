@@ -16,6 +16,7 @@ from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Expressible, Family, has_mixers, obstacle, shape_of
 from dragoman.interchange.importing import ORIGIN, RECORD
 from dragoman.interchange.known_parts import HUGGINGFACE
+from dragoman.interchange.rope import LONGEST, their_longest
 from dragoman.interchange.whitelist import unknown_parts
 from dragoman.json_files import read_json
 from dragoman.model.attention import AttentionConfig
@@ -26,6 +27,7 @@ from dragoman.model.heads import MaskedLanguageHead, NoHead, SentenceHead
 from dragoman.model.inputs import TokenInput
 from dragoman.model.meta_device import on_meta_device
 from dragoman.model.positions.position import Learned, Sinusoidal
+from dragoman.model.positions.rotary import Rotary
 from dragoman.model.positions.tokens import PAD
 from dragoman.model.transformer import TransformerConfig
 
@@ -113,6 +115,23 @@ def _numbered_from_padding(layout: Layout, run: RunDirectory) -> Layout:
 def _origin(run: RunDirectory) -> str | None:
     """Return the family that a run was imported from; None for a run trained here."""
     return read_json(run.path / ORIGIN / RECORD).get("family")
+
+
+def stated_longest(layout: Layout, run: RunDirectory) -> int | None:
+    """Return ``max_position_embeddings`` of a model whose positions have no limit, or None where nothing states it.
+
+    The folder that a run was imported from states it, unless the scaling of rotary positions does.
+    """
+    if not isinstance(layout.cfg, TransformerConfig):
+        return None
+    stated = read_json(run.path / ORIGIN / "config.json").get("max_position_embeddings")
+    if isinstance(layout.cfg.position, Sinusoidal):
+        return stated
+    mixers = [block.mixer for block in layout.cfg.decoder.pattern if isinstance(block.mixer, AttentionConfig)]
+    rotary = next((mixer.position for mixer in mixers if isinstance(mixer.position, Rotary)), None)
+    if rotary is None:
+        return None
+    return their_longest(rotary, stated or LONGEST)
 
 
 def _scaled(weights: ModelWeights, tables: tuple[str, ...], scale: float) -> ModelWeights:

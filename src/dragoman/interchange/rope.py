@@ -189,7 +189,12 @@ def their_rotary(rotary: Any) -> dict[str, Any]:
     return common | {"rope_type": "default"}
 
 
-def their_longest(rotary: Any, usual: int) -> int:
+LONGEST = 4096
+"""Length written for models whose positions have no limit, and state none: transformers and llama.cpp require a
+number."""
+
+
+def their_longest(rotary: Any, usual: int = LONGEST) -> int:
     """Return ``max_position_embeddings`` for these positions: of scaling it is a part, and else ``usual``."""
     match getattr(rotary, "scaling", None):
         case DynamicNtkScaling(trained=trained):

@@ -2,7 +2,9 @@
 
 modules.json                 sequence of modules: the model, a pooling, perhaps a normalization
 1_Pooling/config.json        how one vector is made of many
-sentence_bert_config.json    the longest text, in tokens, and whether texts are read in lower case
+sentence_bert_config.json    the longest text, in tokens, and whether texts are read in lower case; older folders name
+                             it after another kind of model
+config_sentence_transformers.json    prompts that are put before texts
 """
 
 import json
@@ -15,7 +17,10 @@ from dragoman.model.heads import First, Mean, Pooling, SentenceHead
 
 POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": Mean(), "pooling_mode_cls_token": First()}
 _KINDS = "sentence_transformers.models."
-_SETTINGS = "sentence_bert_config.json"
+_SETTINGS, _USE = "sentence_bert_config.json", "config_sentence_transformers.json"
+_OLDER = tuple(
+    f"sentence_{kind}_config.json" for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 
 
 def read_sentence(folder: Path) -> SentenceHead | None:
@@ -44,15 +49,39 @@ def read_sentence(folder: Path) -> SentenceHead | None:
 
 def reads_lower_case(folder: Path) -> bool:
     """Return whether a sentence encoder reads its texts in lower case, whatever its tokenizer does."""
-    return read_json(folder / _SETTINGS).get("do_lower_case") is True
+    return _settings(folder).get("do_lower_case") is True
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    found = (folder / name for name in (_SETTINGS, *_OLDER))
+    return next((read_json(path) for path in found if path.is_file()), {})
+
+
+def keep_settings(folder: Path, origin: Path) -> None:
+    """Keep the settings of a sentence encoder under their usual name, where an older folder has them under another."""
+    if not (folder / _SETTINGS).is_file() and (settings := _settings(folder)):
+        _write(origin / _SETTINGS, settings)
+
+
+def unused_prompt(folder: Path) -> list[str]:
+    """Return a note on the prompt that the sentence-transformers library puts before each text, if there is one."""
+    stated = read_json(folder / _USE)
+    name, prompts = stated.get("default_prompt_name"), stated.get("prompts")
+    prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
+    if not prompt:
+        return []
+    return [
+        f"{_USE}: default_prompt_name={name}: the sentence-transformers library puts {prompt!r} before each text, and "
+        "it is not put there here: write it into the texts"
+    ]
 
 
 def write_sentence(folder: Path, head: SentenceHead, dim: int, origin: Path) -> None:
     """Write the head of a sentence encoder, as ``read_sentence`` reads it.
 
     Args:
-        origin: the small files of the folder that the run was imported from, which may state the longest text. That
-            texts are read in lower case is part of the tokenizer since the import.
+        origin: the small files of the folder that the run was imported from, which may state the longest text and
+            prompts. That texts are read in lower case is part of the tokenizer since the import.
 
     Raises:
         ConfigError: a projection, or a pooling that has no name there.
@@ -68,6 +97,8 @@ def write_sentence(folder: Path, head: SentenceHead, dim: int, origin: Path) -> 
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dim} | modes)
     if longest := read_json(origin / _SETTINGS).get("max_seq_length"):
         _write(folder / _SETTINGS, {"max_seq_length": longest, "do_lower_case": False})
+    if use := read_json(origin / _USE):
+        _write(folder / _USE, use)
 
 
 def _write(path: Path, content: Any) -> None:

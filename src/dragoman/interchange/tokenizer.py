@@ -16,6 +16,7 @@ from dragoman.interchange.older_tokenizers import TokenizerContent
 from dragoman.interchange.sentences import reads_lower_case
 from dragoman.interchange.vocabulary import NAMES, Shape, VocabularyMapping, further_ends
 from dragoman.json_files import read_json, write_json
+from dragoman.text.chat_template_files import ADDITIONAL, FILE, read_template_sources, write_template_sources
 from dragoman.text.tokens.framing import FrameTemplate, TextFrame
 from dragoman.text.tokens.tokenizer import Tokenizer
 
@@ -164,8 +165,8 @@ def write_tokenizer(
 
     A model that tells two token ``types`` apart gets the second for the second text of a pair.
 
-    An imported tokenizer gets its own names back, and the chat template and the settings of generation that came with
-    it in ``origin``.
+    An imported tokenizer gets its own names back, and the settings of generation that came with it in ``origin``. The
+    chat templates of the run are written as ``write_chat_templates`` does.
     """
     content = json.loads(tokenizer.inner.to_str())
     has = (vocabulary.pad, vocabulary.bos, vocabulary.eos)
@@ -189,18 +190,34 @@ def write_tokenizer(
     content["post_processor"] = _processor(before, after, between, by_id, second=int(types > 1))
     write_json(folder / "tokenizer.json", content)
     names = {f"{role}_token": by_id[i] for role, i in zip(("pad", "bos", "eos"), (pad, bos, eos), strict=True)}
-    restored = _chat_template(folder, origin)
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | names | restored)
+    stated = {} if origin is None else _stated_settings(origin, by_id.values()) | write_chat_templates(folder, origin)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | stated | names)
     ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
     ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
     if not reads:
-        suppressed = sorted({pad, bos} - {eos}) or None
         generation = read_json(origin / "generation_config.json") if origin else {}
+        suppressed = sorted({pad, bos, *(generation.get("suppress_tokens") or ())} - {eos}) or None
         several = (
             {"eos_token_id": generation["eos_token_id"]} if isinstance(generation.get("eos_token_id"), list) else {}
         )
         write_json(folder / "generation_config.json", generation | ids | {"suppress_tokens": suppressed} | several)
     return ids
+
+
+_ROLES = ("unk_token", "sep_token", "cls_token", "mask_token")
+_SETTINGS = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces")
+
+
+def _stated_settings(origin: Path, entries: Collection[str]) -> dict[str, Any]:
+    """Return what an import's tokenizer_config.json states and every class of tokenizers obeys.
+
+    That is how texts are cut and padded, and the tokens of further roles, where they are among the ``entries``.
+    """
+    stated = read_json(origin / "special_tokens_map.json") | read_json(origin / "tokenizer_config.json")
+    roles = {role: stated.get(role) for role in _ROLES}
+    spelt = {role: token.get("content") if isinstance(token, dict) else token for role, token in roles.items()}
+    kept = {role: token for role, token in spelt.items() if token in entries}
+    return kept | {name: stated[name] for name in _SETTINGS if stated.get(name) is not None}
 
 
 def _names_by_id(content: dict[str, Any]) -> dict[int, str]:
@@ -229,15 +246,26 @@ def _processor(
     }
 
 
-def _chat_template(folder: Path, origin: Path | None) -> dict[str, Any]:
-    """Copy the chat templates that came in files of their own; return those of tokenizer_config.json."""
-    if origin is None:
+def write_chat_templates(folder: Path, origin: Path) -> dict[str, Any]:
+    """Write the chat templates of a run: its own, else those that it was imported with, as they came.
+
+    Args:
+        folder: the folder of the export, which may hold those of the import already.
+        origin: the folder in the run that holds the files of its import.
+
+    Returns:
+        The field of tokenizer_config.json that states them; nothing where files do.
+    """
+    if own := read_template_sources(origin.parent):
+        shutil.rmtree(folder / ADDITIONAL, ignore_errors=True)
+        (folder / "chat_template.json").unlink(missing_ok=True)
+        write_template_sources(folder, own.sources)
         return {}
-    for name in ("chat_template.jinja", "chat_template.json"):
+    for name in (FILE, "chat_template.json"):
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
-    if (origin / "additional_chat_templates").is_dir():
-        shutil.copytree(origin / "additional_chat_templates", folder / "additional_chat_templates", dirs_exist_ok=True)
+    if (origin / ADDITIONAL).is_dir():
+        shutil.copytree(origin / ADDITIONAL, folder / ADDITIONAL, dirs_exist_ok=True)
     settings = read_json(origin / "tokenizer_config.json")
     return {key: settings[key] for key in ("chat_template",) if key in settings}
 

@@ -6,6 +6,7 @@ of a term of several words are all combinations; which of them fit together is l
 """
 
 import functools
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice, product
 from typing import Any
@@ -79,7 +80,7 @@ def _keeping_two(factory: Callable[..., Any]) -> Any:
 def _base(word: str, dictionary: Mapping[str, str]) -> tuple[str, str]:
     """Return the beginning of a compound, empty for other words, and the dictionary form of the rest; no form for what
     does not inflect: acronyms, numbers, unknown words."""
-    if not word.isalpha() or (word.isupper() and len(word) > 1):
+    if any(unicodedata.category(char)[0] not in "LM" for char in word) or (word.isupper() and len(word) > 1):
         return "", ""
     for at in (0, *range(2, len(word) - _SUFFIX + 1)):
         rest = word[at:]

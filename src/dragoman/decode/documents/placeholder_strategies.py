@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+import regex
+
 from dragoman.decode.documents.source_line import (
     UNTOUCHED,
     Ask,
@@ -22,6 +24,7 @@ from dragoman.decode.segmentation import TextSegment, glue_after, sentences
 from dragoman.decode.translation import Translation
 from dragoman.text.invariants import is_wordless, numbers_added
 from dragoman.text.placeholders import Placeholder, Role, find_placeholders
+from dragoman.text.words import LETTER
 
 IN_PIECES = "translated in pieces, to keep its placeholders: check how it reads"
 CHANGED = "numbers or signs are not those of the source: check it"
@@ -328,7 +331,7 @@ class InPieces(AskingStrategy):
         return combine(1, line.text, text, used, UNTOUCHED if damaged else IN_PIECES, untranslated=damaged)
 
 
-_WORDS = re.compile(r"\w.*\w|\w", re.DOTALL)
+_WORDS = regex.compile(rf"{LETTER}.*{LETTER}|{LETTER}", regex.DOTALL)
 
 
 def _ended_alike(reply: str, words: str) -> str:

@@ -20,6 +20,7 @@ from dragoman.decode.arguments import check_items, check_list
 from dragoman.decode.brief import described
 from dragoman.decode.origin import with_stated_length
 from dragoman.decode.precision import prepare_for_inference
+from dragoman.decode.search.strategy import not_numbers
 from dragoman.decode.search.teacher_forcing import batches_by_length
 from dragoman.model.encoder import Encoder
 from dragoman.model.positions.tokens import Frames
@@ -102,6 +103,7 @@ class InputReader:
 
         Raises:
             DataError: an input that the model cannot read; the message names its entry in ``places``.
+            CheckpointError: a model whose output is not numbers.
         """
         places = [f"example {i + 1}" for i in range(len(given))] if places is None else places
         return self.outputs(self.material.rows(given, places), progress)
@@ -118,7 +120,11 @@ class InputReader:
 
     @torch.inference_mode()
     def of_rows(self, rows: Sequence[np.ndarray], progress: Progress | None = None) -> list[Tensor]:
-        """Return the outputs for inputs that ``material`` has prepared; they are read in batches of similar length."""
+        """Return the outputs for inputs that ``material`` has prepared; they are read in batches of similar length.
+
+        Raises:
+            CheckpointError: a model whose output is not numbers.
+        """
         tensors = itertools.chain(self.model.parameters(), self.model.buffers())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))  # packed weights are neither
         found: list[Tensor] = [torch.empty(0)] * len(rows)
@@ -127,6 +133,9 @@ class InputReader:
             with self.model.without_dropout():
                 answers = self.answer(to_device(self.material.collate([rows[i] for i in batch]), device)).float().cpu()
             for i, answer in zip(batch, answers, strict=True):
+                read = answer if answer.dim() == 1 else answer[: int(lengths[i])]  # padding may be anything
+                if not bool(read.isfinite().all()):
+                    raise not_numbers()
                 found[i] = answer
             done += len(batch)
             if progress:

@@ -38,8 +38,8 @@ class PageChoice:
     """Layers, counted from 0; none named: all."""
     heads: tuple[int, ...] = ()
     """Heads, counted from 0; none named: all."""
-    beam: int = 5
-    """Hypotheses of the search that is shown again."""
+    beam: int | None = None
+    """Hypotheses of the search that is shown again; None for as many as ``dragoman translate`` keeps."""
     steps: int = 32
     """Points on the path of integrated gradients."""
     attributions: bool = True
@@ -70,7 +70,7 @@ def collect(subject: Subject, given: Any, target: Any = None, choice: PageChoice
         DataError: an input that the model cannot read.
     """
     choice = choice or PageChoice()
-    inputs = subject.inputs(given, target)
+    inputs = subject.inputs(given, target, beam=choice.beam)
     known = places(subject.model)
     wanted = [pattern for pattern in READ if _any(known, pattern)]
     seen = trace_inputs(subject.model, inputs.arguments, wanted)

@@ -6,7 +6,7 @@ from dragoman.errors import ConfigError
 from dragoman.interchange.families import llama
 from dragoman.interchange.family import Family, HubConfig
 from dragoman.interchange.names import NameTable
-from dragoman.interchange.rope import read_rotary, their_rotary
+from dragoman.interchange.rope import LONGEST, read_rotary, their_rotary
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import RmsNorm
@@ -129,7 +129,7 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
         "block_auto_adjust_ff_dim": False,
         "norm_eps": getattr(cfg.decoder.final_norm, "eps", 1e-5),
         "rope_parameters": their_rotary(attention.position),
-        "max_position_embeddings": llama.LONGEST,
+        "max_position_embeddings": LONGEST,
         "tie_word_embeddings": cfg.tying in ("all", "target"),
         "conv_L_cache": convolution.kernel,
         "conv_bias": convolution.bias,

@@ -124,15 +124,12 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
         "hidden_act": their_activation(getattr(mlp, "activation", "silu")),
         "rms_norm_eps": getattr(cfg.decoder.final_norm, "eps", 1e-6),
         "rope_parameters": their_rotary(mixer.position),
-        "max_position_embeddings": their_longest(mixer.position, LONGEST),
+        "max_position_embeddings": their_longest(mixer.position),
         "tie_word_embeddings": cfg.tying in ("all", "target"),
         "attention_bias": mixer.bias,
         "mlp_bias": getattr(mlp, "bias", False),
     }
 
-
-LONGEST = 4096
-"""Length written for models whose positions have no limit: transformers requires a number."""
 
 FAMILY = Family(
     name="llama",
