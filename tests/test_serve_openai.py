@@ -246,6 +246,18 @@ def test_an_error_before_a_stream_is_a_status(server):
         assert response.status_code == status and response.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize("asked", [{}, {"logprobs": 1}, {"stream": True}], ids=["whole", "logprobs", "stream"])
+def test_a_request_has_one_place_however_many_answers_it_wants(run, asked):
+    service = Service.load({"chat": run}, queue=1)
+    asked = {"model": "chat", "prompt": ["The", "A"], "n": 2, "max_tokens": 3} | asked
+    with running(ServerContext(service)) as url:
+        for _ in range(2):
+            assert httpx.post(f"{url}/v1/completions", json=asked, timeout=30).status_code == 200
+        service.requests += 1  # another runs
+        refused = httpx.post(f"{url}/v1/completions", json=asked, timeout=30)
+        assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+
+
 def test_events_are_separated_and_end_with_done(server):
     asked = {"model": "chat", "prompt": "The", "max_tokens": 4, "stream": True}
     response = httpx.post(f"{server}/v1/completions", json=asked)

@@ -45,15 +45,20 @@ async def translate_chosen(
     html: bool = False,
 ) -> list[GuardedTranslation]:
     """Translate each text with its model, as far as the safety page allows it; return the translations in the order of
-    the texts."""
+    the texts.
+
+    Raises:
+        Overloaded, Draining: the request is not taken.
+    """
 
     async def ask(rows: Rows, search: SearchConfig | None) -> list[Translation]:
         safer = options if search is None else replace(options, search=search)
         own = [texts[row] for row in rows], [chosen[row] for row in rows]
-        return await _translate_by_model(context, *own, safer, call, html)
+        return await _translate_by_model(context, *own, safer, admitted, html)
 
     plain = [text.text if isinstance(text, Request) else text for text in texts]
-    return await guard_translations(context.safety, plain, ask)
+    with context.service.place(call) as admitted:
+        return await guard_translations(context.safety, plain, ask)
 
 
 async def _translate_by_model(

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -182,12 +182,19 @@ class StreamedPiece(NamedTuple):
 
 
 class Streams:
-    """Streams of several answers that run at the same time, merged as their pieces come."""
+    """Streams of several answers that run at the same time, merged as their pieces come; they have one place in the
+    queue together."""
 
-    def __init__(self, context: ServerContext, model: str, asked: Sequence[tuple[Prompt, GenerateOptions]]):
+    def __init__(self, context: ServerContext, model: str, asked: Sequence[tuple[Prompt, GenerateOptions]], call: Call):
+        """
+        Raises:
+            Overloaded, Draining: the request is not taken.
+        """
         self._queue: asyncio.Queue[StreamedPiece | Exception | None] = asyncio.Queue(AHEAD)
+        self._place = ExitStack()
+        admitted = self._place.enter_context(context.service.place(call))
         self._tasks = [
-            asyncio.create_task(self._pump(context, model, index, prompt, options))
+            asyncio.create_task(self._pump(context, model, index, prompt, options, admitted))
             for index, (prompt, options) in enumerate(asked)
         ]
         self._open = len(self._tasks)
@@ -216,12 +223,13 @@ class Streams:
             await self.close()
 
     async def close(self) -> None:
-        """Cancel all streams that run."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        """Cancel all streams that run, and give back their place."""
+        with self._place:
+            for task in self._tasks:
+                task.cancel()
+            for task in self._tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
 
     async def _next(self) -> StreamedPiece | None:
         while self._open:
@@ -234,10 +242,10 @@ class Streams:
         return None
 
     async def _pump(
-        self, context: ServerContext, model: str, index: int, prompt: Prompt, options: GenerateOptions
+        self, context: ServerContext, model: str, index: int, prompt: Prompt, options: GenerateOptions, call: Call
     ) -> None:
         try:
-            async for piece in context.service.stream(model, prompt, options, Call()):
+            async for piece in context.service.stream(model, prompt, options, call):
                 await self._queue.put(StreamedPiece(index, piece))
         except Exception as error:
             await self._queue.put(error)
