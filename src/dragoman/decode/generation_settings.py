@@ -6,13 +6,14 @@ folder says neither ``num_beams`` nor ``do_sample`` keeps the search of this pac
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dragoman.config import from_dict, kind_of, to_dict
-from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.repetition import CountPenalty, RepetitionPenalty, RuleConfig
 from dragoman.decode.origin import origin_folder
+from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig
 from dragoman.errors import CheckpointError, ConfigError
@@ -60,6 +61,29 @@ class GenerationSettings:
     where: str = ""
     """The file; empty where there is none."""
 
+    def with_sampling(self, given: Mapping[str, Any]) -> "GenerationSettings":
+        """Return the settings with single settings of sampling (``temperature``, ``top_k``, ..., ``samples``) replaced.
+
+        All others hold, rules and stop strings too. A temperature of 0 is greedy search; a seed alone makes no search
+        one that samples.
+
+        Raises:
+            ConfigError: a wrong value.
+        """
+        own = self.search
+        if not given or (given.keys() == {"seed"} and own is not None and not isinstance(own, Sample)):
+            return self
+        drawn = from_dict(Sample, to_dict(own if isinstance(own, Sample) else Sample()) | dict(given), "sampling")
+        greedy = given.get("temperature") == 0 and drawn.samples == 1
+        return replace(self, search=Greedy() if greedy else drawn)
+
+    def with_rules(self, stated: Sequence[RuleConfig]) -> "GenerationSettings":
+        """Return the settings with ``stated`` rules, each instead of those of its kind; one that changes nothing
+        (``RepetitionPenalty(factor=1)``) switches its kind off."""
+        kinds = {type(rule) for rule in stated}
+        kept = [rule for rule in self.rules if type(rule) not in kinds]
+        return replace(self, rules=(*kept, *(rule for rule in stated if rule not in _NEUTRAL)))
+
     def __str__(self) -> str:
         """Say what is obeyed and what is not, in one line."""
         said = [] if self.search is None else [_shown(self.search)]
@@ -79,6 +103,8 @@ def _shown(cfg: Any) -> str:
     return " ".join([kind_of(type(cfg)), *fields])
 
 
+_NEUTRAL = (RepetitionPenalty(factor=1.0), CountPenalty())
+"""Rules that change nothing."""
 NO_SETTINGS = GenerationSettings()
 
 

@@ -1,7 +1,6 @@
 """Generating for OpenAI's API: its settings as ours, its prompts, and the tokens that it counts."""
 
 import asyncio
-import dataclasses
 import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -13,9 +12,6 @@ from dragoman.decode.chat_template import ChatTemplate, find_chat_template
 from dragoman.decode.constraints.repetition import CountPenalty, RepetitionPenalty, RuleConfig
 from dragoman.decode.generator import Generator
 from dragoman.decode.prompt import EncodedPrompt
-from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import SearchConfig
 from dragoman.errors import UserError
 from dragoman.serve.engine.requests import Likeliest
 from dragoman.serve.errors import WrongTask
@@ -98,31 +94,26 @@ def options_of(context: ServerContext, generator: Generator, body: GenerationBod
     if most is not None and most > context.limits.new_tokens:
         message = f"max_tokens: at most {context.limits.new_tokens:,}, got {most:,}"
         raise Problem(422, "invalid_request", message, param="max_tokens")
-    options = {"search": _search(generator, body), "stop": (*generator.defaults.stop, *stops), "rules": _rules(body)}
-    return GenerateOptions(**options, max_new_tokens=most)
+    held = generator.defaults.with_sampling(_sampling(body)).with_rules(_rules(body))
+    return GenerateOptions(held.search, most, stop=(*held.stop, *stops), rules=held.rules)
 
 
-def _search(generator: Generator, body: GenerationBody) -> SearchConfig | None:
-    own = generator.defaults.search
-    if body.temperature == 0:
-        return Greedy()
+def _sampling(body: GenerationBody) -> dict[str, Any]:
+    """Return the settings of sampling that a request states, and a seed, without which equal requests would have equal
+    answers."""
     names = ("temperature", "top_p", "top_k", "min_p", "seed")
     given = {name: value for name in names if (value := getattr(body, name)) is not None}
-    if not given and own is not None and not isinstance(own, Sample):
-        return own
-    base = own if isinstance(own, Sample) else Sample()
-    seed = given.get("seed", secrets.randbits(62)) % 2**63
-    return dataclasses.replace(base, **given | {"seed": seed, "samples": 1})
+    return given | {"seed": given.get("seed", secrets.randbits(62)) % 2**63}
 
 
-def _rules(body: GenerationBody) -> tuple[RuleConfig, ...] | None:
+def _rules(body: GenerationBody) -> list[RuleConfig]:
+    """Return the rules that a request states."""
     rules: list[RuleConfig] = []
-    if body.presence_penalty or body.frequency_penalty:
+    if body.presence_penalty is not None or body.frequency_penalty is not None:
         rules.append(CountPenalty(presence=body.presence_penalty or 0.0, frequency=body.frequency_penalty or 0.0))
-    if body.repetition_penalty not in (None, 1.0):
-        assert body.repetition_penalty is not None
+    if body.repetition_penalty is not None:
         rules.append(RepetitionPenalty(factor=body.repetition_penalty))
-    return tuple(rules) or None
+    return rules
 
 
 def prompt_tokens(generator: Generator, prompt: Prompt) -> int:
