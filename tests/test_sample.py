@@ -22,6 +22,7 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import SearchStart
 from dragoman.decode.search.sample import Sample, apply_temperature, keep_min_p, keep_top_k, keep_top_p, keep_typical
 from dragoman.decode.search.search import SearchConfig, search
+from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Choice
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
@@ -239,6 +240,15 @@ def test_what_rules_forbid_is_never_said(cfg):
         for h in found:
             pairs = list(zip(h.tokens, h.tokens[1:], strict=False))
             assert len(pairs) == len(set(pairs)) and 5 not in h.tokens and len(h.tokens) > 3
+
+
+@pytest.mark.parametrize("cfg", [*SEARCHES.values(), Speculative(search=Greedy(limit=limit(12)))], ids=lambda c: c.kind)
+def test_rules_that_allow_nothing_are_an_error_and_no_end(cfg):
+    model, batch = transformer(12), sources(12, 3)
+    for rules in ([Forbidden(tokens=tuple(range(12)))], [MinimumLength(tokens=5), NoRepeat(tokens=1)]):
+        forbidden = [*rules, Forbidden(tokens=tuple(range(EOS + 3, 12)))]
+        with pytest.raises(ConfigError, match="the rules forbid every possible continuation"):
+            ruled(model, batch, cfg, forbidden)
 
 
 @pytest.mark.parametrize("cfg", SEARCHES.values(), ids=SEARCHES.keys())

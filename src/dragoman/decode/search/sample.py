@@ -168,8 +168,9 @@ class SampleStrategy(Strategy):
         wanted = self.guess(ranked, 0).view_as(self.keys)
         self.steps += 1
         token = wanted.masked_fill(self.over | (self.limit <= self.steps - self.first), EOS)
-        log_prob = logits.unflatten(0, (len(token), -1)).expand(*token.shape, -1).gather(2, token[:, :, None])[:, :, 0]
-        log_prob = log_prob.float() - log_partition(logits).view(len(token), -1)
+        log_prob = _of_tokens(logits, token).float() - log_partition(logits).view(len(token), -1)
+        if ranked is not logits:
+            log_prob = log_prob.masked_fill(_of_tokens(ranked, wanted) == -torch.inf, -torch.inf)  # none is allowed
         self.emitted.append(Emitted(self.row, token, log_prob, token != wanted, ~self.over))
 
         self.over = self.over | (token == EOS)
@@ -219,3 +220,8 @@ class SampleStrategy(Strategy):
 
     def results(self) -> list[list[Hypothesis]]:
         return self.in_sentences(to_hypotheses(self.emitted.steps, self.cfg.score))
+
+
+def _of_tokens(logits: Float[Tensor, "R V"], token: Int[Tensor, "N n"]) -> Float[Tensor, "N n"]:
+    """Return the logit of each row's token; at the first step the n rows of a sentence share its logits."""
+    return logits.unflatten(0, (len(token), -1)).expand(*token.shape, -1).gather(2, token[:, :, None])[:, :, 0]
