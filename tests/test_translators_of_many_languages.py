@@ -11,6 +11,7 @@ import torch
 
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
+from dragoman.decode.knn import Datastore, build_datastore
 from dragoman.decode.search.beam import Average, Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.strategy import LengthLimit
@@ -20,6 +21,7 @@ from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.serve.options import TranslateOptions
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Service
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import SOURCE_FRAME
 
 transformers = pytest.importorskip("transformers")
@@ -111,6 +113,57 @@ def test_a_text_is_read_in_one_language_and_answered_in_another(made, beams):
             assert said[0] == first
             compared += 1
     assert compared
+
+
+def their_log_probs(folder, source, target, text, translation):
+    """Log-probabilities of the labels that their tokenizer makes, that of the language left out."""
+    tokenizer, model = folder.tokenizer, folder.model
+    tokenizer.src_lang, tokenizer.tgt_lang = source, target
+    batch = tokenizer([text], text_target=[translation], return_tensors="pt")
+    with torch.inference_mode():
+        log_probs = model(**batch).logits[0].log_softmax(-1)
+    labels = batch["labels"][0]
+    if tokenizer.convert_ids_to_tokens(int(labels[0])) not in (target, f"__{target}__"):
+        pytest.skip("labels of this family end with the language, their translations begin with it")
+    return log_probs.gather(1, labels[:, None])[1:, 0]
+
+
+def test_a_target_is_scored_after_the_token_of_its_language(made, tmp_path, capsys):
+    folder, (source, their_source), (target, their_target) = made
+    translator = Translator.load(folder.run, source_language=source, target_language=target, precision="float32")
+    [found] = translator.score([("The door is open.", "the line is red")])
+    wanted = their_log_probs(folder, their_source, their_target, "The door is open.", "the line is red")
+    torch.testing.assert_close(torch.tensor(found.token_log_probs), wanted, atol=1e-4, rtol=1e-4)
+
+    (tmp_path / "pairs.tsv").write_text("The door is open.\tthe line is red\n")
+    assert main(["score", str(folder.run), str(tmp_path / "pairs.tsv"), "--from", source, "--to", target]) == 0
+    said = float(capsys.readouterr().out.split("\t")[0])
+    assert said == pytest.approx(found.log_prob, rel=0.01)  # in another precision
+
+
+def test_a_datastore_holds_the_states_after_the_token_of_the_language(made, tmp_path):
+    folder, (source, _), (target, _) = made
+    pairs = [Pair("The door is open.", "the line is red")]
+    languages = {"source_language": source, "target_language": target}
+    count = build_datastore(folder.run, pairs, tmp_path / "store", **languages)
+    translator = Translator.load(folder.run, precision="float32", **languages)
+    [scored] = translator.score(pairs)
+    stored = Datastore(tmp_path / "store")
+    assert stored.tokens.tolist() == list(scored.tokens) and len(scored.tokens) == count
+    logits = translator.model.output(stored._keys(0))
+    found = logits.log_softmax(-1).gather(1, stored.tokens[:, None])[:, 0]
+    torch.testing.assert_close(found, torch.tensor(scored.token_log_probs), atol=0.05, rtol=0.05)  # float16 states
+
+
+def test_pairs_are_made_in_the_languages_and_by_the_rules_of_the_model(made, tmp_path):
+    folder, (source, _), (target, _) = made
+    (tmp_path / "text.txt").write_text("The door is open.\nno\n")
+    arguments = [str(folder.run), str(tmp_path / "text.txt"), "-o", str(tmp_path / "o.tsv")]
+    assert main(["augment", "distill", *arguments, "--from", source, "--to", target]) in (0, 2)
+    translator = Translator.load(folder.run, source_language=source, target_language=target)
+    said = [one.candidates[0] for one in translator.translate(["The door is open.", "no"])]
+    pairs = (tmp_path / "o.tsv").read_text() if (tmp_path / "o.tsv").exists() else ""
+    assert [line.split("\t")[1] for line in pairs.splitlines()] == [c.text for c in said if c.text and not c.truncated]
 
 
 def test_an_unknown_language_and_one_that_may_be_two_are_refused_in_a_line(made):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.config import from_dict, kind_of, to_dict
+from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.repetition import CountPenalty, RepetitionPenalty, RuleConfig
 from dragoman.decode.origin import origin_folder
 from dragoman.decode.search.greedy import Greedy
@@ -60,6 +61,11 @@ class GenerationSettings:
     """Settings of the file that change answers in transformers and are not obeyed here, such as ``min_length=5``."""
     where: str = ""
     """The file; empty where there is none."""
+
+    @property
+    def first_token(self) -> FirstToken | None:
+        """First token of every answer, where a rule gives one."""
+        return next((rule for rule in self.rules if isinstance(rule, FirstToken)), None)
 
     def with_sampling(self, given: Mapping[str, Any]) -> "GenerationSettings":
         """Return the settings with single settings of sampling (``temperature``, ``top_k``, ..., ``samples``) replaced.

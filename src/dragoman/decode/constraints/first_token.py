@@ -22,6 +22,10 @@ class FirstToken:
     token: NonNegativeInt
     """Id in the target vocabulary; an unknown one is ignored."""
 
+    def before(self, ids: Sequence[int], vocabulary: int) -> list[int]:
+        """Return an answer of these ids as the model gives it, with a vocabulary of so many tokens."""
+        return [self.token, *ids] if self.token < vocabulary else list(ids)
+
     def start(self, search_start: SearchStart) -> Rule:
         return GivenFirst(self.token, len(search_start.prompt), search_start.prompt.device)
 
