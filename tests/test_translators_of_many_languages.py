@@ -12,8 +12,10 @@ import torch
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
 from dragoman.decode.knn import Datastore, build_datastore
+from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Average, Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
@@ -164,6 +166,30 @@ def test_pairs_are_made_in_the_languages_and_by_the_rules_of_the_model(made, tmp
     said = [one.candidates[0] for one in translator.translate(["The door is open.", "no"])]
     pairs = (tmp_path / "o.tsv").read_text() if (tmp_path / "o.tsv").exists() else ""
     assert [line.split("\t")[1] for line in pairs.splitlines()] == [c.text for c in said if c.text and not c.truncated]
+
+
+@pytest.mark.parametrize(
+    "cfg", [Greedy(limit=LIMIT), Beam(size=3, limit=LIMIT), Sample(limit=LIMIT)], ids=lambda c: c.kind
+)
+def test_what_must_be_said_comes_after_the_token_of_the_language(made, cfg):
+    folder, (source, _), (target, _) = made
+    translator = Translator.load(folder.run, source_language=source, target_language=target, precision="float32")
+    assert translator.first is not None
+    ids = tuple(translator.target_tokenizer.encode("the line"))
+    requests = [
+        Request("The door is open.", prefix="the li"),
+        Request("The door is open.", required=(("red",),)),
+        Request("The door is open.", prefix="the", required=(("red",),), forbidden=("door",)),
+        Request("The door is open.", prefix_ids=ids),
+        Request("The door is open.", prefix_ids=(translator.first.token, *ids)),
+        Request("The door is open.", forbidden=("the",)),
+    ]
+    found = [one.candidates[0] for one in translator.translate(requests, search=cfg)]
+    assert {one.tokens[0] for one in found} == {translator.first.token}
+    begun, red, both, after, with_it, without = (one.text for one in found)
+    assert begun.startswith("the li") and "red" in red and both.startswith("the") and "red" in both
+    assert after.startswith("the line") and after == with_it
+    assert not {"door"} & set(both.split()) and "the" not in without.split()
 
 
 def test_an_unknown_language_and_one_that_may_be_two_are_refused_in_a_line(made):
