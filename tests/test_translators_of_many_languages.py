@@ -11,6 +11,7 @@ import torch
 
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
+from dragoman.decode.augment import Augmentation, distilled
 from dragoman.decode.knn import Datastore, build_datastore
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Average, Beam
@@ -259,6 +260,18 @@ def test_a_user_who_chooses_a_beam_keeps_the_rules_of_the_folder(pegasus, tmp_pa
         translator.translate(["The door is open."], rules=[]),
     ]
     assert [translations[0].candidates[0].tokens[0] for translations in said] == [token] * 3
+
+
+def test_pairs_are_made_by_the_search_and_the_rules_of_the_folder(pegasus, tmp_path):
+    run = pegasus.imported(tmp_path / "run", num_beams=1, min_length=20, forced_bos_token_id=None)
+    translator = Translator.load(run)
+    found = translator.translate(TEXTS)
+    assert found != translator.translate(TEXTS, beam=5, rules=[])
+    said = [one.candidates[0] for one in found]
+    (tmp_path / "text.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    Augmentation(run, distilled).apply(tmp_path / "text.txt", tmp_path / "o.jsonl")
+    made = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [one["target"] for one in made] == [one.text for one in said if one.text and not one.truncated]
 
 
 # ---- Marian: the language of the target stands before the source -------------------------------------

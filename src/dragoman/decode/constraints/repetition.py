@@ -131,7 +131,7 @@ class MinimumLength:
     tokens: NonNegativeInt
 
     def start(self, search_start: SearchStart) -> Rule:
-        return NotYet(self.tokens, len(search_start.prompt), search_start.prompt.device)
+        return NotYet(self.tokens, search_start)
 
 
 @config
@@ -148,16 +148,17 @@ class Forbidden:
 class NotYet(Rule):
     """The rule of ``MinimumLength`` for one batch."""
 
-    def __init__(self, tokens: int, rows: int, device: torch.device):
+    def __init__(self, tokens: int, search_start: SearchStart):
         self.longest_wait = tokens  # most tokens that any row must still emit
+        rows, device = len(search_start.prompt), search_start.prompt.device
         self.missing = RowMemory(torch.full((rows,), tokens, device=device))
+        self.ends = torch.tensor([EOS, *search_start.ends], device=device)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         if self.longest_wait <= 0:
             return logits
-        ranked = logits.clone()
-        ranked[:, EOS] = logits[:, EOS].masked_fill(self.missing.rows > 0, -torch.inf)
-        return ranked
+        ended = logits.index_select(1, self.ends).masked_fill(self.missing.rows[:, None] > 0, -torch.inf)
+        return logits.index_copy(1, self.ends, ended)
 
     def follow(self, choice: Choice) -> None:
         self.missing.follow(choice)
