@@ -162,12 +162,35 @@ def test_one_token_left_to_draw_is_greedy():
         ({"top_k": 0}, "top_k"),
         ({"typical": 0.0}, "typical"),
         ({"samples": 0}, "samples"),
+        ({"seed": 2**70}, "seed"),
         ({"top_q": 1}, "Did you mean 'top_p'|Did you mean 'top_k'"),
     ],
 )
 def test_a_sampling_that_makes_no_sense_is_refused_by_name(data, says):
     with pytest.raises(ConfigError, match=says):
         from_dict(SearchConfig, {"kind": "sample"} | data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"kind": "minimum_length", "tokens": 10**30},
+        {"kind": "forbidden", "tokens": [10**30]},
+        {"kind": "first_token", "token": 10**30},
+        {"kind": "count_penalty", "presence": 1e308},
+        {"kind": "count_penalty", "frequency": float("nan")},
+        {"kind": "repetition_penalty", "factor": float("inf")},
+        {"kind": "repetition_penalty", "factor": 1e-300},
+    ],
+)
+def test_a_rule_that_no_number_of_a_model_can_keep_is_refused(data):
+    with pytest.raises(ConfigError, match="|".join(data.keys() - {"kind"})):
+        from_dict(RuleConfig, data, where="rule")
+
+
+def test_a_seed_of_more_than_64_bits_is_refused_from_python():
+    with pytest.raises(ConfigError, match="seed"):
+        Sample(seed=2**70)
 
 
 # ---- rules against repetition and others -----------------------------------------------------------

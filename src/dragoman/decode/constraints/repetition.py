@@ -9,14 +9,18 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
-from dragoman.decode.constraints.first_token import FirstToken
+from dragoman.decode.constraints.first_token import FirstToken, TokenId
 from dragoman.decode.search.rule import RowMemory, Rule, SearchStart, TokenMemory
 from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokens.tokenizer import EOS
+
+Penalty = Annotated[float, Field(ge=-1e4, le=1e4)]
+"""Amount by which logits are lowered; a negative one raises them."""
+TokenCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 # ---- repetition ------------------------------------------------------------------------------------
 
@@ -28,7 +32,7 @@ class RepetitionPenalty:
     From CTRL (Keskar et al. 2019, section 4.1). A prompt counts as emitted.
     """
 
-    factor: PositiveFloat = 1.2
+    factor: Annotated[float, Field(ge=1e-4, le=1e4)] = 1.2
     """Strength: above 1 repetition grows rarer, below 1 more frequent."""
 
     def start(self, search_start: SearchStart) -> Rule:
@@ -42,8 +46,8 @@ class CountPenalty:
     These are the penalties of today's chat interfaces. A prompt does not count.
     """
 
-    presence: float = 0.0
-    frequency: float = 0.0
+    presence: Penalty = 0.0
+    frequency: Penalty = 0.0
 
     def start(self, search_start: SearchStart) -> Rule:
         return Counts(self, search_start)
@@ -128,7 +132,7 @@ class NoSecondTime(Rule):
 class MinimumLength:
     """Let no answer end before it has ``tokens`` tokens, its end not counted."""
 
-    tokens: NonNegativeInt
+    tokens: TokenCount
 
     def start(self, search_start: SearchStart) -> Rule:
         return NotYet(self.tokens, search_start)
@@ -138,7 +142,7 @@ class MinimumLength:
 class Forbidden:
     """Never emit these tokens."""
 
-    tokens: tuple[NonNegativeInt, ...]
+    tokens: tuple[TokenId, ...]
     """Ids in the target vocabulary; unknown ones are ignored."""
 
     def start(self, search_start: SearchStart) -> Rule:

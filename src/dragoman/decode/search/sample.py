@@ -26,6 +26,8 @@ from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS
 
 Probability = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""A number of 64 bits."""
 SamplingTemperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # ---- shaping: logits in, logits out, minus infinity for what must not be drawn --------------------------
@@ -102,13 +104,15 @@ class Sample:
     """Draw from the tokens of nearly average nll that together have this probability."""
     samples: PositiveInt = 1
     """Number of samples for each source."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random numbers: another one gives other samples."""
     limit: LengthLimit = LengthLimit()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:  # also excludes NaN, for which every comparison is false
             raise ConfigError(f"temperature: a number from 0 (greedy) up is expected, got {self.temperature}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"seed: a whole number of 64 bits is expected, got {self.seed}")
         for name in ("top_p", "min_p", "typical"):
             probability = getattr(self, name)
             if probability is not None and not 0 < probability <= 1:

@@ -182,6 +182,7 @@ def _parse(words: list[str], where: str) -> tuple[str, ApiKey]:
 
 def _limit(value: str, name: str, where: str) -> int:
     unit = _UNITS[name]
-    if not (match := re.fullmatch(rf"(\d[\d_]*)(?:/{unit})?", value)) or int(match[1]) < 1:
+    match = re.fullmatch(rf"(\d+(?:_\d+)*)(?:/{unit})?", value, re.ASCII)
+    if match is None or len(match[1]) > 18 or int(match[1]) < 1:
         raise ConfigError(f"{where}: {name}={value}: write a whole number, as in {name}=1000/{unit}")
     return int(match[1])
