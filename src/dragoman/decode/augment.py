@@ -14,8 +14,7 @@ from dragoman.checkpoint import checkpoint_at
 from dragoman.config import to_dict
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.documents import placeholders
-from dragoman.decode.documents.icu import ICU_KEPT
-from dragoman.decode.documents.source_line import UNTOUCHED, SourceQuestion
+from dragoman.decode.documents.source_line import LEFT_ALONE, SourceQuestion
 from dragoman.decode.job import Progress
 from dragoman.decode.precision import resolve_auto
 from dragoman.decode.request import as_request
@@ -210,6 +209,6 @@ def _chunks(text: str | Path, store: UnfinishedFile, context: ReadContext) -> It
 
 
 def _finished_line(line: str, translation: Translation) -> FinishedLine:
-    if not line or any(w.endswith((UNTOUCHED, ICU_KEPT)) for w in translation.warnings):
+    if not line or any(w.endswith(LEFT_ALONE) for w in translation.warnings):
         return FinishedLine(line, ())
     return FinishedLine(line, tuple(c.text for c in translation.candidates if c.text and not c.truncated))

@@ -40,8 +40,9 @@ from dragoman.serve.heap import settle_heap_again
 from dragoman.serve.options import GenerateOptions, TranslateOptions
 from dragoman.serve.pieces import Piece, PieceStream
 from dragoman.serve.served import ServedModel, Task
+from dragoman.text.context import ReadContext
 from dragoman.text.document import FillableDocument, Slot
-from dragoman.text.lines import Pair
+from dragoman.text.lines import Pair, PrecedingSentences
 
 __all__ = ["INTERACTIVE", "Call", "GenerateOptions", "Piece", "Service", "ServiceStats", "TranslateOptions"]
 
@@ -129,6 +130,27 @@ class Service:
         """
         self._model(model, "translate", Translator)
         return await self._run(model, lambda ticket: self._lines(model, options, ticket).translate(texts), call)
+
+    async def translate_lines(
+        self,
+        model: str,
+        lines: Sequence[tuple[str, PrecedingSentences]],
+        options: TranslateOptions,
+        call: Call = INTERACTIVE,
+    ) -> list[Translation]:
+        """Translate lines of a text as ``dragoman translate`` does, each with what is read before it (see
+        ``context_of``)."""
+        self._model(model, "translate", Translator)
+        texts, contexts = [line for line, _ in lines], [before for _, before in lines]
+
+        def work(ticket: Ticket) -> list[Translation]:
+            return list(self._lines(model, options, ticket).stream(texts, contexts=contexts))
+
+        return await self._run(model, work, call)
+
+    def context_of(self, model: str) -> ReadContext:
+        """Return how much of a text a translator reads before each line."""
+        return self._model(model, "translate", Translator).context
 
     async def translate_slots(
         self, model: str, documents: Sequence[Sequence[Slot]], options: TranslateOptions, call: Call = INTERACTIVE

@@ -82,6 +82,10 @@ class ApiKey:
             )
         self._used += number
 
+    def give_back(self, number: int) -> None:
+        """Take characters off the count: those of a request that was counted and then refused."""
+        self._used = max(0, self._used - number)
+
     def take_over(self, old: "ApiKey") -> None:
         """Count what ``old``, the same key with earlier limits, has used."""
         self._used, self._day_started = old._used, old._day_started
