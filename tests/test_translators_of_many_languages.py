@@ -250,6 +250,17 @@ def test_the_settings_of_a_folder_are_obeyed_as_generate_obeys_them(name, pegasu
     assert not translator.defaults.unused
 
 
+def test_what_is_said_of_the_settings_is_what_is_obeyed(pegasus, tmp_path):
+    run = pegasus.imported(
+        tmp_path / "run", num_beams=1, max_new_tokens=1, stop_strings=["e"], forced_bos_token_id=None
+    )
+    translator = Translator.load(run)
+    obeyed, _, unused = str(translator.defaults).partition("not applied: ")
+    assert "stop" not in obeyed and "new tokens" not in obeyed
+    assert unused == "stop_strings=['e'], max_new_tokens=1"
+    assert max(len(one.candidates[0].tokens) for one in translator.translate(TEXTS)) > 2
+
+
 def test_a_user_who_chooses_a_beam_keeps_the_rules_of_the_folder(pegasus, tmp_path):
     run = pegasus.imported(tmp_path / "run", num_beams=1, forced_bos_token_id=12)
     translator = Translator.load(run)

@@ -90,6 +90,13 @@ class GenerationSettings:
         kept = [rule for rule in self.rules if type(rule) not in kinds]
         return replace(self, rules=(*kept, *(rule for rule in stated if rule not in _NEUTRAL)))
 
+    def without_limit(self) -> "GenerationSettings":
+        """Return the settings of a translator: limits of length are those of its search, so that a limit of the file is
+        one that is not applied."""
+        if self.max_new_tokens is None:
+            return self
+        return replace(self, max_new_tokens=None, unused=(*self.unused, f"max_new_tokens={self.max_new_tokens}"))
+
     def __str__(self) -> str:
         """Say what is obeyed and what is not, in one line."""
         said = [] if self.search is None else [_shown(self.search)]
@@ -146,7 +153,7 @@ def read_generation_settings(run: str | Path, tokenizer: Tokenizer, *, translate
     except (TypeError, ValueError) as error:
         said = str(error) if isinstance(error, ConfigError) else f"{path}: {error}"
         raise CheckpointError(f"{said}: mend the file, or remove it to use the defaults here") from None
-    return GenerationSettings(search, rules, stop, limit, (*unused, *more, *most), str(path))
+    return GenerationSettings(search, rules, () if translates else stop, limit, (*unused, *more, *most), str(path))
 
 
 def _matters(value: Any, plain: tuple[Any, ...]) -> bool:

@@ -156,7 +156,7 @@ class Translator:
         translator.matcher = load_matcher(run, config, memory, device)
         translator.calibration = Calibration.read(run_folder(run))
         translator.languages = languages
-        translator.defaults = read_generation_settings(run, target_tokenizer, translates=True)
+        translator.defaults = read_generation_settings(run, target_tokenizer, translates=True).without_limit()
         translator.first = languages.first(target_tokenizer, target_language)
         language = source_language or cleaning.get("source_language")
         if split_sentences == "on" or (
