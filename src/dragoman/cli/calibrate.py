@@ -1,6 +1,6 @@
 """dragoman calibrate: confidence of a run's translations, learned from some with references."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,7 @@ def calibrate(
     directory = RunDirectory.open(run)  # reports a missing run first
     given = pairs_for(run, pairs, kept="valid")
     test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
-    languages = {"source_language": source_language, "target_language": target_language}
+    languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
     translator = Translator.load(run, which=checkpoint, device=device, **languages)
     with progress_bar("translating", len(given)) as progress:
         found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)

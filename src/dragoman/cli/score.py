@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,7 +48,7 @@ def score(
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.given import pairs_for
 
-    languages = {"source_language": source_language, "target_language": target_language}
+    languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
     translator = Translator.load(
         run, which=checkpoint, device=device, special_tokens=special_tokens, context=context, **languages
     )

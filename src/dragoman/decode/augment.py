@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from dragoman.checkpoint import checkpoint_at
 from dragoman.config import to_dict
@@ -146,7 +147,7 @@ class Augmentation:
         wanted = {"device": self.device, "precision": self.precision}
         device, precision = resolve_auto(*(before.get(name, it) if it == "auto" else it for name, it in wanted.items()))
         checkpoint = checkpoint_at(self.run, self.which)
-        languages = {"source_language": self.source_language, "target_language": self.target_language}
+        languages: dict[str, Any] = {"source_language": self.source_language, "target_language": self.target_language}
         translator = Translator.load(checkpoint.path, device=device, precision=precision, **languages)
         translator.check_tags(self.tags)
         splitter = translator.splitter
