@@ -12,7 +12,8 @@ import torch
 
 from dragoman.cli import main
 from dragoman.decode.chat import ChatModel
-from dragoman.decode.generation_settings import read_generation_settings
+from dragoman.decode.constraints.repetition import NoRepeat, RepetitionPenalty
+from dragoman.decode.generation_settings import GenerationSettings, read_generation_settings
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Average, Beam
 from dragoman.decode.search.greedy import Greedy
@@ -320,6 +321,29 @@ def test_a_search_of_ones_own_leaves_the_models_settings_aside(run, settings):
     own = Generator(generator.model, generator.tokenizer)
     chosen: dict[str, Any] = {"search": Greedy(), "max_new_tokens": 9}
     assert generator.generate(["The door"], **chosen) == own.generate(["The door"], **chosen)
+
+
+def test_settings_that_are_given_leave_the_others_of_the_model(run, settings, capsys):
+    settings(repetition_penalty=5.0, max_new_tokens=20)
+
+    def written(*options: str) -> str:
+        assert main(["generate", str(run), "The door is", *options]) == 0
+        return said(capsys)[0]
+
+    own = written()
+    assert own != written("--search", "greedy", "--max-new-tokens", "20")
+    assert written("--seed", "3") == own  # a seed alone makes no greedy model a sampler
+    assert written("--temperature", "0") == own
+    asked: dict[str, Any] = {"search": Sample(seed=3), "max_new_tokens": 20, "rules": [RepetitionPenalty(factor=5.0)]}
+    drawn = Generator.load(run).generate(["The door is"], **asked)[0]
+    assert written("--temperature", "1", "--seed", "3") == f"{drawn.prompt}{drawn.text}\n"
+
+
+def test_a_rule_that_is_stated_replaces_its_own_kind():
+    own = GenerationSettings(rules=(RepetitionPenalty(factor=5.0), NoRepeat(tokens=3)))
+    assert own.with_rules([]).rules == own.rules
+    assert own.with_rules([RepetitionPenalty(factor=2.0)]).rules == (NoRepeat(tokens=3), RepetitionPenalty(factor=2.0))
+    assert own.with_rules([RepetitionPenalty(factor=1.0)]).rules == (NoRepeat(tokens=3),)
 
 
 def test_the_command_line_says_what_it_obeys_and_what_not(run, settings, capsys):

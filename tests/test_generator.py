@@ -13,7 +13,7 @@ from test_speculative import transformer as translating
 from torch import nn
 
 from dragoman.cli import main
-from dragoman.decode.constraints.repetition import NoRepeat
+from dragoman.decode.constraints.repetition import Forbidden, MinimumLength, NoRepeat
 from dragoman.decode.detokenizer import TextStream
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Beam
@@ -172,6 +172,28 @@ def test_rules_count_the_prompt_as_said(generator):
             said = [*BYTES.encode("abcab"), *continuation.tokens]
             assert len(set(continuation.tokens)) == len(continuation.tokens)
             assert len(set(said)) == len(set(BYTES.encode("abcab"))) + len(continuation.tokens)
+
+
+def test_a_stream_under_rules_that_allow_nothing_is_an_error(generator):
+    asked = {"search": Greedy(), "rules": [Forbidden(tokens=tuple(range(len(BYTES))))]}
+    with pytest.raises(ConfigError, match="the rules forbid every possible continuation"):
+        list(generator.stream("abc", **asked))
+
+
+@each_search
+def test_no_end_of_the_model_comes_before_the_minimum_length(generator, cfg):
+    ends = list(range(EOS + 1, len(BYTES), 3))  # so many that a text soon ends
+    asked = {"search": cfg, "ends": ends, "max_new_tokens": 20}
+    short = generator.generate(PROMPTS, **asked)
+    assert min(len(one.tokens) for found in short for one in found.continuations) < 14
+    for found in generator.generate(PROMPTS, rules=[MinimumLength(tokens=14)], **asked):
+        assert all(len(one.tokens) > 14 and not {EOS, *ends} & {*one.tokens[:14]} for one in found.continuations)
+
+
+def test_a_stop_string_ends_a_text_that_has_not_its_minimum_length():
+    rules = [MinimumLength(tokens=6)]
+    [found] = Spelling("one two three").generate(["x"], search=Greedy(), stop=["e"], rules=rules, max_new_tokens=20)
+    assert found.text == "on" and found.continuations[0].ended == "stop"
 
 
 def test_seeds_are_of_a_request(generator):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.decode.documents import placeholders
+from dragoman.decode.documents.source_line import is_left_alone
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
@@ -224,6 +225,21 @@ def test_at_last_the_words_between_are_translated_where_they_stand():
 def test_words_whose_translation_would_be_a_placeholder_stay_as_they_are():
     answer = translated("on %s", lambda t: "{x}")
     assert answer.text == "on %s" and "translate it by hand" in answer.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "says"),
+    [
+        ("red house", "", "since its translation was empty"),
+        ("on %s", "", "since its translation was empty"),
+        ("red house", "{x}", "had a placeholder or a number that is not there"),
+        ("on %s", "{x}", "would not keep a placeholder"),
+    ],
+)
+def test_a_text_that_stays_as_it_is_says_why(text, answer, says):
+    found = translated(text, lambda _: answer)
+    assert found.text == text and found.confidence == 0.0
+    assert says in found.warnings[0] and is_left_alone(found)
 
 
 def test_lines_are_translated_one_by_one_and_white_space_stays():

@@ -22,6 +22,7 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import SearchStart
 from dragoman.decode.search.sample import Sample, apply_temperature, keep_min_p, keep_top_k, keep_top_p, keep_typical
 from dragoman.decode.search.search import SearchConfig, search
+from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Choice
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
@@ -161,12 +162,35 @@ def test_one_token_left_to_draw_is_greedy():
         ({"top_k": 0}, "top_k"),
         ({"typical": 0.0}, "typical"),
         ({"samples": 0}, "samples"),
+        ({"seed": 2**70}, "seed"),
         ({"top_q": 1}, "Did you mean 'top_p'|Did you mean 'top_k'"),
     ],
 )
 def test_a_sampling_that_makes_no_sense_is_refused_by_name(data, says):
     with pytest.raises(ConfigError, match=says):
         from_dict(SearchConfig, {"kind": "sample"} | data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"kind": "minimum_length", "tokens": 10**30},
+        {"kind": "forbidden", "tokens": [10**30]},
+        {"kind": "first_token", "token": 10**30},
+        {"kind": "count_penalty", "presence": 1e308},
+        {"kind": "count_penalty", "frequency": float("nan")},
+        {"kind": "repetition_penalty", "factor": float("inf")},
+        {"kind": "repetition_penalty", "factor": 1e-300},
+    ],
+)
+def test_a_rule_that_no_number_of_a_model_can_keep_is_refused(data):
+    with pytest.raises(ConfigError, match="|".join(data.keys() - {"kind"})):
+        from_dict(RuleConfig, data, where="rule")
+
+
+def test_a_seed_of_more_than_64_bits_is_refused_from_python():
+    with pytest.raises(ConfigError, match="seed"):
+        Sample(seed=2**70)
 
 
 # ---- rules against repetition and others -----------------------------------------------------------
@@ -239,6 +263,15 @@ def test_what_rules_forbid_is_never_said(cfg):
         for h in found:
             pairs = list(zip(h.tokens, h.tokens[1:], strict=False))
             assert len(pairs) == len(set(pairs)) and 5 not in h.tokens and len(h.tokens) > 3
+
+
+@pytest.mark.parametrize("cfg", [*SEARCHES.values(), Speculative(search=Greedy(limit=limit(12)))], ids=lambda c: c.kind)
+def test_rules_that_allow_nothing_are_an_error_and_no_end(cfg):
+    model, batch = transformer(12), sources(12, 3)
+    for rules in ([Forbidden(tokens=tuple(range(12)))], [MinimumLength(tokens=5), NoRepeat(tokens=1)]):
+        forbidden = [*rules, Forbidden(tokens=tuple(range(EOS + 3, 12)))]
+        with pytest.raises(ConfigError, match="the rules forbid every possible continuation"):
+            ruled(model, batch, cfg, forbidden)
 
 
 @pytest.mark.parametrize("cfg", SEARCHES.values(), ids=SEARCHES.keys())

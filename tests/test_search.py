@@ -421,7 +421,21 @@ def test_a_search_is_written_in_a_file(data):
 
 @pytest.mark.parametrize(
     "data",
-    [{"size": 2, "nbest": 3}, {"size": 0}, {"penalty": {"kind": "gnmt", "alpha": -1}}, {"limit": {"tokens": 0}}],
+    [
+        {"size": 2, "nbest": 3},
+        {"size": 0},
+        {"penalty": {"kind": "gnmt", "alpha": -1}},
+        {"limit": {"tokens": 0}},
+        {"penalty": {"kind": "average", "alpha": 300}},
+        {"penalty": {"kind": "gnmt", "alpha": math.nan}},
+        {"limit": {"tokens": 10**30}},
+        {"limit": {"ratio": math.inf}},
+        {"kind": "covering_beam", "beta": math.nan},
+        {"kind": "diverse_beam", "strength": math.inf},
+        {"kind": "speculative", "tokens": 10**30},
+        {"kind": "minimum_bayes_risk", "utility": {"order": 10**9}},
+        {"kind": "minimum_bayes_risk", "utility": {"beta": 1e200}},
+    ],
 )
 def test_a_search_that_makes_no_sense_is_refused(data):
     with pytest.raises(ConfigError):

@@ -46,7 +46,7 @@ from dragoman.model.positions.rotary import Rotary
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.serve.engine.pages import Tally
 from dragoman.serve.engine.prefixes import PrefixCache
-from dragoman.serve.engine.requests import Call, Row, Ticket, Waiter
+from dragoman.serve.engine.requests import INTERACTIVE, Call, Row, Ticket, Waiter
 from dragoman.serve.engine.turns import Turns
 from dragoman.serve.errors import DeadlinePassed, Draining, Overloaded, TooLarge, UnknownModel, WrongTask
 from dragoman.serve.served import ServedModel, languages
@@ -569,6 +569,36 @@ def test_a_full_queue_refuses_and_says_when_to_come_back():
         assert service.stats().refused == 4
 
     serving(work, ("es", model), queue=2)
+
+
+def test_a_stream_that_is_not_taken_says_so():
+    async def read(service):
+        return [piece async for piece in service.stream("lm", "a", GenerateOptions(max_new_tokens=2))]
+
+    async def work(service):
+        with service.place(INTERACTIVE), pytest.raises(Overloaded):
+            await asyncio.wait_for(read(service), 20)
+        assert (await read(service))[-1].ended
+        service.draining = True
+        with pytest.raises(Draining):
+            await asyncio.wait_for(read(service), 20)
+
+    serving(work, ("lm", generator()), queue=1)
+
+
+def test_a_request_that_asks_several_times_has_one_place():
+    options = GenerateOptions(max_new_tokens=2)
+
+    async def work(service):
+        with service.place(INTERACTIVE) as call:
+            found = await asyncio.gather(*(service.generate("lm", [text], options, call) for text in texts(3)))
+            with pytest.raises(Overloaded):
+                await service.generate("lm", ["a"], options)
+            service.draining = True  # which lets what has begun come to its end
+            await service.generate("lm", ["a"], options, call)
+        assert len(found) == 3 and service.requests == 0
+
+    serving(work, ("lm", generator()), queue=1)
 
 
 # ---- operations ---------------------------------------------------------------------------------------

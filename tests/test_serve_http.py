@@ -16,6 +16,9 @@ import websockets
 from serving import SENTENCES, running, train_tiny, translated_by_command
 from websockets.sync.client import connect
 
+from dragoman.decode.documents.line_translation import LineTranslator
+from dragoman.decode.request import as_request
+from dragoman.decode.translation import Candidate, Translation
 from dragoman.errors import ConfigError
 from dragoman.serve.errors import DeadlinePassed, Draining, Overloaded, TooLarge
 from dragoman.serve.http.context import ServerContext
@@ -23,6 +26,7 @@ from dragoman.serve.http.keys import ApiKey, Keys
 from dragoman.serve.http.limits import Limits
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.service import Service
+from dragoman.text.context import SentencesBefore
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +185,51 @@ def test_a_file_is_translated_while_its_client_asks_how_far_it_is(server, expect
     assert "filename*=utf-8''drei%20S%C3%A4tze_es.txt" in result.headers["content-disposition"]
 
 
-def test_a_result_is_never_named_as_if_it_were_in_a_folder(server):
-    for target, name in (("../../x", "a_.._.._x.txt"), ("x\\y", "a_x_y.txt"), ("pt-BR", "a_pt-BR.txt")):
-        fields = {"model": "en-es", "target": target}
-        started = post(server, "/api/files", files={"file": ("a.txt", b"the red house")}, data=fields).json()
-        assert httpx.get(f"{server}/api/files/{started['id']}").json()["name"] == name
+def test_lines_of_a_file_are_read_after_those_before_them(run, monkeypatch):
+    service = Service.load({"en-es": run})
+    service.models["en-es"].model.context = SentencesBefore(sentences=1)  # as of a run that was trained with it
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def ask(self, questions, progress=None):
+        found = [as_request(question) for question in questions]
+        asked.extend((one.text, one.context) for one in found)
+        texts = [f"{'/'.join(one.context)}>{one.text}" for one in found]
+        return [Translation(1, text, (Candidate(text, 0.0, 0.0, (), (), truncated=False),)) for text in texts]
+
+    monkeypatch.setattr(LineTranslator, "ask", ask)
+    with running(ServerContext(service)) as url:
+        content = b"a red house\na dog\na red house\na dog\n\na dog\n"
+        started = post(url, "/api/files", files={"file": ("a.txt", content)}, data={"model": "en-es"}).json()["id"]
+        while httpx.get(f"{url}/api/files/{started}").json()["state"] in ("queued", "running"):
+            time.sleep(0.05)
+        result = httpx.get(f"{url}/api/files/{started}/result").text
+    assert len(asked) == len(set(asked)) == 4
+    assert result.split("\n") == [
+        ">a red house", "a red house>a dog", "a dog>a red house", "a red house>a dog", "", ">a dog", "",
+    ]  # fmt: skip
+
+
+def test_a_result_is_never_named_as_if_it_were_in_a_folder(run):
+    with running(ServerContext(Service.load({"words": run}))) as url:  # whose languages are not known
+        for target, name in (("../../x", "a_.._.._x.txt"), ("x\\y", "a_x_y.txt"), ("pt-BR", "a_pt-BR.txt")):
+            fields = {"model": "words", "target": target}
+            started = post(url, "/api/files", files={"file": ("a.txt", b"the red house")}, data=fields).json()
+            assert httpx.get(f"{url}/api/files/{started['id']}").json()["name"] == name
+
+
+def test_languages_beside_a_named_model_are_its_own(server):
+    file = {"file": ("a.po", b'msgid "the red house"\nmsgstr ""\n')}
+    for wrong in ({"target": "fr"}, {"source": "de"}):
+        [(field, language)] = wrong.items()
+        for refused in (
+            post(server, "/api/files", files=file, data={"model": "en-es"} | wrong),
+            post(server, json={"text": "the red house", "model": "en-es"} | wrong),
+        ):
+            assert refused.status_code == 422 and refused.json()["error"]["field"] == field
+            assert f"{language!r}, but that of the model 'en-es' is" in refused.json()["error"]["message"]
+    own = {"model": "en-es", "source": "en", "target": "es-MX"}
+    assert post(server, "/api/files", files=file, data=own).status_code == 202
+    assert post(server, json={"text": "the red house"} | own).status_code == 200
 
 
 def test_a_file_that_fails_says_why_and_one_that_is_too_large_is_refused(server):
@@ -382,6 +426,9 @@ def test_a_key_has_its_requests_a_minute_and_characters_a_day():
         ("# nothing\n", "no key in it"),
         ("a request=5", "Did you mean 'requests'?"),
         ("a requests=many", "requests=1000/minute"),
+        ("a requests=10_", "requests=1000/minute"),
+        ("a requests=1__0", "requests=1000/minute"),
+        (f"a characters={'9' * 5000}", "characters=1000/day"),
         ("a characters=0", "characters=1000/day"),
         ("a requests=5/day", "requests=1000/minute"),
         ("a\nb\na name=x", "given twice"),
@@ -403,6 +450,41 @@ def test_a_hash_in_the_file_stands_for_its_key_and_is_none_itself(tmp_path):
     assert keys.authorise("secret").name == "ann"
     with pytest.raises(Problem, match="not known here"):
         keys.authorise(digest)
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded(9, 1.0), Draining(), RuntimeError("a defect")], ids=lambda e: type(e).__name__
+)
+def test_a_key_does_not_pay_for_what_is_refused(run, monkeypatch, error):
+    service = Service.load({"en-es": run})
+    key = ApiKey("ann", characters=100)
+    asked = {"headers": {"x-api-key": "secret"}}
+
+    async def refused(*_, **__):
+        raise error
+
+    def states(url):
+        file = {"file": ("a.txt", b"the red house")}
+        started = post(url, "/api/files", files=file, data={"model": "en-es"}, **asked).json()["id"]
+        while (state := httpx.get(f"{url}/api/files/{started}", **asked).json())["state"] in ("queued", "running"):
+            time.sleep(0.05)
+        return state["state"]
+
+    with running(ServerContext(service, keys=Keys([("secret", key)]))) as url:
+        with monkeypatch.context() as patch:
+            for name in ("translate", "translate_lines"):
+                patch.setattr(service, name, refused)
+            assert post(url, json={"text": "the red house"}, **asked).status_code in (429, 500, 503)
+            with live(url) as socket:
+                socket.send(json.dumps({"id": 1, "text": "the red house", "api_key": "secret"}))
+                assert json.loads(socket.recv(10))["error"]["status"] in (429, 500, 503)
+            assert states(url) == "failed"
+        with pytest.raises(Problem, match="and 0 are used"):
+            key.count_characters(101)
+        assert post(url, json={"text": "the red house"}, **asked).status_code == 200
+        assert states(url) == "done"
+    with pytest.raises(Problem, match="and 26 are used"):
+        key.count_characters(100)
 
 
 def test_keys_that_stay_keep_what_they_have_used(tmp_path):

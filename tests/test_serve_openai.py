@@ -1,6 +1,7 @@
 """OpenAI's API: its own client works unchanged, and gets what the model says alone."""
 
 import json
+import shutil
 from pathlib import Path
 
 import httpx
@@ -92,6 +93,25 @@ def test_a_seed_repeats_its_answers_and_answers_differ(client):
     assert len(set(first)) > 1
     free = [client.completions.create(**asked).choices[0].text for _ in range(4)]
     assert len(set(free)) > 1
+
+
+def test_where_a_request_says_nothing_the_settings_of_the_model_hold(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    stated = {"do_sample": False, "repetition_penalty": 5.0}
+    (tmp_path / "run" / "origin" / "generation_config.json").write_text(json.dumps(stated))
+    own = Generator.load(tmp_path / "run")
+    held, plain = (own.generate(["The light"], search=s, max_new_tokens=20)[0].text for s in (None, Greedy()))
+    assert held != plain
+    with running(ServerContext(Service.load({"chat": tmp_path / "run"}))) as url:
+
+        def asked(**more) -> str:
+            more |= {"model": "chat", "prompt": "The light", "max_tokens": 20}
+            return httpx.post(f"{url}/v1/completions", json=more).json()["choices"][0]["text"]
+
+        assert asked() == asked(seed=1) == asked(seed=2) == asked(temperature=0) == held
+        assert asked(presence_penalty=0) == held
+        assert asked(repetition_penalty=1.0) == plain
+        assert asked(temperature=0, repetition_penalty=1.0) == plain
 
 
 def test_stop_texts_end_an_answer_and_are_left_out(client):
@@ -244,6 +264,18 @@ def test_an_error_before_a_stream_is_a_status(server):
     for more, status in (({}, 413), ({"model": "gpt-9"}, 404), ({"messages": []}, 400)):
         response = httpx.post(f"{server}/v1/chat/completions", json=asked | more)
         assert response.status_code == status and response.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("asked", [{}, {"logprobs": 1}, {"stream": True}], ids=["whole", "logprobs", "stream"])
+def test_a_request_has_one_place_however_many_answers_it_wants(run, asked):
+    service = Service.load({"chat": run}, queue=1)
+    asked = {"model": "chat", "prompt": ["The", "A"], "n": 2, "max_tokens": 3} | asked
+    with running(ServerContext(service)) as url:
+        for _ in range(2):
+            assert httpx.post(f"{url}/v1/completions", json=asked, timeout=30).status_code == 200
+        service.requests += 1  # another runs
+        refused = httpx.post(f"{url}/v1/completions", json=asked, timeout=30)
+        assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
 
 
 def test_events_are_separated_and_end_with_done(server):

@@ -13,8 +13,12 @@ import torch
 
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
+from dragoman.decode.augment import Augmentation, distilled
+from dragoman.decode.knn import Datastore, build_datastore
+from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Average, Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
@@ -24,6 +28,7 @@ from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.serve.options import TranslateOptions
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Service
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import SOURCE_FRAME
 
 transformers = pytest.importorskip("transformers")
@@ -117,6 +122,81 @@ def test_a_text_is_read_in_one_language_and_answered_in_another(made, beams):
     assert compared
 
 
+def their_log_probs(folder, source, target, text, translation):
+    """Log-probabilities of the labels that their tokenizer makes, that of the language left out."""
+    tokenizer, model = folder.tokenizer, folder.model
+    tokenizer.src_lang, tokenizer.tgt_lang = source, target
+    batch = tokenizer([text], text_target=[translation], return_tensors="pt")
+    with torch.inference_mode():
+        log_probs = model(**batch).logits[0].log_softmax(-1)
+    labels = batch["labels"][0]
+    if tokenizer.convert_ids_to_tokens(int(labels[0])) not in (target, f"__{target}__"):
+        pytest.skip("labels of this family end with the language, their translations begin with it")
+    return log_probs.gather(1, labels[:, None])[1:, 0]
+
+
+def test_a_target_is_scored_after_the_token_of_its_language(made, tmp_path, capsys):
+    folder, (source, their_source), (target, their_target) = made
+    translator = Translator.load(folder.run, source_language=source, target_language=target, precision="float32")
+    [found] = translator.score([("The door is open.", "the line is red")])
+    wanted = their_log_probs(folder, their_source, their_target, "The door is open.", "the line is red")
+    torch.testing.assert_close(torch.tensor(found.token_log_probs), wanted, atol=1e-4, rtol=1e-4)
+
+    (tmp_path / "pairs.tsv").write_text("The door is open.\tthe line is red\n")
+    assert main(["score", str(folder.run), str(tmp_path / "pairs.tsv"), "--from", source, "--to", target]) == 0
+    said = float(capsys.readouterr().out.split("\t")[0])
+    assert said == pytest.approx(found.log_prob, rel=0.01)  # in another precision
+
+
+def test_a_datastore_holds_the_states_after_the_token_of_the_language(made, tmp_path):
+    folder, (source, _), (target, _) = made
+    pairs = [Pair("The door is open.", "the line is red")]
+    languages = {"source_language": source, "target_language": target}
+    count = build_datastore(folder.run, pairs, tmp_path / "store", **languages)
+    translator = Translator.load(folder.run, precision="float32", **languages)
+    [scored] = translator.score(pairs)
+    stored = Datastore(tmp_path / "store")
+    assert stored.tokens.tolist() == list(scored.tokens) and len(scored.tokens) == count
+    logits = translator.model.output(stored._keys(0))
+    found = logits.log_softmax(-1).gather(1, stored.tokens[:, None])[:, 0]
+    torch.testing.assert_close(found, torch.tensor(scored.token_log_probs), atol=0.05, rtol=0.05)  # float16 states
+
+
+def test_pairs_are_made_in_the_languages_and_by_the_rules_of_the_model(made, tmp_path):
+    folder, (source, _), (target, _) = made
+    (tmp_path / "text.txt").write_text("The door is open.\nno\n")
+    arguments = [str(folder.run), str(tmp_path / "text.txt"), "-o", str(tmp_path / "o.tsv")]
+    assert main(["augment", "distill", *arguments, "--from", source, "--to", target]) in (0, 2)
+    translator = Translator.load(folder.run, source_language=source, target_language=target)
+    said = [one.candidates[0] for one in translator.translate(["The door is open.", "no"])]
+    pairs = (tmp_path / "o.tsv").read_text() if (tmp_path / "o.tsv").exists() else ""
+    assert [line.split("\t")[1] for line in pairs.splitlines()] == [c.text for c in said if c.text and not c.truncated]
+
+
+@pytest.mark.parametrize(
+    "cfg", [Greedy(limit=LIMIT), Beam(size=3, limit=LIMIT), Sample(limit=LIMIT)], ids=lambda c: c.kind
+)
+def test_what_must_be_said_comes_after_the_token_of_the_language(made, cfg):
+    folder, (source, _), (target, _) = made
+    translator = Translator.load(folder.run, source_language=source, target_language=target, precision="float32")
+    assert translator.first is not None
+    ids = tuple(translator.target_tokenizer.encode("the line"))
+    requests = [
+        Request("The door is open.", prefix="the li"),
+        Request("The door is open.", required=(("red",),)),
+        Request("The door is open.", prefix="the", required=(("red",),), forbidden=("door",)),
+        Request("The door is open.", prefix_ids=ids),
+        Request("The door is open.", prefix_ids=(translator.first.token, *ids)),
+        Request("The door is open.", forbidden=("the",)),
+    ]
+    found = [one.candidates[0] for one in translator.translate(requests, search=cfg)]
+    assert {one.tokens[0] for one in found} == {translator.first.token}
+    begun, red, both, after, with_it, without = (one.text for one in found)
+    assert begun.startswith("the li") and "red" in red and both.startswith("the") and "red" in both
+    assert after.startswith("the line") and after == with_it
+    assert not {"door"} & set(both.split()) and "the" not in without.split()
+
+
 def test_an_unknown_language_and_one_that_may_be_two_are_refused_in_a_line(made):
     folder, *_ = made
     with pytest.raises(ConfigError, match=r"--to: no 'xx_YY' here.* Known: "):
@@ -174,6 +254,17 @@ def test_the_settings_of_a_folder_are_obeyed_as_generate_obeys_them(name, pegasu
     assert not translator.defaults.unused
 
 
+def test_what_is_said_of_the_settings_is_what_is_obeyed(pegasus, tmp_path):
+    run = pegasus.imported(
+        tmp_path / "run", num_beams=1, max_new_tokens=1, stop_strings=["e"], forced_bos_token_id=None
+    )
+    translator = Translator.load(run)
+    obeyed, _, unused = str(translator.defaults).partition("not applied: ")
+    assert "stop" not in obeyed and "new tokens" not in obeyed
+    assert unused == "stop_strings=['e'], max_new_tokens=1"
+    assert max(len(one.candidates[0].tokens) for one in translator.translate(TEXTS)) > 2
+
+
 def test_a_user_who_chooses_a_beam_keeps_the_rules_of_the_folder(pegasus, tmp_path):
     run = pegasus.imported(tmp_path / "run", num_beams=1, forced_bos_token_id=12)
     translator = Translator.load(run)
@@ -184,6 +275,18 @@ def test_a_user_who_chooses_a_beam_keeps_the_rules_of_the_folder(pegasus, tmp_pa
         translator.translate(["The door is open."], rules=[]),
     ]
     assert [translations[0].candidates[0].tokens[0] for translations in said] == [token] * 3
+
+
+def test_pairs_are_made_by_the_search_and_the_rules_of_the_folder(pegasus, tmp_path):
+    run = pegasus.imported(tmp_path / "run", num_beams=1, min_length=20, forced_bos_token_id=None)
+    translator = Translator.load(run)
+    found = translator.translate(TEXTS)
+    assert found != translator.translate(TEXTS, beam=5, rules=[])
+    said = [one.candidates[0] for one in found]
+    (tmp_path / "text.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    Augmentation(run, distilled).apply(tmp_path / "text.txt", tmp_path / "o.jsonl")
+    made = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [one["target"] for one in made] == [one.text for one in said if one.text and not one.truncated]
 
 
 # ---- Marian: the language of the target stands before the source -------------------------------------

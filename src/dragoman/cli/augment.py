@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, PrecisionOption
+from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, PrecisionOption, ToOption
 from dragoman.cli.searching import (
     RuleOption,
     SampleOption,
@@ -34,7 +34,11 @@ def _make_command(method: str, metavar: str, which_run: str) -> Callable[..., No
             typer.Option("--output", "-o", help="A .tsv or .jsonl file (or that and .gz or .zst), or SOURCE,TARGET."),
         ],
         beam: Annotated[
-            int | None, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest. Default: 5.")
+            int | None,
+            typer.Option(
+                min=1,
+                help="Hypotheses kept at each step; 1 is greedy, fastest. Default: 5, or the imported model's.",
+            ),
         ] = None,
         sample: SampleOption = None,
         temperature: TemperatureOption = None,
@@ -43,24 +47,28 @@ def _make_command(method: str, metavar: str, which_run: str) -> Callable[..., No
         search: SearchOption = None,
         rule: RuleOption = None,
         tag: TagOption = None,
+        source_language: FromOption = None,
+        target_language: ToOption = None,
         checkpoint: CheckpointOption = "best",
         device: DeviceOption = "auto",
         precision: PrecisionOption = "auto",
     ) -> None:
         from dragoman.cli.terminal import progress_bar
         from dragoman.decode import augment
-        from dragoman.decode.translator import BEAM, search_for_beam
+        from dragoman.decode.translator import search_for_beam
 
         sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
         augmentation = augment.Augmentation(
             run,
             getattr(augment, method),
-            search=chosen_search(search, beam=beam, **sampling) or search_for_beam(beam or BEAM),
-            rules=chosen_rules(rule),
+            search=chosen_search(search, beam=beam, **sampling) or (None if beam is None else search_for_beam(beam)),
+            rules=chosen_rules(rule) if rule else None,
             tags=tuple(tag or ()),
             which=checkpoint,
             device=device,
             precision=precision,
+            source_language=source_language,
+            target_language=target_language,
         )
         try:
             with progress_bar("translating", None) as progress:

@@ -1,10 +1,10 @@
 """dragoman calibrate: confidence of a run's translations, learned from some with references."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, OwnRunArgument, ToOption
 
 
 def calibrate(
@@ -17,6 +17,8 @@ def calibrate(
     ] = None,
     good: Annotated[float, typer.Option(min=0, max=100, help="chrF from which a sentence counts as good.")] = 70.0,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step, as when translating later.")] = 5,
+    source_language: FromOption = None,
+    target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -31,7 +33,8 @@ def calibrate(
     directory = RunDirectory.open(run)  # reports a missing run first
     given = pairs_for(run, pairs, kept="valid")
     test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
-    translator = Translator.load(run, which=checkpoint, device=device)
+    languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
+    translator = Translator.load(run, which=checkpoint, device=device, **languages)
     with progress_bar("translating", len(given)) as progress:
         found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)
     found.calibration.write(directory.path)

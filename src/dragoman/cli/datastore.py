@@ -1,11 +1,11 @@
 """dragoman datastore: the decoder states of given translations, for nearest-neighbour translation."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, RunArgument, ToOption
 from dragoman.cli.sources import ColumnsOption, read_named_pairs
 
 
@@ -22,6 +22,8 @@ def datastore(
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the datastore; an earlier one is replaced."),
     ],
     columns: ColumnsOption = None,
+    source_language: FromOption = None,
+    target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     index: Annotated[
@@ -34,7 +36,10 @@ def datastore(
     from dragoman.decode.knn import build_datastore
 
     given = [pair for text in pairs for pair in read_named_pairs(text, columns)]
+    languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
     with progress_bar("reading", len(given)) as progress:
-        states = build_datastore(run, given, output, checkpoint, device=device, index=index, progress=progress)
+        states = build_datastore(
+            run, given, output, checkpoint, device=device, index=index, progress=progress, **languages
+        )
     searched = ", with an index for approximate search" if index else ""
     print(f"{output}: {states:,} states of {len(given):,} pairs{searched}")

@@ -181,21 +181,15 @@ def _with_defaults(
     generator: "Generator", settings: dict[str, Any], search: str | None, sampling: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the settings with what the options leave open as the model's own say, and report these."""
-    from dragoman.config import from_dict, to_dict
-    from dragoman.decode.search.sample import Sample
-    from dragoman.decode.search.search import SearchConfig
-
-    defaults = generator.defaults
-    if not defaults.where or search is not None:
+    if not generator.defaults.where or search is not None:
         return settings
     given = {name: value for name, value in sampling.items() if value is not None}
-    if given and isinstance(defaults.search, Sample):
-        rules = defaults.rules if settings["rules"] is None else settings["rules"]
-        chosen = from_dict(SearchConfig, to_dict(defaults.search) | given, "sampling")
-        settings = settings | {"search": chosen, "rules": rules, "stop": (*settings["stop"], *defaults.stop)}
-    if not messages.current.quiet and (not given or isinstance(defaults.search, Sample)):
-        print(f"dragoman: {defaults}", file=sys.stderr)
-    return settings
+    held = generator.defaults.with_sampling(given)
+    if settings["rules"] is not None:
+        held = dataclasses.replace(held, rules=tuple(settings["rules"]))
+    if not messages.current.quiet:
+        print(f"dragoman: {held}", file=sys.stderr)
+    return settings | {"search": held.search, "rules": held.rules, "stop": (*settings["stop"], *held.stop)}
 
 
 def _prompts(

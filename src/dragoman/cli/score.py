@@ -2,12 +2,20 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dragoman.cli.lines import write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
+from dragoman.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    FromOption,
+    OutputOption,
+    RunArgument,
+    SpecialTokensOption,
+    ToOption,
+)
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.searching import ContextOption, TagOption
 from dragoman.cli.sources import FILES, ColumnsOption, parsed_columns
@@ -29,6 +37,8 @@ def score(
     tag: TagOption = None,
     context: ContextOption = None,
     special_tokens: SpecialTokensOption = False,
+    source_language: FromOption = None,
+    target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -38,7 +48,10 @@ def score(
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.given import pairs_for
 
-    translator = Translator.load(run, which=checkpoint, device=device, special_tokens=special_tokens, context=context)
+    languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
+    translator = Translator.load(
+        run, which=checkpoint, device=device, special_tokens=special_tokens, context=context, **languages
+    )
     given = pairs_for(run, pairs, tag or [], columns=parsed_columns(columns))
     with progress_bar("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from dragoman.checkpoint import checkpoint_at
 from dragoman.config import to_dict
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.documents import placeholders
-from dragoman.decode.documents.icu import ICU_KEPT
-from dragoman.decode.documents.source_line import UNTOUCHED, SourceQuestion
+from dragoman.decode.documents.source_line import LEFT_ALONE, SourceQuestion
 from dragoman.decode.job import Progress
 from dragoman.decode.precision import resolve_auto
 from dragoman.decode.request import as_request
@@ -84,14 +84,19 @@ class Augmentation:
     run: str | Path
     """Run directory, or one of its checkpoints."""
     making: Making
-    search: SearchConfig
-    """Search for translations; each of several candidates makes a pair."""
-    rules: Sequence[RuleConfig] = ()
+    search: SearchConfig | None = None
+    """Search for translations, by default as ``Translator.translate`` has it; each of several candidates makes a
+    pair."""
+    rules: Sequence[RuleConfig] | None = None
+    """Constraints on the translations; by default those that came with an imported model."""
     tags: tuple[str, ...] = ()
     """Tags before each text, as in training."""
     which: str | int = "best"
     device: str = "auto"
     precision: str = "auto"
+    source_language: str | None = None
+    target_language: str | None = None
+    """Languages of an imported model for many."""
 
     def apply(
         self, text: str | Path, output: str | Path, *, progress: Progress = lambda done, total: None
@@ -110,7 +115,7 @@ class Augmentation:
             DataError: a file that is no text, has no lines, or has changed since its first lines were translated; or
                 no pair resulted.
             ConfigError: an output that cannot be written to, or an unfinished one that was started with other
-                settings; an unknown tag, device or precision.
+                settings; an unknown tag, language, device or precision.
             CheckpointError: no such run or checkpoint, or a damaged one.
         """
         check_output(output)
@@ -142,20 +147,23 @@ class Augmentation:
         wanted = {"device": self.device, "precision": self.precision}
         device, precision = resolve_auto(*(before.get(name, it) if it == "auto" else it for name, it in wanted.items()))
         checkpoint = checkpoint_at(self.run, self.which)
-        translator = Translator.load(checkpoint.path, device=device, precision=precision)
+        languages: dict[str, Any] = {"source_language": self.source_language, "target_language": self.target_language}
+        translator = Translator.load(checkpoint.path, device=device, precision=precision, **languages)
         translator.check_tags(self.tags)
         splitter = translator.splitter
+        search, rules = translator.search_of(self.search, None), translator.rules_of(self.rules)
         store.resume(
             {
                 "pairs": self.making.__name__,
                 "checkpoint": checkpoint.path.name,
                 "weights": checkpoint.seal(),
-                "search": to_dict(self.search),
-                "rules": [to_dict(rule) for rule in self.rules],
+                "search": to_dict(search),
+                "rules": [to_dict(rule) for rule in rules],
                 "tags": list(self.tags),
                 "device": device,
                 "precision": precision,
                 **({"sentences": splitter.language} if isinstance(splitter, BySentences) else {}),
+                **{name: language for name, language in languages.items() if language is not None},
             },
             CHUNK,
         )
@@ -163,7 +171,7 @@ class Augmentation:
         def translate(lines: Lines, progress: Progress) -> list[Translation]:
             def ask(questions: list[SourceQuestion]) -> list[Translation]:
                 requests = [as_request(question, tags=self.tags) for question in questions]
-                return translator.translate(requests, search=self.search, rules=self.rules, progress=progress)
+                return translator.translate(requests, search=search, rules=rules, progress=progress)
 
             texts, contexts = [text for text, _ in lines], [before for _, before in lines]
             options = {"contexts": contexts, "first_row": store.lines + 1}
@@ -202,6 +210,6 @@ def _chunks(text: str | Path, store: UnfinishedFile, context: ReadContext) -> It
 
 
 def _finished_line(line: str, translation: Translation) -> FinishedLine:
-    if not line or any(w.endswith((UNTOUCHED, ICU_KEPT)) for w in translation.warnings):
+    if not line or any(w.endswith(LEFT_ALONE) for w in translation.warnings):
         return FinishedLine(line, ())
     return FinishedLine(line, tuple(c.text for c in translation.candidates if c.text and not c.truncated))

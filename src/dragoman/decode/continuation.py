@@ -122,7 +122,7 @@ class GenerationJob:
         ``whole_characters`` adds the rule of ``utf8``, as ``results`` describes.
         """
         prompt = padded_in_front(rows, self.device)
-        ids, start = prompt.ids, SearchStart(prompt.ids)
+        ids, start = prompt.ids, SearchStart(prompt.ids, ends=self.ends)
         rules: list[Rule] = [rule.start(start) for rule in self.rules]
         if self.ends:
             rules.append(EndAfter(self.ends))

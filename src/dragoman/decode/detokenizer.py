@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dragoman.decode.search.rule import Rule, TokenMemory
@@ -62,6 +62,14 @@ def first_stop(text: str, stops: Sequence[str]) -> int | None:
     return min((at for at in map(text.find, stops) if at >= 0), default=None)
 
 
+def end_where(over: Bool[Tensor, " R"], logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+    """Allow these rows nothing but EOS, whatever the rules before say of it."""
+    end = logits[:, EOS]
+    ended = torch.full_like(logits, -torch.inf)
+    ended[:, EOS] = end.masked_fill(end == -torch.inf, 0.0)
+    return torch.where(over[:, None], ended, logits)
+
+
 class StopAt(Rule):
     """End an answer that contains a stop string."""
 
@@ -73,10 +81,7 @@ class StopAt(Rule):
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         tails = self.tokenizer.decode_batch([[t for t in row if t != PAD] for row in self.emitted.rows.tolist()])
         over = torch.tensor([first_stop(tail, self.stops) is not None for tail in tails], device=logits.device)
-        if not over.any():
-            return logits
-        other = torch.arange(logits.shape[1], device=logits.device) != EOS
-        return logits.masked_fill(over[:, None] & other, -torch.inf)
+        return end_where(over, logits) if over.any() else logits
 
     def follow(self, choice: Choice) -> None:
         self.emitted.append(choice)
@@ -97,9 +102,7 @@ class EndAfter(Rule):
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         if self.newest is None:
             return logits
-        over = torch.isin(self.newest, torch.tensor(self.tokens, device=logits.device))
-        other = torch.arange(logits.shape[1], device=logits.device) != EOS
-        return logits.masked_fill(over[:, None] & other, -torch.inf)
+        return end_where(torch.isin(self.newest, torch.tensor(self.tokens, device=logits.device)), logits)
 
     def follow(self, choice: Choice) -> None:
         self.newest = choice.tokens

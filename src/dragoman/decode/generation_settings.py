@@ -6,13 +6,15 @@ folder says neither ``num_beams`` nor ``do_sample`` keeps the search of this pac
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dragoman.config import from_dict, kind_of, to_dict
-from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.first_token import FirstToken
+from dragoman.decode.constraints.repetition import CountPenalty, RepetitionPenalty, RuleConfig
 from dragoman.decode.origin import origin_folder
+from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig
 from dragoman.errors import CheckpointError, ConfigError
@@ -60,6 +62,41 @@ class GenerationSettings:
     where: str = ""
     """The file; empty where there is none."""
 
+    @property
+    def first_token(self) -> FirstToken | None:
+        """First token of every answer, where a rule gives one."""
+        return next((rule for rule in self.rules if isinstance(rule, FirstToken)), None)
+
+    def with_sampling(self, given: Mapping[str, Any]) -> "GenerationSettings":
+        """Return the settings with single settings of sampling (``temperature``, ``top_k``, ..., ``samples``) replaced.
+
+        All others hold, rules and stop strings too. A temperature of 0 is greedy search; a seed alone makes no search
+        one that samples.
+
+        Raises:
+            ConfigError: a wrong value.
+        """
+        own = self.search
+        if not given or (given.keys() == {"seed"} and own is not None and not isinstance(own, Sample)):
+            return self
+        drawn = from_dict(Sample, to_dict(own if isinstance(own, Sample) else Sample()) | dict(given), "sampling")
+        greedy = given.get("temperature") == 0 and drawn.samples == 1
+        return replace(self, search=Greedy() if greedy else drawn)
+
+    def with_rules(self, stated: Sequence[RuleConfig]) -> "GenerationSettings":
+        """Return the settings with ``stated`` rules, each instead of those of its kind; one that changes nothing
+        (``RepetitionPenalty(factor=1)``) switches its kind off."""
+        kinds = {type(rule) for rule in stated}
+        kept = [rule for rule in self.rules if type(rule) not in kinds]
+        return replace(self, rules=(*kept, *(rule for rule in stated if rule not in _NEUTRAL)))
+
+    def without_limit(self) -> "GenerationSettings":
+        """Return the settings of a translator: limits of length are those of its search, so that a limit of the file is
+        one that is not applied."""
+        if self.max_new_tokens is None:
+            return self
+        return replace(self, max_new_tokens=None, unused=(*self.unused, f"max_new_tokens={self.max_new_tokens}"))
+
     def __str__(self) -> str:
         """Say what is obeyed and what is not, in one line."""
         said = [] if self.search is None else [_shown(self.search)]
@@ -79,6 +116,8 @@ def _shown(cfg: Any) -> str:
     return " ".join([kind_of(type(cfg)), *fields])
 
 
+_NEUTRAL = (RepetitionPenalty(factor=1.0), CountPenalty())
+"""Rules that change nothing."""
 NO_SETTINGS = GenerationSettings()
 
 
@@ -114,7 +153,7 @@ def read_generation_settings(run: str | Path, tokenizer: Tokenizer, *, translate
     except (TypeError, ValueError) as error:
         said = str(error) if isinstance(error, ConfigError) else f"{path}: {error}"
         raise CheckpointError(f"{said}: mend the file, or remove it to use the defaults here") from None
-    return GenerationSettings(search, rules, stop, limit, (*unused, *more, *most), str(path))
+    return GenerationSettings(search, rules, () if translates else stop, limit, (*unused, *more, *most), str(path))
 
 
 def _matters(value: Any, plain: tuple[Any, ...]) -> bool:

@@ -248,6 +248,7 @@ class Generator:
             while choice := batch.step():
                 if piece := job.readable_text(text.add(int(choice.tokens[0]))):
                     yield piece
+        batch.strategy.results()  # which raises where the text is no answer
         if piece := job.readable_text(text.rest()):
             yield piece
 

@@ -12,6 +12,7 @@ from dragoman.decode.alignment import Aligner, Links
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.builder import ConstraintBuilder
 from dragoman.decode.constraints.constrained import STAGES
+from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
@@ -248,7 +249,9 @@ class Job:
     @cached_property
     def constraints(self) -> ConstraintBuilder:
         """Builder of the rules for prefixes and terms."""
-        return ConstraintBuilder(SpelledVocabulary.of(self.target_tokenizer))
+        given = (rule.token for rule in self.general if isinstance(rule, FirstToken))
+        first = next((token for token in given if token < len(self.target_tokenizer)), None)
+        return ConstraintBuilder(SpelledVocabulary.of(self.target_tokenizer), first)
 
     @cached_property
     def utf8(self) -> Utf8Table | None:

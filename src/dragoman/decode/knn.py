@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from dragoman.capabilities import TRANSLATES, check
 from dragoman.checkpoint import load_writer
 from dragoman.config import config
+from dragoman.decode.generation_settings import read_generation_settings
+from dragoman.decode.languages import read_languages
 from dragoman.decode.precision import on_device
 from dragoman.decode.search.teacher_forcing import batches_by_length, padded, shifted
 from dragoman.decode.state_index import StateIndex, build_state_index
@@ -146,6 +148,8 @@ def build_datastore(
     device: str = "auto",
     batch_tokens: int = 4096,
     index: bool = False,
+    source_language: str | None = None,
+    target_language: str | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Build a datastore of the states with which a translator reads given translations; return the number of states.
@@ -157,30 +161,37 @@ def build_datastore(
         which: the checkpoint.
         batch_tokens: tokens of both sides read at a time, padding included.
         index: also write an index for approximate search.
+        source_language, target_language: those of the pairs, for an imported model for many languages.
 
     Raises:
         CheckpointError: no such run or checkpoint, or one whose model is no translator.
-        ConfigError: an index without the library for it.
+        ConfigError: an index without the library for it, or a language that the model does not have.
         DataError: no pairs, or the folder holds something else.
     """
     if index:
         required_library()  # before anything is computed
     model, source_tokenizer, target_tokenizer, _ = load_writer(run, which)
     check(run, model, TRANSLATES)
+    languages = read_languages(run, source_tokenizer)
+    source_tokenizer = languages.framed(source_tokenizer, source_language, target_language)
+    defaults = read_generation_settings(run, target_tokenizer, translates=True)
+    first = languages.first(target_tokenizer, target_language) or defaults.first_token
     identity, model = model_identity(model), on_device(model, device)
     tidy = [pair for pair in (Pair(normalise(p.source), normalise(p.target)) for p in pairs) if all(pair)]
     sources = source_rows(source_tokenizer, tidy)
     targets = [[*ids, EOS] for ids in target_tokenizer.encode_batch([pair.target for pair in tidy])]
     longest = model.max_length
-    lengths = [max(map(len, row)) for row in zip(sources, targets, strict=True)]
+    answers = targets if first is None else [first.before(ids, len(target_tokenizer)) for ids in targets]
+    lengths = [max(map(len, row)) for row in zip(sources, answers, strict=True)]
     fit = [i for i, length in enumerate(lengths) if longest is None or length <= longest]
     if not fit:
         raise DataError("no pairs to build a datastore of")
     count = done = 0
     with create_store(Path(folder), {"key": "<f2", "token": len(target_tokenizer)}) as store, model.without_dropout():
-        for some in batches_by_length([len(sources[i]) + len(targets[i]) for i in fit], batch_tokens):
+        for some in batches_by_length([len(sources[i]) + len(answers[i]) for i in fit], batch_tokens):
             rows = [fit[i] for i in some]
-            states = _states(model, [sources[i] for i in rows], [targets[i] for i in rows])
+            read = _states(model, [sources[i] for i in rows], [answers[i] for i in rows])
+            states = [each[-len(targets[i]) :] for each, i in zip(read, rows, strict=True)]
             store.write(key=[state.ravel() for state in states], token=[targets[i] for i in rows])
             count, done = count + sum(map(len, states)), done + len(rows)
             if progress:

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
+from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.origin import origin_folder
 from dragoman.errors import ConfigError
 from dragoman.json_files import read_json
@@ -90,15 +91,15 @@ class LanguageTokens:
         before, after = sides
         return tokenizer.with_template(dataclasses.replace(template, before=before, after=after))
 
-    def first(self, tokenizer: Tokenizer, target: str | None) -> int | None:
-        """Return the id with which a translation into ``target`` begins; None where the model is to choose.
+    def first(self, tokenizer: Tokenizer, target: str | None) -> FirstToken | None:
+        """Return the token with which a translation into ``target`` begins; None where the model is to choose.
 
         Raises:
             ConfigError: no such language.
         """
         if target is None or not self or self.before_source:
             return None
-        return tokenizer.token_id(self.token(target, "--to"))
+        return FirstToken(token=tokenizer.token_id(self.token(target, "--to")))
 
 
 NO_LANGUAGES = LanguageTokens({})

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.search.strategy import not_numbers
 from dragoman.decode.search.teacher_forcing import token_log_probs
 from dragoman.errors import DataError
@@ -44,15 +45,18 @@ def score_pairs(
     source_tokenizer: Tokenizer,
     target_tokenizer: Tokenizer,
     pairs: Sequence[Pair | Sourced],
+    first: FirstToken | None = None,
     **options,
 ) -> list[ScoredPair]:
-    """Score pairs as ``Translator.score`` describes."""
+    """Score pairs as ``Translator.score`` describes; every target is read after ``first``."""
     tidy = [pair._replace(source=normalise(pair.source)) for pair in pairs]
     sources = source_rows(source_tokenizer, tidy, model.max_length)
     targets = _ids(target_tokenizer, [pair.target for pair in pairs])
     _check_lengths("source", sources, model.max_length)
-    _check_lengths("target", targets, model.max_length)
-    log_probs = token_log_probs(model, sources, targets, **options)
+    answers = targets if first is None else [first.before(ids, len(target_tokenizer)) for ids in targets]
+    _check_lengths("target", answers, model.max_length)
+    found = token_log_probs(model, sources, answers, **options)
+    log_probs = [values[-len(ids) :] for values, ids in zip(found, targets, strict=True)]
     if not all(math.isfinite(value) for values in log_probs for value in values):
         raise not_numbers()
     return [

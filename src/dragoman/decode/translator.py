@@ -87,7 +87,7 @@ class Translator:
         self.languages: LanguageTokens = NO_LANGUAGES
         """Languages that the model chooses between by a token."""
         self.first: FirstToken | None = None
-        """First token of every translation: the language that is translated to."""
+        """First token of every translation: the language that is translated to; None for that of ``defaults``."""
         self.splitter: NoSplitting | BySentences = NO_SPLITTING
         """Splits a text into the sentences that are translated by themselves."""
         self.matcher = NO_MATCHER
@@ -172,9 +172,8 @@ class Translator:
         """
         self.languages = read_languages(run, self.source_tokenizer)
         self.source_tokenizer = self.languages.framed(self.source_tokenizer, source_language, target_language)
-        self.defaults = read_generation_settings(run, self.target_tokenizer, translates=True)
-        forced = self.languages.first(self.target_tokenizer, target_language)
-        self.first = None if forced is None else FirstToken(token=forced)
+        self.defaults = read_generation_settings(run, self.target_tokenizer, translates=True).without_limit()
+        self.first = self.languages.first(self.target_tokenizer, target_language)
 
     def using(self, searcher: Searcher, turn: Callable[[], AbstractContextManager[object]]) -> "Translator":
         """Return a translator with the same model that others use as well: ``searcher`` decides which sentences are
@@ -303,12 +302,13 @@ class Translator:
         return _search_of(search, BEAM if beam is None else beam, nbest)
 
     def rules_of(self, rules: Sequence[RuleConfig] | None = None) -> list[RuleConfig]:
-        """Return the rules of a translation; the first token is the one that is asked for, or else that of the
-        language, or else the model's own."""
-        own = self.defaults.rules
-        chosen = own if rules is None else rules
-        candidates = (_first_token(rules or ()), self.first, _first_token(own))
-        first = next((rule for rule in candidates if rule is not None), None)
+        """Return the rules of a translation: those that are asked for, or else those that came with an imported model.
+
+        The first token is the one that is asked for, or else that of the language, or else the model's own.
+        """
+        chosen = self.defaults.rules if rules is None else rules
+        asked = next((rule for rule in rules or () if isinstance(rule, FirstToken)), None)
+        first = asked or self.first or self.defaults.first_token
         others: list[RuleConfig] = [rule for rule in chosen if not isinstance(rule, FirstToken)]
         return others if first is None else [*others, first]
 
@@ -346,7 +346,9 @@ class Translator:
         """Score each target as the translation of its source; return the scores in the order of ``pairs``.
 
         Both sides are normalised as texts are before they are translated, and tokenized as in training. A translation
-        that search found gets the same log-probability here, if it has the same tokens.
+        that a beam found gets the same log-probability here, if it has the same tokens. Where every translation begins
+        with a given token, such as that of its language, the model reads it before the target, and it has no
+        log-probability.
 
         Args:
             pairs: source and target of each, for example as tuples; a ``Sourced`` one may have tags and context.
@@ -362,7 +364,8 @@ class Translator:
         read = [self._read(check_pair(pair, "pairs", number)) for number, pair in enumerate(given, 1)]
         sides = self.source_tokenizer, self.target_tokenizer
         with self.turn():
-            return score_pairs(self.model, *sides, read, batch_tokens=batch_tokens, progress=progress)
+            options = {"batch_tokens": batch_tokens, "progress": progress}
+            return score_pairs(self.model, *sides, read, self.first or self.defaults.first_token, **options)
 
     def _read(self, pair: Any) -> Pair | Sourced:
         if not isinstance(pair, Sourced):
@@ -377,10 +380,6 @@ def _requests(texts: Iterable[str | Request]) -> list[Request]:
         if isinstance(one, Request):
             check_text(one.text, f"texts: text of entry {number}")
     return list(map(as_request, given))
-
-
-def _first_token(rules: Sequence[RuleConfig]) -> FirstToken | None:
-    return next((rule for rule in rules if isinstance(rule, FirstToken)), None)
 
 
 def _search_of(search: SearchConfig | None, beam: int, nbest: int) -> SearchConfig:

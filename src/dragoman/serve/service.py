@@ -8,9 +8,10 @@ share.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,10 +40,11 @@ from dragoman.serve.heap import settle_heap_again
 from dragoman.serve.options import GenerateOptions, TranslateOptions
 from dragoman.serve.pieces import Piece, PieceStream
 from dragoman.serve.served import ServedModel, Task
+from dragoman.text.context import ReadContext
 from dragoman.text.document import FillableDocument, Slot
-from dragoman.text.lines import Pair
+from dragoman.text.lines import Pair, PrecedingSentences
 
-__all__ = ["Call", "GenerateOptions", "Piece", "Service", "ServiceStats", "TranslateOptions"]
+__all__ = ["INTERACTIVE", "Call", "GenerateOptions", "Piece", "Service", "ServiceStats", "TranslateOptions"]
 
 Answer = TypeVar("Answer")
 
@@ -129,6 +131,27 @@ class Service:
         self._model(model, "translate", Translator)
         return await self._run(model, lambda ticket: self._lines(model, options, ticket).translate(texts), call)
 
+    async def translate_lines(
+        self,
+        model: str,
+        lines: Sequence[tuple[str, PrecedingSentences]],
+        options: TranslateOptions,
+        call: Call = INTERACTIVE,
+    ) -> list[Translation]:
+        """Translate lines of a text as ``dragoman translate`` does, each with what is read before it (see
+        ``context_of``)."""
+        self._model(model, "translate", Translator)
+        texts, contexts = [line for line, _ in lines], [before for _, before in lines]
+
+        def work(ticket: Ticket) -> list[Translation]:
+            return list(self._lines(model, options, ticket).stream(texts, contexts=contexts))
+
+        return await self._run(model, work, call)
+
+    def context_of(self, model: str) -> ReadContext:
+        """Return how much of a text a translator reads before each line."""
+        return self._model(model, "translate", Translator).context
+
     async def translate_slots(
         self, model: str, documents: Sequence[Sequence[Slot]], options: TranslateOptions, call: Call = INTERACTIVE
     ) -> list[Translation]:
@@ -190,6 +213,7 @@ class Service:
 
         Raises:
             ConfigError: a search with several hypotheses, whose text is not known until the end.
+            Overloaded, Draining: the request is not taken.
         """
         generator = self._model(model, "generate", Generator)
         endings = options.stop, options.ends
@@ -204,13 +228,11 @@ class Service:
             loop.call_soon_threadsafe(chosen.put_nowait, (token, log_prob, likeliest))
 
         def work(ticket: Ticket) -> Any:
-            try:
-                task = job.task([row], options.seeds, whole_characters=not job.as_original)
-                return self.engine.searcher(ticket, listen, options.likeliest)(task, len(row))[0][0]
-            finally:
-                loop.call_soon_threadsafe(chosen.put_nowait, None)
+            task = job.task([row], options.seeds, whole_characters=not job.as_original)
+            return self.engine.searcher(ticket, listen, options.likeliest)(task, len(row))[0][0]
 
         running = asyncio.ensure_future(self._run(model, work, call))
+        running.add_done_callback(lambda _: chosen.put_nowait(None))  # however it ends, even before it begins
         try:
             pieces = PieceStream(job, row)
             while (one := await chosen.get()) is not None:
@@ -238,6 +260,31 @@ class Service:
         """Return the label of each text, with all probabilities."""
         classifier = self._model(model, "classify", Classifier)
         return await self._run(model, lambda ticket: self._shared(classifier, ticket).classify(texts), call)
+
+    @contextmanager
+    def place(self, call: Call) -> Iterator[Call]:
+        """Take a place of the queue for a request, and give it back at the end.
+
+        A request that asks models several times takes it once, and passes the call that this yields to each of them.
+
+        Raises:
+            Draining: the service is about to end.
+            Overloaded: all places are taken.
+        """
+        if call.admitted:
+            yield call
+            return
+        if self.draining:
+            raise Draining
+        if self.requests >= self.queue:
+            self.refused += 1
+            raise Overloaded(self.requests, self._seconds_until_free())
+        self.requests += 1
+        try:
+            yield replace(call, admitted=True)
+        finally:
+            self.requests -= 1
+            self._note_rate()
 
     # ---- operations ----
 
@@ -307,25 +354,17 @@ class Service:
 
         If the coroutine is cancelled, because the client is gone, its rows leave their batch at the next step.
         """
-        if self.draining:
-            raise Draining
-        if self.requests >= self.queue:
-            self.refused += 1
-            raise Overloaded(self.requests, self._seconds_until_free())
-        ticket = Ticket(call)
-        self.requests += 1
-        answered = False
-        try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._threads, work, ticket)
-            answered = True
-            return answer
-        finally:
-            self.requests -= 1
-            (self.answered if answered else self.failed)[model] += 1
-            self._note_rate()
-            if not answered:
-                ticket.cancel()
-                self.engine.wake()
+        with self.place(call):
+            ticket, answered = Ticket(call), False
+            try:
+                answer = await asyncio.get_running_loop().run_in_executor(self._threads, work, ticket)
+                answered = True
+                return answer
+            finally:
+                (self.answered if answered else self.failed)[model] += 1
+                if not answered:
+                    ticket.cancel()
+                    self.engine.wake()
 
     def _note_rate(self) -> None:
         """Keep a moving average of the requests that end in a second."""

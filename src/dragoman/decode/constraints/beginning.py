@@ -37,15 +37,26 @@ class Beginning(NamedTuple):
 class ForcedBeginning(Rule):
     """Restrict each row's next token to those that continue its prefix."""
 
-    def __init__(self, beginnings: Sequence[Beginning], vocabulary: SpelledVocabulary, device: torch.device):
-        self.vocabulary = vocabulary
+    def __init__(
+        self,
+        beginnings: Sequence[Beginning],
+        vocabulary: SpelledVocabulary,
+        device: torch.device,
+        *,
+        after_first: bool = False,
+    ):
+        """
+        Args:
+            after_first: the prefix comes after a first token that another rule gives (``first_token.py``).
+        """
+        self.vocabulary, self.waits = vocabulary, after_first
         self.needs = [len(b.ids) + len(b.rest) for b in beginnings]
         self.numbers = _numbered(beginnings)
         self.memory = RowMemory(torch.tensor([self.numbers[b] for b in beginnings], device=device))  # (R,)
         self.under_way = any(beginnings)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        if not self.under_way:
+        if self.waits or not self.under_way:
             return logits
         ranked = logits.clone()
         for row, beginning in enumerate(self.now()):
@@ -66,7 +77,8 @@ class ForcedBeginning(Rule):
 
     def follow(self, choice: Choice) -> None:
         self.memory.follow(choice)
-        if not self.under_way:
+        if self.waits or not self.under_way:
+            self.waits = False
             return
         after = [b.after(token, self.vocabulary) for b, token in zip(self.now(), choice.tokens.tolist(), strict=True)]
         numbers = [self.numbers.setdefault(beginning, len(self.numbers)) for beginning in after]

@@ -22,8 +22,12 @@ from dragoman.text.tokens.tokenizer import EOS
 class ConstraintBuilder:
     """Rules for prefixes and terms, in one target vocabulary."""
 
-    def __init__(self, vocabulary: SpelledVocabulary):
-        self.vocabulary = vocabulary
+    def __init__(self, vocabulary: SpelledVocabulary, first: int | None = None):
+        """
+        Args:
+            first: id with which a rule begins every answer, before what is asked for here.
+        """
+        self.vocabulary, self.first = vocabulary, first
         self.tokens_for = lru_cache(maxsize=4096)(self._tokens_for)
 
     def check(self, request: Request, most: int | None) -> None:
@@ -33,7 +37,7 @@ class ConstraintBuilder:
             return
         if unknown := [i for i in beginning.ids if not EOS <= i < len(self.vocabulary.spellings)]:
             raise ConfigError(f"prefix_ids: {unknown[0]} is no token of the target vocabulary")
-        needed = len(beginning.ids) + len(beginning.rest)
+        needed = len(beginning.ids) + len(beginning.rest) + (self.first is not None)
         if terms:
             needed += self.tokens_for(terms)
             prefix = b"".join(map(self.vocabulary.spelling, beginning.ids)) + beginning.rest
@@ -58,20 +62,22 @@ class ConstraintBuilder:
         self, requests: Sequence[Request], cfg: SearchConfig, device: torch.device
     ) -> tuple[SearchConfig, list[Rule]]:
         """Return the search and the rules for a batch; without constraints the search stays as it is."""
-        rules: list[Rule] = []
+        rules, after = list[Rule](), {"after_first": self.first is not None}
         beginnings, terms = [self.beginning(request) for request in requests], [_terms(request) for request in requests]
         if any(beginnings):
-            rules.append(ForcedBeginning(beginnings, self.vocabulary, device))
+            rules.append(ForcedBeginning(beginnings, self.vocabulary, device, **after))
         if any(terms):
-            rule = TermRule(terms, self.vocabulary, device)
+            rule = TermRule(terms, self.vocabulary, device, **after)
             rules.append(rule)
             if rule.count:
                 cfg = _in_banks(cfg, rule)
         return cfg, rules
 
     def beginning(self, request: Request) -> Beginning:
-        """Return the prefix of a request."""
-        return Beginning(request.prefix_ids, self.vocabulary.spelt(request.prefix) if request.prefix else b"")
+        """Return the prefix of a request, without the first token that every answer has."""
+        ids = request.prefix_ids
+        ids = ids[1:] if self.first is not None and ids[:1] == (self.first,) else ids
+        return Beginning(ids, self.vocabulary.spelt(request.prefix) if request.prefix else b"")
 
 
 def _terms(request: Request) -> Terms:

@@ -43,7 +43,14 @@ class TermRule(Rule):
     """Bank that each next token leads to: 3 c where c terms are complete and none is under way, 3 c + 1 where one is,
     3 c + 2 where half of one is emitted; -1 where the token is forbidden."""
 
-    def __init__(self, terms: Sequence[Terms], vocabulary: SpelledVocabulary, device: torch.device):
+    def __init__(
+        self, terms: Sequence[Terms], vocabulary: SpelledVocabulary, device: torch.device, *, after_first: bool = False
+    ):
+        """
+        Args:
+            after_first: the text comes after a first token that another rule gives (``first_token.py``).
+        """
+        self.waits = after_first
         distinct = list(dict.fromkeys(terms))
         self.automata = [Automaton(each, vocabulary) for each in distinct]
         self.bounds = [CompletionBound(automaton) for automaton in self.automata]
@@ -64,6 +71,9 @@ class TermRule(Rule):
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         self.length += 1
+        if self.waits:
+            self.banks = torch.zeros_like(logits, dtype=torch.int8)
+            return logits
         self.tabulate()
         self.banks = self.table[self.memory.rows[:, 0]]
         for row, (number, sentence) in enumerate(self.memory.rows.tolist()):
@@ -74,6 +84,9 @@ class TermRule(Rule):
 
     def follow(self, choice: Choice) -> None:
         self.memory.follow(choice)
+        if self.waits:
+            self.waits = False
+            return
         pairs = zip(self.memory.rows[:, 0].tolist(), choice.tokens.tolist(), strict=True)
         numbers = [self.number(self.after(self.places[number], token)) for number, token in pairs]
         self.memory.rows = torch.stack([torch.tensor(numbers, device=choice.tokens.device), self.memory.rows[:, 1]], 1)

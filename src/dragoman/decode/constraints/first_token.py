@@ -4,23 +4,30 @@ B sentences of a batch, R rows, V vocabulary.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeInt
+from pydantic import Field
 from torch import Tensor
 
 from dragoman.config import config
 from dragoman.decode.search.rule import RowMemory, Rule, SearchStart
 from dragoman.decode.search.strategy import Choice
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
 
 @config
 class FirstToken:
     """Begin every answer with ``token``, which costs a beam nothing (``forced_bos_token_id`` in transformers)."""
 
-    token: NonNegativeInt
+    token: TokenId
     """Id in the target vocabulary; an unknown one is ignored."""
+
+    def before(self, ids: Sequence[int], vocabulary: int) -> list[int]:
+        """Return an answer of these ids as the model gives it, with a vocabulary of so many tokens."""
+        return [self.token, *ids] if self.token < vocabulary else list(ids)
 
     def start(self, search_start: SearchStart) -> Rule:
         return GivenFirst(self.token, len(search_start.prompt), search_start.prompt.device)

@@ -9,14 +9,18 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
-from dragoman.decode.constraints.first_token import FirstToken
+from dragoman.decode.constraints.first_token import FirstToken, TokenId
 from dragoman.decode.search.rule import RowMemory, Rule, SearchStart, TokenMemory
 from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokens.tokenizer import EOS
+
+Penalty = Annotated[float, Field(ge=-1e4, le=1e4)]
+"""Amount by which logits are lowered; a negative one raises them."""
+TokenCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 # ---- repetition ------------------------------------------------------------------------------------
 
@@ -28,7 +32,7 @@ class RepetitionPenalty:
     From CTRL (Keskar et al. 2019, section 4.1). A prompt counts as emitted.
     """
 
-    factor: PositiveFloat = 1.2
+    factor: Annotated[float, Field(ge=1e-4, le=1e4)] = 1.2
     """Strength: above 1 repetition grows rarer, below 1 more frequent."""
 
     def start(self, search_start: SearchStart) -> Rule:
@@ -42,8 +46,8 @@ class CountPenalty:
     These are the penalties of today's chat interfaces. A prompt does not count.
     """
 
-    presence: float = 0.0
-    frequency: float = 0.0
+    presence: Penalty = 0.0
+    frequency: Penalty = 0.0
 
     def start(self, search_start: SearchStart) -> Rule:
         return Counts(self, search_start)
@@ -128,17 +132,17 @@ class NoSecondTime(Rule):
 class MinimumLength:
     """Let no answer end before it has ``tokens`` tokens, its end not counted."""
 
-    tokens: NonNegativeInt
+    tokens: TokenCount
 
     def start(self, search_start: SearchStart) -> Rule:
-        return NotYet(self.tokens, len(search_start.prompt), search_start.prompt.device)
+        return NotYet(self.tokens, search_start)
 
 
 @config
 class Forbidden:
     """Never emit these tokens."""
 
-    tokens: tuple[NonNegativeInt, ...]
+    tokens: tuple[TokenId, ...]
     """Ids in the target vocabulary; unknown ones are ignored."""
 
     def start(self, search_start: SearchStart) -> Rule:
@@ -148,16 +152,17 @@ class Forbidden:
 class NotYet(Rule):
     """The rule of ``MinimumLength`` for one batch."""
 
-    def __init__(self, tokens: int, rows: int, device: torch.device):
+    def __init__(self, tokens: int, search_start: SearchStart):
         self.longest_wait = tokens  # most tokens that any row must still emit
+        rows, device = len(search_start.prompt), search_start.prompt.device
         self.missing = RowMemory(torch.full((rows,), tokens, device=device))
+        self.ends = torch.tensor([EOS, *search_start.ends], device=device)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         if self.longest_wait <= 0:
             return logits
-        ranked = logits.clone()
-        ranked[:, EOS] = logits[:, EOS].masked_fill(self.missing.rows > 0, -torch.inf)
-        return ranked
+        ended = logits.index_select(1, self.ends).masked_fill(self.missing.rows[:, None] > 0, -torch.inf)
+        return logits.index_copy(1, self.ends, ended)
 
     def follow(self, choice: Choice) -> None:
         self.missing.follow(choice)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import regex
 
 from dragoman.decode.documents.source_line import (
+    ADDED,
+    EMPTY,
     UNTOUCHED,
     Ask,
     Require,
@@ -325,10 +327,12 @@ class InPieces(AskingStrategy):
                 used.append(reply)
                 words = _ended_alike(reply.text, words)
             parts += [words, rest]
-        text, damaged = "".join(parts), len(used) < len(replies)
+        text, said = "".join(parts), IN_PIECES
         if not line.is_kept_in(text):
-            text, used, damaged = line.text, [], True
-        return combine(1, line.text, text, used, UNTOUCHED if damaged else IN_PIECES, untranslated=damaged)
+            text, used, said = line.text, [], UNTOUCHED
+        elif len(used) < len(replies):
+            said = EMPTY if not all(reply.text for reply in replies) else UNTOUCHED if line.placeholders else ADDED
+        return combine(1, line.text, text, used, said, untranslated=said != IN_PIECES)
 
 
 _WORDS = regex.compile(rf"{LETTER}.*{LETTER}|{LETTER}", regex.DOTALL)

@@ -22,6 +22,10 @@ Require = Callable[[list[SourceQuestion], list[list[str]]], list[Translation]]
 """Translates texts so that each translation contains the strings required of it."""
 
 UNTOUCHED = "left as it was, in part or whole, since its translation would not keep a placeholder: translate it by hand"
+EMPTY = "left as it was, in part or whole, since its translation was empty: translate it by hand"
+ADDED = "left as it was, since its translation had a placeholder or a number that is not there: translate it by hand"
+LEFT_ALONE = (UNTOUCHED, EMPTY, ADDED, ICU_KEPT)
+"""Ends of the warnings about texts that stayed, in part or whole, as they were."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,7 @@ def combine(
 
 def is_left_alone(translation: Translation) -> bool:
     """Return whether a text came out as it went in because nothing in it could be translated."""
-    return translation.text == translation.source and any(
-        w.endswith((UNTOUCHED, ICU_KEPT)) for w in translation.warnings
-    )
+    return translation.text == translation.source and any(w.endswith(LEFT_ALONE) for w in translation.warnings)
 
 
 def about(row: int, warning: str) -> str:

@@ -25,6 +25,10 @@ from dragoman.text.tokens.tokenizer import EOS
 # ---- length penalties: score = log-probability / divisor(tokens, the end included) -----------------
 
 
+STRONGEST = 8.0
+"""Largest alpha: with it, divisors of tens of thousands of tokens are numbers of float32."""
+
+
 @config
 class NoPenalty:
     """Plain log-probability. It favours short translations, more so the larger the beam."""
@@ -40,7 +44,7 @@ class Gnmt:
     alpha: float = 0.6
 
     def __post_init__(self) -> None:
-        _not_negative(self.alpha)
+        _check_alpha(self.alpha)
 
     def divisor(self, length: int) -> float:
         return ((5 + length) / 6) ** self.alpha
@@ -53,7 +57,7 @@ class Average:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        _not_negative(self.alpha)
+        _check_alpha(self.alpha)
 
     def divisor(self, length: int) -> float:
         return length**self.alpha
@@ -62,9 +66,9 @@ class Average:
 LengthPenalty = Annotated[NoPenalty | Gnmt | Average, OneOf()]
 
 
-def _not_negative(alpha: float) -> None:
-    if alpha < 0:
-        raise ConfigError(f"a length penalty's alpha must not be negative, got {alpha}")
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= STRONGEST:  # NaN is outside too
+        raise ConfigError(f"a length penalty's alpha: a number from 0 to {STRONGEST:g} is expected, got {alpha}")
 
 
 @lru_cache

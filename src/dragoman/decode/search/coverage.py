@@ -4,6 +4,7 @@ N sentences still being translated, W hypotheses of each (1 at the first step, t
 S source length, V vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -32,8 +33,8 @@ class CoveringBeam(Beam):
 
     def __post_init__(self) -> None:
         Beam.__post_init__(self)
-        if self.beta < 0:
-            raise ConfigError(f"beta: a coverage penalty must not be negative, got {self.beta}")
+        if not 0 <= self.beta < math.inf:
+            raise ConfigError(f"beta: a coverage penalty is a number from 0 up, got {self.beta}")
 
     def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int] = ()) -> "CoveringStrategy":
         return CoveringStrategy(self, limits, device)

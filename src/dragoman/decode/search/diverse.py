@@ -4,6 +4,7 @@ N sentences still being translated, W hypotheses of each (1 at the first step, t
 K hypotheses, V vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -36,6 +37,8 @@ class DiverseBeam(Beam):
         Beam.__post_init__(self)
         if self.groups < 1 or self.size % self.groups:
             raise ConfigError(f"groups: {self.groups} groups do not divide a beam of {self.size}")
+        if not math.isfinite(self.strength):
+            raise ConfigError(f"strength: a number is expected, got {self.strength}")
 
     def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int] = ()) -> "DiverseStrategy":
         return DiverseStrategy(self, limits, device)

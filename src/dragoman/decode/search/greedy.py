@@ -14,7 +14,15 @@ from torch import Tensor
 
 from dragoman.config import config
 from dragoman.decode.search.ranking import likeliest, log_prob_of
-from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy, Walk, not_numbers
+from dragoman.decode.search.strategy import (
+    Choice,
+    Hypothesis,
+    LengthLimit,
+    Strategy,
+    Walk,
+    not_numbers,
+    nothing_allowed,
+)
 from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.model.inference.walk import most_steps, walk
 from dragoman.native.library import library
@@ -74,7 +82,11 @@ class GreedyStrategy(Strategy):
             return Emitted(self.sentence, *likeliest(logits, EOS), ~real, real)
         wanted = self.guess(ranked, 0)
         token = wanted.masked_fill(self.limit <= self.steps, EOS)
-        return Emitted(self.sentence, token, log_prob_of(logits, token), token != wanted, real)
+        log_prob = log_prob_of(logits, token)
+        if ranked is not logits:
+            nothing = ranked.gather(1, wanted[:, None])[:, 0] == -torch.inf  # which is chosen where none is allowed
+            log_prob = log_prob.masked_fill(nothing, -torch.inf)
+        return Emitted(self.sentence, token, log_prob, token != wanted, real)
 
     def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
         rows, made = len(self.sentence), self.steps
@@ -137,6 +149,7 @@ class Emitted(NamedTuple):
     """Index of the row among all rows of the batch."""
     token: Int[Tensor, "*R"]
     log_prob: Float[Tensor, "*R"]
+    """Minus infinity where the rules allowed no token; ``to_hypotheses`` then raises."""
     truncated: Bool[Tensor, "*R"]
     """True where the length limit forced the token."""
     real: Bool[Tensor, "*R"]
@@ -192,6 +205,7 @@ def to_hypotheses(steps: Sequence[Emitted], scored: Callable[[float, int], float
 
     Raises:
         CheckpointError: log-probabilities that are not numbers.
+        ConfigError: the rules left a row without a token to choose.
     """
     written: dict[int, list[tuple[int, float, bool]]] = {}
     columns = (field.tolist() for field in _joined(steps)) if steps else ()
@@ -205,5 +219,5 @@ def _hypothesis(written: list[tuple[int, float, bool]], scored: Callable[[float,
     tokens, log_probs, truncated = zip(*written, strict=True)
     total = sum(log_probs)
     if not math.isfinite(total):
-        raise not_numbers()
+        raise nothing_allowed() if total == -math.inf else not_numbers()
     return Hypothesis(tokens, log_probs, total, scored(total, len(tokens)), truncated[-1])

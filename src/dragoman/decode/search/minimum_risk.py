@@ -13,11 +13,12 @@ m distinct texts, i items.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from dragoman.config import config
 from dragoman.decode.search.sample import Sample, SampleStrategy
@@ -29,9 +30,9 @@ from dragoman.decode.translation import Candidate
 class Chrf:
     """Character n-gram F-score (Popović 2015), from 0 to 100."""
 
-    order: PositiveInt = 6
+    order: Annotated[int, Field(ge=1, le=100)] = 6
     """Length in characters of the longest n-grams; white space is removed."""
-    beta: NonNegativeFloat = 2.0
+    beta: Annotated[float, Field(ge=0, le=1000)] = 2.0
     """Weight of recall relative to precision."""
 
     def between(self, texts: Sequence[str]) -> Float[np.ndarray, "m m"]:

@@ -29,6 +29,8 @@ class SearchStart(NamedTuple):
     """Beginning of the answer, padded in front with PAD; BOS where a source is translated."""
     source: Int[Tensor, "B S"] | None = None
     """Padded behind with PAD; None for models that continue text."""
+    ends: tuple[int, ...] = ()
+    """Tokens that end an answer, besides EOS."""
 
 
 class Rule(ABC):

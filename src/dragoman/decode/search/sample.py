@@ -26,6 +26,8 @@ from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS
 
 Probability = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""A number of 64 bits."""
 SamplingTemperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # ---- shaping: logits in, logits out, minus infinity for what must not be drawn --------------------------
@@ -102,13 +104,15 @@ class Sample:
     """Draw from the tokens of nearly average nll that together have this probability."""
     samples: PositiveInt = 1
     """Number of samples for each source."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random numbers: another one gives other samples."""
     limit: LengthLimit = LengthLimit()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:  # also excludes NaN, for which every comparison is false
             raise ConfigError(f"temperature: a number from 0 (greedy) up is expected, got {self.temperature}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"seed: a whole number of 64 bits is expected, got {self.seed}")
         for name in ("top_p", "min_p", "typical"):
             probability = getattr(self, name)
             if probability is not None and not 0 < probability <= 1:
@@ -168,8 +172,9 @@ class SampleStrategy(Strategy):
         wanted = self.guess(ranked, 0).view_as(self.keys)
         self.steps += 1
         token = wanted.masked_fill(self.over | (self.limit <= self.steps - self.first), EOS)
-        log_prob = logits.unflatten(0, (len(token), -1)).expand(*token.shape, -1).gather(2, token[:, :, None])[:, :, 0]
-        log_prob = log_prob.float() - log_partition(logits).view(len(token), -1)
+        log_prob = _of_tokens(logits, token).float() - log_partition(logits).view(len(token), -1)
+        if ranked is not logits:
+            log_prob = log_prob.masked_fill(_of_tokens(ranked, wanted) == -torch.inf, -torch.inf)  # none is allowed
         self.emitted.append(Emitted(self.row, token, log_prob, token != wanted, ~self.over))
 
         self.over = self.over | (token == EOS)
@@ -219,3 +224,8 @@ class SampleStrategy(Strategy):
 
     def results(self) -> list[list[Hypothesis]]:
         return self.in_sentences(to_hypotheses(self.emitted.steps, self.cfg.score))
+
+
+def _of_tokens(logits: Float[Tensor, "R V"], token: Int[Tensor, "N n"]) -> Float[Tensor, "N n"]:
+    """Return the logit of each row's token; at the first step the n rows of a sentence share its logits."""
+    return logits.unflatten(0, (len(token), -1)).expand(*token.shape, -1).gather(2, token[:, :, None])[:, :, 0]

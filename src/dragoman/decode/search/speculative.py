@@ -20,7 +20,7 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory, load_model
@@ -232,7 +232,7 @@ class Speculative:
 
     search: Annotated[Greedy | Sample, OneOf()] = Greedy()
     draft: Annotated[PromptLookup | DraftModel, OneOf()] = PromptLookup()
-    tokens: PositiveInt = 5
+    tokens: Annotated[int, Field(ge=1, le=1000)] = 5
     """Number of tokens guessed at a time."""
 
     @property

@@ -37,6 +37,10 @@ class Hypothesis:
     """True where the length limit ended it; the model would have gone on."""
 
 
+LONGEST_LIMIT = 10**6
+"""Most tokens that a limit may allow."""
+
+
 @config
 class LengthLimit:
     """Longest translation: ``min(tokens, ratio x source tokens + extra)`` tokens, its end included."""
@@ -46,8 +50,11 @@ class LengthLimit:
     extra: int = 20
 
     def __post_init__(self) -> None:
-        if self.tokens < 1 or self.ratio < 0 or self.extra < 1:
-            raise ConfigError("a length limit needs tokens and extra of at least 1 and a ratio of at least 0")
+        if not (1 <= self.tokens <= LONGEST_LIMIT and 0 <= self.ratio <= LONGEST_LIMIT and self.extra >= 1):
+            raise ConfigError(
+                f"a length limit needs tokens from 1 to {LONGEST_LIMIT:,}, a ratio from 0 to as many, and an extra of "
+                "at least 1"
+            )
 
     def of(self, source_tokens: int) -> int:
         """Return the limit for a source of this many tokens."""

@@ -27,6 +27,8 @@ class Call:
     """Interactive requests start before bulk ones."""
     deadline: float | None = None
     """Seconds from now after which no answer is wanted any more."""
+    admitted: bool = False
+    """True for a part of a request that has its place already (``Service.place``)."""
 
 
 INTERACTIVE, BULK = Call(), Call("bulk")

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qs
@@ -28,7 +29,7 @@ from dragoman.serve.http.bodies import (
 )
 from dragoman.serve.http.event_stream import EventStream
 from dragoman.serve.http.keys import ANYONE, ApiKey
-from dragoman.serve.http.problems import Problem, ProblemStyle, problem_of_any
+from dragoman.serve.http.problems import Problem, ProblemStyle, is_refusal, problem_of_any
 
 if TYPE_CHECKING:
     from dragoman.serve.http.context import ServerContext
@@ -57,6 +58,8 @@ class Incoming(Generic[B]):
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts for the log: the model, the number of texts and of characters, and the texts, which are logged only if
     that is wanted."""
+    counted: int = 0
+    """Characters that are counted against the key."""
 
     def count(self, texts: list[str], model: str = "") -> None:
         """Count the texts of the request against its key.
@@ -67,6 +70,17 @@ class Incoming(Generic[B]):
         characters = sum(map(len, texts))
         self.notes |= {"model": model, "texts": len(texts), "characters": characters, "content": texts}
         self.key.count_characters(characters)
+        self.counted += characters
+
+    @contextmanager
+    def refunded(self) -> Iterator[None]:
+        """Give the key its characters back where the request is refused."""
+        try:
+            yield
+        except Exception as error:
+            if is_refusal(error):
+                self.key.give_back(self.counted)
+            raise
 
 
 class NoBody(BaseModel):
@@ -153,7 +167,8 @@ class Endpoint:
                 incoming.key = context.keys.authorise(secret_of(request, incoming.body))
                 notes["key"] = incoming.key.name
                 incoming.key.count_request()
-            answer = await unless_gone(request, self.handler(context, incoming))
+            with incoming.refunded():
+                answer = await unless_gone(request, self.handler(context, incoming))
         finally:
             if incoming.form is not None:
                 await incoming.form.close()

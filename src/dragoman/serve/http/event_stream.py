@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -18,15 +18,21 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Any], error: Callable[[Exception], Any]):
+    def __init__(
+        self,
+        events: AsyncIterator[Any],
+        error: Callable[[Exception], Any],
+        close: Callable[[], Awaitable[None]] | None = None,
+    ):
         """
         Args:
             events: objects, sent as JSON, or texts, sent as they are.
             error: returns the event that tells a client of an error; the stream ends with it.
+            close: gives back what the events need, even where none of them is asked for.
         """
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self.events, self.error = events, error
+        self.events, self.error, self.close = events, error, close
         self.ended: Callable[[bool], None] = lambda complete: None
         """Called at the end, with True where all was sent."""
 
@@ -41,6 +47,8 @@ class EventStream(Response):
                 task.cancel()
                 with suppress(asyncio.CancelledError, OSError):
                     await task
+            if self.close is not None:
+                await self.close()
         self.ended(complete)
 
     async def _send(self, send: Send) -> None:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -20,10 +21,11 @@ from dragoman.errors import DataError
 from dragoman.serve.errors import Overloaded
 from dragoman.serve.http.guarding import AskRows, GuardedDocument, GuardedTranslation, Rows, guard_translations
 from dragoman.serve.http.keys import ANYONE, ApiKey
-from dragoman.serve.http.problems import Problem, problem_of_any
+from dragoman.serve.http.problems import Problem, is_refusal, problem_of_any
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, Service, TranslateOptions
 from dragoman.text.filled.opening import KINDS, document_of
+from dragoman.text.lines import PrecedingSentences
 
 if TYPE_CHECKING:
     from dragoman.serve.safety.page import SafetyPage
@@ -254,23 +256,24 @@ class _Translating:
             line = job.content.count(b"\n", 0, error.start) + 1
             raise DataError(f"{job.name}:{line}: not UTF-8: save it as UTF-8") from None
         lines, ends = LINE_END.split(text), LINE_END.findall(text)
-        distinct = list(dict.fromkeys(line for line in lines if line.strip()))
-        job.total, found = len(distinct), dict[str, GuardedTranslation]()
+        read = list(self.service.context_of(job.model).in_lines(lines))
+        distinct = list(dict.fromkeys(each for each in read if each[0].strip()))
+        job.total, found = len(distinct), dict[tuple[str, PrecedingSentences], GuardedTranslation]()
         for start in range(0, len(distinct), TOGETHER):
             some = distinct[start : start + TOGETHER]
-            self.job.key.count_characters(sum(map(len, some)))
-            found |= zip(some, self._wait(guard_translations(self.safety, some, self._asker(some))), strict=True)
+            asked = partial(guard_translations, self.safety, [line for line, _ in some], self._asker(some))
+            found |= zip(some, self._paid(sum(len(line) for line, _ in some), asked), strict=True)
             job.done = len(found)
         withheld = sum(one.withheld for one in found.values())
         flagged = sum(one.needs_review() for one in found.values())
         job.summary = {"filled": len(found) - withheld, "flagged": flagged - withheld, "left": 0, "withheld": withheld}
-        translated = (found[line].translation.text if line in found else line for line in lines)
+        translated = (found[each].translation.text if each in found else each[0] for each in read)
         return "".join(line + end for line, end in zip(translated, [*ends, ""], strict=True)).encode()
 
-    def _asker(self, texts: list[str]) -> AskRows:
+    def _asker(self, lines: list[tuple[str, PrecedingSentences]]) -> AskRows:
         async def ask(rows: Rows, search: SearchConfig | None) -> list[Translation]:
             options = self.options if search is None else replace(self.options, search=search)
-            return await self.service.translate(self.job.model, [texts[row] for row in rows], options, BULK)
+            return await self.service.translate_lines(self.job.model, [lines[row] for row in rows], options, BULK)
 
         return ask
 
@@ -281,18 +284,32 @@ class _Translating:
         content = job.content
         named = {"source": job.source or None, "target": job.target or None}
         document = document_of(lambda: content, job.name, kind=extension(job.name), **named)
-        self.job.key.count_characters(sum(len(slot.text) for slot in document.slots if not slot.filled))
+        characters = sum(len(slot.text) for slot in document.slots if not slot.filled)
 
         def report(done: int, total: int) -> None:
             job.done, job.total = done, total
 
         guarded = document if self.safety is None else GuardedDocument(document, self.safety)
-        work = self.service.fill(job.model, guarded, self.options, progress=report, call=BULK)
-        made = self._wait(work)
+        work = partial(self.service.fill, job.model, guarded, self.options, progress=report, call=BULK)
+        made = self._paid(characters, work)
         withheld = guarded.withheld if isinstance(guarded, GuardedDocument) else 0
         job.summary = {"filled": made.filled - withheld, "flagged": made.flagged, "left": made.left}
         job.summary |= {"withheld": withheld}
         return made.content
+
+    def _paid(self, characters: int, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        """Count characters against the key and wait for the service; give them back where it refuses.
+
+        Raises:
+            Problem: the key has used up its characters, or nobody waits for the file any more.
+        """
+        self.job.key.count_characters(characters)
+        try:
+            return self._wait(work())
+        except Exception as error:
+            if is_refusal(error):
+                self.job.key.give_back(characters)
+            raise
 
     def _wait(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         """Wait for the service, from this thread.

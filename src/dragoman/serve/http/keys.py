@@ -82,6 +82,10 @@ class ApiKey:
             )
         self._used += number
 
+    def give_back(self, number: int) -> None:
+        """Take characters off the count: those of a request that was counted and then refused."""
+        self._used = max(0, self._used - number)
+
     def take_over(self, old: "ApiKey") -> None:
         """Count what ``old``, the same key with earlier limits, has used."""
         self._used, self._day_started = old._used, old._day_started
@@ -182,6 +186,7 @@ def _parse(words: list[str], where: str) -> tuple[str, ApiKey]:
 
 def _limit(value: str, name: str, where: str) -> int:
     unit = _UNITS[name]
-    if not (match := re.fullmatch(rf"(\d[\d_]*)(?:/{unit})?", value)) or int(match[1]) < 1:
+    match = re.fullmatch(rf"(\d+(?:_\d+)*)(?:/{unit})?", value, re.ASCII)
+    if match is None or len(match[1]) > 18 or int(match[1]) < 1:
         raise ConfigError(f"{where}: {name}={value}: write a whole number, as in {name}=1000/{unit}")
     return int(match[1])

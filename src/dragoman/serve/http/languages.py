@@ -108,6 +108,18 @@ class ChosenModel:
     """True where the text is in the target language already, and stays as it is."""
 
 
+def check_languages(model: ServedModel, source: str | None, target: str | None) -> None:
+    """Check that a model that a request names has the languages that it states beside it; their regions may differ.
+
+    Raises:
+        Problem: it has others.
+    """
+    for field, stated, own in (("source", source, model.source), ("target", target, model.target)):
+        if stated and stated != AUTO and own and base(stated) != base(own):
+            message = f"{field}: {stated!r}, but that of the model {model.name!r} is {own!r}: leave one of them out"
+            raise Problem(422, "invalid_request", message, param=field)
+
+
 class Directions:
     """Translators by the languages that they translate between."""
 

@@ -97,7 +97,8 @@ class LiveConnection:
         notes["key"] = key.name
         key.count_request()
         incoming = Incoming(self.socket, body, key, notes=notes)
-        return await translate_body(self.context, body, incoming)
+        with incoming.refunded():
+            return await translate_body(self.context, body, incoming)
 
     async def _send(self, answer: dict[str, Any]) -> None:
         if self.socket.client_state is WebSocketState.CONNECTED:

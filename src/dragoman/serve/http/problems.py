@@ -81,6 +81,16 @@ def problem_of(error: Exception) -> Problem:
     raise error
 
 
+def is_refusal(error: Exception) -> bool:
+    """Return whether an error says that the server does not answer now, for whatever reason of its own: a full queue,
+    its end, or a defect."""
+    try:
+        status = problem_of(error).status
+    except Exception:
+        return True
+    return status == 429 or status >= 500
+
+
 def problem_of_any(error: Exception) -> Problem:
     """Return the problem that any error is to a client; a defect of ours is logged."""
     try:

@@ -10,7 +10,7 @@ from dragoman.decode.translation import Candidate, Translation
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.guarding import GuardedTranslation, Rows, guard_translations
 from dragoman.serve.http.html_text import HtmlText
-from dragoman.serve.http.languages import AUTO, ChosenModel, base
+from dragoman.serve.http.languages import AUTO, ChosenModel, base, check_languages
 from dragoman.serve.service import Call, TranslateOptions
 
 
@@ -22,10 +22,13 @@ async def choose_models(
 
     Raises:
         UnknownModel: no such model or pair of languages.
+        Problem: a named model of other languages than those that are stated.
     """
     directions = context.directions
     if model is not None:
-        return [ChosenModel(context.model(model))] * len(texts)
+        named = context.model(model)
+        check_languages(named, source, target)
+        return [ChosenModel(named)] * len(texts)
     if source == AUTO or (source is None and target is not None):
         return await asyncio.to_thread(lambda: [directions.for_text(text, target or "") for text in texts])
     if source is None or target is None:
@@ -45,15 +48,20 @@ async def translate_chosen(
     html: bool = False,
 ) -> list[GuardedTranslation]:
     """Translate each text with its model, as far as the safety page allows it; return the translations in the order of
-    the texts."""
+    the texts.
+
+    Raises:
+        Overloaded, Draining: the request is not taken.
+    """
 
     async def ask(rows: Rows, search: SearchConfig | None) -> list[Translation]:
         safer = options if search is None else replace(options, search=search)
         own = [texts[row] for row in rows], [chosen[row] for row in rows]
-        return await _translate_by_model(context, *own, safer, call, html)
+        return await _translate_by_model(context, *own, safer, admitted, html)
 
     plain = [text.text if isinstance(text, Request) else text for text in texts]
-    return await guard_translations(context.safety, plain, ask)
+    with context.service.place(call) as admitted:
+        return await guard_translations(context.safety, plain, ask)
 
 
 async def _translate_by_model(

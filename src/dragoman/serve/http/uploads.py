@@ -11,6 +11,7 @@ from dragoman.serve.http.bodies import MULTIPART
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.files import FileJob, file_name
+from dragoman.serve.http.languages import check_languages
 from dragoman.serve.http.native import GlossaryRow, Strict, glossary_entry
 from dragoman.serve.http.problems import Problem
 
@@ -60,6 +61,7 @@ async def start_file(context: ServerContext, incoming: Incoming[FileBody]) -> An
     model = directions.for_file(body.source, body.target) if body.model is None else context.model(body.model)
     if model.task != "translate":
         raise WrongTask(f"model {model.name} is for the task {model.task}, not translate")
+    check_languages(model, body.source, body.target)
     glossary = Glossary(map(glossary_entry, _glossary_rows(body.glossary))) if body.glossary else None
     name, content = file_name(incoming.file.filename), await incoming.file.read()
     incoming.count([], model.name)

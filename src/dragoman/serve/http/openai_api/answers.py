@@ -15,7 +15,7 @@ from dragoman.serve.http.event_stream import DONE, EventStream
 from dragoman.serve.http.openai_api.bodies import GenerationBody
 from dragoman.serve.http.openai_api.generating import Prompt, Streams, TokenLogs, prompt_tokens, without_end
 from dragoman.serve.http.problems import openai_fields, problem_of_any
-from dragoman.serve.service import Call, GenerateOptions, Piece
+from dragoman.serve.service import INTERACTIVE, Call, GenerateOptions, Piece
 
 if TYPE_CHECKING:
     from dragoman.serve.safety.page import SafetyPage
@@ -78,22 +78,32 @@ class Asked:
 
     async def answers(self) -> list[tuple[str, TokenLogs, str]]:
         """Return text, tokens and reason of the end of each answer; what the safety page withholds is replaced by its
-        words."""
+        words.
+
+        Raises:
+            Overloaded, Draining: the request is not taken.
+        """
+        with self.context.service.place(INTERACTIVE) as call:
+            return await self._answers(call)
+
+    async def _answers(self, call: Call) -> list[tuple[str, TokenLogs, str]]:
         asked = self.repeated
         if (page := self.context.safety) is None:
             if self.options.likeliest:
-                return await self._streamed(asked)
+                return await self._streamed(asked, call)
             prompts = [prompt for prompt, _ in asked]
             seeds = tuple(seed for _, options in asked for seed in options.seeds or ())
-            found = await self._generate(prompts, replace(self.options, seeds=seeds))
+            found = await self._generate(prompts, replace(self.options, seeds=seeds), call)
             return [self._told(one) for one in found]
         n = self.body.n or 1
-        rows = [self._guarded(page, *one, self.questions[row // n]) for row, one in enumerate(asked)]
+        rows = [self._guarded(page, *one, self.questions[row // n], call) for row, one in enumerate(asked)]
         return list(await asyncio.gather(*rows))
 
-    async def _streamed(self, asked: list[tuple[Prompt, GenerateOptions]]) -> list[tuple[str, TokenLogs, str]]:
+    async def _streamed(
+        self, asked: list[tuple[Prompt, GenerateOptions]], call: Call
+    ) -> list[tuple[str, TokenLogs, str]]:
         """Collect answers from streams, which know the most probable tokens of each step."""
-        streams = Streams(self.context, self.body.model, asked)
+        streams = Streams(self.context, self.body.model, asked, call)
         texts, reasons = [""] * len(asked), [""] * len(asked)
         logs = [TokenLogs((), ())] * len(asked)
         await streams.begin()
@@ -103,41 +113,41 @@ class Asked:
             reasons[i] = REASONS[piece.ended] if piece.ended else ""
         return list(zip(texts, logs, reasons, strict=True))
 
-    async def _generate(self, prompts: list[Prompt], options: GenerateOptions) -> list[Generation]:
-        return await self.context.service.generate(self.body.model, prompts, options, Call())
+    async def _generate(self, prompts: list[Prompt], options: GenerateOptions, call: Call) -> list[Generation]:
+        return await self.context.service.generate(self.body.model, prompts, options, call)
 
     def _told(self, generation: Generation) -> tuple[str, TokenLogs, str]:
         best = generation.continuations[0]
         return best.text, self.logs(best), REASONS[best.ended]
 
     async def _guarded(
-        self, page: "SafetyPage", prompt: Prompt, options: GenerateOptions, question: str
+        self, page: "SafetyPage", prompt: Prompt, options: GenerateOptions, question: str, call: Call
     ) -> tuple[str, TokenLogs, str]:
         used = options
 
         async def ask(search: SearchConfig | None) -> Generation:
             nonlocal used
             used = options if search is None else replace(options, search=search)
-            return (await self._generate([prompt], used))[0]
+            return (await self._generate([prompt], used, call))[0]
 
         answer, decision = await page.guard_async(question, ask)
         if answer is None:
             assert decision is not None
             return decision.text, TokenLogs((), ()), WITHHELD
-        return (await self._streamed([(prompt, used)]))[0] if used.likeliest else self._told(answer)
+        return (await self._streamed([(prompt, used)], call))[0] if used.likeliest else self._told(answer)
 
     async def stream(self, chunk: "ChunkMaker") -> EventStream:
         """Return a stream of chunks; errors that are known before it begins are raised. With a safety page, answers are
         judged before anything of them is sent."""
-        started = time.perf_counter()
+        started, close = time.perf_counter(), None
         if self.context.safety is not None:
             events = self._whole_events(await self.answers(), chunk)
         else:
-            streams = Streams(self.context, self.body.model, self.repeated)
+            streams = Streams(self.context, self.body.model, self.repeated, INTERACTIVE)
             await streams.begin()
-            events = self._events(streams, chunk)
+            events, close = self._events(streams, chunk), streams.close
         self.context.metrics.first.observe(time.perf_counter() - started)
-        return EventStream(events, lambda error: {"error": openai_fields(problem_of_any(error))})
+        return EventStream(events, lambda error: {"error": openai_fields(problem_of_any(error))}, close)
 
     async def _events(self, streams: Streams, chunk: "ChunkMaker") -> AsyncIterator[Any]:
         written = 0

@@ -1,11 +1,10 @@
 """Generating for OpenAI's API: its settings as ours, its prompts, and the tokens that it counts."""
 
 import asyncio
-import dataclasses
 import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -13,9 +12,6 @@ from dragoman.decode.chat_template import ChatTemplate, find_chat_template
 from dragoman.decode.constraints.repetition import CountPenalty, RepetitionPenalty, RuleConfig
 from dragoman.decode.generator import Generator
 from dragoman.decode.prompt import EncodedPrompt
-from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import SearchConfig
 from dragoman.errors import UserError
 from dragoman.serve.engine.requests import Likeliest
 from dragoman.serve.errors import WrongTask
@@ -98,31 +94,26 @@ def options_of(context: ServerContext, generator: Generator, body: GenerationBod
     if most is not None and most > context.limits.new_tokens:
         message = f"max_tokens: at most {context.limits.new_tokens:,}, got {most:,}"
         raise Problem(422, "invalid_request", message, param="max_tokens")
-    options = {"search": _search(generator, body), "stop": (*generator.defaults.stop, *stops), "rules": _rules(body)}
-    return GenerateOptions(**options, max_new_tokens=most)
+    held = generator.defaults.with_sampling(_sampling(body)).with_rules(_rules(body))
+    return GenerateOptions(held.search, most, stop=(*held.stop, *stops), rules=held.rules)
 
 
-def _search(generator: Generator, body: GenerationBody) -> SearchConfig | None:
-    own = generator.defaults.search
-    if body.temperature == 0:
-        return Greedy()
+def _sampling(body: GenerationBody) -> dict[str, Any]:
+    """Return the settings of sampling that a request states, and a seed, without which equal requests would have equal
+    answers."""
     names = ("temperature", "top_p", "top_k", "min_p", "seed")
     given = {name: value for name in names if (value := getattr(body, name)) is not None}
-    if not given and own is not None and not isinstance(own, Sample):
-        return own
-    base = own if isinstance(own, Sample) else Sample()
-    seed = given.get("seed", secrets.randbits(62)) % 2**63
-    return dataclasses.replace(base, **given | {"seed": seed, "samples": 1})
+    return given | {"seed": given.get("seed", secrets.randbits(62)) % 2**63}
 
 
-def _rules(body: GenerationBody) -> tuple[RuleConfig, ...] | None:
+def _rules(body: GenerationBody) -> list[RuleConfig]:
+    """Return the rules that a request states."""
     rules: list[RuleConfig] = []
-    if body.presence_penalty or body.frequency_penalty:
+    if body.presence_penalty is not None or body.frequency_penalty is not None:
         rules.append(CountPenalty(presence=body.presence_penalty or 0.0, frequency=body.frequency_penalty or 0.0))
-    if body.repetition_penalty not in (None, 1.0):
-        assert body.repetition_penalty is not None
+    if body.repetition_penalty is not None:
         rules.append(RepetitionPenalty(factor=body.repetition_penalty))
-    return tuple(rules) or None
+    return rules
 
 
 def prompt_tokens(generator: Generator, prompt: Prompt) -> int:
@@ -182,12 +173,19 @@ class StreamedPiece(NamedTuple):
 
 
 class Streams:
-    """Streams of several answers that run at the same time, merged as their pieces come."""
+    """Streams of several answers that run at the same time, merged as their pieces come; they have one place in the
+    queue together."""
 
-    def __init__(self, context: ServerContext, model: str, asked: Sequence[tuple[Prompt, GenerateOptions]]):
+    def __init__(self, context: ServerContext, model: str, asked: Sequence[tuple[Prompt, GenerateOptions]], call: Call):
+        """
+        Raises:
+            Overloaded, Draining: the request is not taken.
+        """
         self._queue: asyncio.Queue[StreamedPiece | Exception | None] = asyncio.Queue(AHEAD)
+        self._place = ExitStack()
+        admitted = self._place.enter_context(context.service.place(call))
         self._tasks = [
-            asyncio.create_task(self._pump(context, model, index, prompt, options))
+            asyncio.create_task(self._pump(context, model, index, prompt, options, admitted))
             for index, (prompt, options) in enumerate(asked)
         ]
         self._open = len(self._tasks)
@@ -216,12 +214,13 @@ class Streams:
             await self.close()
 
     async def close(self) -> None:
-        """Cancel all streams that run."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        """Cancel all streams that run, and give back their place."""
+        with self._place:
+            for task in self._tasks:
+                task.cancel()
+            for task in self._tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
 
     async def _next(self) -> StreamedPiece | None:
         while self._open:
@@ -234,10 +233,10 @@ class Streams:
         return None
 
     async def _pump(
-        self, context: ServerContext, model: str, index: int, prompt: Prompt, options: GenerateOptions
+        self, context: ServerContext, model: str, index: int, prompt: Prompt, options: GenerateOptions, call: Call
     ) -> None:
         try:
-            async for piece in context.service.stream(model, prompt, options, Call()):
+            async for piece in context.service.stream(model, prompt, options, call):
                 await self._queue.put(StreamedPiece(index, piece))
         except Exception as error:
             await self._queue.put(error)
