@@ -137,7 +137,7 @@ def test_coverage_is_the_same_alone_and_in_a_batch():
 def test_coverage_needs_attention_and_a_penalty_that_is_one():
     with pytest.raises(ConfigError, match="covering_beam: this model does not attend to a source"):
         search(Recurrent(9), sources(9, 2), CoveringBeam())
-    with pytest.raises(ConfigError, match="beta: a coverage penalty must not be negative"):
+    with pytest.raises(ConfigError, match="beta: a coverage penalty is a number from 0 up"):
         CoveringBeam(beta=-1.0)
 
 
