@@ -449,6 +449,17 @@ def test_a_language_is_chosen_on_the_command_line_and_repeated(tmp_path, capsys)
 def test_a_language_is_refused_for_a_model_that_has_none(tmp_path, capsys):
     made = Made(foreign_text.Case("BART", True), tmp_path)
     run = str(made.imported(tmp_path / "run"))
-    assert main(["inspect", run, "The door", "--to", "fr", "-o", str(tmp_path / "page.html")]) == 2
-    said = capsys.readouterr().err
-    assert said == "dragoman: --to: this model has no languages to choose from: leave it out\n"
+    lines, pairs, output = (str(tmp_path / name) for name in ("lines.txt", "pairs.tsv", "output.tsv"))
+    Path(lines).write_text("The door\n")
+    Path(pairs).write_text("The door\tLa porte\n")
+    for words in (
+        ["inspect", run, "The door", "-o", str(tmp_path / "page.html")],
+        ["score", run, pairs],
+        ["calibrate", run, pairs],
+        ["augment", "distill", run, lines, "-o", output],
+        ["datastore", run, pairs, "-o", str(tmp_path / "store")],
+    ):
+        for option in ("--from", "--to"):
+            assert main([*words, option, "fr"]) == 2
+            said = capsys.readouterr().err
+            assert said == f"dragoman: {option}: this model has no languages to choose from: leave it out\n"

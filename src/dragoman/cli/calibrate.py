@@ -35,6 +35,7 @@ def calibrate(
     test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
     languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
     translator = Translator.load(run, which=checkpoint, device=device, **languages)
+    translator.languages.check(source_language, target_language)
     with progress_bar("translating", len(given)) as progress:
         found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)
     found.calibration.write(directory.path)

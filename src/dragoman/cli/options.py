@@ -13,14 +13,6 @@ from dragoman.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     from dragoman.text.passages import Passages
 
-FromOption = Annotated[
-    str | None,
-    typer.Option("--from", metavar="LANGUAGE", help="Source language, of an imported model for many languages."),
-]
-ToOption = Annotated[
-    str | None,
-    typer.Option("--to", metavar="LANGUAGE", help="Target language, of an imported model for many languages."),
-]
 SHOWN = 5
 """Number of runs that a message names."""
 

@@ -52,6 +52,7 @@ def score(
     translator = Translator.load(
         run, which=checkpoint, device=device, special_tokens=special_tokens, context=context, **languages
     )
+    translator.languages.check(source_language, target_language)
     given = pairs_for(run, pairs, tag or [], columns=parsed_columns(columns))
     with progress_bar("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)

@@ -149,6 +149,7 @@ class Augmentation:
         checkpoint = checkpoint_at(self.run, self.which)
         languages: dict[str, Any] = {"source_language": self.source_language, "target_language": self.target_language}
         translator = Translator.load(checkpoint.path, device=device, precision=precision, **languages)
+        translator.languages.check(self.source_language, self.target_language)
         translator.check_tags(self.tags)
         splitter = translator.splitter
         search, rules = translator.search_of(self.search, None), translator.rules_of(self.rules)

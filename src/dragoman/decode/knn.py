@@ -173,6 +173,7 @@ def build_datastore(
     model, source_tokenizer, target_tokenizer, _ = load_writer(run, which)
     check(run, model, TRANSLATES)
     languages = read_languages(run, source_tokenizer)
+    languages.check(source_language, target_language)
     source_tokenizer = languages.framed(source_tokenizer, source_language, target_language)
     defaults = read_generation_settings(run, target_tokenizer, translates=True)
     first = languages.first(target_tokenizer, target_language) or defaults.first_token

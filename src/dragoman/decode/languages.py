@@ -71,6 +71,16 @@ class LanguageTokens:
         exact = [code for code in same if wanted[1:] == _parts(code)[1:]]
         return exact if len(exact) == 1 else same
 
+    def check(self, source: str | None, target: str | None) -> None:
+        """Check that languages are chosen only where the model has some.
+
+        Raises:
+            ConfigError: they are for a model without.
+        """
+        for option, given in (("--from", source), ("--to", target)):
+            if given is not None and not self:
+                raise ConfigError(f"{option}: this model has no languages to choose from: leave it out")
+
     def framed(self, tokenizer: Tokenizer, source: str | None, target: str | None) -> Tokenizer:
         """Return a source's tokenizer with the tokens of these languages around each text.
 

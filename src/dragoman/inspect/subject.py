@@ -16,7 +16,7 @@ from dragoman.checkpoint import load_any
 from dragoman.data.material import FrameMaterial, IdMaterial, ImageMaterial, Material, material_of, to_device
 from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.utf8 import Utf8Rule, Utf8Table
-from dragoman.decode.languages import NO_LANGUAGES, LanguageTokens
+from dragoman.decode.languages import NO_LANGUAGES
 from dragoman.decode.precision import on_device
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
@@ -123,10 +123,10 @@ class Subject:
         if isinstance(model, SequenceModel) and ability(getattr(model, "cfg", None)) is TRANSLATES:
             translator = Translator(model, *folder.tokenizers())
             translator.follow_import(folder.path, source_language, target_language)
-            _check_languages(translator.languages, source_language, target_language)
+            translator.languages.check(source_language, target_language)
             sides = translator.source_tokenizer, translator.target_tokenizer
             return cls(model, *sides, run=folder.path, translator=translator)
-        _check_languages(NO_LANGUAGES, source_language, target_language)
+        NO_LANGUAGES.check(source_language, target_language)
         if isinstance(model, SequenceModel):
             return cls(model, *folder.tokenizers(), run=folder.path)
         towers = [model.first, model.second] if isinstance(model, TwoTowers) else [model]
@@ -263,17 +263,6 @@ class Subject:
         """Return each token as readable text; marks have their names, and bytes that are no text their numbers."""
         tokenizer = tokenizer or self.tokenizer
         return tuple(map(str, ids)) if tokenizer is None else tuple(_spelling(tokenizer, i) for i in ids)
-
-
-def _check_languages(languages: LanguageTokens, source: str | None, target: str | None) -> None:
-    """Check that languages are chosen only where the model has some.
-
-    Raises:
-        ConfigError: they are for a model without.
-    """
-    for option, given in (("--from", source), ("--to", target)):
-        if given is not None and not languages:
-            raise ConfigError(f"{option}: this model has no languages to choose from: leave it out")
 
 
 def _kind(model: nn.Module) -> Kind:
