@@ -69,7 +69,7 @@ def _same_word(a, b):
 
 
 def test_bytes_are_read_as_utf_8_and_nothing_else():
-    for text in ("naïve", "日本語 ok", "¿a?", "नमस्ते", "ไทย", "😀y", "Ωж"):
+    for text in ("naïve", "日本語 ok", "¿a?", "नमस्ते", "ไทย", "😀y", "Ωж", "كتاب،", "हिन्दी।"):
         now = APART
         for byte in text.encode():
             now = read(now, byte)
@@ -92,6 +92,17 @@ def test_what_normalising_would_change_into_space_or_nothing_cannot_be_said():
         plain = normalise(f"a{chr(code)}b") == f"a{unicodedata.normalize('NFC', chr(code))}b"
         assert (now is not None) == (plain or unicodedata.combining(chr(code)) > 0), hex(code)
     assert read(SPACE, 0x20) is None and len(READINGS) == len(NEXT)
+
+
+@pytest.mark.parametrize("text", ["كتاب،", "كتاب؟", "کتاب\u06d4", "हिन्दी।", "हिन्दी॥", "բառ\u0589", "סוף\u05c3"])
+def test_a_word_ends_at_the_punctuation_of_its_script(text):
+    word, mark = text[:-1], text[-1]
+    assert letters(mark) == APART and not _same_word(word[-1], mark)
+    now = SPACE
+    for byte in text.encode():
+        now = read(now, byte)
+        assert now is not None
+    assert now == APART
 
 
 # ---- the automaton ---------------------------------------------------------------------------------

@@ -19,13 +19,20 @@ _INVISIBLE = frozenset(
     chr(code).encode()
     for code in (*range(0x80, 0xA1), 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000, 0xFEFF)
 )
-_UNFINISHED = frozenset(char[:end] for char in _INVISIBLE for end in range(1, len(char)))
+_PUNCTUATION = frozenset(
+    chr(code).encode()
+    for code in (0x589, 0x5C0, 0x5C3, 0x60C, 0x61B, 0x61F, *range(0x66A, 0x66E), 0x6D4, 0x964, 0x965, 0x970)
+)
+"""What ends words in Armenian, Hebrew, Arabic and the scripts of India."""
+_UNFINISHED = frozenset(char[:end] for char in _INVISIBLE | _PUNCTUATION for end in range(1, len(char)))
 _SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}  # RFC 3629
 _STAND_IN = {(1, APART): b"\xe4\xb8", (1, ALPHABETIC): b"\xc3", (1, INDIC): b"\xe0\xa4", (2, APART): b"\xe4"}
 
 
 def group(character: bytes) -> int:
-    """Return the group of a character, for which its first two bytes are enough."""
+    """Return the group of a character, or of all but the punctuation that these bytes begin."""
+    if character in _PUNCTUATION:
+        return APART
     lead, second = character[0], character[1] if len(character) > 1 else 0
     if lead < 0x80:
         return SPACE if lead == 0x20 else ALPHABETIC if chr(lead).isalnum() or lead == 0x5F else APART

@@ -57,7 +57,7 @@ def _term_pattern(term: str) -> str:
 
 
 def _is_word(character: str) -> bool:
-    return character.isalnum() or character == "_"
+    return regex.match(r"\w", character) is not None  # marks, too: a term may end in a vowel sign
 
 
 class PatternMatcher(Matcher):
