@@ -212,6 +212,15 @@ def test_a_mistake_leaves_nothing_behind(earlier, tmp_path):
 # ---- merged ---------------------------------------------------------------------------------------
 
 
+def test_a_chat_template_goes_with_the_weights(earlier, tmp_path):
+    shutil.copytree(earlier[0], tmp_path / "earlier", symlinks=True)
+    (tmp_path / "earlier" / "chat_template.jinja").write_text("own")
+    list(start(config(earlier, {"start_from": {"run": str(tmp_path / "earlier")}}), tmp_path / "run").events())
+    assert main(["merge", str(tmp_path / "run"), "-o", str(tmp_path / "merged")]) == 0
+    for run in ("run", "merged"):
+        assert (tmp_path / run / "chat_template.jinja").read_text() == "own"
+
+
 def test_a_merged_run_says_the_same_and_needs_no_other(adapted, tmp_path, capsys):
     shutil.copytree(adapted, tmp_path / "run", symlinks=True)
     assert main(["merge", str(tmp_path / "run"), "--checkpoint", "last"]) == 0

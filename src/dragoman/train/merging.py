@@ -9,6 +9,7 @@ from dragoman.checkpoint import BASE, RunDirectory
 from dragoman.decode.memory_vectors import ENCODER
 from dragoman.errors import CheckpointError
 from dragoman.interchange.importing import ORIGIN
+from dragoman.text.chat_template_files import FILE as CHAT_TEMPLATE
 from dragoman.train.tasks.task_data import FOLDER
 
 
@@ -33,7 +34,8 @@ def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best
             made = RunDirectory(partial)
             made.write_config(config)
             folders = (earlier.path / name for name in (FOLDER, ORIGIN, f"{FOLDER}/{ENCODER}"))
-            for file in (*earlier.tokenizer_files(), *chain(*map(_small, folders))):
+            templates = filter(Path.is_file, (earlier.path / CHAT_TEMPLATE,))
+            for file in (*earlier.tokenizer_files(), *templates, *chain(*map(_small, folders))):
                 target = partial / file.relative_to(earlier.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)

@@ -16,6 +16,7 @@ from dragoman.interchange.importing import ORIGIN, origin_vocabulary
 from dragoman.interchange.vocabulary import share_beginning
 from dragoman.model.lora import Lora, trainable_weights
 from dragoman.model.names import check_patterns, matches
+from dragoman.text.chat_template_files import FILE as CHAT_TEMPLATE
 from dragoman.text.tokens.extension import Kept, VocabularyConfig, decompose_new_entries
 from dragoman.text.tokens.tokenizer import Tokenizer
 
@@ -90,7 +91,7 @@ class WarmStart:
             CheckpointError: no such run or checkpoint, or a damaged one.
         """
         if new_run:
-            _copy_origin(RunDirectory.open(self.run), run)
+            _copy_files(RunDirectory.open(self.run), run)
             self._fill(model, run)
         self._limit(model)
         if (vocabulary := origin_vocabulary(run)) and vocabulary.bos is None:
@@ -174,8 +175,10 @@ class _Grown:
         return torch.cat([given, torch.stack(further).to(given.dtype)])
 
 
-def _copy_origin(earlier: RunDirectory, run: RunDirectory) -> None:
-    """Copy the small files of an import, so that an export still has its layout."""
+def _copy_files(earlier: RunDirectory, run: RunDirectory) -> None:
+    """Copy the small files of an import, so that an export still has its layout, and the run's own chat template."""
+    if (template := earlier.path / CHAT_TEMPLATE).is_file() and not (run.path / CHAT_TEMPLATE).exists():
+        durable.replace(run.path / CHAT_TEMPLATE, template.read_bytes())
     if (earlier.path / ORIGIN).is_dir() and not (run.path / ORIGIN).exists():
         with durable.folder(run.path / ORIGIN) as partial:
             shutil.copytree(earlier.path / ORIGIN, partial, dirs_exist_ok=True)
