@@ -57,7 +57,7 @@ def recipe(folder: Path, width: int, depth: int, tokens: int) -> str:
     return f"""
 preset: lm-small
 task: {{context: 128}}
-data: {{kind: texts, files: [{folder / TRAIN}], valid: [{folder / VALID}]}}
+data: {{kind: texts, files: [{folder / TRAIN}], valid: [{folder / VALID}], overlap: keep}}
 tokenizer: bytes
 model:
   dim: {width}

@@ -104,6 +104,7 @@ def _running_text(folder: Path, train: Sequence[str], valid: Sequence[str]) -> P
         "kind": "texts",
         "files": [str(folder / "train.txt")],
         "valid": [str(folder / "valid.txt")],
+        "overlap": "keep",  # a small grammar says the same sentence again and again
         "documents": "blank_lines",
     }
 

@@ -52,6 +52,7 @@ def prompts(folder: Path, puzzle: Puzzle, *, examples: int, valid: int, seed: in
         "kind": "instructions",
         "train": [table | {"path": str(folder / "train.tsv")}],
         "valid": table | {"path": str(folder / "valid.tsv")},
+        "overlap": "keep",  # they are distinct, and puzzles that differ in digits alone are not alike
         "between": BETWEEN,
     }
 
