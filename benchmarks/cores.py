@@ -36,7 +36,7 @@ from dragoman import cli
 from dragoman.text.formats.pairs import JsonLines, read_pairs
 from dragoman.text.lines import read_lines
 
-LINES = 40_000
+LINES = 20_000
 WAYS = {"one thread": (1, None), "two threads": (2, None), "two workers": (1, 2)}
 """Threads of a process, and workers."""
 
