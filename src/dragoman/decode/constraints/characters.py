@@ -23,7 +23,7 @@ _PUNCTUATION = frozenset(
     chr(code).encode()
     for code in (0x589, 0x5C0, 0x5C3, 0x60C, 0x61B, 0x61F, *range(0x66A, 0x66E), 0x6D4, 0x964, 0x965, 0x970)
 )
-"""What ends words in Armenian, Hebrew, Arabic and the scripts of India."""
+"""Punctuation that ends words in Armenian, Hebrew, Arabic and the scripts of India."""
 _UNFINISHED = frozenset(char[:end] for char in _INVISIBLE | _PUNCTUATION for end in range(1, len(char)))
 _SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}  # RFC 3629
 _STAND_IN = {(1, APART): b"\xe4\xb8", (1, ALPHABETIC): b"\xc3", (1, INDIC): b"\xe0\xa4", (2, APART): b"\xe4"}
