@@ -1,5 +1,6 @@
 """Terms that must and must not be said, kept by models that were never trained and would say anything."""
 
+import itertools
 import re
 import unicodedata
 
@@ -94,7 +95,13 @@ def test_what_normalising_would_change_into_space_or_nothing_cannot_be_said():
     assert read(SPACE, 0x20) is None and len(READINGS) == len(NEXT)
 
 
-@pytest.mark.parametrize("text", ["كتاب،", "كتاب؟", "کتاب\u06d4", "हिन्दी।", "हिन्दी॥", "բառ\u0589", "סוף\u05c3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("كتاب،", "كتاب؟", "کتاب\u06d4", "हिन्दी।", "हिन्दी॥", "বই।", "उ॰", "բառ\u0589", "סוף\u05c3", "סוף\u05be"),
+        *("βιβλίο\u037e", "መጽሐፍ\u1362", "წიგნი\u10fb", "བོད\u0f0b"),
+    ],
+)
 def test_a_word_ends_at_the_punctuation_of_its_script(text):
     word, mark = text[:-1], text[-1]
     assert letters(mark) == APART and not _same_word(word[-1], mark)
@@ -103,6 +110,11 @@ def test_a_word_ends_at_the_punctuation_of_its_script(text):
         now = read(now, byte)
         assert now is not None
     assert now == APART
+
+
+@pytest.mark.parametrize("word", ["צה\u05f4ל", "Ո\u055eվ", "कि\u0901", "a\u0301b"])
+def test_signs_inside_words_end_none(word):
+    assert all(_same_word(a, b) for a, b in itertools.pairwise(word))
 
 
 # ---- the automaton ---------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ have no transition: invalid UTF-8, control characters, and white space other tha
 leaves none of it).
 """
 
+import unicodedata
+
 import numpy as np
 
 APART, ALPHABETIC, INDIC, SPACE = 0, 1, 2, 3
@@ -19,11 +21,14 @@ _INVISIBLE = frozenset(
     chr(code).encode()
     for code in (*range(0x80, 0xA1), 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000, 0xFEFF)
 )
+_INSIDE_WORDS = frozenset(map(chr, (*range(0x55A, 0x560), 0x5F3, 0x5F4)))
+"""Armenian marks over a syllable, and Hebrew marks of abbreviations."""
 _PUNCTUATION = frozenset(
-    chr(code).encode()
-    for code in (0x589, 0x5C0, 0x5C3, 0x60C, 0x61B, 0x61F, *range(0x66A, 0x66E), 0x6D4, 0x964, 0x965, 0x970)
+    character.encode()
+    for character in map(chr, range(0xC0, 0x2000))
+    if unicodedata.category(character)[0] == "P" and character not in _INSIDE_WORDS
 )
-"""Punctuation that ends words in Armenian, Hebrew, Arabic and the scripts of India."""
+"""Punctuation of scripts whose letters join words."""
 _UNFINISHED = frozenset(char[:end] for char in _INVISIBLE | _PUNCTUATION for end in range(1, len(char)))
 _SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}  # RFC 3629
 _STAND_IN = {(1, APART): b"\xe4\xb8", (1, ALPHABETIC): b"\xc3", (1, INDIC): b"\xe0\xa4", (2, APART): b"\xe4"}
@@ -82,15 +87,15 @@ def _size(lead: int) -> int:
 
 def _tabulated() -> tuple[list[Utf8State], np.ndarray]:
     readings: list[Utf8State] = [APART, ALPHABETIC, INDIC, SPACE]
+    numbers: dict[Utf8State | None, int] = {None: -1} | {reading: i for i, reading in enumerate(readings)}
     rows: list[list[int]] = []
     for before in readings:  # the list grows during the loop
-        row = []
-        for byte in range(256):
-            after = read(before, byte)
-            if after is not None and after not in readings:
-                readings.append(after)
-            row.append(-1 if after is None else readings.index(after))
-        rows.append(row)
+        after = [read(before, byte) for byte in range(256)]
+        for state in after:
+            if state is not None and state not in numbers:
+                numbers[state] = len(readings)
+                readings.append(state)
+        rows.append([numbers[state] for state in after])
     return readings, np.array(rows)
 
 
