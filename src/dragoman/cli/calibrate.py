@@ -1,6 +1,6 @@
 """dragoman calibrate: confidence of a run's translations, learned from some with references."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -33,8 +33,9 @@ def calibrate(
     directory = RunDirectory.open(run)  # reports a missing run first
     given = pairs_for(run, pairs, kept="valid")
     test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
-    languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
-    translator = Translator.load(run, which=checkpoint, device=device, **languages)
+    translator = Translator.load(
+        run, which=checkpoint, device=device, source_language=source_language, target_language=target_language
+    )
     translator.languages.check(source_language, target_language)
     with progress_bar("translating", len(given)) as progress:
         found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)

@@ -1,7 +1,7 @@
 """dragoman datastore: the decoder states of given translations, for nearest-neighbour translation."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -36,10 +36,17 @@ def datastore(
     from dragoman.decode.knn import build_datastore
 
     given = [pair for text in pairs for pair in read_named_pairs(text, columns)]
-    languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
     with progress_bar("reading", len(given)) as progress:
         states = build_datastore(
-            run, given, output, checkpoint, device=device, index=index, progress=progress, **languages
+            run,
+            given,
+            output,
+            checkpoint,
+            device=device,
+            index=index,
+            source_language=source_language,
+            target_language=target_language,
+            progress=progress,
         )
     searched = ", with an index for approximate search" if index else ""
     print(f"{output}: {states:,} states of {len(given):,} pairs{searched}")

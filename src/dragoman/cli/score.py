@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,9 +48,14 @@ def score(
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.given import pairs_for
 
-    languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
     translator = Translator.load(
-        run, which=checkpoint, device=device, special_tokens=special_tokens, context=context, **languages
+        run,
+        which=checkpoint,
+        device=device,
+        special_tokens=special_tokens,
+        context=context,
+        source_language=source_language,
+        target_language=target_language,
     )
     translator.languages.check(source_language, target_language)
     given = pairs_for(run, pairs, tag or [], columns=parsed_columns(columns))

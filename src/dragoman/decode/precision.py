@@ -17,7 +17,7 @@ from dragoman.model.inference.native import NativeTransformer, UnknownToKernels
 from dragoman.model.inference.packed import pack
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import Transformer
-from dragoman.native.library import asked, cached_choice, library, unavailable
+from dragoman.native.library import cached_choice, library, unavailable, wanted_kernels
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 DecodingPrecision = Literal["auto", "float32", "bfloat16", "int8"]
@@ -72,7 +72,7 @@ def resolve_auto(device: str, precision: str) -> tuple[str, str]:
 
 def prepare_kernels(model: SequenceModel, number_format: NumberFormat) -> SequenceModel:
     """Lay out ``model`` for kernels of our own, as far as they know its parts; log how it will run."""
-    if number_format == "int8" and library().uses_matrix_unit and asked() == "on":
+    if number_format == "int8" and library().uses_matrix_unit and wanted_kernels() == "on":
         library().use_int8_tiles_from(int(remembered_int8_rows()))
     pack(model, panels(number_format))
     try:

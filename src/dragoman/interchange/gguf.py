@@ -288,7 +288,6 @@ def _parts(cut: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _describe_tokenizer(writer: Any, described: dict[str, Any], vocabulary: VocabularyMapping) -> None:
-
     model, added = described["model"], {token["id"]: token for token in described["added_tokens"]}
     by_id = {i: name for name, i in model["vocab"].items()} | {i: token["content"] for i, token in added.items()}
     fillers = [f"⟨unused {i}⟩" for i in range(vocabulary.size)]

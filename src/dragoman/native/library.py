@@ -141,7 +141,7 @@ def library() -> Library:
     return stand_in
 
 
-def asked() -> str:
+def wanted_kernels() -> str:
     """Return what ``DRAGOMAN_KERNELS`` asks for.
 
     Raises:
@@ -155,7 +155,7 @@ def asked() -> str:
 
 @cache
 def _compiled() -> Library:
-    wanted = asked()
+    wanted = wanted_kernels()
     if wanted == "off":
         raise Unavailable(f"{SWITCH} is off")
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
@@ -173,7 +173,7 @@ def _compiled() -> Library:
     except (OSError, AttributeError) as error:
         raise Unavailable(f"the kernels in {path.parent} cannot be used: {error}") from None
     if wanted == "matrix-unit" and not found.uses_matrix_unit:
-        raise ConfigError(f"{SWITCH}: this machine has no matrix unit that the kernels can use: choose on")
+        raise ConfigError(f"{SWITCH}: this machine has no matrix unit that the kernels can use: leave it out")
     return found
 
 

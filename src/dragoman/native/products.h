@@ -173,6 +173,12 @@ static float to_int8(const float *x, int64_t K, uint8_t *to) {
     return size;
 }
 
+/* Return how many of n rows a block gets: as many as any other, ``most`` at the most. */
+INLINE int rows_of_a_block(int64_t n, int64_t most) {
+    const int64_t chunk = n < CHUNK ? n : CHUNK, blocks = (chunk + most - 1) / most;
+    return (int)((chunk + blocks - 1) / blocks);
+}
+
 /* ---- the matrix unit ------------------------------------------------------------------------------------------------- */
 
 /* Rows from which its products are faster than those of vectors, which have the same sums in int8. In bfloat16 sums are rounded in
@@ -209,8 +215,7 @@ enum { PANELS = 8 }; /* for each of which the shapes of tiles are loaded once */
 
 static void linear_in_tiles(const Linear *l, const uint8_t *x, const float *size, int64_t n, float *y) {
     const int64_t panels = (l->N + P - 1) / P, bytes = 4 * words_of(l->kind, l->K);
-    const int64_t chunk = n < CHUNK ? n : CHUNK, blocks = (chunk + TILE_ROWS - 1) / TILE_ROWS;
-    const int M = (int)((chunk + blocks - 1) / blocks);
+    const int M = rows_of_a_block(n, TILE_ROWS);
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t rows = n - from < CHUNK ? n - from : CHUNK;
         SHARED(n * l->K * l->N > 1 << 17, for (int64_t p = 0; p < panels; p += PANELS) {
@@ -245,8 +250,8 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
     void (*multiply)(const Linear *, int, const void *, const float *, int64_t, int64_t, const Next *, float *) =
         l->kind == FLOAT32 ? rows_float32 : l->kind == BFLOAT16 ? rows_bfloat16 : rows_int8;
 
-    const int64_t step = n <= 3 ? 4 : 1, chunk = n < CHUNK ? n : CHUNK, blocks = (chunk + MOST - 1) / MOST;
-    const int most = (int)((chunk + blocks - 1) / blocks); /* rows of a block, about as many in each */
+    const int64_t step = n <= 3 ? 4 : 1;
+    const int most = rows_of_a_block(n, MOST);
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t to = from + CHUNK < n ? from + CHUNK : n;
         SHARED(n * l->K * l->N > 1 << 17, for (int64_t p = 0; p < panels; p += step) {

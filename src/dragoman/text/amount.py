@@ -2,11 +2,11 @@
 
 import regex
 
-SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_IDEOGRAPHIC = r"\p{Han}\p{Hiragana}\p{Katakana}"
+_ALPHABETIC = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+SPACELESS = f"[{_IDEOGRAPHIC}{_ALPHABETIC}]"
 """Pattern of a letter of the scripts that put no spaces between words."""
-_IDEOGRAPHIC = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
-_ALPHABETIC = regex.compile(r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
-_LETTERS = ((_IDEOGRAPHIC, 2.0), (_ALPHABETIC, 4.0))
+_LETTERS = ((regex.compile(f"[{_IDEOGRAPHIC}]"), 2.0), (regex.compile(f"[{_ALPHABETIC}]"), 4.0))
 """Letters without spaces between words, and how many a word has, about."""
 
 

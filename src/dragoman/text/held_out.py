@@ -2,14 +2,18 @@
 document."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from dragoman import durable
 from dragoman.errors import DataError
 from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.formats.pairs import ColumnNames
 from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Sourced, parse_json, read_lines
+
+E = TypeVar("E")
 
 
 def held_out_line(pair: Sourced) -> str:
@@ -18,6 +22,12 @@ def held_out_line(pair: Sourced) -> str:
     context = {"context": pair.context} if pair.context else {}
     matches = {"matches": pair.matches} if pair.matches else {}
     return json.dumps(pair.pair._asdict() | tags | context | matches, ensure_ascii=False) + "\n"
+
+
+def write_held_out(folder: Path, sets: Mapping[str, Iterable[E]], line: Callable[[E], str]) -> None:
+    """Write held-out sets by their names, an example a ``line``."""
+    for name, examples in sets.items():
+        durable.write(folder / f"{name}.jsonl", "".join(map(line, examples)).encode())
 
 
 def read_held_out(path: Path) -> list[Sourced]:

@@ -25,8 +25,7 @@ def prepare_data(cfg: RunConfig, directory: RunDirectory, group: SingleProcess) 
     if not group.first:
         group.wait_for(PREPARED)
         return
-    with nothing_left_behind(directory, group):
-        yield from task_data_for(cfg).prepare(cfg, directory)
+    yield from task_data_for(cfg).prepare(cfg, directory)
     group.publish(PREPARED)
 
 
@@ -37,7 +36,7 @@ def nothing_left_behind(directory: RunDirectory, group: SingleProcess) -> Iterat
     try:
         yield
     except BaseException:
-        if new and directory.path.exists():
+        if new:
             if (directory.path / FOLDER).exists():
                 durable.remove(directory.path / FOLDER)
             directory.discard()

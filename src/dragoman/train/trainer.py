@@ -115,7 +115,7 @@ class Trainer:
         try:
             with as_ctrl_c():
                 with nothing_left_behind(self.directory, self.group):
-                    yield from self.prepare()
+                    yield from prepare_data(self.cfg, self.directory, self.group)
                     task_data = task_data_for(self.cfg).open(self.cfg, self.directory)
                     self.cfg = complete_config(self.cfg, task_data, self.group)
                 yield from self.planner.events(self.cfg, task_data, self.directory, self.group)
@@ -131,7 +131,8 @@ class Trainer:
 
     def prepare(self) -> Iterator[Event]:
         """Prepare the data alone: see ``preparation.prepare_data``."""
-        return prepare_data(self.cfg, self.directory, self.group)
+        with nothing_left_behind(self.directory, self.group):
+            yield from prepare_data(self.cfg, self.directory, self.group)
 
     def _set_up(self, task_data: TaskData) -> Started:
         self.logger.config(self.cfg)

@@ -28,6 +28,7 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inputs import TokenInput
 from dragoman.model.meta_device import on_meta_device
 from dragoman.text.cleaning.split import PairSplit
+from dragoman.text.held_out import write_held_out
 from dragoman.text.splits import SplitExamples
 from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -165,9 +166,7 @@ class ReaderTaskData(TaskData):
     @classmethod
     def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
         """Write the held-out examples as they were given, for validation and evaluation."""
-        for name, examples in split.held_out.items():
-            lines = (json.dumps(cls.record(example), ensure_ascii=False) + "\n" for example in examples)
-            durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
+        write_held_out(folder, split.held_out, lambda e: json.dumps(cls.record(e), ensure_ascii=False) + "\n")
 
     @classmethod
     def record(cls, example: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.data.packing import PackedRow
 from dragoman.text.formats.documents import Document, Texts
 from dragoman.text.formats.instructions import Instructions
+from dragoman.text.held_out import write_held_out
 from dragoman.text.lines import Pair
 from dragoman.text.store import Store, chunks, create_store
 from dragoman.text.tokens.tokenizer import EOS, PROMPT_FRAME, Tokenizer
@@ -99,11 +100,9 @@ def _prepare(cfg: RunConfig, run: RunDirectory, marks: Sequence[str]) -> Iterato
         for name, use, examples in (("train", "training", split.train), ("valid", "validation", split.valid)):
             facts = _storing_function(data)(folder / name, examples, tokenizer)
             table += [(f"{what} for {use}", count) for what, count in facts.items() if what != "bytes"]
-        for name, examples in split.held_out.items():
-            if name != "valid" and examples:
-                lines = (json.dumps(example._asdict(), ensure_ascii=False) + "\n" for example in examples)
-                durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
-                table.append((f"documents for {name}", len(examples)))
+        sets = {name: some for name, some in split.held_out.items() if name != "valid" and some}
+        write_held_out(folder, sets, lambda e: json.dumps(e._asdict(), ensure_ascii=False) + "\n")
+        table += [(f"documents for {name}", len(some)) for name, some in sets.items()]
         durable.write(folder / "report.json", json.dumps({"table": table}, indent=1).encode())
 
 

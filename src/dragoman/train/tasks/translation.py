@@ -32,7 +32,7 @@ from dragoman.text.cleaning.split import Overlap, PairSplit, without_overlap
 from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.pairs import PairSource, may_hold_out, names_of, prefix_of, tags_of
-from dragoman.text.held_out import held_out_line, read_held_out
+from dragoman.text.held_out import held_out_line, read_held_out, write_held_out
 from dragoman.text.lines import Sourced
 from dragoman.text.retrieval import FuzzyMatches
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -167,8 +167,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
                 report["sources"] = corpus.tokens()
             if corpus.left_out:
                 yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
-        for name, pairs in split.held_out.items():
-            durable.write(folder / f"{name}.jsonl", "".join(map(held_out_line, pairs)).encode())
+        write_held_out(folder, split.held_out, held_out_line)
         durable.write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode())
         if encoder is not None:
             encoder.save(folder / ENCODER)
