@@ -454,6 +454,11 @@ MISTAKES = {
     ),
     "no pairs": ({"data": {"kind": "copy", "pairs": 0}}, [], "data.copy.pairs: must be greater than 0"),
     "more keys than letters": ({"data": {"kind": "recall", "pairs": 30}}, [], "data.recall.pairs: must be less than"),
+    "all symbols again": (
+        {"data": {"kind": "induction", "length": 8, "repeated": 8}},
+        [],
+        "data.induction.repeated: 8 must be less than the length, 8",
+    ),
     "more symbols than places": (
         {"data": {"kind": "selective_copy", "symbols": 9, "length": 8}},
         [],

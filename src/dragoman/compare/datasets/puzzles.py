@@ -25,7 +25,7 @@ BETWEEN = "="
 Puzzle = Callable[[random.Random], tuple[str, str]]
 
 
-def prompts(folder: Path, puzzle: Puzzle, *, examples: int, valid: int, seed: int) -> Plain:
+def prompts(folder: Path, puzzle: Puzzle, *, examples: int, valid: int, seed: int, last: int | None = None) -> Plain:
     """Write distinct puzzles; those for validation are none of those to learn from.
 
     Args:
@@ -34,26 +34,28 @@ def prompts(folder: Path, puzzle: Puzzle, *, examples: int, valid: int, seed: in
         examples: number of puzzles to learn from.
         valid: number of puzzles to validate with.
         seed: seed of both.
+        last: number of symbols at the end of an answer that alone are asked for in validation; None for all.
     """
     rng, seen, rows = random.Random(seed), set[str](), []
     for _ in range(50 * (examples + valid)):  # small ones run out of distinct puzzles
         prompt, answer = puzzle(rng)
         if prompt not in seen:
             seen.add(prompt)
-            rows.append(f"{prompt}\t{answer}\n")
+            rows.append((prompt + BETWEEN, answer))
         if len(rows) == examples + valid:
             break
     kept = min(valid, len(rows) // 2)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, some in (("valid", rows[:kept]), ("train", rows[kept:])):
-        durable.replace(folder / f"{name}.tsv", "".join(some).encode())
+    asked = [(p + a[:-last], a[-last:]) for p, a in rows[:kept]] if last else rows[:kept]
+    for name, some in (("valid", asked), ("train", rows[kept:])):
+        durable.replace(folder / f"{name}.tsv", "".join(f"{p}\t{a}\n" for p, a in some).encode())
     table = {"kind": "table", "source": 0, "target": 1}
     return {
         "kind": "instructions",
         "train": [table | {"path": str(folder / "train.tsv")}],
         "valid": table | {"path": str(folder / "valid.tsv")},
         "overlap": "keep",  # they are distinct, and puzzles that differ in digits alone are not alike
-        "between": BETWEEN,
+        "between": "",
     }
 
 
@@ -61,37 +63,49 @@ def recall(
     folder: Path,
     *,
     pairs: Annotated[int, Field(ge=1, le=len(LOWER))] = 8,
-    examples: PositiveInt = 8000,
+    queries: PositiveInt = 16,
+    examples: PositiveInt = 20000,
     valid: PositiveInt = 400,
     seed: int = 1,
 ) -> Plain:
-    """Associative recall: pairs of key and value, then one of the keys; its value is the answer."""
+    """Associative recall: pairs of key and value, then keys that are asked for, each with its value.
+
+    The last value is the answer. In training all of them are, so that a step has much to learn from.
+    """
 
     def puzzle(rng: random.Random) -> tuple[str, str]:
         keys, values = rng.sample(LOWER, pairs), [rng.choice(UPPER) for _ in range(pairs)]
-        asked = rng.randrange(pairs)
-        return "".join(map("".join, zip(keys, values, strict=True))) + keys[asked], values[asked]
+        given = list(map("".join, zip(keys, values, strict=True)))
+        return "".join(given), "".join(rng.choices(given, k=queries))
 
-    return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed)
+    return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed, last=1)
 
 
 def induction(
     folder: Path,
     *,
-    length: Annotated[int, Field(ge=3)] = 32,
-    examples: PositiveInt = 8000,
+    length: Annotated[int, Field(ge=2, le=len(LOWER))] = 16,
+    repeated: PositiveInt = 12,
+    examples: PositiveInt = 20000,
     valid: PositiveInt = 400,
     seed: int = 1,
 ) -> Plain:
-    """Induction: random symbols that end in a mark which stood once before; what followed it there is the answer."""
+    """Induction: distinct symbols in a circle, then some of them again from a random one on.
+
+    The last is the answer. In training all of them are.
+
+    Raises:
+        ConfigError: as many symbols repeated as there are; the last would then be the one that is missing.
+    """
+    if repeated >= length:
+        raise ConfigError(f"data.induction.repeated: {repeated} must be less than the length, {length}")
 
     def puzzle(rng: random.Random) -> tuple[str, str]:
-        symbols = [rng.choice(LOWER) for _ in range(length)]
-        at = rng.randrange(length - 2)
-        symbols[at] = symbols[-1] = "#"
-        return "".join(symbols), symbols[at + 1]
+        symbols = "".join(rng.sample(LOWER, length))
+        start = rng.randrange(length)
+        return symbols, (symbols[start:] + symbols[:start])[:repeated]
 
-    return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed)
+    return prompts(folder, puzzle, examples=examples, valid=valid, seed=seed, last=1)
 
 
 def selective_copy(
@@ -99,7 +113,7 @@ def selective_copy(
     *,
     symbols: PositiveInt = 6,
     length: PositiveInt = 32,
-    examples: PositiveInt = 8000,
+    examples: PositiveInt = 20000,
     valid: PositiveInt = 400,
     seed: int = 1,
 ) -> Plain:
@@ -135,7 +149,7 @@ def listops(
     *,
     depth: PositiveInt = 2,
     width: Annotated[int, Field(ge=2)] = 3,
-    examples: PositiveInt = 8000,
+    examples: PositiveInt = 20000,
     valid: PositiveInt = 400,
     seed: int = 1,
 ) -> Plain:
@@ -164,7 +178,7 @@ def sums(
     *,
     terms: PositiveInt = 6,
     steps: bool = False,
-    examples: PositiveInt = 8000,
+    examples: PositiveInt = 20000,
     valid: PositiveInt = 400,
     seed: int = 1,
 ) -> Plain:
