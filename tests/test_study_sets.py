@@ -107,6 +107,13 @@ def test_as_many_digits_are_learned_as_asked_for_and_the_others_validate_or_test
     assert 0 <= sizes["test"] - sizes["valid"] <= 1
 
 
+def test_sentences_of_several_sizes_share_their_validation(tmp_path):
+    few, all_of_them = (grammar.sentences(tmp_path / str(n), documents=30, learned=n) for n in (4, None))
+    assert Path(few["valid"][0]).read_text() == Path(all_of_them["valid"][0]).read_text()
+    documents = [Path(some["files"][0]).read_text().strip().split("\n\n") for some in (few, all_of_them)]
+    assert len(documents[0]) == 4 and len(documents[1]) == 27 and documents[1][:4] == documents[0]
+
+
 def test_trees_that_run_out_are_fewer(tmp_path):
     data = from_dict(Data, grammar.trees(tmp_path, pairs=200, longest=3))
     learned = list(read_pairs(data.train[0]))

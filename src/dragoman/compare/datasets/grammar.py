@@ -86,13 +86,22 @@ def trees(
 
 
 def sentences(
-    folder: Path, *, documents: Annotated[int, Field(ge=3)] = 400, each: PositiveInt = 12, seed: int = 1
+    folder: Path,
+    *,
+    documents: Annotated[int, Field(ge=3)] = 400,
+    learned: PositiveInt | None = None,
+    each: PositiveInt = 12,
+    seed: int = 1,
 ) -> Plain:
-    """Running text: documents of sentences of the grammar, for language models."""
+    """Running text: documents of sentences of the grammar, for language models.
+
+    A tenth is for validation. Of the others the first ``learned`` are to learn from, all where it is None. So sets of
+    several sizes share their validation.
+    """
     rng = random.Random(seed)
     texts = [". ".join(" ".join(derive(rng).words) for _ in range(each)) for _ in range(documents)]
     held = max(2, documents // 10)
-    return _running_text(folder, texts[held:], texts[:held])
+    return _running_text(folder, texts[held:][:learned], texts[:held])
 
 
 def _running_text(folder: Path, train: Sequence[str], valid: Sequence[str]) -> Plain:
