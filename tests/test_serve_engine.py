@@ -14,7 +14,7 @@ from test_generator import BYTES, language_model
 from test_search import transformer
 
 from dragoman.config import from_dict
-from dragoman.decode.constraints.repetition import NoRepeat
+from dragoman.decode.constraints.repetition import Forbidden, MinimumLength, NoRepeat
 from dragoman.decode.documents.placeholders import translate_texts
 from dragoman.decode.generator import Generator
 from dragoman.decode.precision import prepare_for_inference
@@ -51,7 +51,7 @@ from dragoman.serve.engine.turns import Turns
 from dragoman.serve.errors import DeadlinePassed, Draining, Overloaded, TooLarge, UnknownModel, WrongTask
 from dragoman.serve.served import ServedModel, languages
 from dragoman.serve.service import GenerateOptions, Service, TranslateOptions
-from dragoman.text.tokens.tokenizer import PAD
+from dragoman.text.tokens.tokenizer import EOS, PAD
 
 WORDS = "the red house sees one big dog and two small cats under a blue tree".split()  # noqa: SIM905
 LIMIT = LengthLimit(tokens=14, ratio=0.0, extra=14)
@@ -454,6 +454,30 @@ def test_a_request_that_cannot_be_met_disturbs_no_other():
     refused, *found = serving(work, ("es", model))
     assert isinstance(refused, DataError)
     assert said([one for [one] in found]) == said(translated_alone(model, asked, SEARCHES["beam"]))
+
+
+@pytest.mark.parametrize(
+    "search", [Greedy(), Sample(samples=2, seed=1), Beam(size=3, nbest=2), Speculative()], ids=lambda s: s.kind
+)
+def test_a_text_that_the_rules_allow_no_token_disturbs_no_other(search):
+    model, letters = generator(), BYTES.encode("abcd")
+    others = [token for token in range(EOS + 1, len(BYTES)) if token not in letters]
+    rules = (NoRepeat(tokens=1), Forbidden(tokens=tuple(others)), MinimumLength(tokens=3))
+    asked = ["a", "abcd", "x", "bcda", "c", "acbd"]  # those that have all four letters leave none
+    asked += ["xab", "xabd"]  # two can be said, which is too few; and one
+
+    async def work(service):
+        options = GenerateOptions(search=search, max_new_tokens=4, rules=rules)
+        return await asyncio.gather(
+            *(service.generate("lm", [prompt], options) for prompt in asked), return_exceptions=True
+        )
+
+    for prompt, found in zip(asked, serving(work, ("lm", model)), strict=True):
+        if sum(letter in prompt for letter in "abcd") > 1:
+            assert isinstance(found, ConfigError) and "forbid every possible" in str(found), (prompt, found)
+        else:
+            [alone] = model.generate([prompt], search=search, rules=rules, max_new_tokens=4)
+            assert [c.tokens for c in found[0].continuations] == [c.tokens for c in alone.continuations]
 
 
 @pytest.mark.parametrize("search", [Speculative(), Speculative(search=Sample(seed=2))], ids=lambda s: s.search.kind)

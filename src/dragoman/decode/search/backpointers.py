@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragoman.decode.search.strategy import Hypothesis, not_numbers, nothing_allowed
+from dragoman.decode.search.strategy import Hypothesis, Outcome, not_numbers, nothing_allowed
+from dragoman.errors import UserError
 from dragoman.native.library import available, library
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -79,16 +80,15 @@ class Backpointers:
             del self.ended[:oldest], self.continued[:oldest]
             self.first_steps = {i: first - oldest for i, first in self.first_steps.items()}
 
-    def trace(self, nbest: int, sentences: Set[int] | None = None) -> dict[int, list[Hypothesis]]:
+    def trace(self, nbest: int, sentences: Set[int] | None = None) -> dict[int, Outcome]:
         """Return the ``nbest`` hypotheses of each sentence by score; of equal scores the one that ended first.
+
+        A sentence without hypotheses has the error instead: its log-probabilities are not numbers, or the rules left it
+        no token to choose.
 
         Args:
             nbest: most hypotheses of a sentence.
             sentences: which ones; None for all.
-
-        Raises:
-            CheckpointError: the log-probabilities are not numbers.
-            ConfigError: the rules left a sentence without a hypothesis.
         """
         wanted = sorted(self.first_steps if sentences is None else sentences)
         if not wanted:
@@ -104,8 +104,12 @@ class Backpointers:
         for at, i in enumerate(sentence):
             if real[at]:
                 found[i].append(at)
+        none = dict[int, UserError]()
         if not all(found.values()):
-            raise not_numbers() if any(map(math.isnan, total)) else nothing_allowed()
+            damaged = {i for at, i in enumerate(sentence) if math.isnan(total[at])}
+            none = {i: not_numbers() if i in damaged else nothing_allowed() for i in found if not found[i]}
+        if len(none) == len(found):
+            return {**none}
         for places in found.values():
             places.sort(key=lambda at: -score[at])  # stable: earlier steps and better ranks first
             del places[nbest:]
@@ -118,7 +122,7 @@ class Backpointers:
             at: Hypothesis(tuple(ids[:n]), tuple(log_probs[:n]), total[at], score[at], truncated[at])
             for at, n, ids, log_probs in written
         }
-        return {i: [hypotheses[at] for at in places] for i, places in found.items()}
+        return {i: none[i] if i in none else [hypotheses[at] for at in places] for i, places in found.items()}
 
     def _walk_back(
         self, first: np.ndarray, last: np.ndarray, row: np.ndarray, total: np.ndarray

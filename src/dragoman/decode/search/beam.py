@@ -17,8 +17,8 @@ from dragoman.config import OneOf, config
 from dragoman.decode.search.backpointers import Backpointers, ContinuedRows, EndedHypotheses
 from dragoman.decode.search.beam_kernel import BeamState, beam_step, beam_walk
 from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, kernels_read, log_partition
-from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy, Walk
-from dragoman.errors import ConfigError
+from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Outcome, Strategy, Walk, all_found
+from dragoman.errors import ConfigError, UserError
 from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -300,9 +300,10 @@ class BeamStrategy(Strategy):
         self.limit = torch.where(ending, self.length + 1, self.limit)
         self.earliest = min(self.earliest, self.steps + 1)
 
-    def take_finished(self) -> dict[int, list[Hypothesis]]:
+    def take_finished(self) -> dict[int, Outcome]:
         finished = self.backpointers.started - set(self.sentence.tolist())
-        found = {i: self.chosen(each) for i, each in self.backpointers.trace(self.traced, finished).items()}
+        traced = self.backpointers.trace(self.traced, finished)
+        found = {i: each if isinstance(each, UserError) else self.chosen(each) for i, each in traced.items()}
         self.backpointers.forget(finished)
         return found
 
@@ -316,4 +317,4 @@ class BeamStrategy(Strategy):
         return found
 
     def results(self) -> list[list[Hypothesis]]:
-        return [self.chosen(found) for found in self.backpointers.trace(self.traced).values()]
+        return [self.chosen(found) for found in all_found(self.backpointers.trace(self.traced).values())]

@@ -5,7 +5,7 @@ B sentences of a batch, N of them still being translated, V vocabulary.
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,11 +18,14 @@ from dragoman.decode.search.strategy import (
     Choice,
     Hypothesis,
     LengthLimit,
+    Outcome,
     Strategy,
     Walk,
+    all_found,
     not_numbers,
     nothing_allowed,
 )
+from dragoman.errors import UserError
 from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.model.inference.walk import most_steps, walk
 from dragoman.native.library import library
@@ -121,12 +124,12 @@ class GreedyStrategy(Strategy):
     def newest(self) -> list[tuple[int, int, float]]:
         return self.emitted.newest()
 
-    def take_finished(self) -> dict[int, list[Hypothesis]]:
+    def take_finished(self) -> dict[int, Outcome]:
         rows, emitted = self.emitted.take_all_but(self.sentence)
-        return {row: [found] for row, found in zip(rows, to_hypotheses(emitted, self.cfg.score), strict=True)}
+        return dict(zip(rows, outcomes(emitted, self.cfg.score), strict=True))
 
     def results(self) -> list[list[Hypothesis]]:
-        return [[hypothesis] for hypothesis in to_hypotheses(self.emitted.steps, self.cfg.score)]
+        return all_found(outcomes(self.emitted.steps, self.cfg.score))
 
 
 class EmittedStruct(ctypes.Structure):
@@ -149,7 +152,7 @@ class Emitted(NamedTuple):
     """Index of the row among all rows of the batch."""
     token: Int[Tensor, "*R"]
     log_prob: Float[Tensor, "*R"]
-    """Minus infinity where the rules allowed no token; ``to_hypotheses`` then raises."""
+    """Minus infinity where the rules allowed no token; the row then has no hypothesis."""
     truncated: Bool[Tensor, "*R"]
     """True where the length limit forced the token."""
     real: Bool[Tensor, "*R"]
@@ -200,24 +203,31 @@ def _joined(steps: Sequence[Emitted]) -> Emitted:
     return Emitted(*(torch.cat([t.flatten() for t in field]) for field in zip(*steps, strict=True)))
 
 
-def to_hypotheses(steps: Sequence[Emitted], scored: Callable[[float, int], float]) -> list[Hypothesis]:
-    """Return the hypothesis of each row of a batch, where rows are never reordered.
+def outcomes(steps: Sequence[Emitted], scored: Callable[[float, int], float], rows: int = 1) -> Iterator[Outcome]:
+    """Yield the outcome of each sentence of a batch, where rows are never reordered.
 
-    Raises:
-        CheckpointError: log-probabilities that are not numbers.
-        ConfigError: the rules left a row without a token to choose.
+    Args:
+        steps: what was emitted.
+        scored: score of a log-probability and a number of tokens.
+        rows: rows of each sentence, which follow one another; their hypotheses come best first.
     """
     written: dict[int, list[tuple[int, float, bool]]] = {}
     columns = (field.tolist() for field in _joined(steps)) if steps else ()
     for row, token, log_prob, truncated, real in zip(*columns, strict=True):
         if real:
             written.setdefault(row, []).append((token, log_prob, truncated))
-    return [_hypothesis(written[row], scored) for row in sorted(written)]
+    found = [_hypothesis(written[row], scored) for row in sorted(written)]
+    for i in range(0, len(found), rows):
+        one = found[i : i + rows]
+        failed = next((each for each in one if isinstance(each, UserError)), None)
+        yield failed or sorted((each for each in one if isinstance(each, Hypothesis)), key=lambda h: -h.score)
 
 
-def _hypothesis(written: list[tuple[int, float, bool]], scored: Callable[[float, int], float]) -> Hypothesis:
+def _hypothesis(
+    written: list[tuple[int, float, bool]], scored: Callable[[float, int], float]
+) -> Hypothesis | UserError:
     tokens, log_probs, truncated = zip(*written, strict=True)
     total = sum(log_probs)
     if not math.isfinite(total):
-        raise nothing_allowed() if total == -math.inf else not_numbers()
+        return nothing_allowed() if total == -math.inf else not_numbers()
     return Hypothesis(tokens, log_probs, total, scored(total, len(tokens)), truncated[-1])

@@ -18,10 +18,10 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.search.greedy import Emitted, EmittedTokens, to_hypotheses
+from dragoman.decode.search.greedy import Emitted, EmittedTokens, outcomes
 from dragoman.decode.search.ranking import first_largest, log_partition
 from dragoman.decode.search.rng import draw, key
-from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
+from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Outcome, Strategy, all_found
 from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -213,17 +213,13 @@ class SampleStrategy(Strategy):
     def newest(self) -> list[tuple[int, int, float]]:
         return self.emitted.newest()
 
-    def take_finished(self) -> dict[int, list[Hypothesis]]:
+    def take_finished(self) -> dict[int, Outcome]:
         rows, emitted = self.emitted.take_all_but(self.row)
-        ranked = self.in_sentences(to_hypotheses(emitted, self.cfg.score))
-        return {row // self.beams: found for row, found in zip(rows[:: self.beams], ranked, strict=True)}
-
-    def in_sentences(self, rows: list[Hypothesis]) -> list[list[Hypothesis]]:
-        groups = [rows[i : i + self.beams] for i in range(0, len(rows), self.beams)]
-        return [sorted(group, key=lambda h: -h.score) for group in groups]
+        found = outcomes(emitted, self.cfg.score, self.beams)
+        return {row // self.beams: outcome for row, outcome in zip(rows[:: self.beams], found, strict=True)}
 
     def results(self) -> list[list[Hypothesis]]:
-        return self.in_sentences(to_hypotheses(self.emitted.steps, self.cfg.score))
+        return all_found(outcomes(self.emitted.steps, self.cfg.score, self.beams))
 
 
 def _of_tokens(logits: Float[Tensor, "R V"], token: Int[Tensor, "N n"]) -> Float[Tensor, "N n"]:

@@ -5,7 +5,7 @@ N sentences still being translated, W hypotheses of each, R = N x W rows, V voca
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dragoman.config import config
 from dragoman.decode.search.ranking import first_largest
-from dragoman.errors import CheckpointError, ConfigError
+from dragoman.errors import CheckpointError, ConfigError, UserError
 from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.model.interface import SequenceModel
 from dragoman.text.tokens.tokenizer import EOS
@@ -35,6 +35,24 @@ class Hypothesis:
     """Value that hypotheses of one source are ranked by: ``log_prob``, corrected for length by the search."""
     truncated: bool
     """True where the length limit ended it; the model would have gone on."""
+
+
+Outcome = list[Hypothesis] | UserError
+"""End of the search of a sentence: its hypotheses, best first, or the reason that it has none."""
+
+
+def all_found(outcomes: Iterable[Outcome]) -> list[list[Hypothesis]]:
+    """Return the hypotheses of every sentence.
+
+    Raises:
+        UserError: the reason of the first sentence that has none.
+    """
+    found = list[list[Hypothesis]]()
+    for outcome in outcomes:
+        if isinstance(outcome, UserError):
+            raise outcome
+        found.append(outcome)
+    return found
 
 
 LONGEST_LIMIT = 10**6
@@ -130,14 +148,12 @@ class Strategy(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} keeps the batch that it began with: see batching.py")
 
-    def take_finished(self) -> dict[int, list[Hypothesis]]:
-        """Return the hypotheses of the sentences that are done, best first, by their index in the batch.
+    def take_finished(self) -> dict[int, Outcome]:
+        """Return the outcome of the sentences that are done, by their index in the batch.
 
         They are forgotten: an endless batch, which sentences join and leave, takes them after each step, and never asks
-        for ``results``. Only strategies that can ``join`` have this.
-
-        Raises:
-            CheckpointError: as ``results``.
+        for ``results``. A sentence without hypotheses is no matter of the others, which are of other callers. Only
+        strategies that can ``join`` have this.
         """
         raise NotImplementedError(f"{type(self).__name__} tells its results at the end of the batch")
 
@@ -158,6 +174,7 @@ class Strategy(ABC):
 
         Raises:
             CheckpointError: the model's logits are not numbers.
+            ConfigError: the rules left a sentence without a token to choose.
         """
 
 

@@ -6,14 +6,15 @@ keep their batch (``batching.JOINING``) run beside the rest, a step at a time.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from dragoman.decode.search.batching import can_be_joined
 from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.search.speculative import Speculative
-from dragoman.decode.search.strategy import Hypothesis
+from dragoman.decode.search.strategy import Outcome
+from dragoman.errors import UserError
 from dragoman.serve.engine.limits import CHUNK, STEPS
 from dragoman.serve.engine.pages import CacheCost, Tally
 from dragoman.serve.engine.prefixes import PrefixCache
@@ -161,10 +162,14 @@ class Group:
             return 0
         return (len(choice.tokens) if choice else rows) * (started.batch.steps - before)
 
-    def _deliver(self, started: _Started, found: dict[int, list[Hypothesis]]) -> None:
-        for i, hypotheses in found.items():
-            if (row := started.rows.pop(i, None)) is not None:
-                row.waiter.deliver(row.index, hypotheses)
+    def _deliver(self, started: _Started, found: Mapping[int, Outcome]) -> None:
+        for i, outcome in found.items():
+            if (row := started.rows.pop(i, None)) is None:
+                continue
+            if isinstance(outcome, UserError):
+                row.waiter.fail(outcome)
+            else:
+                row.waiter.deliver(row.index, outcome)
 
     def _tell(self, started: _Started) -> None:
         """Tell those who listen which tokens were chosen."""
