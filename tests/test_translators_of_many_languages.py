@@ -447,6 +447,27 @@ def test_a_language_is_chosen_on_the_command_line_and_repeated(tmp_path, capsys)
     assert said.startswith("dragoman: --to: no 'klingon' here") and said.count("\n") == 1
 
 
+def test_a_probe_reads_the_language_that_is_chosen(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sklearn")
+    made = Made(FOLDERS["NLLB"][0], tmp_path)
+    run, labels = str(made.imported(tmp_path / "run")), tmp_path / "labels.tsv"
+    labels.write_text("".join(f"{'The door' if i % 2 else 'A house'} {i}\t{i % 2}\n" for i in range(24)))
+    read, inputs_of = set[str](), Subject.inputs
+
+    def inputs(subject, *asked):
+        given = inputs_of(subject, *asked)
+        read.update(token for token in given.source_tokens if token in ("eng_Latn", "fra_Latn"))
+        return given
+
+    monkeypatch.setattr(Subject, "inputs", inputs)
+    for language, expected in (("en", "eng_Latn"), ("fra_Latn", "fra_Latn")):
+        read.clear()
+        asked = ["probe", run, "--labels", str(labels), "--seeds", "1", "--of", "sentences", "--from", language]
+        assert main(asked) == 0
+        assert read == {expected}
+    capsys.readouterr()
+
+
 def test_a_language_is_refused_for_a_model_that_has_none(tmp_path, capsys):
     made = Made(foreign_text.Case("BART", True), tmp_path)
     run = str(made.imported(tmp_path / "run"))
@@ -455,6 +476,7 @@ def test_a_language_is_refused_for_a_model_that_has_none(tmp_path, capsys):
     Path(pairs).write_text("The door\tLa porte\n")
     for words in (
         ["inspect", run, "The door", "-o", str(tmp_path / "page.html")],
+        ["probe", run, "--labels", pairs, "--of", "sentences"],
         ["score", run, pairs],
         ["calibrate", run, pairs],
         ["augment", "distill", run, lines, "-o", output],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, RunArgument, ToOption
 from dragoman.cli.output import OutputFormat
 from dragoman.errors import ConfigError, DataError
 from dragoman.json_files import json_text
@@ -52,6 +52,8 @@ def probe(
     strength: Annotated[float, typer.Option(help="Inverse strength of the penalty: scikit-learn's C.")] = 1.0,
     sentences: Annotated[int, typer.Option(min=1, help="Largest number of sentences, from the beginning.")] = 1000,
     format: Annotated[OutputFormat, typer.Option(help="text: a table; json: one object.")] = OutputFormat.text,
+    source_language: FromOption = None,
+    target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -68,7 +70,8 @@ def probe(
     if strength <= 0:
         raise ConfigError(f"--strength {strength:g}: must be above 0")
     examples = _read(labels, unit)[:sentences]
-    subject = Subject.open(run, checkpoint, device=device)
+    languages = {"source_language": source_language, "target_language": target_language}
+    subject = Subject.open(run, checkpoint, device=device, **languages)
     with progress_bar("reading", len(examples)) as progress:
         found = probe(subject, examples, places, seeds=seeds, held_out=held_out, strength=strength, progress=progress)
     if format is OutputFormat.json:
