@@ -39,7 +39,12 @@ def results(**more: Any) -> dict[str, Any]:
             "higher_is_better": True,
             "signature": "",
             "values": {"A": value(30, 1), "B": value(28, 1)},
-            "curve": {"x_title": "words", "x": [10, 80], "y": {"A": [31, 20], "B": [29, None]}},
+            "curve": {
+                "x_title": "words",
+                "x": [10, 80, 200],
+                "y": {"A": [31, 20, 9], "B": [29, None, 7]},
+                "intervals": {"A": [[30, 32], [19, 21], [2, 16]], "B": [[28, 30], None, None]},
+            },
         }
     }
     runs = [{"contestant": name, "seed": seed, "finished": True, "failure": ""} for name in "AB" for seed in (1, 2)]

@@ -75,6 +75,8 @@ RULES = {
         NOT_HERE,
     ),
     "at a place": ({"figure": "BLEU", "of": "A", "at": 80, "at_most": 25}, None, HOLDS),
+    "at a place by its mean": ({"figure": "BLEU", "of": "A", "at": 200, "at_most": 10}, None, PARTLY),
+    "at a place without an interval": ({"figure": "BLEU", "of": "B", "at": 200, "at_most": 10}, None, CANNOT),
     "at a place without a value": ({"figure": "BLEU", "of": "B", "at": 80, "at_most": 25}, None, CANNOT),
     "no such contestant": ({"figure": "BLEU", "of": "C", "at_most": 25}, None, CANNOT),
     "nothing collapses": ({"collapses": "A"}, None, NOT_HERE),
@@ -196,12 +198,24 @@ MISTAKES = {
     ),
     "a direction among the claimed values": (
         "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, of: A, at_least: 3, direction: 4}}",
-        "a: test: direction: give it with of, and outside",
+        "a: test: direction: give a value outside those that are claimed",
     ),
     "a direction of a difference": (
         "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, better: A, than: B, direction: 4}}",
-        "a: test: direction: give it with of, and outside",
+        "a: test: direction: does not go with better: leave it out",
     ),
+    **{
+        test: (f"- {{id: a, claim: c, source: s, study: x, test: {{figure: BLEU, {test}}}}}", f"a: test: {says}")
+        for test, says in {
+            "better: A, than: B, at: 8": "at: does not go with better",
+            "better: A, than: B, by: 1, by_percent: 2": "by: give it or by_percent",
+            "equal: [A, B], within: 1, near: 3": "near: does not go with equal",
+            "of: A, at_least: 5, at_most: 3": "at_least: no value is at least 5 and at most 3",
+            "of: A, near: 5, at_most: 3": "near: give it, or at_least and at_most",
+            "of: A, at_most: 3, within: 1": "within: give near with it",
+            "collapses: A": "figure: does not go with collapses",
+        }.items()
+    },
     "no bounds": (
         "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, of: A}}",
         "a: test: of: give at_least, at_most or near",

@@ -3,8 +3,9 @@
 A claim names a study and a test. The test reads the study's results and gives one of four verdicts, with its reason.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +137,36 @@ def _forms(test: ClaimTest) -> list[str]:
 
 
 def _incomplete(test: ClaimTest) -> str:
-    """Return what a test lacks, in words, or nothing. Without bounds every value would be as claimed."""
+    """Return what is wrong with a test, in words, or nothing. Without bounds every value would be as claimed."""
     forms = _forms(test)
     if len(forms) != 1:
         return f"give one of {', '.join(_FORMS)}"
-    missing = [name for name in _NEEDED[forms[0]] if getattr(test, name) is None]
-    if not missing and forms[0] == "of" and test.near is test.at_least is test.at_most is None:
+    (form,) = forms
+    settings = {*chain(*_NEEDED.values(), *_POSSIBLE.values())}
+    given = {name for name in settings if getattr(test, name) is not None}
+    if missing := [name for name in _NEEDED[form] if name not in given]:
+        return f"{form}: give {' and '.join(missing)}"
+    if others := sorted(given - {*_NEEDED[form], *_POSSIBLE[form]}):
+        return f"{others[0]}: does not go with {form}: leave it out"
+    if {"by", "by_percent"} <= given:
+        return "by: give it or by_percent"
+    return _wrong_bounds(test, given) if form == "of" else ""
+
+
+def _wrong_bounds(test: ClaimTest, given: Set[str]) -> str:
+    """Return what is wrong with the values that are claimed, or nothing."""
+    if "near" in given and given & {"at_least", "at_most"}:
+        return "near: give it, or at_least and at_most"
+    if not given & {"near", "at_least", "at_most"}:
         return "of: give at_least, at_most or near"
-    if test.direction is not None and (forms[0] != "of" or _bounds(test)[0] <= test.direction <= _bounds(test)[1]):
-        return "direction: give it with of, and outside the values that are claimed"
-    return f"{forms[0]}: give {' and '.join(missing)}" if missing else ""
+    if "within" in given and "near" not in given:
+        return "within: give near with it"
+    least, most = _bounds(test)
+    if least > most:
+        return f"at_least: no value is at least {number(least)} and at most {number(most)}"
+    if test.direction is not None and least <= test.direction <= most:
+        return "direction: give a value outside those that are claimed"
+    return ""
 
 
 def _better(found: Found, test: ClaimTest) -> ClaimVerdict:
@@ -191,7 +212,7 @@ def _equal(found: Found, test: ClaimTest) -> ClaimVerdict:
 def _value(found: Found, test: ClaimTest) -> ClaimVerdict:
     one, figure = str(test.of), str(test.figure)
     mean, low, high = _measured(found, figure, one, test.at)
-    place = f" at {test.at if isinstance(test.at, str) else number(test.at)}" if test.at is not None else ""
+    place = f" at {_place(test.at)}" if test.at is not None else ""
     ours = f"{one}{place}: {number(mean)} {_unit(found, figure, one)}".rstrip()
     ours += "" if low == high else f", {_between(low, high)}"
     least, most = _bounds(test)
@@ -222,6 +243,13 @@ def _collapses(found: Found, test: ClaimTest) -> ClaimVerdict:
 _FORMS = {"better": _better, "equal": _equal, "of": _value, "collapses": _collapses}
 _NEEDED = {"better": ("figure", "than"), "equal": ("figure", "within"), "of": ("figure",), "collapses": ()}
 """Further settings that each form of test needs."""
+_POSSIBLE: dict[str, tuple[str, ...]] = {
+    "better": ("by", "by_percent"),
+    "equal": (),
+    "of": ("at", "at_least", "at_most", "near", "within", "direction"),
+    "collapses": (),
+}
+"""Settings that it may have besides."""
 
 
 # ---- reading results --------------------------------------------------------------------------------
@@ -245,6 +273,11 @@ def _oriented(record: Found, sign: int) -> tuple[float, float, float]:
 
 
 def _measured(found: Found, figure: str, one: str, at: str | float | None) -> tuple[float, float, float]:
+    """Return a mean and the ends of its interval; of a single value, or one that never varies, three times the value.
+
+    Raises:
+        KeyError: the study does not measure it there, or not its interval.
+    """
     known = found["figures"][figure]
     if at is None:
         value = known["values"][one]
@@ -252,9 +285,17 @@ def _measured(found: Found, figure: str, one: str, at: str | float | None) -> tu
         return value["mean"], *(value["mean"] if end is None else end for end in ends)
     curve = known["curve"] or {"x": [], "y": {}}
     if at not in curve["x"] or curve["y"][one][curve["x"].index(at)] is None:
-        raise KeyError(f"{figure} at {at}")
-    y = curve["y"][one][curve["x"].index(at)]
-    return y, y, y
+        raise KeyError(f"{figure} at {_place(at)}")
+    place = curve["x"].index(at)
+    y, intervals = curve["y"][one][place], curve.get("intervals", {}).get(one)
+    interval = intervals[place] if intervals else None
+    if interval is None and known["values"][one]["seeds"] > 1:
+        raise KeyError(f"interval of {figure} at {_place(at)}: run the study again")
+    return y, *(interval or (y, y))
+
+
+def _place(at: str | float) -> str:
+    return at if isinstance(at, str) else number(at)
 
 
 def _bounds(test: ClaimTest) -> tuple[float, float]:

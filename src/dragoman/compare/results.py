@@ -174,25 +174,26 @@ def _figure(runs: Mapping[tuple[str, int], Figure], names: Sequence[str], *, int
         "higher_is_better": first.higher_is_better,
         "signature": first.signature,
         "values": values,
-        "curve": _curve(runs, names),
+        "curve": _curve(runs, names, intervals=intervals),
     }
 
 
-def _curve(runs: Mapping[tuple[str, int], Figure], names: Sequence[str]) -> dict[str, Any] | None:
-    """Return a figure's curve: means over seeds at each place."""
+def _curve(runs: Mapping[tuple[str, int], Figure], names: Sequence[str], *, intervals: bool) -> dict[str, Any] | None:
+    """Return a figure's curve: at each place the mean over seeds, with its interval."""
     curves = {key: figure.curve for key, figure in runs.items() if figure.curve}
     if not curves:
         return None
     places = list(dict.fromkeys(x for curve in curves.values() for x in curve.x))
     if all(isinstance(x, int | float) for x in places):
         places.sort()
-    means = {}
+    means, ends = {}, {}
     for name in names:
         at = [dict(zip(curve.x, curve.y, strict=True)) for (one, _), curve in curves.items() if one == name]
         if at:
             there = [[y for found in at if (y := found.get(x)) is not None] for x in places]
             means[name] = [sum(some) / len(some) if some else None for some in there]
-    return {"x_title": next(iter(curves.values())).x_title, "x": places, "y": means}
+            ends[name] = [over_seeds(some).interval() if len(some) > 1 and intervals else None for some in there]
+    return {"x_title": next(iter(curves.values())).x_title, "x": places, "y": means, "intervals": ends}
 
 
 def _contestant(one: Planned, tuning: RateTuning | None) -> dict[str, Any]:

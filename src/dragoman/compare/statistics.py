@@ -19,14 +19,16 @@ _MOST_SIGNS = 40
 """Number of equal signs from which p is 0 for all purposes, and is no longer told from it by floats."""
 _MOST_TERMS = 1000
 _BISECTIONS = 60
+_NORMAL = 1e6
+"""Degrees of freedom from which t is the normal distribution to six digits, and its own formula loses as many."""
 
 
 # ---- Student's t ----------------------------------------------------------------------------------
 
 
 def t_probability(t: float, nu: float) -> float:
-    """Return P(T <= t) for nu degrees of freedom (Abramowitz & Stegun, 26.7.1); infinity is the normal distribution."""
-    if math.isinf(nu):
+    """Return P(T <= t) for nu degrees of freedom (Abramowitz & Stegun, 26.7.1); of very many, by the normal one."""
+    if nu > _NORMAL:
         return 0.5 * math.erfc(-t / math.sqrt(2))
     tail = 0.5 * _incomplete_beta(nu / 2, 0.5, nu / (nu + t * t)) if math.isfinite(t) else 0.0
     return 1 - tail if t > 0 else tail
