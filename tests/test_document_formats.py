@@ -310,6 +310,29 @@ def test_what_two_voices_say_is_not_joined(cues):
     assert [slot.text for slot in document.slots] == list(cues)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected", "numbers"),
+    [
+        ("T0\nIt was\n1999\n\nT1\n2024\n\nT2\n7\n", ["It was 1999", "2024", "7"], []),
+        ("T0\nIt was\n1999\nT1\nB.\n", ["It was 1999", "B."], []),
+        ("T0\nIt was\n2\n\nT1\nB.\n", ["It was 2", "B."], []),
+        ("1\nT0\nIt was\n1999\n\n2\nT1\n2024\n\n3\nT2\n7\n", ["It was 1999", "2024", "7"], ["1", "2", "3"]),
+        ("\n7\nT0\nIt was\n1999\n\n\n9\nT1\nB.\n", ["It was 1999", "B."], ["7", "9"]),
+        ("1\nT0\nIt was\n1999\n2\nT1\nB.\n3\nT2\nC.\n", ["It was 1999", "B.", "C."], ["1", "2", "3"]),
+        ("1\nT0\n\n2\nT1\nB.\n", ["B."], ["1", "2"]),
+    ],
+)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_digits_below_a_text_belong_to_it_unless_they_count_cues(text, expected, numbers, line_end):
+    for n in range(3):
+        text = text.replace(f"T{n}", f"00:00:0{n},000 --> 00:00:0{n},900")
+    document = opened("a.srt", text.replace("\n", line_end))
+    assert [slot.text for slot in document.slots] == expected
+    done = document.fill({number: Filling("x") for number in range(len(expected))}).decode()
+    assert [line for line in done.split(line_end) if line.isdigit()] == numbers
+    assert done.count("-->") == text.count("-->") and done.count("x") == len(expected)
+
+
 def test_a_blank_line_ends_a_value_that_wants_to_go_on():
     document = opened("a.properties", "a = one \\\n\nb = two\n")
     assert [(slot.key, slot.text) for slot in document.slots] == [("a", "one "), ("b", "two")]

@@ -13,7 +13,7 @@ from translate.storage.xliff import xlifffile
 from dragoman.errors import DataError
 from dragoman.text.document import Filling
 from dragoman.text.formats.tmx import Tmx, TmxDocument, read_tmx
-from dragoman.text.formats.xliff import XliffDocument
+from dragoman.text.formats.xliff import XliffDocument, read_xliff
 from dragoman.text.lines import Pair
 
 
@@ -140,6 +140,89 @@ def test_a_source_that_is_not_cut_into_sentences_alone_is_translated_whole(cut):
     doc = XliffDocument(xliff12(unit).encode(), "a.xlf")
     assert [slot.text for slot in doc.slots] == ["a b"]
     assert f"{cut}</seg-source><target>A B</target>" in upper(doc).decode()
+
+
+SENTENCES = (
+    '<source>One. Two.</source><seg-source><mrk mtype="seg" mid="1">One.</mrk> <mrk mtype="seg" mid="2">Two.</mrk>'
+    "</seg-source>"
+)
+
+
+def opened_sentences(target: str, attributes: str = "") -> XliffDocument:
+    return XliffDocument(xliff12(f'<trans-unit id="1"{attributes}>{SENTENCES}{target}</trans-unit>').encode(), "a.xlf")
+
+
+def sentences(first: str, second: str, attributes: str = "") -> str:
+    content = "> <".join(f'mrk mtype="seg" mid="{mid}">{text}</mrk' for mid, text in enumerate((first, second), 1))
+    return f"<target{attributes}><{content}></target>"
+
+
+@pytest.mark.parametrize(
+    ("target", "translations"),
+    [
+        (sentences("", ""), ("", "")),
+        (sentences(" ", '<g id="1"></g>'), ("", "")),
+        ('<target><mrk mtype="seg" mid="1"/> <mrk mtype="seg" mid="2"/></target>', ("", "")),
+        (sentences("Uno.", ""), ("Uno.", "")),
+        (sentences("", "Dos."), ("", "Dos.")),
+        ('<target><mrk mtype="seg" mid="2">Dos.</mrk></target>', ("", "Dos.")),
+        (sentences("Uno.", '<x id="1"/>'), ("Uno.", '<x id="1"/>')),
+        (sentences("One.", "Two.", ' state="new"'), ("", "")),
+    ],
+)
+def test_each_sentence_is_translated_or_waits_on_its_own(target, translations):
+    doc = opened_sentences(target)
+    assert [slot.translation for slot in doc.slots] == list(translations)
+    assert [slot.filled for slot in doc.slots] == [bool(text) for text in translations]
+
+
+@pytest.mark.parametrize("mark", ["", ' state="needs-review-translation"', ' state="translated"'])
+def test_sentences_that_are_not_translated_again_stay(mark):
+    kept = '<g id="1">U&#10;n</g>o.'
+    doc = opened_sentences(sentences(kept, "", mark))
+    [waits] = [i for i, slot in enumerate(doc.slots) if not slot.filled]
+    unsure = "review" in mark
+    assert doc.fill({waits: Filling("DOS.")}).decode().count(sentences(kept, "DOS.", mark)) == 1
+    assert doc.slots_to_review({waits: Filling("DOS.")}) == (
+        {waits} if unsure else set()
+    )  # a state is of a whole target
+    done = doc.fill({0: Filling("UNO."), 1: Filling("DOS.")}).decode()
+    assert sentences("UNO.", "DOS.", ' state="translated"' if mark else "") in done
+
+
+def test_a_target_is_from_a_memory_only_if_all_its_sentences_are():
+    doc = opened_sentences(sentences("Uno.", ""))
+    remembered = Filling("DOS.", remembered=True)
+    assert b"exact-match" not in doc.fill({1: remembered})
+    assert b"exact-match" in doc.fill({0: remembered, 1: remembered})
+
+
+@pytest.mark.parametrize(
+    "content", ["Uno. Dos.", '<mrk mtype="seg" mid="1">Uno.</mrk> Dos.', '<g id="1">Uno. Dos.</g>']
+)
+def test_a_translation_that_is_not_cut_as_its_source_is_stays_whole(content):
+    [slot] = opened_sentences(f"<target>{content}</target>").slots
+    assert slot.filled and (slot.text, slot.translation) == ("One. Two.", content)
+
+
+@pytest.mark.parametrize("content", ['<g id="1"></g>', '<g id="1"/>', ' <g id="1"><mrk mtype="x"> </mrk></g> '])
+def test_tags_that_enclose_nothing_are_no_translation(content):
+    unit = f'<trans-unit id="1"><source><g id="1">Door</g></source><target>{content}</target></trans-unit>'
+    [slot] = XliffDocument(xliff12(unit).encode(), "a.xlf").slots
+    assert not slot.filled and slot.translation == ""
+
+
+def test_pairs_of_a_file_are_its_translated_sentences(tmp_path):
+    unit = f'<trans-unit id="1">{SENTENCES}{{}}</trans-unit>'
+    targets = [
+        sentences("Uno.", ""),
+        sentences("", ""),
+        "<target>Uno. Dos.</target>",
+        sentences("A", "B", ' state="new"'),
+    ]
+    (tmp_path / "a.xlf").write_text(xliff12("".join(map(unit.format, targets))))
+    found = [(pair.source, pair.target) for pair in read_xliff(str(tmp_path / "a.xlf"))]
+    assert found == [("One.", "Uno."), ("One. Two.", "Uno. Dos.")]
 
 
 # ---- the language of the targets ------------------------------------------------------------------

@@ -64,6 +64,12 @@ def test_a_match_has_the_placeholders_of_the_text():
     assert find("Delete {file}?")[0].target == "{file} löschen?"
 
 
+@pytest.mark.parametrize("target", ["Borrar %1$s ya", "Borrar %s ya, {x}", "Borrar ya"])
+def test_a_pair_whose_sides_have_other_placeholders_matches_with_its_translation_as_it_is(target):
+    found = find("Delete %d now", [*MEMORY, ("Delete %s now", target)])
+    assert [match.target for match in found] == [target]
+
+
 @pytest.mark.parametrize("text", ["", " ", "?", "{name}", "\u00a0", "🙂"])
 def test_a_text_of_almost_nothing_has_no_match(text):
     assert find(text, candidates=8) == () == find(text)

@@ -301,6 +301,30 @@ def test_arrays_that_do_not_fit_are_named(arrays, says, tmp_path):
         read_arrays(Arrays(path=str(tmp_path / "a.npz")))
 
 
+@pytest.mark.parametrize(
+    ("lengths", "says"),
+    [
+        ([2, 3], r"'n' must hold a whole number of frames for each of the 3 examples; it is int64 of shape \(2,\)"),
+        ([[2], [3], [4]], r"'n' must hold .* shape \(3, 1\)"),
+        ([2.0, 3.0, 4.0], r"'n' must hold .* it is float64"),
+        ([True, True, True], r"'n' must hold .* it is bool"),
+        ([1, -1, 9], r"example 2: 'n' must be from 1 to 4, .* it is -1"),
+        ([1, 0, 4], r"example 2: .* it is 0"),
+        ([1, 4, 5], r"example 3: .* it is 5"),
+    ],
+)
+def test_lengths_that_are_no_numbers_of_frames_are_refused(lengths, says, tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 4, 2)), y=np.arange(3), n=np.array(lengths))
+    with pytest.raises(DataError, match=r"a\.npz: " + says):
+        read_arrays(Arrays(path=str(tmp_path / "a.npz"), lengths="n"))
+
+
+def test_frames_are_read_up_to_their_lengths(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 4, 2)), y=np.arange(3), n=np.array([1, 4, 2], np.uint8))
+    examples = read_arrays(Arrays(path=str(tmp_path / "a.npz"), lengths="n"))
+    assert [len(example.given) for example in examples] == [1, 4, 2]
+
+
 def test_a_label_of_an_image_that_training_never_saw_is_refused_with_its_place(archive, tmp_path):
     np.savez(tmp_path / "test.npz", x=np.zeros((2, 8, 8), np.uint8), y=[0, 9])
     data = {"test": {"kind": "arrays", "path": str(tmp_path / "test.npz")}}

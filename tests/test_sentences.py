@@ -52,6 +52,42 @@ def test_sentences_are_divided_where_they_end(text, sentences):
     assert [part.text for part in BySentences().parts(text)] == sentences
 
 
+GOES_ON = [
+    ("ja", "「行こう。」と彼は言った。"),
+    ("ja", "彼は「本当？」と聞いた。"),
+    ("ja", "『行こう！』　彼は言った。"),
+    ("zh", "“我们走吧。”他说。"),
+    ("zh", "“好。”Tom说。"),
+    ("zh", "（见图。）然后走。"),
+    ("zh", "“好。”（笑）他走了。"),
+    ("hi", '"यह है।" उसने कहा।'),
+    ("hi", "“यह है।” उसने कहा।"),
+]
+
+
+@pytest.mark.parametrize(("language", "text"), GOES_ON)
+def test_a_sentence_that_goes_on_after_a_quotation_is_not_divided(language, text):
+    assert [part.text for part in BySentences(language).parts(text)] == [text]
+
+
+@pytest.mark.parametrize(
+    ("language", "sentences"),
+    [
+        ("ja", ["「行こう。」", "「うん。」", "「そう。」と彼は言った。", "次だ。"]),
+        ("zh", ["“好。”", "“走吧！”他说。", "天黑了。"]),
+        ("ja", ["「行こう。」\n", "彼は言った。"]),
+        ("en", ["“Go.” ", "He left. ", 'She said "No." ', "Then it rained."]),
+    ],
+)
+def test_a_quotation_ends_a_sentence_where_another_begins_or_the_first_letter_tells(language, sentences):
+    assert [p.text + p.glue for p in BySentences(language).parts("".join(sentences))] == sentences
+
+
+@pytest.mark.parametrize("text", ["『好。』『走。』", "「え？」「本当！」", "（好。）（走。）"])
+def test_no_sentence_begins_with_a_closing_mark(text):
+    assert all(part.text[0] not in "』」）" for part in BySentences("zh").parts(text))
+
+
 def test_abbreviations_are_those_of_the_language():
     text = "Das ist z. B. gut. Am 3. Mai kommt er."
     assert [part.text for part in BySentences("de-AT").parts(text)] == ["Das ist z. B. gut.", "Am 3. Mai kommt er."]

@@ -97,9 +97,27 @@ class Arrays:
                 f"{self.path}: {self.labels!r} must hold a whole number or a text for each of the {len(inputs):,} "
                 f"examples; it is {labels.dtype} of shape {labels.shape}"
             )
-        lengths = self._array(self.lengths) if self.lengths else None
+        lengths = self._frame_counts(inputs)
         for i, (array, label) in enumerate(zip(inputs, labels, strict=True)):
             yield _of_array(array if lengths is None else array[: lengths[i]], label, f"{self.path}: example {i + 1}")
+
+    def _frame_counts(self, inputs: np.ndarray) -> np.ndarray | None:
+        if self.lengths is None:
+            return None
+        lengths, most = self._array(self.lengths), inputs.shape[1] if inputs.ndim > 1 else 0
+        if lengths.shape != inputs.shape[:1] or lengths.dtype.kind not in "iu":
+            raise DataError(
+                f"{self.path}: {self.lengths!r} must hold a whole number of frames for each of the {len(inputs):,} "
+                f"examples; it is {lengths.dtype} of shape {lengths.shape}"
+            )
+        wrong = np.flatnonzero((lengths < 1) | (lengths > most))
+        if len(wrong):
+            example, length = wrong[0] + 1, lengths[wrong[0]]
+            raise DataError(
+                f"{self.path}: example {example}: {self.lengths!r} must be from 1 to {most}, the frames that it has; "
+                f"it is {length}"
+            )
+        return lengths
 
     def _array(self, name: str) -> np.ndarray:
         try:

@@ -1,8 +1,10 @@
+# ruff: noqa: RUF001  (full stops and quotation marks of many scripts)
 """Sentence splitting, for models trained on single sentences: they lose the second sentence of a line.
 
 ``sentencex`` finds the boundaries; it knows abbreviations and scripts of some 300 languages. A boundary is ignored
 where the text after it may belong to the sentence before: inside a placeholder or a pair of tags, before a lower-case
-letter or a digit, without a space where the script writes spaces, and where one side has no word.
+letter or a digit, without a space where the script writes spaces, where one side has no word, and after a quotation in
+a script without upper case.
 """
 
 import json
@@ -72,11 +74,31 @@ class BySentences:
 def _divides(before: str, after: str) -> bool:
     """Return whether a boundary separates two sentences, judged by the text on both sides of it."""
     first = next((c for c in after if c.isalnum()), "")
-    spaced = before[-1:].isspace() or before[-1:] in _FULL_STOPS
-    return spaced and any(map(str.isalpha, before)) and first.isalpha() and not first.islower()
+    apart = before[-1:].isspace() or before[-1:] in _FULL_STOPS or _another_quotation(before, after)
+    words_on_both_sides = any(map(str.isalpha, before)) and first.isalpha()
+    return apart and words_on_both_sides and not first.islower() and not _goes_on(before, after, first)
 
 
-_FULL_STOPS = "。！？｡．॥।۔؟”』」）"  # noqa: RUF001
+def _another_quotation(before: str, after: str) -> bool:
+    """Return True where one quotation ends and another begins, as in two turns of a dialogue."""
+    return before.rstrip()[-1:] in _CLOSING_MARKS and after[:1] in _OPENING_MARKS
+
+
+def _goes_on(before: str, after: str, first: str) -> bool:
+    """Return True where a sentence may go on: before a closing mark, and after one, as in 「行こう。」と言った.
+
+    In scripts with upper case, the first letter after the mark tells; in others, a line end or another quotation does.
+    """
+    closed = before.rstrip()
+    tells = first.upper() != first.lower() or "\n" in before[len(closed) :] or _another_quotation(before, after)
+    return after[:1] in _CLOSING_BRACKETS or (closed[-1:] in _CLOSING_MARKS and not tells)
+
+
+_FULL_STOPS = set("。！？｡．॥।۔؟")
+"""Full stops that need no space after them."""
+_CLOSING_BRACKETS = set("」』｣）】〕》〉)]”")
+_CLOSING_MARKS = _CLOSING_BRACKETS | set("»›’\"'")
+_OPENING_MARKS = set('「『｢“«‹„"')
 
 
 def _spans(placeholders: Sequence[Placeholder]) -> Iterable[tuple[int, int]]:

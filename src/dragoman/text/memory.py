@@ -88,6 +88,8 @@ def with_placeholders(pair: Pair, new: Sequence[Placeholder]) -> str | None:
             return None
     text, parts, at = pair.target, [], 0
     for found in find_placeholders(text):
+        if found.text not in names:  # the pair is faulty
+            return None
         parts += [text[at : found.start], names[found.text]]
         at = found.end
     return "".join([*parts, text[at:]])

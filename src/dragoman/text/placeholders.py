@@ -6,7 +6,7 @@ They are found by their form alone, in the syntaxes of interface strings.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
@@ -43,19 +43,44 @@ def find_placeholders(text: str, codes: Iterable[str] = ()) -> list[Placeholder]
     return list(_remembered(text, fixed) if len(text) <= _SHORT else _found(text, fixed))
 
 
+def has_placeholder(text: str) -> bool:
+    """Return True if a text has a placeholder that prose has not: emoji and Turkish percentages, such as %50, do not
+    count."""
+    if not _SIGN.search(text):
+        return False
+    return any(kind != "emoji" and not _is_turkish(text, start, end) for start, end, kind in _spans(text, _PLAIN))
+
+
+_SIGN = re.compile(r"[<%{$@\\`&\[\]]|__|[:!][\w+/-]|www\.")
+"""Cheap test, by which most texts have no placeholder."""
+_PERCENT_FIRST = re.compile(r"%\d+(?:[.,]\d+)?")
+
+
+def _is_turkish(text: str, start: int, end: int) -> bool:
+    """Return True if what looks like Qt's ``%1`` has several digits: a percentage."""
+    number = _PERCENT_FIRST.match(text, start)
+    return number is not None and number.end() >= end and len(number[0]) > len("%1")
+
+
 def _found(text: str, codes: tuple[str, ...]) -> tuple[Placeholder, ...]:
-    found, at, pattern, closings = [], 0, _pattern(codes), _closings(text)
+    spans = _spans(text, _pattern(codes))
+    return tuple(_mark_unpaired([_placeholder(text[start:end], start, kind) for start, end, kind in spans]))
+
+
+def _spans(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int, str]]:
+    """Yield start, end and kind of each placeholder."""
+    at, last, closings = 0, 0, _closings(text)
     while match := pattern.search(text, at):
-        at = match.end()
-        if match.lastgroup == "brace":
+        at, kind = match.end(), match.lastgroup or ""
+        if kind == "brace":
             if match.start() not in closings:
                 continue  # an unclosed brace is plain text
             at = closings[match.start()]
-        if match.lastgroup in _NOT_AFTER_DIGITS and _is_percentage(text, match, found):
+        if kind in _NOT_AFTER_DIGITS and match.start() != last and _is_percentage(text, match):
             at = match.start() + 1
             continue
-        found.append(_placeholder(text[match.start() : at], match.start(), match.lastgroup or ""))
-    return tuple(_mark_unpaired(found))
+        yield match.start(), at, kind
+        last = at
 
 
 _SHORT = 1000
@@ -95,14 +120,18 @@ def _placeholder(text: str, start: int, kind: str) -> Placeholder:
     return Placeholder(start, end, text, Role.ALONE, "")
 
 
-def _is_percentage(text: str, match: re.Match[str], found: list[Placeholder]) -> bool:
-    """Return True if the percent sign belongs to the number before it, as in 50%discount or 100%sure."""
+def _is_percentage(text: str, match: re.Match[str]) -> bool:
+    """Return True if the percent sign belongs to the number before it, as in 50%discount, 100%sure or the Hungarian
+    50%-a."""
     before = text[: match.start()]
-    if not before[-1:].isdigit() or (found and found[-1].end == match.start()):
+    if _SUFFIX.fullmatch(match[0]):
+        return before.rstrip()[-1:].isdigit()
+    if not before[-1:].isdigit():
         return False
     return match.lastgroup == "percent" or text[match.end() : match.end() + 1].isalpha()
 
 
+_SUFFIX = re.compile("%-[a-z]")
 _NOT_AFTER_DIGITS = {"percent", "print"}
 _LINK_ENDS = {"begin": Role.OPENS, "finish": Role.CLOSES}
 

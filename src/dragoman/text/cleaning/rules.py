@@ -20,6 +20,7 @@ from dragoman.text.cleaning.languages import is_other_language
 from dragoman.text.cleaning.remembered import SeenTexts, SeenTranslations, text_hash
 from dragoman.text.cleaning.scripts import Script, script_of
 from dragoman.text.lines import Sourced, TwoSided
+from dragoman.text.placeholders import has_placeholder
 
 
 @config
@@ -89,9 +90,9 @@ def stateless_rules(cfg: Cleaning) -> list[CleaningRule]:
         ("length ratio", ratio is not None, lambda: lambda pair: _ratio(pair) > (ratio or 0)),
         ("copy", cfg.copies == "drop", lambda: is_copy),
         ("one-word copy", cfg.copies == "drop_single_words", lambda: _one_word_copy),
-        ("placeholder", markup, lambda: _holds(_PLACEHOLDER)),
-        ("link", markup, lambda: _holds(_LINK)),
-        ("markup", markup, lambda: _holds(_MARKUP)),
+        ("link", markup, lambda: _either(_LINK.search)),
+        ("markup", markup, lambda: _either(_MARKUP.search)),
+        ("placeholder", markup, lambda: _either(has_placeholder)),
         ("number mismatch", cfg.numbers == "drop", lambda: _other_numbers),
         ("script", bool(cfg.source_scripts or cfg.target_scripts), lambda: _foreign(cfg)),
         ("language", bool(cfg.source_language or cfg.target_language), lambda: _other_language(cfg)),
@@ -247,19 +248,10 @@ def _other_language(cfg: Cleaning) -> Predicate:
 # ---- markup of interface strings ------------------------------------------------------------------
 
 
-def _holds(pattern: re.Pattern[str]) -> Predicate:
-    return lambda pair: bool(pattern.search(pair.source) or pattern.search(pair.target))
+def _either(holds: Callable[[str], object]) -> Predicate:
+    return lambda pair: bool(holds(pair.source) or holds(pair.target))
 
 
-_PLACEHOLDER = re.compile(
-    r"""
-      \{[^{}]*\}                                            # {name}, {0}, {{ template }}, inside of ICU plurals
-    | %(?:\([^)]*\)|\d+\$)?[-+0#]*\d*(?:\.\d+)?[sdiufxgc@]\b   # %s, %d, %1$s, %(name)s, %.2f
-    | \$\{?[A-Za-z_]\w*\}?\$?                               # $name, ${name}, $NAME$
-    | \[%[^\]]*%\]                                          # [%key:common::...%]
-    """,
-    re.VERBOSE,
-)
 _LINK = re.compile(r"\b(?:https?|ftp|mailto):\S|\bwww\.\w|\b\w[\w.+-]*@\w+\.\w", re.IGNORECASE)
 _MARKUP = re.compile(
     r"""

@@ -23,6 +23,8 @@ _BLOCK = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")
 _NO_CUE = re.compile(r"(?:NOTE|STYLE|REGION)\b")
 _FIRST = re.compile(rf"\s*(?:\d+[ \t]*\r?\n\s*)?{_TIME.pattern}")
 """Beginning of subtitles: a time, perhaps with its number."""
+_NUMBER = re.compile(r"(?P<blank>(?:\A|\n)[ \t]*\r?)?\n[ \t]*(?P<number>\d{1,9})[ \t]*\r?\n\Z")
+"""Number above a time, perhaps with the blank line before it."""
 _EXAMPLE = "00:00:01,000 --> 00:00:02,500"
 _END = re.compile(r"""[.!?…。！？♪][)\]"'”’»]*$|[:;]$""")  # noqa: RUF001
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}")
@@ -87,14 +89,15 @@ class SubtitleDocument(SpannedDocument):
             if not times:
                 self.check_times(0, text)
             raise DataError(f"{self.text_file.name}:1: no times of subtitles in it, as in {_EXAMPLE}")
-        found = []
+        found, counted = [], None if is_vtt else _next_number("\n\n" + text[: times[0].start()], None)
         for number, (time, following) in enumerate(zip(times, [*times[1:], None], strict=False)):
             end = len(text) if following is None else following.start()
             body = text[time.end() : end]
             if is_vtt:
                 body = re.split(r"\r?\n\r?\n", body, maxsplit=1)[0]
             elif following is not None:
-                body = re.sub(r"\n[ \t]*\d*[ \t]*\r?\n$", "", body)  # the number of the next cue
+                counted = _next_number(body, counted)
+                body = body if counted is None else _NUMBER.sub("", body)
             start = time.end() + len(body) - len(body.lstrip())
             self.check_times(time.end(), body)
             if body.strip():
@@ -159,6 +162,21 @@ class SubtitleDocument(SpannedDocument):
             if len(found) <= lines:
                 break
         return self.text_file.line_end.join(found)
+
+
+def _next_number(text: str, counted: int | None) -> int | None:
+    """Return the number of the next cue at the end of the text before its time; None if that has no number.
+
+    Digits directly below a text are its last line, such as a year, unless they go on counting.
+
+    Args:
+        counted: number of the cue with this text, if it has one.
+    """
+    found = _NUMBER.search(text)
+    if found is None:
+        return None
+    number = int(found["number"])
+    return number if found["blank"] is not None or (counted is not None and number == counted + 1) else None
 
 
 def _joined(text: str) -> str:

@@ -68,6 +68,16 @@ def _is_protected(element: Element) -> bool:
     return element.attributes.get("translate") == "no" or element.attributes.get("mtype") == "protected"
 
 
+def is_blank(element: Element) -> bool:
+    """Return True if an element has no text and no native code, but at most tags that enclose nothing."""
+    return all(
+        not child.strip()
+        if isinstance(child, str)
+        else not (child.name in _CODES or _is_protected(child)) and is_blank(child)
+        for child in element.children
+    )
+
+
 # ---- characters and how they are written ------------------------------------------------------------
 
 _PIECE = re.compile(

@@ -13,7 +13,7 @@ from dragoman.config import config
 from dragoman.errors import DataError
 from dragoman.text.compressed import open_bytes
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot, SlotRule
-from dragoman.text.formats.inline import Inline, read_inline, to_xml
+from dragoman.text.formats.inline import Inline, is_blank, read_inline, to_xml
 from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units, with_attribute
 from dragoman.text.formats.plurals import same_language
 from dragoman.text.formats.xliff_rules import MODULES, ModuleRules
@@ -70,14 +70,32 @@ class Segment(NamedTuple):
 
     @property
     def sentences(self) -> list[Element]:
-        """Return the sentences of the source (1.2, ``seg-source``) if they cover all of it; the target is then split in
-        the same way."""
+        """Return the sentences of the source (1.2, ``seg-source``) if they cover all of it, and a translation, if there
+        is one, is split in the same way."""
         around = None if self.is_version_2 else self.holder.find("seg-source")
-        children = around.children if around else []
-        found = [c for c in children if isinstance(c, Element) and c.attributes.get("mtype") == "seg"]
-        between = [c for c in children if c not in found]
-        covered = all(isinstance(c, str) and not c.strip() for c in between) and not any(c.is_one_tag for c in found)
-        return found if covered else []
+        found = _sentences(around) if around else {}
+        if any(sentence.is_one_tag for sentence in found.values()):
+            return []
+        if self.target is None or self.state in EMPTY or is_blank(self.target):
+            return list(found.values())
+        translated = _sentences(self.target)
+        return list(found.values()) if translated and translated.keys() <= found.keys() else []
+
+    @property
+    def parts(self) -> list[Element]:
+        """Return what is translated, each on its own: the sentences of the source, or all of it."""
+        return self.sentences or [self.source]
+
+    def translation(self, part: Element) -> Element | None:
+        """Return the element with the translation of a part; None if there is none yet, but perhaps a copy of it."""
+        if self.target is None or self.state in EMPTY:
+            return None
+        found = self.target if part is self.source else _sentences(self.target).get(part.attributes.get("mid"))
+        if found is None or (is_blank(found) and not is_blank(part)):
+            return None
+        text = self.inline(found).text
+        copied = self.state == "initial" and text == self.inline(part).text
+        return found if text.strip() and not copied else None
 
     def inline(self, element: Element) -> Inline:
         """Return the text of an element."""
@@ -100,6 +118,14 @@ class Segment(NamedTuple):
         return self.unit.inherited(attribute, self.holder, element)
 
 
+def _sentences(element: Element) -> dict[str | None, Element]:
+    """Return the sentences that make up an element, by their ``mid``; none if there is anything between them."""
+    found = [c for c in element.children if isinstance(c, Element) and c.attributes.get("mtype") == "seg"]
+    covered = all(isinstance(c, str) and not c.strip() for c in element.children if c not in found)
+    by_mid = {sentence.attributes.get("mid"): sentence for sentence in found}
+    return by_mid if covered and len(by_mid) == len(found) else {}
+
+
 def segments(pieces: Iterable[bytes], name: str) -> Iterator[Segment]:
     """Yield the segments to translate of a file in UTF-8."""
     modules = ModuleRules()
@@ -115,17 +141,17 @@ def segments(pieces: Iterable[bytes], name: str) -> Iterator[Segment]:
 
 
 def read_xliff(path: str) -> Iterator[Pair]:
-    """Yield the translated segments of a file, tags in them written out.
+    """Yield the translated segments of a file, or their sentences, tags in them written out.
 
     Raises:
         DataError: it cannot be read; the message names file and line.
     """
     with open_bytes(path) as file:
         for segment in segments(as_utf8(iter(lambda: file.read(CHUNK), b""), path), path):
-            if segment.target is not None and segment.state not in UNSURE:
-                source, target = segment.inline(segment.source).text, segment.inline(segment.target).text
-                if source.strip() and target.strip():
-                    yield AnnotatedPair.of(source, target, segment.notes)
+            for part in segment.parts if segment.state not in UNSURE else ():
+                source, translation = segment.inline(part).text, segment.translation(part)
+                if source.strip() and translation is not None:
+                    yield AnnotatedPair.of(source, segment.inline(translation).text, segment.notes)
 
 
 # ---- as a document --------------------------------------------------------------------------------
@@ -150,9 +176,9 @@ class XliffDocument(FillableDocument):
         self.homes: list[Home] = []
         """Home of each slot."""
         for segment in segments([self.source.utf8], name):
-            there = _is_filled(segment, segment.inline(segment.source).text)
-            for element in segment.sentences or [segment.source]:
-                original = segment.inline(element)
+            for element in segment.parts:
+                original, translation = segment.inline(element), segment.translation(element)
+                translated = segment.inline(translation).text if translation is not None else ""
                 if original.text.strip():
                     place = f"{name}:{element.line}"
                     self.slots.append(
@@ -160,11 +186,11 @@ class XliffDocument(FillableDocument):
                             place,
                             original.text,
                             original.codes,
-                            filled=there,
+                            filled=bool(translated),
                             locked=segment.locked,
                             key=f"{segment.unit.element.attributes.get('id', '')}|{original.text}",
-                            translation=_translation_of(segment, element) if there else "",
-                            fuzzy=there and segment.state in UNSURE,
+                            translation=translated,
+                            fuzzy=bool(translated) and segment.state in UNSURE,
                             limit=_limit(segment),
                             rules=_rules(segment) if element is segment.source else (),
                             notes=segment.notes,
@@ -264,15 +290,6 @@ def _declaration(segment: Segment) -> _Declaration:
     return _Declaration(bearer, attribute, attributes.get(attribute, ""), attributes.get(source, ""))
 
 
-def _translation_of(segment: Segment, element: Element) -> str:
-    """Return the translation of a source, or of a sentence of it, which has the same number in the target."""
-    assert segment.target
-    if element is segment.source:
-        return segment.inline(segment.target).text
-    parts = [part for part in segment.target.all("mrk") if part.attributes.get("mid") == element.attributes.get("mid")]
-    return segment.inline(parts[0]).text if parts else ""
-
-
 def _limit(segment: Segment) -> int | None:
     """Return the largest number of characters of a translation, where the unit states one (1.2)."""
     attributes = segment.holder.attributes
@@ -296,28 +313,29 @@ def _plain_text(element: Element | None) -> str:
     return element.text if element else ""
 
 
-def _is_filled(segment: Segment, text: str) -> bool:
-    there = segment.inline(segment.target).text if segment.target else ""
-    copied = segment.state == "initial" and there == text
-    return bool(there.strip()) and segment.state not in EMPTY and not copied
-
-
 def _is_doubtful(segment: Segment, new: Mapping[Element, Filling]) -> bool:
     """Return True if a target needs review: one of its sentences does, or is left empty."""
-    lacks = any(sentence not in new and segment.inline(sentence).text.strip() for sentence in segment.sentences)
+    others = [s for s in segment.sentences if s not in new and segment.inline(s).text.strip()]
+    lacks = any(segment.translation(sentence) is None or segment.state in UNSURE for sentence in others)
     return lacks or any(filling.review for filling in new.values())
 
 
 def _content(segment: Segment, new: Mapping[Element, Filling]) -> str:
-    """Return the content of a target: that of the source, or its sentences in the segmentation of the source."""
+    """Return the content of a target: that of the source, or its sentences in the segmentation of the source, new or
+    as they were."""
     if not segment.sentences:
         return new[segment.source].text
     around = segment.holder.find("seg-source")
     assert around
     parts, at = [], around.inside
     for sentence in segment.sentences:
-        parts += [segment.unit.slice(at, sentence.inside), new[sentence].text if sentence in new else ""]
-        at = sentence.outside
+        kept = None if sentence in new else segment.translation(sentence)
+        if kept is not None:
+            parts += [segment.unit.slice(at, sentence.start), segment.unit.slice(kept.start, kept.end)]
+            at = sentence.end
+        else:
+            parts += [segment.unit.slice(at, sentence.inside), new[sentence].text if sentence in new else ""]
+            at = sentence.outside
     return "".join([*parts, segment.unit.slice(at, around.outside)])
 
 
@@ -354,7 +372,8 @@ def _tag_with_state(tag: str, segment: Segment, review: bool) -> str:
 
 def _with_qualifier(tag: str, segment: Segment, new: Mapping[Element, Filling]) -> str:
     """Return a target's start tag with the mark of a translation memory (1.2), or without that of an earlier one."""
-    if not segment.is_version_2 and all(filling.remembered for filling in new.values()):
+    complete = all(part in new for part in segment.parts if segment.inline(part).text.strip())
+    if not segment.is_version_2 and complete and all(filling.remembered for filling in new.values()):
         return with_attribute(tag, "state-qualifier", "exact-match")
     return re.sub(r"""\s+state-qualifier\s*=\s*("[^"]*"|'[^']*')""", "", tag)
 
