@@ -26,6 +26,7 @@ from dragoman.plan.counting import CPU, count, on_shapes
 from dragoman.plan.heap import Heap, occupied
 from dragoman.plan.live import LiveBytes
 from dragoman.plan.parameters import count_parameters
+from dragoman.plan.replay import RecordedStep
 from dragoman.plan.synthetic import batch_for, usual_task
 from dragoman.plan.training import count_training
 from dragoman.plan.training_memory import training_memory
@@ -259,6 +260,21 @@ def test_gradients_live_beside_the_activations_of_the_next_micro_batch():
     one, two = (count_training(outline(cfg), task.loss, [batch] * n) for n in (1, 2))
     assert two.counted.peak["gradients"] > one.counted.peak.get("gradients", 0)
     assert two.counted.peak_bytes <= one.counted.peak_bytes + one.trainable + max(one.weights)
+
+
+def test_micro_batches_that_are_the_same_count_as_others_that_are_equal():
+    cfg = preset("lm-tiny")
+    task = usual_task(cfg)
+    batches = [batch_for(cfg, task, rows=2, length=8).content for _ in range(4)]
+    recordings = RecordedStep.empty(), RecordedStep.empty()
+    same, others = (
+        count_training(outline(cfg, recompute=True), task.loss, given, observe=recording.observe)
+        for given, recording in zip(([batches[0]] * 4, batches), recordings, strict=True)
+    )
+    assert same.counted.operations == others.counted.operations
+    assert same.counted.recomputed == others.counted.recomputed > 0
+    assert same.counted.peak == others.counted.peak
+    assert recordings[0] == recordings[1]
 
 
 def test_r_drop_counts_as_two_passes():

@@ -37,7 +37,7 @@ def test_a_plan_tells_parameters_work_and_memory(capsys):
     found = planned(capsys, "lm-tiny", "--length", "32", "--batch-tokens", "64")
     cfg = from_dict(ModelConfig, PRESETS["lm-tiny"]()["model"]).sized(vocab=1000)
     assert found["parameters"]["total"] == sum(found["parameters"]["by_part"].values())
-    assert found["batch"] == {"rows": 2, "length": 32, "tokens": 64}
+    assert found["batch"] == {"rows": 2, "length": 32, "accumulate": 1, "tokens": 64}
     assert found["memory"]["weights"] >= 4 * found["parameters"]["hidden"]
     assert found["memory"]["optimizer"] == pytest.approx(2 * found["memory"]["weights"], rel=0.1)
     assert sum(found["memory"][part] for part in found["memory"] if part != "total") == found["memory"]["total"]
@@ -61,6 +61,19 @@ def test_a_setting_changes_the_plan(capsys):
     assert large["parameters"]["hidden"] > 1.9 * small["parameters"]["hidden"]
     again = planned(capsys, "lm-tiny", "train.recompute=true", "--length", "16", "--batch-tokens", "16")
     assert again["flops"]["recomputed"] > 0 == small["flops"]["recomputed"]
+
+
+def test_a_step_of_many_micro_batches_is_one_update_and_the_work_of_each(capsys):
+    options = ("lm-tiny", "--length", "16", "--batch-tokens", "16", "--hardware", "h100")
+    one, two, eight = (planned(capsys, *options, f"train.accumulate={k}") for k in (1, 2, 8))
+    assert eight["batch"] == {"rows": 1, "length": 16, "accumulate": 8, "tokens": 8 * 16}
+    assert eight["flops"]["forward"] == 8 * one["flops"]["forward"]
+    assert eight["flops"]["backward"] == 8 * one["flops"]["backward"]
+    assert eight["flops"]["per_token"] == one["flops"]["per_token"]
+    another = two["step_seconds"] - one["step_seconds"]
+    assert another > 0
+    assert eight["step_seconds"] == pytest.approx(one["step_seconds"] + 7 * another)
+    assert eight["memory"] == two["memory"]
 
 
 def test_a_budget_of_tokens_is_work_by_each_formula(capsys):
@@ -87,7 +100,7 @@ def run_file(folder, **changes):
 
 def test_a_run_file_is_planned_without_its_text(capsys, folder):
     found = planned(capsys, run_file(folder, train={"batch_tokens": 64}), "--length", "16")
-    assert found["batch"] == {"rows": 4, "length": 16, "tokens": 64}
+    assert found["batch"] == {"rows": 4, "length": 16, "accumulate": 1, "tokens": 64}
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ def plot_training(subject: PlanSubject, question: PlanOptions, found: TrainingPl
     """Draw the memory of training by the number of texts in a batch."""
     first = max(1, found.rows // 2 ** (POINTS - 2))
     plans = [plan_training(subject, question, rows=first * 2**i) for i in range(POINTS)]
-    lines = {"total": [(plan.tokens, plan.memory.total) for plan in plans]}
+    lines = {"total": [(plan.batch_tokens, plan.memory.total) for plan in plans]}
     for part in DRAWN:
-        points = [(plan.tokens, getattr(plan.memory, part)) for plan in plans]
+        points = [(plan.batch_tokens, getattr(plan.memory, part)) for plan in plans]
         if all(value for _, value in points):
             lines[MEMORY[part]] = points
     title = f"{subject.name}: memory of training, {found.length:,} tokens a text"

@@ -87,9 +87,9 @@ def _same() -> Iterator[None]:
     yield
 
 
-Observer = Callable[[Any, Any, Any, bool], None]
-"""Is told of every operation: (operation, arguments, keyword arguments, True in the backward pass). For a kernel in C
-these are ``native.NAME``, its arguments, and its tensors by the addresses in them."""
+Observer = Callable[[Any, Any, Any, bool, int], None]
+"""Is told of every operation: (operation, arguments, keyword arguments, True in the backward pass, number of calls).
+For a kernel in C the first three are ``native.NAME``, its arguments, and its tensors by the addresses in them."""
 
 
 def count(
@@ -135,6 +135,7 @@ class _Work(TorchDispatchMode):
     def __init__(self, place: Whereabouts, observe: Observer | None):
         super().__init__()
         self.place, self.observe, self.live, self.early = place, observe, LiveBytes(), 0
+        self.times = 1
         self.calls: dict[Operation, int] = {}
         self.recomputed = 0
         self.going_back = False
@@ -151,7 +152,7 @@ class _Work(TorchDispatchMode):
         found = shapes.call(func, args, kwargs)
         made = list(shapes.tensors_in(found))
         if self.observe:
-            self.observe(func, args, kwargs, self.backward and not self.place.recomputing)
+            self.observe(func, args, kwargs, self.backward and not self.place.recomputing, self.times)
         self._record(func, args, kwargs, given, found, made)
         return found
 
@@ -175,13 +176,14 @@ class _Work(TorchDispatchMode):
         moved = sum(_nbytes(t) for t in given) + sum(_nbytes(t) for t in made)
         dtype = next((t.dtype for t in (*made, *given)), torch.float32)
         operation = Operation(name, part, self.backward, tuple(tuple(t.shape) for t in given), dtype, flops, moved)
-        self.calls[operation] = self.calls.get(operation, 0) + 1
-        self.recomputed += flops if self.place.recomputing else 0
+        self.calls[operation] = self.calls.get(operation, 0) + self.times
+        self.recomputed += self.times * flops if self.place.recomputing else 0
 
     def record_kernel(self, call: KernelCall) -> None:
         """Record a call of a kernel in C."""
         if self.observe:
-            self.observe(f"native.{call.name}", call.args, call.tensors, self.backward and not self.place.recomputing)
+            backward = self.backward and not self.place.recomputing
+            self.observe(f"native.{call.name}", call.args, call.tensors, backward, self.times)
         part = part_of(self.place.path, multiplies=bool(call.flops))
         self._add(f"dragoman.{call.name}", part, list(call.tensors.values()), [], call.flops)
 
