@@ -1,6 +1,7 @@
 """dragoman plan: what it prints, as a table and as an object, and the mistakes that it names."""
 
 import dataclasses
+import inspect
 import json
 from xml.etree import ElementTree
 
@@ -9,7 +10,9 @@ import tiny_run
 import yaml
 
 from dragoman.cli import main, plan_numbers
+from dragoman.cli.plan import plan
 from dragoman.cli.plan_counted import USUAL_MFU, PlanOptions, plan_training
+from dragoman.cli.plan_questions import FIT, LAWS, OPTIONS, RECONCILE, SERVE, SETTINGS, TRAINING
 from dragoman.cli.plan_subject import find_subject
 from dragoman.config import from_dict
 from dragoman.model.caches.cache import parse_cache
@@ -146,10 +149,10 @@ def test_the_table_of_a_server_names_its_parts(capsys):
 # ---- plots --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [(), ("--serve", "--context", "32")])
-def test_a_plot_is_an_svg_file(capsys, tmp_path, more):
+@pytest.mark.parametrize("options", [("--length", "16", "--batch-tokens", "32"), ("--serve", "--context", "32")])
+def test_a_plot_is_an_svg_file(capsys, tmp_path, options):
     path = tmp_path / "out.svg"
-    code, _, err = run(capsys, "lm-tiny", "--length", "16", "--batch-tokens", "32", "--plot", str(path), *more)
+    code, _, err = run(capsys, "lm-tiny", *options, "--plot", str(path))
     assert code == 0, err
     tree = ElementTree.fromstring(path.read_text())
     assert tree.tag.endswith("svg")
@@ -212,6 +215,9 @@ def test_a_bar_is_as_long_as_its_share():
         (["model.dim=8"], "name a preset, a run file or a run"),
         (["lm-tiny", "--serve", "--fit"], "--fit: one question at a time"),
         (["bert-base", "--serve"], "--serve: bert-base writes no text"),
+        (["lm-tiny", "--users", "1"], "--users: is for --serve, not for training: add --serve, or leave this out"),
+        (["lm-tiny", "--serve", "--mfu", "0.4"], "--mfu: is for training, not for --serve: leave one of them out"),
+        (["lm-tiny", "--laws", "train.seed=2"], "train.seed=2: is for training, --serve or --fit, not for --laws"),
         (["lm-tiny", "--serve", "--cache", "int9"], "Did you mean 'int8'"),
         (["lm-tiny", "--serve", "--weights", "int3"], "--weights: no 'int3' here"),
         (["lm-tiny", "--serve", "--users", "0"], "--users: 0 must be 1 or more"),
@@ -225,6 +231,36 @@ def test_a_mistake_is_one_line(capsys, arguments, message):
     code, out, err = run(capsys, *arguments)
     assert code == 2 and not out
     assert message in err and err.startswith("dragoman: ") and err.count("\n") == 1
+
+
+VALUES = {
+    "--mfu": "0.4",
+    "--plot": "out.svg",
+    "--data": "nowhere.txt",
+    "--hardware": "h100",
+    "--cache": "int8",
+    "--weights": "int4",
+    "--predict": "10M,200M",
+}
+"""Values of options that take no plain number."""
+
+
+@pytest.mark.parametrize("question", [TRAINING, SERVE, FIT, RECONCILE, LAWS])
+def test_what_belongs_to_another_question_is_refused_by_name(capsys, question):
+    asked = ["lm-tiny"] if question == TRAINING else ["lm-tiny", question]
+    others = [[name, VALUES.get(name, "8")] for name, questions in OPTIONS.items() if question not in questions]
+    if question not in SETTINGS:
+        others.append(["train.seed=2"])
+    assert others
+    for given in others:
+        code, out, err = run(capsys, *asked, *given)
+        assert code == 2 and not out and err.count("\n") == 1
+        assert err.startswith(f"dragoman: {given[0]}: is for ") and f"not for {question}" in err
+
+
+def test_every_option_belongs_to_a_question():
+    names = {"--" + name.replace("_", "-") for name in inspect.signature(plan).parameters}
+    assert names - {"--what", "--as-json", SERVE, FIT, RECONCILE, LAWS} == set(OPTIONS)
 
 
 def test_a_folder_that_is_no_run_is_named(capsys, tmp_path):

@@ -28,14 +28,10 @@ def plot_training(subject: PlanSubject, question: PlanOptions, found: TrainingPl
     _write(path, title, lines, "tokens in a batch", found.cluster)
 
 
-def plot_serving(
-    subject: PlanSubject, serving: dict[str, Any], options: dict[str, Any], found: ServingPlan, path: Path
-) -> None:
+def plot_serving(subject: PlanSubject, serving: dict[str, Any], found: ServingPlan, path: Path) -> None:
     """Draw the memory of serving by the tokens of each text."""
     contexts = [max(2, found.context >> i) for i in reversed(range(POINTS))]
-    plans = [
-        plan_serving(subject, **(serving | {"context": context}), **options) for context in dict.fromkeys(contexts)
-    ]
+    plans = [plan_serving(subject, **(serving | {"context": context})) for context in dict.fromkeys(contexts)]
     lines = {
         "total": [(plan.context, plan.count.total) for plan in plans],
         "weights": [(plan.context, plan.count.weights) for plan in plans],

@@ -61,7 +61,6 @@ def plan_serving(
     cache: str | None,
     precision: str,
     hardware: str | None,
-    mfu: float | None,
 ) -> ServingPlan:
     """Count what serving takes.
 
@@ -103,7 +102,7 @@ def plan_serving(
     if cluster is not None:
         from dragoman.plan.duration import predict
 
-        times = [predict(part.operations, cluster.device, mfu=mfu).seconds for part in (found.step, found.prompt)]
+        times = [predict(part.operations, cluster.device).seconds for part in (found.step, found.prompt)]
     return ServingPlan(
         subject, parameters, found, users, beams, context, str(policy), precision, cluster, times[0], times[1]
     )
