@@ -17,6 +17,7 @@ from dragoman.cli.plan_subject import find_subject
 from dragoman.config import from_dict
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.families import ModelConfig
+from dragoman.plan.hardware import HARDWARE
 from dragoman.plan.plot import Axis, line_chart
 from dragoman.presets import PRESETS
 
@@ -144,6 +145,28 @@ def test_the_table_of_a_server_names_its_parts(capsys):
     assert code == 0
     for words in ("memory of serving", "weights", "cache", "work:"):
         assert words in out
+
+
+def test_decoding_is_no_faster_than_its_weights_and_its_cache_are_read(capsys):
+    options = ("lm-tiny", "model.dim=8192", "--serve", "--users", "2", "--context", "32", "--hardware", "t4")
+    speeds = []
+    for weights in ("float32", "bfloat16", "int8", "int4"):
+        found = planned(capsys, *options, "--weights", weights)
+        moved = found["memory"]["weights"] + found["memory"]["cache"]
+        assert found["tokens_per_second"] < 2 * HARDWARE["t4"].bandwidth / moved
+        speeds.append(found["tokens_per_second"])
+    assert speeds == sorted(speeds) and len(set(speeds)) == 4
+
+
+@pytest.mark.parametrize(("hardware", "fits"), [("t4x8", True), ("t4", False)])
+def test_what_no_single_device_holds_has_no_speed(capsys, hardware, fits):
+    options = ("llama-2-7b", "model.decoder.depth=12", "--serve", "--users", "64", "--context", "4096")
+    options += ("--hardware", hardware)
+    found = planned(capsys, *options)
+    assert HARDWARE["t4"].memory < found["memory"]["total"] <= 8 * HARDWARE["t4"].memory
+    assert "tokens_per_second" not in found and "prompt_seconds" not in found
+    out = run(capsys, *options)[1]
+    assert "tokens/s" not in out and ("no speed: one" in out) == fits and ("does not fit" in out) != fits
 
 
 # ---- plots --------------------------------------------------------------------------------------------

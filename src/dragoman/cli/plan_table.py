@@ -135,6 +135,11 @@ def print_serving(plan: "ServingPlan") -> None:
             f"{plan.cluster.device.title}"
         )
         _line(f"first token after {time(plan.prompt_seconds or 0)}")
+    elif plan.cluster and plan.cluster.count > 1:
+        device = plan.cluster.device
+        _line(
+            f"no speed: one {device.title} ({size(device.memory)}) does not hold it, and that of several is not known"
+        )
 
 
 # ---- lines --------------------------------------------------------------------------------------------

@@ -108,7 +108,8 @@ def count(
         fused_attention: run PyTorch's attention in one kernel that stores no weights, as on a GPU.
         observe: is told of every operation.
     """
-    work = _Work(Whereabouts(model), observe)
+    matrices = storages([p for p in model.parameters() if p.dim() >= 2])
+    work = _Work(Whereabouts(model), matrices, observe)
     with ExitStack() as stack:
         try:
             recorded = RecordedLibrary(library(), work.record_kernel)
@@ -132,10 +133,10 @@ def count(
 class _Work(TorchDispatchMode):
     """Records every operation."""
 
-    def __init__(self, place: Whereabouts, observe: Observer | None):
+    def __init__(self, place: Whereabouts, matrices: set[int], observe: Observer | None):
         super().__init__()
-        self.place, self.observe, self.live, self.early = place, observe, LiveBytes(), 0
-        self.times = 1
+        self.place, self.matrices, self.observe, self.live = place, matrices, observe, LiveBytes()
+        self.early, self.times = 0, 1
         self.calls: dict[Operation, int] = {}
         self.recomputed = 0
         self.going_back = False
@@ -174,8 +175,10 @@ class _Work(TorchDispatchMode):
 
     def _add(self, name: str, part: str, given: list[Tensor], made: list[Tensor], flops: int) -> None:
         moved = sum(_nbytes(t) for t in given) + sum(_nbytes(t) for t in made)
+        weights = sum(_nbytes(t) for t in given if not self.matrices.isdisjoint(storages([t])))
         dtype = next((t.dtype for t in (*made, *given)), torch.float32)
-        operation = Operation(name, part, self.backward, tuple(tuple(t.shape) for t in given), dtype, flops, moved)
+        shape = tuple(tuple(t.shape) for t in given)
+        operation = Operation(name, part, self.backward, shape, dtype, flops, moved, weight_bytes=weights)
         self.calls[operation] = self.calls.get(operation, 0) + self.times
         self.recomputed += self.times * flops if self.place.recomputing else 0
 
