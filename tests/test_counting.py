@@ -20,6 +20,7 @@ from dragoman.model.layer_stack import LayerStack
 from dragoman.model.linear import multiply_by
 from dragoman.model.mlp import Gated
 from dragoman.model.scorer import CappedDot
+from dragoman.model.tower import SharedTower, TowerConfig
 from dragoman.native.library import available, library, standing_in
 from dragoman.plan import shapes
 from dragoman.plan.counting import CPU, count, on_shapes
@@ -171,6 +172,17 @@ def test_an_expert_that_a_token_does_not_pass_is_idle():
     found, mixture = count_parameters(model), model.decoder.blocks[0].mlp
     each = sum(p.numel() for p in mixture.experts[0].parameters())
     assert found.total - found.active == 6 * each
+
+
+def test_layers_that_share_a_mixture_have_its_idle_experts_once():
+    cfg = preset("mixtral-8x7b")
+    tower = {field.name: getattr(cfg.decoder, field.name) for field in dataclasses.fields(cfg.decoder)}
+    one, own, shared = (
+        count_parameters(outline(dataclasses.replace(cfg, decoder=kind(**tower | {"depth": depth}))))
+        for kind, depth in ((TowerConfig, 1), (TowerConfig, 6), (SharedTower, 6))
+    )
+    assert (shared.total, shared.active) == (one.total, one.active)
+    assert own.total - own.active == 6 * (one.total - one.active)
 
 
 @pytest.mark.parametrize("name", ["lm-tiny", "transformer-tiny"])

@@ -136,10 +136,7 @@ def print_serving(plan: "ServingPlan") -> None:
         )
         _line(f"first token after {time(plan.prompt_seconds or 0)}")
     elif plan.cluster and plan.cluster.count > 1:
-        device = plan.cluster.device
-        _line(
-            f"no speed: one {device.title} ({size(device.memory)}) does not hold it, and that of several is not known"
-        )
+        _line(f"no speed: one {plan.cluster.device.title} does not hold it, and several together are not predicted")
 
 
 # ---- lines --------------------------------------------------------------------------------------------
