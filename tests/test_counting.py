@@ -15,6 +15,7 @@ from dragoman.config import from_dict, to_dict
 from dragoman.data.batch import PairBatch
 from dragoman.data.packing import IGNORE, TextBatch
 from dragoman.data.tasks import LanguageModellingTask, TranslationTask
+from dragoman.model import chunked_loss
 from dragoman.model.families import ModelConfig
 from dragoman.model.layer_stack import LayerStack
 from dragoman.model.linear import multiply_by
@@ -27,7 +28,7 @@ from dragoman.plan.counting import CPU, count, on_shapes
 from dragoman.plan.heap import Heap, occupied
 from dragoman.plan.live import LiveBytes
 from dragoman.plan.parameters import count_parameters
-from dragoman.plan.replay import RecordedStep
+from dragoman.plan.replay import FREE, RecordedStep
 from dragoman.plan.synthetic import batch_for, usual_task
 from dragoman.plan.training import count_training
 from dragoman.plan.training_memory import training_memory
@@ -287,6 +288,28 @@ def test_micro_batches_that_are_the_same_count_as_others_that_are_equal():
     assert same.counted.recomputed == others.counted.recomputed > 0
     assert same.counted.peak == others.counted.peak
     assert recordings[0] == recordings[1]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_chunks_of_a_loss_that_are_alike_count_as_if_each_were_run(monkeypatch, precision):
+    monkeypatch.setattr(chunked_loss, "CHUNK_BYTES", 4 * VOCAB * 6)
+    monkeypatch.setattr(chunked_loss, "KERNEL_CHUNK_BYTES", 2 * VOCAB * 6)
+    made = []
+    for rows in (1, 5):  # chunks of 6 tokens, and a rest
+        recording = RecordedStep.empty()
+        found = counted(preset("lm-tiny"), rows=rows, length=16, precision=precision, observe=recording.observe)
+        with monkeypatch.context() as plain:
+            plain.setattr(chunked_loss, "alike", lambda passes, number: passes)
+            recorded = RecordedStep.empty()
+            each = counted(preset("lm-tiny"), rows=rows, length=16, precision=precision, observe=recorded.observe)
+        assert found.counted.operations == each.counted.operations
+        for some, every in ((recording.forward, recorded.forward), (recording.backward, recorded.backward)):
+            assert some.total() == every.total()
+            some, every = ({call: n for call, n in of.items() if call.name not in FREE} for of in (some, every))
+            assert some == every
+        assert found.counted.peak == each.counted.peak and training_memory(found) == training_memory(each)
+        made.append((len(found.counted.memory.allocations), len(each.counted.memory.allocations)))
+    assert made[1][0] < made[1][1]  # fewer are run
 
 
 def test_r_drop_counts_as_two_passes():

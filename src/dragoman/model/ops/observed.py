@@ -57,3 +57,15 @@ def standing_for(times: int) -> Iterator[None]:
     finally:
         for observer in OBSERVERS:
             observer.times //= times
+
+
+def alike(passes: range, number: int) -> Iterator[int]:
+    """Yield the ``passes`` of a loop, of which the first ``number`` do the same work. A counter gets two of these, the
+    first, and the second for all others."""
+    if not OBSERVERS or number <= 2:
+        yield from passes
+        return
+    yield passes[0]
+    with standing_for(number - 1):
+        yield passes[1]
+    yield from passes[number:]
