@@ -195,7 +195,18 @@ def test_a_chart_holds_every_point_within_its_frame():
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("300e9", 3e11), ("300B", 3e11), ("1.5T", 1.5e12), ("2_000", 2000), ("10k", 1e4), ("7", 7)]
+    ("text", "number"),
+    [
+        ("300e9", 3e11),
+        ("300B", 3e11),
+        ("1.5T", 1.5e12),
+        ("2_000", 2000),
+        ("10k", 1e4),
+        ("7", 7),
+        ("1,500,000", 1.5e6),
+        ("2,000M", 2e9),
+        ("2,000.5k", 2000500),
+    ],
 )
 def test_a_number_may_have_a_unit(text, number):
     assert plan_numbers.count_of(text, "--tokens") == number
@@ -224,6 +235,12 @@ def test_a_bar_is_as_long_as_its_share():
         (["transformer-tiny", "--mfu", "0"], "--mfu: 0 must be above 0"),
         (["transformer-tiny", "--mfu", "-1"], "--mfu: -1 must be above 0"),
         (["transformer-tiny", "--tokens", "many"], "--tokens: 'many' is no number: write 300e9"),
+        (["transformer-tiny", "--tokens", "1,5M"], "--tokens: '1,5M' is no number: a comma stands before three digits"),
+        (["transformer-tiny", "--tokens", "1,50"], "--tokens: '1,50' is no number"),
+        (["transformer-tiny", "--tokens", "0,500M"], "--tokens: '0,500M' is no number"),
+        (["transformer-tiny", "--tokens", "1000,000"], "--tokens: '1000,000' is no number"),
+        (["transformer-tiny", "--tokens", "1.5,000"], "--tokens: '1.5,000' is no number"),
+        (["transformer-tiny", "--batch-tokens", "8,1920"], "--batch-tokens: '8,1920' is no number"),
         (["transformer-tiny", "--tokens", "-5"], "--tokens: -5 must be 1 or more"),
         (["transformer-tiny", "--tokens", "inf"], "--tokens: inf must be 1 or more"),
         (["transformer-tiny", "--tokens", "nan"], "--tokens: nan must be 1 or more"),
