@@ -31,7 +31,8 @@ def plot_training(subject: PlanSubject, question: PlanOptions, found: TrainingPl
 def plot_serving(subject: PlanSubject, serving: dict[str, Any], found: ServingPlan, path: Path) -> None:
     """Draw the memory of serving by the tokens of each text."""
     contexts = [max(2, found.context >> i) for i in reversed(range(POINTS))]
-    plans = [plan_serving(subject, **(serving | {"context": context})) for context in dict.fromkeys(contexts)]
+    asked: list[dict[str, Any]] = [serving | {"context": context} for context in dict.fromkeys(contexts)]
+    plans = [plan_serving(subject, **each) for each in asked]
     lines = {
         "total": [(plan.context, plan.count.total) for plan in plans],
         "weights": [(plan.context, plan.count.weights) for plan in plans],

@@ -38,7 +38,7 @@ def count_parameters(model: nn.Module) -> Parameters:
         if part == "other" and parameter.dim() > 1:  # matrices of mixers that are no blocks, such as recurrent layers
             part = part_of(path or "output", multiplies=True)
         by_part[part] += parameter.numel()
-    mixtures = [module for module in model.modules() if hasattr(module, "idle_parameters")]
+    mixtures: list[Any] = [module for module in model.modules() if hasattr(module, "idle_parameters")]
     distinct = {tuple(map(id, mixture.parameters())): mixture for mixture in mixtures}  # layers may share theirs
     idle = sum(mixture.idle_parameters for mixture in distinct.values())
     total = sum(by_part.values())
