@@ -179,7 +179,7 @@ def test_layers_that_share_a_mixture_have_its_idle_experts_once():
     cfg = preset("mixtral-8x7b")
     tower = {field.name: getattr(cfg.decoder, field.name) for field in dataclasses.fields(cfg.decoder)}
     one, own, shared = (
-        count_parameters(outline(dataclasses.replace(cfg, decoder=kind(**tower | {"depth": depth}))))
+        count_parameters(outline(dataclasses.replace(cfg, decoder=kind(**{**tower, "depth": depth}))))
         for kind, depth in ((TowerConfig, 1), (TowerConfig, 6), (SharedTower, 6))
     )
     assert (shared.total, shared.active) == (one.total, one.active)
