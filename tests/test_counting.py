@@ -15,17 +15,20 @@ from dragoman.config import from_dict, to_dict
 from dragoman.data.batch import PairBatch
 from dragoman.data.packing import IGNORE, TextBatch
 from dragoman.data.tasks import LanguageModellingTask, TranslationTask
+from dragoman.model import chunked_loss
 from dragoman.model.families import ModelConfig
 from dragoman.model.layer_stack import LayerStack
 from dragoman.model.linear import multiply_by
 from dragoman.model.mlp import Gated
 from dragoman.model.scorer import CappedDot
+from dragoman.model.tower import SharedTower, TowerConfig
 from dragoman.native.library import available, library, standing_in
 from dragoman.plan import shapes
 from dragoman.plan.counting import CPU, count, on_shapes
 from dragoman.plan.heap import Heap, occupied
 from dragoman.plan.live import LiveBytes
 from dragoman.plan.parameters import count_parameters
+from dragoman.plan.replay import FREE, RecordedStep
 from dragoman.plan.synthetic import batch_for, usual_task
 from dragoman.plan.training import count_training
 from dragoman.plan.training_memory import training_memory
@@ -172,6 +175,17 @@ def test_an_expert_that_a_token_does_not_pass_is_idle():
     assert found.total - found.active == 6 * each
 
 
+def test_layers_that_share_a_mixture_have_its_idle_experts_once():
+    cfg = preset("mixtral-8x7b")
+    tower = {field.name: getattr(cfg.decoder, field.name) for field in dataclasses.fields(cfg.decoder)}
+    one, own, shared = (
+        count_parameters(outline(dataclasses.replace(cfg, decoder=kind(**{**tower, "depth": depth}))))
+        for kind, depth in ((TowerConfig, 1), (TowerConfig, 6), (SharedTower, 6))
+    )
+    assert (shared.total, shared.active) == (one.total, one.active)
+    assert own.total - own.active == 6 * (one.total - one.active)
+
+
 @pytest.mark.parametrize("name", ["lm-tiny", "transformer-tiny"])
 def test_activation_checkpointing_computes_the_layers_again(name):
     plain, again = (counted(preset(name), recompute=recompute).counted for recompute in (False, True))
@@ -259,6 +273,43 @@ def test_gradients_live_beside_the_activations_of_the_next_micro_batch():
     one, two = (count_training(outline(cfg), task.loss, [batch] * n) for n in (1, 2))
     assert two.counted.peak["gradients"] > one.counted.peak.get("gradients", 0)
     assert two.counted.peak_bytes <= one.counted.peak_bytes + one.trainable + max(one.weights)
+
+
+def test_micro_batches_that_are_the_same_count_as_others_that_are_equal():
+    cfg = preset("lm-tiny")
+    task = usual_task(cfg)
+    batches = [batch_for(cfg, task, rows=2, length=8).content for _ in range(4)]
+    recordings = RecordedStep.empty(), RecordedStep.empty()
+    same, others = (
+        count_training(outline(cfg, recompute=True), task.loss, given, observe=recording.observe)
+        for given, recording in zip(([batches[0]] * 4, batches), recordings, strict=True)
+    )
+    assert same.counted.operations == others.counted.operations
+    assert same.counted.recomputed == others.counted.recomputed > 0
+    assert same.counted.peak == others.counted.peak
+    assert recordings[0] == recordings[1]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_chunks_of_a_loss_that_are_alike_count_as_if_each_were_run(monkeypatch, precision):
+    monkeypatch.setattr(chunked_loss, "CHUNK_BYTES", 4 * VOCAB * 6)
+    monkeypatch.setattr(chunked_loss, "KERNEL_CHUNK_BYTES", 2 * VOCAB * 6)
+    made = []
+    for rows in (1, 5):  # chunks of 6 tokens, and a rest
+        recording = RecordedStep.empty()
+        found = counted(preset("lm-tiny"), rows=rows, length=16, precision=precision, observe=recording.observe)
+        with monkeypatch.context() as plain:
+            plain.setattr(chunked_loss, "alike", lambda passes, number: passes)
+            recorded = RecordedStep.empty()
+            each = counted(preset("lm-tiny"), rows=rows, length=16, precision=precision, observe=recorded.observe)
+        assert found.counted.operations == each.counted.operations
+        for some, every in ((recording.forward, recorded.forward), (recording.backward, recorded.backward)):
+            assert some.total() == every.total()
+            some, every = ({call: n for call, n in of.items() if call.name not in FREE} for of in (some, every))
+            assert some == every
+        assert found.counted.peak == each.counted.peak and training_memory(found) == training_memory(each)
+        made.append((len(found.counted.memory.allocations), len(each.counted.memory.allocations)))
+    assert made[1][0] < made[1][1]  # fewer are run
 
 
 def test_r_drop_counts_as_two_passes():

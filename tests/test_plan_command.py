@@ -1,6 +1,7 @@
 """dragoman plan: what it prints, as a table and as an object, and the mistakes that it names."""
 
 import dataclasses
+import inspect
 import json
 from xml.etree import ElementTree
 
@@ -9,11 +10,14 @@ import tiny_run
 import yaml
 
 from dragoman.cli import main, plan_numbers
+from dragoman.cli.plan import plan
 from dragoman.cli.plan_counted import USUAL_MFU, PlanOptions, plan_training
+from dragoman.cli.plan_questions import FIT, LAWS, OPTIONS, RECONCILE, SERVE, SETTINGS, TRAINING
 from dragoman.cli.plan_subject import find_subject
 from dragoman.config import from_dict
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.families import ModelConfig
+from dragoman.plan.hardware import HARDWARE
 from dragoman.plan.plot import Axis, line_chart
 from dragoman.presets import PRESETS
 
@@ -37,7 +41,7 @@ def test_a_plan_tells_parameters_work_and_memory(capsys):
     found = planned(capsys, "lm-tiny", "--length", "32", "--batch-tokens", "64")
     cfg = from_dict(ModelConfig, PRESETS["lm-tiny"]()["model"]).sized(vocab=1000)
     assert found["parameters"]["total"] == sum(found["parameters"]["by_part"].values())
-    assert found["batch"] == {"rows": 2, "length": 32, "tokens": 64}
+    assert found["batch"] == {"rows": 2, "length": 32, "accumulate": 1, "tokens": 64}
     assert found["memory"]["weights"] >= 4 * found["parameters"]["hidden"]
     assert found["memory"]["optimizer"] == pytest.approx(2 * found["memory"]["weights"], rel=0.1)
     assert sum(found["memory"][part] for part in found["memory"] if part != "total") == found["memory"]["total"]
@@ -61,6 +65,19 @@ def test_a_setting_changes_the_plan(capsys):
     assert large["parameters"]["hidden"] > 1.9 * small["parameters"]["hidden"]
     again = planned(capsys, "lm-tiny", "train.recompute=true", "--length", "16", "--batch-tokens", "16")
     assert again["flops"]["recomputed"] > 0 == small["flops"]["recomputed"]
+
+
+def test_a_step_of_many_micro_batches_is_one_update_and_the_work_of_each(capsys):
+    options = ("lm-tiny", "--length", "16", "--batch-tokens", "16", "--hardware", "h100")
+    one, two, eight = (planned(capsys, *options, f"train.accumulate={k}") for k in (1, 2, 8))
+    assert eight["batch"] == {"rows": 1, "length": 16, "accumulate": 8, "tokens": 8 * 16}
+    assert eight["flops"]["forward"] == 8 * one["flops"]["forward"]
+    assert eight["flops"]["backward"] == 8 * one["flops"]["backward"]
+    assert eight["flops"]["per_token"] == one["flops"]["per_token"]
+    another = two["step_seconds"] - one["step_seconds"]
+    assert another > 0
+    assert eight["step_seconds"] == pytest.approx(one["step_seconds"] + 7 * another)
+    assert eight["memory"] == two["memory"]
 
 
 def test_a_budget_of_tokens_is_work_by_each_formula(capsys):
@@ -87,7 +104,7 @@ def run_file(folder, **changes):
 
 def test_a_run_file_is_planned_without_its_text(capsys, folder):
     found = planned(capsys, run_file(folder, train={"batch_tokens": 64}), "--length", "16")
-    assert found["batch"] == {"rows": 4, "length": 16, "tokens": 64}
+    assert found["batch"] == {"rows": 4, "length": 16, "accumulate": 1, "tokens": 64}
 
 
 @pytest.mark.parametrize(
@@ -130,13 +147,35 @@ def test_the_table_of_a_server_names_its_parts(capsys):
         assert words in out
 
 
+def test_decoding_is_no_faster_than_its_weights_and_its_cache_are_read(capsys):
+    options = ("lm-tiny", "model.dim=8192", "--serve", "--users", "2", "--context", "32", "--hardware", "t4")
+    speeds = []
+    for weights in ("float32", "bfloat16", "int8", "int4"):
+        found = planned(capsys, *options, "--weights", weights)
+        moved = found["memory"]["weights"] + found["memory"]["cache"]
+        assert found["tokens_per_second"] < 2 * HARDWARE["t4"].bandwidth / moved
+        speeds.append(found["tokens_per_second"])
+    assert speeds == sorted(speeds) and len(set(speeds)) == 4
+
+
+@pytest.mark.parametrize(("hardware", "fits"), [("t4x8", True), ("t4", False)])
+def test_what_no_single_device_holds_has_no_speed(capsys, hardware, fits):
+    options = ("llama-2-7b", "model.decoder.depth=12", "--serve", "--users", "64", "--context", "4096")
+    options += ("--hardware", hardware)
+    found = planned(capsys, *options)
+    assert HARDWARE["t4"].memory < found["memory"]["total"] <= 8 * HARDWARE["t4"].memory
+    assert "tokens_per_second" not in found and "prompt_seconds" not in found
+    out = run(capsys, *options)[1]
+    assert "tokens/s" not in out and ("no speed: one" in out) == fits and ("does not fit" in out) != fits
+
+
 # ---- plots --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [(), ("--serve", "--context", "32")])
-def test_a_plot_is_an_svg_file(capsys, tmp_path, more):
+@pytest.mark.parametrize("options", [("--length", "16", "--batch-tokens", "32"), ("--serve", "--context", "32")])
+def test_a_plot_is_an_svg_file(capsys, tmp_path, options):
     path = tmp_path / "out.svg"
-    code, _, err = run(capsys, "lm-tiny", "--length", "16", "--batch-tokens", "32", "--plot", str(path), *more)
+    code, _, err = run(capsys, "lm-tiny", *options, "--plot", str(path))
     assert code == 0, err
     tree = ElementTree.fromstring(path.read_text())
     assert tree.tag.endswith("svg")
@@ -156,7 +195,18 @@ def test_a_chart_holds_every_point_within_its_frame():
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("300e9", 3e11), ("300B", 3e11), ("1.5T", 1.5e12), ("2_000", 2000), ("10k", 1e4), ("7", 7)]
+    ("text", "number"),
+    [
+        ("300e9", 3e11),
+        ("300B", 3e11),
+        ("1.5T", 1.5e12),
+        ("2_000", 2000),
+        ("10k", 1e4),
+        ("7", 7),
+        ("1,500,000", 1.5e6),
+        ("2,000M", 2e9),
+        ("2,000.5k", 2000500),
+    ],
 )
 def test_a_number_may_have_a_unit(text, number):
     assert plan_numbers.count_of(text, "--tokens") == number
@@ -185,6 +235,12 @@ def test_a_bar_is_as_long_as_its_share():
         (["transformer-tiny", "--mfu", "0"], "--mfu: 0 must be above 0"),
         (["transformer-tiny", "--mfu", "-1"], "--mfu: -1 must be above 0"),
         (["transformer-tiny", "--tokens", "many"], "--tokens: 'many' is no number: write 300e9"),
+        (["transformer-tiny", "--tokens", "1,5M"], "--tokens: '1,5M' is no number: a comma stands before three digits"),
+        (["transformer-tiny", "--tokens", "1,50"], "--tokens: '1,50' is no number"),
+        (["transformer-tiny", "--tokens", "0,500M"], "--tokens: '0,500M' is no number"),
+        (["transformer-tiny", "--tokens", "1000,000"], "--tokens: '1000,000' is no number"),
+        (["transformer-tiny", "--tokens", "1.5,000"], "--tokens: '1.5,000' is no number"),
+        (["transformer-tiny", "--batch-tokens", "8,1920"], "--batch-tokens: '8,1920' is no number"),
         (["transformer-tiny", "--tokens", "-5"], "--tokens: -5 must be 1 or more"),
         (["transformer-tiny", "--tokens", "inf"], "--tokens: inf must be 1 or more"),
         (["transformer-tiny", "--tokens", "nan"], "--tokens: nan must be 1 or more"),
@@ -199,6 +255,9 @@ def test_a_bar_is_as_long_as_its_share():
         (["model.dim=8"], "name a preset, a run file or a run"),
         (["lm-tiny", "--serve", "--fit"], "--fit: one question at a time"),
         (["bert-base", "--serve"], "--serve: bert-base writes no text"),
+        (["lm-tiny", "--users", "1"], "--users: is for --serve, not for training: add --serve, or leave this out"),
+        (["lm-tiny", "--serve", "--mfu", "0.4"], "--mfu: is for training, not for --serve: leave one of them out"),
+        (["lm-tiny", "--laws", "train.seed=2"], "train.seed=2: is for training, --serve or --fit, not for --laws"),
         (["lm-tiny", "--serve", "--cache", "int9"], "Did you mean 'int8'"),
         (["lm-tiny", "--serve", "--weights", "int3"], "--weights: no 'int3' here"),
         (["lm-tiny", "--serve", "--users", "0"], "--users: 0 must be 1 or more"),
@@ -212,6 +271,36 @@ def test_a_mistake_is_one_line(capsys, arguments, message):
     code, out, err = run(capsys, *arguments)
     assert code == 2 and not out
     assert message in err and err.startswith("dragoman: ") and err.count("\n") == 1
+
+
+VALUES = {
+    "--mfu": "0.4",
+    "--plot": "out.svg",
+    "--data": "nowhere.txt",
+    "--hardware": "h100",
+    "--cache": "int8",
+    "--weights": "int4",
+    "--predict": "10M,200M",
+}
+"""Values of options that take no plain number."""
+
+
+@pytest.mark.parametrize("question", [TRAINING, SERVE, FIT, RECONCILE, LAWS])
+def test_what_belongs_to_another_question_is_refused_by_name(capsys, question):
+    asked = ["lm-tiny"] if question == TRAINING else ["lm-tiny", question]
+    others = [[name, VALUES.get(name, "8")] for name, questions in OPTIONS.items() if question not in questions]
+    if question not in SETTINGS:
+        others.append(["train.seed=2"])
+    assert others
+    for given in others:
+        code, out, err = run(capsys, *asked, *given)
+        assert code == 2 and not out and err.count("\n") == 1
+        assert err.startswith(f"dragoman: {given[0]}: is for ") and f"not for {question}" in err
+
+
+def test_every_option_belongs_to_a_question():
+    names = {"--" + name.replace("_", "-") for name in inspect.signature(plan).parameters}
+    assert names - {"--what", "--as-json", SERVE, FIT, RECONCILE, LAWS} == set(OPTIONS)
 
 
 def test_a_folder_that_is_no_run_is_named(capsys, tmp_path):

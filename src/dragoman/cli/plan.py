@@ -8,6 +8,7 @@ import typer
 
 from dragoman.cli import plan_numbers
 from dragoman.cli.options import writable_file
+from dragoman.cli.plan_questions import FIT, LAWS, RECONCILE, SERVE, check_options, question_of
 from dragoman.errors import ConfigError
 from dragoman.json_files import json_text
 
@@ -32,15 +33,15 @@ def plan(
     batch_tokens: Annotated[str | None, typer.Option(help="Tokens of a batch on each device.")] = None,
     length: Annotated[str | None, typer.Option(help="Tokens of a text in training.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Plan a server instead of training.")] = False,
-    users: Annotated[str, typer.Option(help="With --serve: texts at once.")] = "1",
+    users: Annotated[str | None, typer.Option(help="With --serve: texts at once; default: 1.")] = None,
     context: Annotated[str | None, typer.Option(help="With --serve: tokens of each text.")] = None,
     cache: Annotated[
         str | None, typer.Option(help="With --serve: cache of keys and values, such as int8 or paged:16+int8.")
     ] = None,
-    beams: Annotated[str, typer.Option(help="With --serve: hypotheses of each text.")] = "1",
+    beams: Annotated[str | None, typer.Option(help="With --serve: hypotheses of each text; default: 1.")] = None,
     weights: Annotated[
-        str, typer.Option(help="With --serve: number format of the weights, such as bfloat16 or int8.")
-    ] = "bfloat16",
+        str | None, typer.Option(help="With --serve: number format of the weights, such as int8; default: bfloat16.")
+    ] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Find the settings that fit into memory.")] = False,
     reconcile: Annotated[
         bool, typer.Option("--reconcile", help="Compare what was predicted for a run with what it measured.")
@@ -69,6 +70,26 @@ def plan(
 
     dragoman plan --laws runs/* --flops 1e18
     """
+    settings = [word for word in what if "=" in word and not os.path.exists(word)]
+    names = [word for word in what if word not in settings]
+    question = question_of({SERVE: serve, FIT: fit, RECONCILE: reconcile, LAWS: laws})
+    options = {
+        "--data": data,
+        "--hardware": hardware,
+        "--tokens": tokens,
+        "--mfu": mfu,
+        "--batch-tokens": batch_tokens,
+        "--length": length,
+        "--users": users,
+        "--context": context,
+        "--cache": cache,
+        "--beams": beams,
+        "--weights": weights,
+        "--predict": predict,
+        "--flops": flops,
+        "--plot": plot,
+    }
+    check_options(question, options, settings)
     given: dict[str, Any] = {
         "data": data,
         "hardware": hardware,
@@ -79,13 +100,6 @@ def plan(
         "json": as_json,
         "plot": writable_file(plot),
     }
-    chosen = [
-        name for name, on in (("--serve", serve), ("--fit", fit), ("--reconcile", reconcile), ("--laws", laws)) if on
-    ]
-    if len(chosen) > 1:
-        raise ConfigError(f"{chosen[1]}: one question at a time: leave out {chosen[0]}, or this")
-    settings = [word for word in what if "=" in word and not os.path.exists(word)]
-    names = [word for word in what if word not in settings]
     if laws:
         from dragoman.cli.plan_laws import print_laws
 
@@ -113,11 +127,12 @@ def plan(
         raise typer.Exit(plan_fit.run(subject, given))
     if serve:
         serving = {
-            "users": plan_numbers.whole(users, "--users"),
-            "beams": plan_numbers.whole(beams, "--beams"),
-            "context": plan_numbers.whole(context, "--context"),
+            "users": plan_numbers.whole(users, "--users") or 1,
+            "beams": plan_numbers.whole(beams, "--beams") or 1,
+            "context": plan_numbers.whole(context, "--context") or subject.usual_length(),
             "cache": cache,
-            "precision": weights,
+            "precision": "bfloat16" if weights is None else weights,
+            "hardware": hardware,
         }
         _serve(subject, serving, given)
     else:
@@ -150,13 +165,11 @@ def _serve(subject: Any, serving: dict[str, Any], given: dict[str, Any]) -> None
     from dragoman.cli.plan_served import plan_serving
     from dragoman.cli.plan_table import print_serving
 
-    serving["context"] = serving["context"] or given["length"] or subject.usual_length()
-    options = {"hardware": given["hardware"], "mfu": given["mfu"]}
-    found = plan_serving(subject, **serving, **options)
+    found = plan_serving(subject, **serving)
     if given["plot"]:
         from dragoman.cli.plan_curves import plot_serving
 
-        plot_serving(subject, serving, options, found, given["plot"])
+        plot_serving(subject, serving, found, given["plot"])
     _show(found, given, print_serving)
 
 

@@ -37,14 +37,26 @@ class TrainingPlan:
     count: "TrainingCount"
     memory: "TrainingMemory"
     rows: int
+    """Texts of a micro-batch."""
     length: int
-    tokens: int
-    """Tokens of the batch."""
+    """Tokens of each."""
+    batch_tokens: int
+    """Tokens of a micro-batch."""
     precision: str
     cluster: Any
     question: PlanOptions
     seconds: float | None
     """Predicted seconds of a step on one device, of its counted operations; None without hardware."""
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches of a step."""
+        return self.subject.cfg.train.accumulate
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step, in all its micro-batches."""
+        return self.accumulate * self.batch_tokens
 
     @property
     def flops_per_token(self) -> float:
@@ -73,7 +85,12 @@ class TrainingPlan:
         found = {
             "name": self.subject.name,
             "parameters": asdict(parameters) | {"hidden": parameters.hidden},
-            "batch": {"rows": self.rows, "length": self.length, "tokens": self.tokens},
+            "batch": {
+                "rows": self.rows,
+                "length": self.length,
+                "accumulate": self.accumulate,
+                "tokens": self.tokens,
+            },
             "precision": self.precision,
             "flops": {
                 "forward": counted.flops(backward=False),
@@ -127,7 +144,7 @@ def plan_training(subject: PlanSubject, question: PlanOptions, *, rows: int | No
     count = count_training(
         outline,
         subject.task.loss,
-        [batch.content] * min(2, train.accumulate),
+        [batch.content] * train.accumulate,
         device=torch.device("cuda" if gpu else "cpu"),
         precision=getattr(torch, precision),
         optimizer=train.optimizer.build,
@@ -138,7 +155,6 @@ def plan_training(subject: PlanSubject, question: PlanOptions, *, rows: int | No
     memory = training_memory(count, averaged=train.average is not None, devices=devices, sharded=sharded)
     if here:
         memory = replace(memory, workspace=memory.workspace + kept_code(recording, precision, 0))
-    tokens = batch.tokens * min(2, train.accumulate)
     measured = here and question.mfu is None  # its operations are run here, one by one
     seconds = (
         step_here(recording, precision).seconds + update_seconds(count, averaged=train.average is not None)
@@ -146,7 +162,7 @@ def plan_training(subject: PlanSubject, question: PlanOptions, *, rows: int | No
         else step_seconds(count, cluster, precision, question.mfu)
     )
     return TrainingPlan(
-        subject, parameters, count, memory, batch.rows, length, tokens, precision, cluster, question, seconds
+        subject, parameters, count, memory, batch.rows, length, batch.tokens, precision, cluster, question, seconds
     )
 
 

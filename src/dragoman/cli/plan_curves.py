@@ -19,23 +19,20 @@ def plot_training(subject: PlanSubject, question: PlanOptions, found: TrainingPl
     """Draw the memory of training by the number of texts in a batch."""
     first = max(1, found.rows // 2 ** (POINTS - 2))
     plans = [plan_training(subject, question, rows=first * 2**i) for i in range(POINTS)]
-    lines = {"total": [(plan.tokens, plan.memory.total) for plan in plans]}
+    lines = {"total": [(plan.batch_tokens, plan.memory.total) for plan in plans]}
     for part in DRAWN:
-        points = [(plan.tokens, getattr(plan.memory, part)) for plan in plans]
+        points = [(plan.batch_tokens, getattr(plan.memory, part)) for plan in plans]
         if all(value for _, value in points):
             lines[MEMORY[part]] = points
     title = f"{subject.name}: memory of training, {found.length:,} tokens a text"
     _write(path, title, lines, "tokens in a batch", found.cluster)
 
 
-def plot_serving(
-    subject: PlanSubject, serving: dict[str, Any], options: dict[str, Any], found: ServingPlan, path: Path
-) -> None:
+def plot_serving(subject: PlanSubject, serving: dict[str, Any], found: ServingPlan, path: Path) -> None:
     """Draw the memory of serving by the tokens of each text."""
     contexts = [max(2, found.context >> i) for i in reversed(range(POINTS))]
-    plans = [
-        plan_serving(subject, **(serving | {"context": context}), **options) for context in dict.fromkeys(contexts)
-    ]
+    asked: list[dict[str, Any]] = [serving | {"context": context} for context in dict.fromkeys(contexts)]
+    plans = [plan_serving(subject, **each) for each in asked]
     lines = {
         "total": [(plan.context, plan.count.total) for plan in plans],
         "weights": [(plan.context, plan.count.weights) for plan in plans],

@@ -37,14 +37,14 @@ def run(subject: "PlanSubject", given: dict[str, Any]) -> int:
 
 def find_fit(subject: "PlanSubject", given: dict[str, Any]) -> "tuple[Fit, dict[str, int]]":
     """Return the settings that fit into the memory of a device, and the memory of the wanted ones by part."""
-    from dragoman.cli.plan_counted import PlanOptions, cluster_of, plan_training
+    from dragoman.cli.plan_counted import USUAL_MFU, PlanOptions, cluster_of, plan_training
     from dragoman.plan.fit import FitSetting, fit, linear_memory
 
     question = PlanOptions(**{name: given[name] for name in PlanOptions.__dataclass_fields__})
-    question = dataclasses.replace(question, hardware=given["hardware"] or "here", mfu=question.mfu or 0.4)
+    question = dataclasses.replace(question, hardware=given["hardware"] or "here", mfu=USUAL_MFU)  # times nothing
     cluster, train = cluster_of(question.hardware), subject.cfg.train
     first = plan_training(subject, question)
-    length, each = first.length, dict[FitSetting, dict[str, int]]()
+    length = first.length
     wanted = FitSetting(
         max(length, question.batch_tokens or train.batch_tokens), train.accumulate, train.recompute, first.precision
     )
@@ -58,9 +58,7 @@ def find_fit(subject: "PlanSubject", given: dict[str, Any]) -> "tuple[Fit, dict[
             precision=setting.precision,
         )
         subject_then = dataclasses.replace(subject, cfg=dataclasses.replace(subject.cfg, train=changed))
-        found = plan_training(subject_then, question, rows=max(1, setting.batch_tokens // length)).memory
-        each[setting] = dataclasses.asdict(found)
-        return found.total
+        return plan_training(subject_then, question, rows=max(1, setting.batch_tokens // length)).memory.total
 
     grows = linear_memory(memory, length, 4 * length)
     found = fit(

@@ -1,11 +1,14 @@
 """Numbers and bars of ``dragoman plan``."""
 
 import math
+import re
 
 from dragoman.errors import ConfigError
 
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
 _COUNTS = ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k"))
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(?![\d,])[^,]*$")
+"""Digits with commas between thousands, and what follows without any: a point, a power of ten, a unit."""
 _BLOCKS = " ▏▎▍▌▋▊▉"
 
 
@@ -54,15 +57,21 @@ def bar(share: float, width: int = 24) -> str:
 
 
 def count_of(text: str | None, option: str) -> float | None:
-    """Read a positive number such as ``300e9``, ``300B`` or ``2_000``.
+    """Read a positive number such as ``300e9``, ``300B``, ``2_000`` or ``2,000``. A comma stands before groups of three
+    digits alone: in ``1,5M`` it could be meant as a point.
 
     Raises:
         ConfigError: it is none.
     """
     if text is None:
         return None
+    plain = text.strip()
+    if "," in plain and not _GROUPED.match(plain):
+        raise ConfigError(
+            f"{option}: {text!r} is no number: a comma stands before three digits; write 1.5M, or 1,500,000"
+        )
     units = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
-    plain = text.strip().replace(",", "").replace("_", "")
+    plain = plain.replace(",", "").replace("_", "")
     unit = units.get(plain[-1:])
     try:
         number = float(plain[:-1]) * unit if unit else float(plain)

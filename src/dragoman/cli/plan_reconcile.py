@@ -1,7 +1,7 @@
 """dragoman plan RUN --reconcile: predicted, measured, ratio."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dragoman.json_files import json_text
 
@@ -10,12 +10,6 @@ if TYPE_CHECKING:
 
 NEAR = {"bytes": 0.10, "seconds": 0.20, "tokens": 0.20, "steps": 0.20}
 """Distance from a ratio of 1 within which a prediction has held."""
-
-
-def run(name: str, given: dict[str, Any]) -> int:
-    """Print what was predicted for the run ``name`` and what was measured; return the exit code."""
-    show_reconciliation(Path(name), as_json=given["json"])
-    return 0
 
 
 def show_reconciliation(run: Path, *, as_json: bool = False) -> None:

@@ -26,9 +26,10 @@ class ServingPlan:
     precision: str
     cluster: Any
     seconds: float | None
-    """Predicted seconds of one token for every row; None without hardware."""
+    """Predicted seconds of one token for every row on one device; None without hardware, and where one device does not
+    hold the whole."""
     prompt_seconds: float | None
-    """Predicted seconds of reading all prompts; None without hardware."""
+    """Predicted seconds of reading all prompts; None where ``seconds`` is."""
 
     def record(self) -> dict[str, Any]:
         """Return the plan as plain data."""
@@ -61,7 +62,6 @@ def plan_serving(
     cache: str | None,
     precision: str,
     hardware: str | None,
-    mfu: float | None,
 ) -> ServingPlan:
     """Count what serving takes.
 
@@ -100,10 +100,10 @@ def plan_serving(
         device=torch.device("cuda" if gpu else "cpu"),
     )
     times: list[float | None] = [None, None]
-    if cluster is not None:
+    if cluster is not None and found.total <= cluster.device.memory:
         from dragoman.plan.duration import predict
 
-        times = [predict(part.operations, cluster.device, mfu=mfu).seconds for part in (found.step, found.prompt)]
+        times = [predict(part.operations, cluster.device).seconds for part in (found.step, found.prompt)]
     return ServingPlan(
         subject, parameters, found, users, beams, context, str(policy), precision, cluster, times[0], times[1]
     )

@@ -135,6 +135,8 @@ def print_serving(plan: "ServingPlan") -> None:
             f"{plan.cluster.device.title}"
         )
         _line(f"first token after {time(plan.prompt_seconds or 0)}")
+    elif plan.cluster and plan.cluster.count > 1:
+        _line(f"no speed: one {plan.cluster.device.title} does not hold it, and several together are not predicted")
 
 
 # ---- lines --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from dragoman.model.linear import PRODUCTS, Product
 from dragoman.model.ops import elementwise as kernels
 from dragoman.model.ops import products
-from dragoman.model.ops.observed import early_gradient
+from dragoman.model.ops.observed import alike, early_gradient
 
 CHUNK_BYTES = 8 << 20
 """Size of a chunk's logits in float32: fits a core's cache (measured in benchmarks/loss_chunks.py)."""
@@ -156,7 +156,7 @@ def _sum(
     weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
     loss, R = as_float32(hidden.new_zeros(())), hidden.shape[1]
     tokens = _chunk(weight, R, cap)
-    for start in range(0, len(hidden), tokens):
+    for start in alike(range(0, len(hidden), tokens), len(hidden) // tokens):
         h, y = hidden[start : start + tokens].flatten(0, 1), targets[start : start + tokens]
         logits = product(h, weight, bias)
         if cap is not None:

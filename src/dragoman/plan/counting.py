@@ -87,9 +87,9 @@ def _same() -> Iterator[None]:
     yield
 
 
-Observer = Callable[[Any, Any, Any, bool], None]
-"""Is told of every operation: (operation, arguments, keyword arguments, True in the backward pass). For a kernel in C
-these are ``native.NAME``, its arguments, and its tensors by the addresses in them."""
+Observer = Callable[[Any, Any, Any, bool, int], None]
+"""Is told of every operation: (operation, arguments, keyword arguments, True in the backward pass, number of calls).
+For a kernel in C the first three are ``native.NAME``, its arguments, and its tensors by the addresses in them."""
 
 
 def count(
@@ -108,7 +108,8 @@ def count(
         fused_attention: run PyTorch's attention in one kernel that stores no weights, as on a GPU.
         observe: is told of every operation.
     """
-    work = _Work(Whereabouts(model), observe)
+    matrices = storages([p for p in model.parameters() if p.dim() >= 2])
+    work = _Work(Whereabouts(model), matrices, observe)
     with ExitStack() as stack:
         try:
             recorded = RecordedLibrary(library(), work.record_kernel)
@@ -132,9 +133,10 @@ def count(
 class _Work(TorchDispatchMode):
     """Records every operation."""
 
-    def __init__(self, place: Whereabouts, observe: Observer | None):
+    def __init__(self, place: Whereabouts, matrices: set[int], observe: Observer | None):
         super().__init__()
-        self.place, self.observe, self.live, self.early = place, observe, LiveBytes(), 0
+        self.place, self.matrices, self.observe, self.live = place, matrices, observe, LiveBytes()
+        self.early, self.times = 0, 1
         self.calls: dict[Operation, int] = {}
         self.recomputed = 0
         self.going_back = False
@@ -151,7 +153,7 @@ class _Work(TorchDispatchMode):
         found = shapes.call(func, args, kwargs)
         made = list(shapes.tensors_in(found))
         if self.observe:
-            self.observe(func, args, kwargs, self.backward and not self.place.recomputing)
+            self.observe(func, args, kwargs, self.backward and not self.place.recomputing, self.times)
         self._record(func, args, kwargs, given, found, made)
         return found
 
@@ -173,15 +175,18 @@ class _Work(TorchDispatchMode):
 
     def _add(self, name: str, part: str, given: list[Tensor], made: list[Tensor], flops: int) -> None:
         moved = sum(_nbytes(t) for t in given) + sum(_nbytes(t) for t in made)
+        weights = sum(_nbytes(t) for t in given if not self.matrices.isdisjoint(storages([t])))
         dtype = next((t.dtype for t in (*made, *given)), torch.float32)
-        operation = Operation(name, part, self.backward, tuple(tuple(t.shape) for t in given), dtype, flops, moved)
-        self.calls[operation] = self.calls.get(operation, 0) + 1
-        self.recomputed += flops if self.place.recomputing else 0
+        shape = tuple(tuple(t.shape) for t in given)
+        operation = Operation(name, part, self.backward, shape, dtype, flops, moved, weight_bytes=weights)
+        self.calls[operation] = self.calls.get(operation, 0) + self.times
+        self.recomputed += self.times * flops if self.place.recomputing else 0
 
     def record_kernel(self, call: KernelCall) -> None:
         """Record a call of a kernel in C."""
         if self.observe:
-            self.observe(f"native.{call.name}", call.args, call.tensors, self.backward and not self.place.recomputing)
+            backward = self.backward and not self.place.recomputing
+            self.observe(f"native.{call.name}", call.args, call.tensors, backward, self.times)
         part = part_of(self.place.path, multiplies=bool(call.flops))
         self._add(f"dragoman.{call.name}", part, list(call.tensors.values()), [], call.flops)
 

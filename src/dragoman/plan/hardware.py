@@ -213,7 +213,7 @@ _TABLE = (
 )  # fmt: skip
 
 HARDWARE: dict[str, Hardware] = {hardware.name: hardware for hardware in _TABLE}
-"""Devices by name. Processors are listed with 256 GiB of memory; ``--memory`` sets another amount."""
+"""Devices by name. Processors are listed with 256 GiB of memory."""
 
 _OTHER_NAMES = {
     "a100": "a100-80g",

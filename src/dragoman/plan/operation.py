@@ -26,3 +26,5 @@ class Operation:
     """Bytes read and written by one call, if each argument and each result passes through memory once."""
     calls: int = 1
     """Number of calls in the step."""
+    weight_bytes: int = 0
+    """Those of ``bytes_moved`` that are matrices of weights."""

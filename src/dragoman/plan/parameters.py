@@ -18,7 +18,8 @@ class Parameters:
 
     total: int
     active: int
-    """Parameters that a token passes: of a mixture of experts, those of the experts that it is sent to."""
+    """Parameters that a token passes: of a mixture of experts, those of the experts that it is sent to. Of layers that
+    share a mixture, the experts of one."""
     by_part: Mapping[str, int]
     """Parameters of each part: see ``Operation.part``. A matrix that embedding and output share is the embedding's."""
 
@@ -37,7 +38,9 @@ def count_parameters(model: nn.Module) -> Parameters:
         if part == "other" and parameter.dim() > 1:  # matrices of mixers that are no blocks, such as recurrent layers
             part = part_of(path or "output", multiplies=True)
         by_part[part] += parameter.numel()
-    idle = sum(getattr(module, "idle_parameters", 0) for module in model.modules())
+    mixtures: list[Any] = [module for module in model.modules() if hasattr(module, "idle_parameters")]
+    distinct = {tuple(map(id, mixture.parameters())): mixture for mixture in mixtures}  # layers may share theirs
+    idle = sum(mixture.idle_parameters for mixture in distinct.values())
     total = sum(by_part.values())
     return Parameters(total, total - idle, by_part)
 

@@ -110,18 +110,18 @@ class RecordedStep:
     def empty(cls) -> "RecordedStep":
         return cls(Counter(), Counter())
 
-    def observe(self, function: Any, args: Any, options: Any, backward: bool) -> None:
-        """Count a call. For a kernel of this package, ``options`` are its pointers and their tensors."""
+    def observe(self, function: Any, args: Any, options: Any, backward: bool, calls: int = 1) -> None:
+        """Count ``calls`` equal calls. For a kernel of this package, ``options`` are its pointers and their tensors."""
         if isinstance(function, str):
             kinds = BY_ADDRESS.get(function, ())
             args = [kind.from_address(arg) for kind, arg in zip(kinds, args, strict=False)] or args
             args, options = _without_pointers(args, options), {}
         elif function is torch.ops.aten.bincount.default:
             bins = max(1, options.get("minlength", args[2] if len(args) > 2 else 1))
-            self.groups += bins
+            self.groups += calls * bins
             self.shares |= {args[0].numel() // bins, -(-args[0].numel() // bins)}
         call = RecordedCall(function, _hashable(args), _hashable(options))
-        (self.backward if backward else self.forward)[call] += 1
+        (self.backward if backward else self.forward)[call] += calls
 
     def ragged(self) -> dict[RecordedCall, int]:
         """Return the products of experts, and on how many numbers of tokens each runs in a step: one for each expert of

@@ -1,9 +1,9 @@
 """Memory and work of answering: weights, the cache as the caches themselves measure it, and a step of decoding.
 
-Counted for the model as PyTorch runs it.
+Counted for the model as PyTorch runs it; narrower weights are read in their own format, and multiplied in bfloat16.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -70,8 +70,9 @@ def count_serving(
         precision: number format of the weights.
         device: device of the server; a GPU need not be here.
     """
-    weights = weight_bytes(model, precision)
-    model.to(COMPUTED.get(precision, torch.bfloat16)).eval()
+    weights, computed = weight_bytes(model, precision), COMPUTED.get(precision, torch.bfloat16)
+    share = BITS[precision] / (8 * computed.itemsize)
+    model.to(computed).eval()
     with on_shapes(device), torch.no_grad():
         shapes.without_values(model, CPU)
         found: list[Any] = []
@@ -92,7 +93,18 @@ def count_serving(
         step = count(lambda: model.decode(torch.full((users * beams, 1), ID), state), model, fused_attention=fused)
         cache = state.nbytes
     rows = users * beams
+    prompts, step = (_with_weights_of(share, counted) for counted in (prompts, step))
     return ServingCount(weights, cache, (cache - before) / rows, step.peak_bytes, prompts, step, rows)
+
+
+def _with_weights_of(share: float, counted: Counted) -> Counted:
+    """Return work whose matrices of weights have a ``share`` of their bytes."""
+    operations = []
+    for op in counted.operations:
+        weights = round(share * op.weight_bytes)
+        moved = op.bytes_moved - op.weight_bytes + weights
+        operations.append(replace(op, bytes_moved=moved, weight_bytes=weights))
+    return replace(counted, operations=operations)
 
 
 def _source(model: SequenceModel, users: int, length: int) -> Any:

@@ -1,5 +1,6 @@
 """Work and memory of a training step, of any model and task."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dragoman.model.ops.observed import standing_for
 from dragoman.plan import shapes
 from dragoman.plan.counting import CPU, Counted, Observer, count, on_shapes
 
@@ -50,7 +52,8 @@ def count_training(
     Args:
         model: model on the meta device, whose tensors this function replaces.
         loss: the task's loss function.
-        batches: micro-batches of a step; ids with their values.
+        batches: micro-batches of a step; ids with their values. Of successive ones that are the same object two are
+            run: the first, and the second beside its gradients for all others.
         device: device of the run; a GPU need not be here.
         precision: data type of products: with less than float32, weights are converted for them (autocast).
         optimizer: makes the optimizer of a model.
@@ -59,13 +62,16 @@ def count_training(
     model.train()
     with on_shapes(device):
         shapes.without_values(model, CPU)
-        given = [shapes.inputs_on(batch, CPU) for batch in batches]
+        alike = [list(group) for _, group in itertools.groupby(batches, key=id)]
+        given = [(shapes.inputs_on(group[0], CPU), len(group)) for group in alike]
 
         def step() -> None:
-            for batch in given:
-                with autocast(precision):
-                    summed, _ = loss(model, batch)
-                summed.backward()
+            for batch, number in given:
+                for times in (1, number - 1) if number > 1 else (1,):
+                    with standing_for(times):
+                        with autocast(precision):
+                            summed, _ = loss(model, batch)
+                        summed.backward()
 
         counted = count(step, model, fused_attention=device.type != "cpu", observe=observe)
         update, state = _count_update(model, optimizer) if optimizer else (None, ())

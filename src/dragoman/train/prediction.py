@@ -81,17 +81,12 @@ class RunCounter:
         return count_training(
             outline_for_step(self.task_data, dataclasses.replace(self.cfg, train=train)),
             self.cfg.task.loss,
-            [batch] * self.passes,  # a second one computes beside the gradients of the first
+            [batch] * self.cfg.train.accumulate,
             device=self.device,
             precision=getattr(torch, train.precision),
             optimizer=train.optimizer.build,
             observe=recording.observe if recording else None,
         )
-
-    @property
-    def passes(self) -> int:
-        """Return the number of micro-batches that are counted."""
-        return min(2, self.cfg.train.accumulate)
 
     def memory(self, counted: TrainingCount) -> TrainingMemory:
         """Return the memory of a device."""
@@ -130,7 +125,7 @@ class RunCounter:
     def work(self) -> float:
         """Return the positions of an average step, in those that are counted."""
         sample = self.sample
-        return sum(sample.cells) / sample.steps / sample.cells[sample.typical] / self.passes
+        return sum(sample.cells) / sample.steps / sample.cells[sample.typical] / self.cfg.train.accumulate
 
     def _times(self, found: TrainingCount, recording: RecordedStep) -> tuple[dict[str, float], float]:
         """Return the processor seconds of an average step by what they go into, and how busy the machine is."""
@@ -139,7 +134,7 @@ class RunCounter:
             passes = duration.predict(found.counted.operations, here.this_machine())
             return {"products": passes.seconds * self.work, "update": update}, 1.0
         step = here.step_here(recording, self.cfg.train.precision, within=MEASURE)
-        times = len(sample.batches) / sample.steps / self.passes
+        times = len(sample.batches) / sample.steps / self.cfg.train.accumulate
         parts = {
             "products": step.products * self.work,
             "other operations": step.others * self.work,
