@@ -20,12 +20,13 @@ from torch.utils.flop_counter import flop_registry
 
 from dragoman.model import attention
 from dragoman.model.ops.observed import OBSERVERS
+from dragoman.model.parts import PARTS, part_of
 from dragoman.native.library import Unavailable, library, standing_in
 from dragoman.plan import shapes
 from dragoman.plan.kernels import KernelCall, RecordedLibrary, attention_flops
 from dragoman.plan.live import LiveBytes, storages
 from dragoman.plan.operation import Operation
-from dragoman.plan.parts import PARTS, Whereabouts, part_of
+from dragoman.plan.whereabouts import Whereabouts
 
 CPU = torch.device("cpu")
 aten = torch.ops.aten
