@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, OwnRunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, OwnRunArgument, refuse_options
 from dragoman.cli.output import OutputFormat
 from dragoman.json_files import json_text
 
@@ -58,6 +58,8 @@ def trace(
     from dragoman.text.held_out import read_held_out
     from dragoman.text.lines import Pair, on_one_line
 
+    if pool is None:
+        refuse_options({"--output": output}, "is for proposals: name pairs with --pool, or leave this out")
     if output is not None:
         check_output(output)
     folder = RunDirectory.open(run).path
