@@ -166,6 +166,17 @@ def test_experts_are_expected_to_share_the_tokens_evenly():
     assert parts[0] - router == parts[1]  # two experts of 16 are as much work as one layer of 32
 
 
+def test_a_loss_is_counted_in_the_chunks_of_the_device_that_is_planned_for():
+    """4,096 tokens over 37,000 words are 606 MB of logits: 73 chunks of 8 MB on a CPU, 3 of 256 MB on a GPU."""
+    cfg = preset("lm-tiny", vocab=37_000)
+    found = {kind: counted(cfg, rows=64, length=64, device=torch.device(kind)).counted for kind in ("cpu", "cuda")}
+    calls = {kind: [op.calls for op in each.operations if op.part == "output" and op.flops and not op.backward]
+             for kind, each in found.items()}  # fmt: skip
+    assert sum(calls["cuda"]) == 3 and 73 <= sum(calls["cpu"]) <= 76
+    assert _products(found["cuda"]) == _products(found["cpu"])
+    assert found["cpu"].peak["logits"] < 100e6 < 2**28 <= found["cuda"].peak["logits"] < 1.2e9
+
+
 def test_the_norm_after_a_sublayer_is_no_output_layer():
     """A residual connection calls it ``output``: ``x + output(f(before(x)))``."""
     assert part_of("decoder.blocks.0.mlp_residual.output") == "other"
