@@ -20,6 +20,7 @@ from dragoman.model.families import ModelConfig
 from dragoman.model.layer_stack import LayerStack
 from dragoman.model.linear import multiply_by
 from dragoman.model.mlp import Gated
+from dragoman.model.parts import part_of
 from dragoman.model.scorer import CappedDot
 from dragoman.model.tower import SharedTower, TowerConfig
 from dragoman.native.library import available, library, standing_in
@@ -166,6 +167,31 @@ def test_experts_are_expected_to_share_the_tokens_evenly():
         parts.append(counted(each, rows=2, length=16).counted.by_part()["feed_forward"])
     router = 3 * 2 * 32 * cfg.dim * block.mlp.experts
     assert parts[0] - router == parts[1]  # two experts of 16 are as much work as one layer of 32
+
+
+def test_a_loss_is_counted_in_the_chunks_of_the_device_that_is_planned_for():
+    """4,096 tokens over 37,000 words are 606 MB of logits: 73 chunks of 8 MB on a CPU, 3 of 256 MB on a GPU."""
+    cfg = preset("lm-tiny", vocab=37_000)
+    found = {kind: counted(cfg, rows=64, length=64, device=torch.device(kind)).counted for kind in ("cpu", "cuda")}
+    calls = {kind: [op.calls for op in each.operations if op.part == "output" and op.flops and not op.backward]
+             for kind, each in found.items()}  # fmt: skip
+    assert sum(calls["cuda"]) == 3 and 73 <= sum(calls["cpu"]) <= 76
+    assert _products(found["cuda"]) == _products(found["cpu"])
+    assert found["cpu"].peak["logits"] < 100e6 < 2**28 <= found["cuda"].peak["logits"] < 1.2e9
+
+
+def test_the_norm_after_a_sublayer_is_no_output_layer():
+    """A residual connection calls it ``output``: ``x + output(f(before(x)))``."""
+    assert part_of("decoder.blocks.0.mlp_residual.output") == "other"
+    assert part_of("decoder.blocks.0.mlp_residual.output", multiplies=True) == "feed_forward"
+
+
+def test_tables_of_positions_inside_a_tower_are_not_hidden():
+    """Kaplan et al. (arXiv:2001.08361), section 2.1: N has no embeddings of the vocabulary or of positions."""
+    model = outline(preset("t5-small"))
+    tables = sum(p.numel() for name, p in model.named_parameters() if name.endswith("table.weight"))
+    embedding = model.embed.tokens.weight.numel()
+    assert tables and count_parameters(model).by_part["embedding"] == tables + embedding
 
 
 def test_an_expert_that_a_token_does_not_pass_is_idle():

@@ -17,6 +17,7 @@ from dragoman.inspect import neighbours
 from dragoman.inspect.failures import proposals, words_of_text
 from dragoman.inspect.neighbours import encoded, nearest_by_encoder, nearest_by_ngrams
 from dragoman.text.corpus import ParallelCorpus
+from dragoman.text.formats.pairs import guess_source, read_pairs
 from dragoman.text.lines import Sourced
 from dragoman.train.run import start
 
@@ -147,6 +148,35 @@ def test_trace_grows_the_hard_set_writes_proposals_and_says_how_to_evaluate(run,
     assert "purple (never)" in told
     assert main([*given[:3], "--hard-set", "elsewhere.jsonl", "--no-grow"]) == 0
     assert not (tmp_path / "elsewhere.jsonl").exists()
+
+
+@pytest.mark.parametrize("output", ["add.tsv", "add.tsv.gz", "add.jsonl", "add.en,add.de"])
+def test_proposals_are_read_back_pair_for_pair_whatever_space_they_hold(output, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failures.tsv").write_text("purple zebra\tX\n")
+    pool = [("my purple\nhat", "a\tb\r\nc"), (" zebra\u2028crossing\r", "d")]
+    lines = (json.dumps({"source": source, "target": target}) + "\n" for source, target in pool)
+    (tmp_path / "pool.jsonl").write_text("".join(lines))
+    assert main(["trace", str(run), "failures.tsv", "--pool", "pool.jsonl", "-o", output, "--no-grow"]) == 0
+    found = {(pair.source, pair.target) for pair in read_pairs(guess_source(output))}
+    assert found == {("my purple hat", "a b c"), ("zebra crossing", "d")}
+
+
+def test_a_name_that_shows_no_format_is_refused_before_the_work(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failures.tsv").write_text("purple zebra\tX\n")
+    (tmp_path / "pool.tsv").write_text("my purple hat\tY\n")
+    assert main(["trace", str(run), "failures.tsv", "--pool", "pool.tsv", "-o", "add.csv"]) == 2
+    assert "add.csv: its name does not show the format" in capsys.readouterr().err
+    assert not (tmp_path / "add.csv").exists()
+
+
+def test_a_file_for_proposals_without_a_pool_is_refused(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failures.tsv").write_text("purple zebra\tX\n")
+    assert main(["trace", str(run), "failures.tsv", "-o", "add.tsv"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "--output: is for proposals: name pairs with --pool" in err
 
 
 def test_a_later_run_is_evaluated_on_the_hard_set_by_itself(tmp_path, capsys):

@@ -167,6 +167,9 @@ def test_bad_input_of_heads_is_told_in_one_line(runs, tmp_path, monkeypatch, cap
         ("--heads", "lines.txt", "--parses", "parse.tsv"): "parse.tsv:1: head 7",
         ("--heads", "lines.txt", "-o", "roles.svg"): "name it .json",
         ("a", "b", "--heads", "lines.txt"): "leave the texts",
+        ("a", "b", "--parses", "parse.tsv"): "--parses: is for --heads",
+        ("a", "b", "--tolerance", "0"): "--tolerance: is for --heads",
+        ("a", "b", "--texts", "3"): "--texts: is for --heads",
     }
     for arguments, told in cases.items():
         assert main(["patch", str(runs["translation"]), *arguments]) == 2

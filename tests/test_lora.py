@@ -15,6 +15,8 @@ from dragoman.config import from_dict, merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.families import ModelConfig
 from dragoman.model.lora import Adapted, Lora, fold
+from dragoman.model.meta_device import on_meta_device
+from dragoman.presets import PRESETS
 from dragoman.train import recipe
 from dragoman.train.average import average_checkpoints
 from dragoman.train.run import resume, start
@@ -134,6 +136,17 @@ def test_adapters_alone_learn_and_what_is_whole():
 def test_what_does_not_fit_is_told(lora, says):
     with pytest.raises(ConfigError, match=says):
         from_dict(Lora, lora).adapt(tiny())
+
+
+def test_the_output_layer_of_a_captioner_takes_no_adapter_either():
+    """The loss multiplies by its matrix, and would pass the adapter by."""
+    plain = PRESETS["captioner-tiny"]()["model"]
+    plain["decoder"]["tying"] = "none"
+    with on_meta_device():
+        module = from_dict(ModelConfig, plain).sized(vocab=40).build()
+    with pytest.raises(ConfigError, match=r"'decoder\.output' is no linear layer"):
+        Lora(rank=2, targets=("decoder.output",)).target_layers(module)
+    assert "projector.0" in Lora(rank=2, targets=("*",)).target_layers(module)
 
 
 # ---- a run ----------------------------------------------------------------------------------------

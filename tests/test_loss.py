@@ -155,6 +155,15 @@ def test_the_logits_of_all_tokens_never_exist_at_once():
     assert largest <= chunks.CHUNK_BYTES < rows * vocabulary * 4 / 10
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_chunk_on_another_device_than_a_cpu_is_a_quarter_of_a_gigabyte(rows, dtype):
+    weight = torch.empty(37_000, 8, dtype=dtype, device="meta")
+    tokens = chunks._chunk(weight, rows, None)
+    row = 4 * 37_000 * rows
+    assert tokens * row <= 2**28 < (tokens + 1) * row
+
+
 def test_inputs_are_left_as_they_were():
     given = inputs()
     before = copy.deepcopy(given)

@@ -1,5 +1,7 @@
 """Every optimizer learns, goes on from its saved state to the bit, and leaves alone what is frozen."""
 
+import re
+
 import pytest
 import tiny_run
 import torch
@@ -8,10 +10,23 @@ from tiny_run import outcome
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import CheckpointError
+from dragoman.model.families import ModelConfig
+from dragoman.model.meta_device import on_meta_device
+from dragoman.plan.parameters import count_parameters
+from dragoman.presets import PRESETS
 from dragoman.train import muon
 from dragoman.train.distributed.micro_batch import unsplit
 from dragoman.train.loop import LoopProgress, StepRules, train_step
-from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon, Optimizer, load_state_tensors, state_tensors
+from dragoman.train.optimize import (
+    Adafactor,
+    Adam,
+    AdamW,
+    Muon,
+    Optimizer,
+    hidden_matrices,
+    load_state_tensors,
+    state_tensors,
+)
 from dragoman.train.run import resume, start
 
 ALL = [Adam(), AdamW(), Muon(), Adafactor()]
@@ -143,6 +158,50 @@ def test_muon_takes_the_hidden_matrices_and_adamw_all_else(tying):
         name for name, p in module.named_parameters() if p.ndim == 2 and name.startswith(("encoder.", "decoder."))
     }
     assert kept.keys() == dict(module.named_parameters()).keys()
+
+
+ENDS = {
+    "captioner-tiny": {"encoder.inputs.project.weight", "decoder.embed.tokens.weight", "decoder.output.weight"},
+    "vit-tiny": {"inputs.project.weight", "head.output.weight"},
+    "clip-tiny": {
+        *("first.inputs.tokens.weight", "first.head.output.weight"),
+        *("second.inputs.project.weight", "second.head.output.weight"),
+    },
+}
+"""Matrices of presets with a side of pixels, words, classes or the answer: none maps hidden vectors to hidden ones."""
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_muon_takes_no_input_layer_and_no_output_wherever_in_the_model_it_is(name):
+    module = untied_outline(name)
+    taken = {name for name, p in module.named_parameters() if p in set(hidden_matrices(module))}
+    matrices = {name for name, p in module.named_parameters() if p.ndim == 2 and not name.endswith("position.weight")}
+    assert matrices - taken == ENDS[name]
+
+
+@pytest.mark.parametrize("name", [*ENDS, "t5-small", "lstm-bahdanau"])
+def test_muon_takes_the_matrices_that_a_plan_counts_as_hidden(name):
+    module = untied_outline(name)
+    vectors = {
+        name: p for name, p in module.named_parameters() if p.ndim < 2 and not re.search(r"\b(inputs|head)\b", name)
+    }
+    between = [*hidden_matrices(module), *vectors.values()]
+    assert count_parameters(module).hidden == sum(p.numel() for p in between)
+
+
+def untied_outline(name):
+    plain = PRESETS[name]()["model"]
+    if "projector" in plain:
+        plain["decoder"]["tying"] = "none"
+    cfg = from_dict(ModelConfig, plain)
+    with on_meta_device():
+        return cfg.sized(vocab=40, **({"classes": 3} if name == "vit-tiny" else {})).build()
+
+
+def test_memory_of_a_matrix_that_muon_no_longer_takes_begins_anew_and_is_named():
+    module = model(tying="none")
+    saved = {"output.weight:momentum_buffer": torch.ones_like(module.output.weight)}
+    assert load_state_tensors(Muon().build(module), module, saved) == ["output.weight"]
 
 
 def test_muon_moves_a_matrix_along_the_nearest_orthogonal_one():

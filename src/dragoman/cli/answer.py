@@ -128,8 +128,10 @@ def _read_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
 
 
 def _as_text(found: "Iterable[tuple[str, Answered]]") -> Iterator[str]:
+    from dragoman.text.lines import on_one_line
+
     for _, answered in found:
-        yield " ".join(answered.answer.split())
+        yield on_one_line(answered.answer)
 
 
 def _as_json(found: "Iterable[tuple[str, Answered]]", *, looked_up: bool) -> Iterator[str]:

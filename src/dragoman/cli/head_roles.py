@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from dragoman.inspect.head_roles import HeadReport
     from dragoman.inspect.subject import Subject
 
+TEXTS = 50
+"""Most lines that are read where ``--texts`` gives no number."""
+
 
 def show_head_roles(
     subject: "Subject",
@@ -18,12 +21,16 @@ def show_head_roles(
     targets: str | None,
     parses: Path | None,
     *,
-    tolerance: float,
-    texts: int,
+    tolerance: float | None,
+    texts: int | None,
     output: Path | None,
     format: OutputFormat,
 ) -> None:
     """Print the role of each head on the lines of a file, and the heads that can be cut.
+
+    Args:
+        tolerance: largest rise of the loss by a cut, in nats per token; None for that of ``inspect.head_roles``.
+        texts: largest number of lines with text; None for ``TEXTS``.
 
     Raises:
         ConfigError, DataError: as ``inspect.head_roles``, or unlike numbers of lines.
@@ -34,15 +41,17 @@ def show_head_roles(
     from dragoman.inspect.parses import read_parses
     from dragoman.output_file import open_output
 
-    lines = [line for line in input_lines([file]) if line.strip()][:texts]
-    wanted = None if targets is None else [line for line in input_lines([targets]) if line.strip()][:texts]
+    most = texts or TEXTS
+    lines = [line for line in input_lines([file]) if line.strip()][:most]
+    wanted = None if targets is None else [line for line in input_lines([targets]) if line.strip()][:most]
     if wanted is not None and len(wanted) != len(lines):
         raise DataError(f"{file} has {len(lines)} lines with text, and --answer {len(wanted)}: they belong together")
     if wanted is not None and subject.kind != "translator":
         raise ConfigError("--answer: with --heads it is for translators: leave it out")
     parsed = [] if parses is None else read_parses(str(parses))
     with progress_bar("ablating", None) as progress:
-        found = head_roles(subject, lines, wanted, parsed, tolerance=tolerance, progress=progress)
+        limits = {} if tolerance is None else {"tolerance": tolerance}
+        found = head_roles(subject, lines, wanted, parsed, progress=progress, **limits)
     plain = json_text(found.plain())
     if output is not None:
         with open_output(output) as to:

@@ -63,17 +63,21 @@ def inspect(
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:
-    """Return the numbers of a list such as 0,2 or 4-7.
+    """Return the numbers of a list such as 0,2 or 4-7; none of an empty text.
 
     Raises:
-        ConfigError: something else.
+        ConfigError: something else, a list without numbers, or a range that ends before it begins.
     """
     found: list[int] = []
     for part in filter(None, text.replace(" ", "").split(",")):
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ConfigError(f"--{option}: {part!r} is no number: give numbers such as 0,2 or 4-7")
+        if int(last or first) < int(first):
+            raise ConfigError(f"--{option}: {part!r} ends before it begins: write {last}-{first}")
         found += range(int(first), int(last or first) + 1)
+    if text and not found:
+        raise ConfigError(f"--{option}: {text!r} names none: give numbers such as 0,2 or 4-7")
     return tuple(found)
 
 

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, OutputOption, RunArgument, ToOption
+from dragoman.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    FromOption,
+    OutputOption,
+    RunArgument,
+    ToOption,
+    refuse_options,
+)
 from dragoman.cli.output import OutputFormat
 from dragoman.errors import ConfigError, DataError
 from dragoman.json_files import json_text
@@ -69,9 +77,15 @@ def patch(
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, metavar="NATS", help="With --heads: largest rise of the loss per token by a cut.")
-    ] = 0.01,
-    texts: Annotated[int, typer.Option(min=1, help="With --heads: largest number of lines, from the beginning.")] = 50,
+        float | None,
+        typer.Option(
+            min=0, metavar="NATS", help="With --heads: largest rise of the loss per token by a cut; default: 0.01."
+        ),
+    ] = None,
+    texts: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --heads: largest number of lines, from the beginning; default: 50."),
+    ] = None,
     output: OutputOption = None,
     format: Annotated[OutputFormat, typer.Option(help="text: tables; json: one object.")] = OutputFormat.text,
     source_language: FromOption = None,
@@ -98,6 +112,8 @@ def patch(
         options = {"tolerance": tolerance, "texts": texts, "output": output, "format": format}
         show_head_roles(subject, heads, answer, parses, **options)
         return
+    of_heads = {"--parses": parses, "--tolerance": tolerance is not None, "--texts": texts}
+    refuse_options(of_heads, "is for --heads: name a text file there, or leave this out")
     if path is not None and (output is not None or places):
         raise ConfigError("--path: prints one number for each pair: leave --places and -o out")
     lines = _aligned_lines(clean, corrupt, answer)

@@ -68,8 +68,10 @@ def score(
 
 
 def _as_text(scored: "Sequence[ScoredPair]") -> Iterator[str]:
+    from dragoman.text.lines import on_one_line
+
     for pair in scored:
-        sides = (" ".join(side.split()) for side in (pair.source, pair.target))
+        sides = (on_one_line(side) for side in (pair.source, pair.target))
         yield "\t".join([f"{pair.log_prob:.6f}", str(len(pair.tokens)), *sides])
 
 

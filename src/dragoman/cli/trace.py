@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, OwnRunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, OwnRunArgument, refuse_options
 from dragoman.cli.output import OutputFormat
 from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
     from dragoman.inspect.failures import FailureReport, NearPair, TracedFailure
-    from dragoman.text.lines import Sourced
 
 WIDTH = 100
 """Characters of a training text that are shown."""
@@ -46,7 +45,8 @@ def trace(
     words that training hardly had.
 
     The failures join the run's hard set, which only grows; evaluate later runs on it with `dragoman evaluate`. With
-    --pool, pairs that have the missing words are proposed, and written to -o as a table; none is like a failure.
+    --pool, pairs that have the missing words are proposed, and written to -o (.tsv, .jsonl, or two text files as in
+    add.en,add.de); none is like a failure.
     """
     from dragoman.capabilities import TRANSLATES, check
     from dragoman.checkpoint import RunDirectory
@@ -54,8 +54,14 @@ def trace(
     from dragoman.evaluate.given import pairs_for
     from dragoman.inspect.failures import grow_hard_set, trace_failures
     from dragoman.inspect.subject import Subject
+    from dragoman.text.formats.writing import check_output, write_pairs
     from dragoman.text.held_out import read_held_out
+    from dragoman.text.lines import Pair, on_one_line
 
+    if pool is None:
+        refuse_options({"--output": output}, "is for proposals: name pairs with --pool, or leave this out")
+    if output is not None:
+        check_output(output)
     folder = RunDirectory.open(run).path
     subject = Subject.open(folder, checkpoint, device=device)
     check(run, subject.model, TRANSLATES)
@@ -68,25 +74,13 @@ def trace(
         found = trace_failures(subject, given, progress=progress, **options)
     new, now = grow_hard_set(path, found.for_hard_set) if grow else (0, len(there))
     if output is not None:
-        _write(found.proposals, output)
+        write_pairs((Pair(on_one_line(pair.source), on_one_line(pair.target)) for pair in found.proposals), output)
     if format is OutputFormat.json:
         print(json_text(found.plain() | {"hard_set": str(path), "new": new, "hard": now}))
         return
     _print(found, pool)
     if grow:
         print(f"{path}: {new} new, {now} in all. Evaluate later runs on it: dragoman evaluate RUN {path}")
-
-
-def _write(chosen: "tuple[Sourced, ...]", output: Path) -> None:
-    from dragoman.output_file import open_output
-
-    rows = (f"{_cell(pair.source)}\t{_cell(pair.target)}\n" for pair in chosen)
-    with open_output(output) as file:
-        file.write("".join(rows).encode())
-
-
-def _cell(text: str) -> str:
-    return text.replace("\t", " ")
 
 
 def _print(found: "FailureReport", pool: str | None) -> None:

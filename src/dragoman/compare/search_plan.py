@@ -21,10 +21,10 @@ from dragoman.config import OneOf, config, differences, from_dict, to_dict
 from dragoman.data.mixture import Stages, Weights
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.migrations import renamed
+from dragoman.plan.parameters import count_parameters
 from dragoman.text.formats.pairs import names_of
 from dragoman.train import utilisation
 from dragoman.train.events import Event, Notice
-from dragoman.train.optimize import hidden
 from dragoman.train.recipe import PairsConfig, RunConfig
 from dragoman.train.tasks import drawing, task_data_for
 from dragoman.train.tasks.translation import TranslationTaskData
@@ -186,7 +186,7 @@ def plan(
     sizes = [task_data.size(rows) for step in range(SAMPLED) for rows in batches.at(step)]
     real, cells = (sum(size) / SAMPLED for size in zip(*sizes, strict=True))
     counted = utilisation.per_position(cfg, task_data, batches)
-    parameters, tokens = sum(p.numel() for p in hidden(task_data.outline(cfg))), real / 2
+    parameters, tokens = count_parameters(task_data.outline(cfg)).hidden, real / 2
     steps = settings.budget.steps_at(6 * parameters * tokens)
     if not steps:
         raise ConfigError(

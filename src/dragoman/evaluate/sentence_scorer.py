@@ -15,6 +15,7 @@ import numpy as np
 
 from dragoman.errors import ConfigError
 from dragoman.evaluate.metrics import Metric
+from dragoman.text.lines import on_one_line
 
 
 class SentenceScorer:
@@ -50,7 +51,7 @@ class SentenceScorer:
             ConfigError: it cannot be started, fails, or answers other than with a number for each line.
         """
         rows = zip(sources, outputs, references, strict=True)
-        lines = "".join("\t".join(" ".join(text.split()) for text in row) + "\n" for row in rows)
+        lines = "".join("\t".join(map(on_one_line, row)) + "\n" for row in rows)
         try:
             done = subprocess.run(self.words, input=lines.encode(), capture_output=True, check=False)
         except OSError as error:

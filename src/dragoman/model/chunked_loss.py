@@ -19,9 +19,15 @@ from dragoman.model.ops import products
 from dragoman.model.ops.observed import alike, early_gradient
 
 CHUNK_BYTES = 8 << 20
-"""Size of a chunk's logits in float32: fits a core's cache (measured in benchmarks/loss_chunks.py)."""
+"""Size of a chunk's logits in float32 on a CPU: fits a core's cache (measured in benchmarks/loss_chunks.py)."""
 KERNEL_CHUNK_BYTES = 16 << 20
 """Size of a chunk's logits in bfloat16, where a kernel passes over them once: larger products are faster."""
+GPU_CHUNK_BYTES = 256 << 20
+"""Size of a chunk's logits in float32 on a GPU, which gains nothing from a core's cache, and needs large products.
+
+A choice by arithmetic, not measured: 65,000 tokens over a vocabulary of 37,000 take 36 chunks instead of 1,150, each of
+which adds a whole gradient of the weight; a chunk with its probabilities takes up to a gigabyte.
+"""
 
 
 def as_float32(x: Tensor) -> Tensor:
@@ -173,9 +179,18 @@ def _sum(
 
 def _chunk(weight: Float[Tensor, "V D"], R: int, cap: float | None) -> int:
     """Return the number of tokens in a chunk."""
-    by_kernel = weight.dtype == torch.bfloat16 and R == 1 and cap is None and kernels.supports(weight)
-    size = KERNEL_CHUNK_BYTES // 2 if by_kernel else CHUNK_BYTES // 4
+    if not runs_on_cpu(weight):
+        size = GPU_CHUNK_BYTES // 4
+    elif weight.dtype == torch.bfloat16 and R == 1 and cap is None and kernels.supports(weight):
+        size = KERNEL_CHUNK_BYTES // 2
+    else:
+        size = CHUNK_BYTES // 4
     return max(1, size // (len(weight) * R))
+
+
+def runs_on_cpu(weight: Tensor) -> bool:
+    """Return whether a CPU multiplies by ``weight``; a step that is counted for a GPU replaces this function."""
+    return weight.device.type == "cpu"
 
 
 class _Gradients:

@@ -22,6 +22,7 @@ from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.convolution.weights import WeightNormLinear
 from dragoman.model.dropout import Dropout, DropoutRate
+from dragoman.model.interface import SequenceModel
 from dragoman.model.linear import Linear, plain
 from dragoman.model.names import check_patterns, matches
 
@@ -120,12 +121,13 @@ def adaptable(model: nn.Module) -> dict[str, nn.Linear]:
     """Return linear layers by name, except those with normalized weights, and those whose matrix is used elsewhere:
     the output layer, which the loss multiplies by, those tied to an embedding, and those that layers share."""
     tables = (nn.Embedding, nn.Linear)
+    outputs = {module.output for module in model.modules() if isinstance(module, SequenceModel)}
     uses = Counter(id(module.weight) for module in model.modules() if isinstance(module, tables))
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and not isinstance(module, WeightNormLinear)
-        if name != "output" and uses[id(module.weight)] == 1
+        if module not in outputs and uses[id(module.weight)] == 1
     }
 
 

@@ -2,7 +2,7 @@
 
 The logits of a batch, tokens x vocabulary, are the largest tensor of a small translation model. Written to memory once
 forward and read three times backward, they cost more than the matrix products themselves. Here a chunk of them stays
-in the CPU's cache, and its gradient overwrites it in place.
+in the CPU's cache, and its gradient overwrites it in place. On a GPU chunks are larger, and save memory alone.
 
 N tokens, D width, V vocabulary.
 """

@@ -7,7 +7,7 @@ place. FLOPs are those of products and recurrences; a multiplication and an addi
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dragoman.model import attention
+from dragoman.model import attention, chunked_loss
 from dragoman.model.ops.observed import OBSERVERS
+from dragoman.model.parts import PARTS, part_of
 from dragoman.native.library import Unavailable, library, standing_in
 from dragoman.plan import shapes
 from dragoman.plan.kernels import KernelCall, RecordedLibrary, attention_flops
 from dragoman.plan.live import LiveBytes, storages
 from dragoman.plan.operation import Operation
-from dragoman.plan.parts import PARTS, Whereabouts, part_of
+from dragoman.plan.whereabouts import Whereabouts
 
 CPU = torch.device("cpu")
 aten = torch.ops.aten
@@ -75,16 +76,21 @@ class Counted:
 def on_shapes(device: torch.device) -> Iterator[None]:
     """Make tensors have shapes alone inside the block.
 
-    A GPU need not be here: its tensors are counted as tensors of a CPU without our kernels, and with fused attention
-    wherever PyTorch would have it.
+    A GPU need not be here: its tensors are counted as tensors of a CPU without our kernels, with fused attention
+    wherever PyTorch would have it, and with a loss in chunks of a GPU's size.
     """
-    with torch.random.fork_rng(devices=[]), shapes.shape_mode(), standing_in(None) if device.type != "cpu" else _same():
+    with (
+        torch.random.fork_rng(devices=[]),
+        shapes.shape_mode(),
+        nullcontext() if device.type == "cpu" else _as_on_gpu(),
+    ):
         yield
 
 
 @contextmanager
-def _same() -> Iterator[None]:
-    yield
+def _as_on_gpu() -> Iterator[None]:
+    with standing_in(None), patch.object(chunked_loss, "runs_on_cpu", lambda weight: False):
+        yield
 
 
 Observer = Callable[[Any, Any, Any, bool, int], None]

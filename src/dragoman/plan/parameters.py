@@ -9,7 +9,7 @@ from torch import nn
 from dragoman.config import from_dict
 from dragoman.model.families import ModelConfig
 from dragoman.model.meta_device import on_meta_device
-from dragoman.plan.parts import PARTS, part_of
+from dragoman.model.parts import ENDS, PARTS, parts_of_parameters
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,14 @@ class Parameters:
 
     @property
     def hidden(self) -> int:
-        """Parameters without embeddings and output: N of Kaplan et al. (arXiv:2001.08361), section 2.1."""
-        return self.total - self.by_part["embedding"] - self.by_part["output"]
+        """Parameters without input layers and outputs: N of Kaplan et al. (arXiv:2001.08361), section 2.1."""
+        return self.total - sum(self.by_part[part] for part in ENDS)
 
 
 def count_parameters(model: nn.Module) -> Parameters:
     """Count the parameters of ``model``, which may be on the meta device."""
     by_part = dict.fromkeys(PARTS, 0)
-    for name, parameter in model.named_parameters():
-        path = name.rpartition(".")[0]
-        part = part_of(path)
-        if part == "other" and parameter.dim() > 1:  # matrices of mixers that are no blocks, such as recurrent layers
-            part = part_of(path or "output", multiplies=True)
+    for parameter, part in parts_of_parameters(model).items():
         by_part[part] += parameter.numel()
     mixtures: list[Any] = [module for module in model.modules() if hasattr(module, "idle_parameters")]
     distinct = {tuple(map(id, mixture.parameters())): mixture for mixture in mixtures}  # layers may share theirs

@@ -114,6 +114,11 @@ class Sourced(NamedTuple):
 AnyPair = TypeVar("AnyPair", Pair, Sourced)
 
 
+def on_one_line(text: str) -> str:
+    """Return ``text`` as one line and one table cell: a space for each run of white space, and none at its ends."""
+    return " ".join(text.split())
+
+
 def read_lines(path: str | Path) -> Iterator[str]:
     """Yield the lines of a text file, without their ends. A byte-order mark is dropped; an empty file has no lines.
 

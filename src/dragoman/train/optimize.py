@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
 from dragoman.errors import CheckpointError
+from dragoman.model.parts import ENDS, parts_of_parameters
 from dragoman.train.muon import MuonOptimizer
 
 # ---- which parameters ----------------------------------------------------------------------------
@@ -30,16 +31,9 @@ def decaying(model: nn.Module, parameters: Iterable[nn.Parameter], decay: float)
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Return the matrices between embeddings and output: each maps hidden vectors to hidden vectors."""
+    """Return the matrices between input layers and outputs: each maps hidden vectors to hidden vectors."""
     exempt = _undecayed(model)
-    return [p for p in hidden(model) if p.ndim == 2 and p not in exempt]
-
-
-def hidden(model: nn.Module) -> list[nn.Parameter]:
-    """Return all parameters but the embeddings and the output: N of Kaplan et al. (arXiv:2001.08361) counts these."""
-    ends = [module for name, module in model.named_modules() if name in ("output", "head")]
-    outside = _embeddings(model) | {p for module in ends for p in module.parameters()}
-    return [p for p in model.parameters() if p not in outside]
+    return [p for p, part in parts_of_parameters(model).items() if part not in ENDS and p.ndim == 2 and p not in exempt]
 
 
 def _embeddings(model: nn.Module) -> set[Tensor]:
@@ -91,8 +85,8 @@ class AdamW:
 
 @config
 class Muon:
-    """Muon: hidden matrices by momentum made orthogonal (Jordan et al. 2024); embeddings, norms, biases and output by
-    AdamW.
+    """Muon: hidden matrices by momentum made orthogonal (Jordan et al. 2024); input layers, norms, biases and outputs
+    by AdamW.
 
     An update of a matrix is as large as AdamW's would be (Liu et al., arXiv:2502.16982), so one schedule is for both;
     its peak may be a few times AdamW's.

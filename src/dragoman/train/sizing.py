@@ -13,10 +13,10 @@ from dragoman.config import from_dict
 from dragoman.data.tasks import LanguageModellingTask, TranslationTask
 from dragoman.model.families import ModelConfig
 from dragoman.model.meta_device import on_meta_device
+from dragoman.plan.parameters import count_parameters
 from dragoman.plan.prediction import RunPrediction
 from dragoman.presets import PRESETS
 from dragoman.train.budget import Minutes
-from dragoman.train.optimize import hidden
 from dragoman.train.recipe import RunConfig
 from dragoman.train.tasks.task_data import TaskData
 
@@ -40,9 +40,9 @@ def effective_tokens(tokens: float, epochs: float) -> float:
 
 
 def hidden_parameters(model: Any) -> int:
-    """Return the parameters of a model configuration between embeddings and output; ``model`` has its vocabulary."""
+    """Return the parameters of a model configuration between input layers and outputs; ``model`` has its vocabulary."""
     with on_meta_device():
-        return sum(p.numel() for p in hidden(model.build()))
+        return count_parameters(model.build()).hidden
 
 
 def tokens_for_each_parameter(tokens: float, epochs: float, parameters: int, *, sides: int) -> float:
@@ -56,7 +56,7 @@ def advice(cfg: RunConfig, data: TaskData, prediction: RunPrediction) -> str:
     names = SMALLER.get(type(cfg.task), ())
     if not names or not isinstance(cfg.train.budget, Minutes):
         return ""
-    parameters = sum(p.numel() for p in hidden(data.outline(cfg)))
+    parameters = count_parameters(data.outline(cfg)).hidden
     sides = 2 if isinstance(cfg.task, TranslationTask) else 1
     ratio = tokens_for_each_parameter(prediction.tokens, prediction.epochs, parameters, sides=sides)
     if ratio >= ENOUGH:

@@ -8,6 +8,7 @@ from dragoman.decode.documents.line_translation import LineTranslator
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.serve.safety.page import Decision, SafetyPage
+from dragoman.text.lines import on_one_line
 
 DONE = {"refuse": "refused", "hand_over": "handed over", "degrade": "translated by a safer search"}
 
@@ -44,7 +45,7 @@ class GuardedLines:
 
 
 def _withheld(found: Translation, decision: Decision) -> Translation:
-    text = " ".join(decision.text.split())
+    text = on_one_line(decision.text)
     candidate = Candidate(text, 0.0, 0.0, (), (), truncated=False, confidence=0.0)
     return Translation(found.row, found.source, (candidate,), (_note(found.row, decision),), confidence=0.0)
 

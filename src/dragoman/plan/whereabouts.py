@@ -1,6 +1,5 @@
-"""Part of the model that each operation belongs to, forward and backward, for any model.
+"""Module that each operation belongs to, forward and backward, for any model.
 
-The parts of a block are fields of it, so the path of a module tells: ``decoder.blocks.3.mlp.up`` is a feed-forward.
 Autograd numbers its nodes as the forward pass creates them; so the number of the node that runs tells where in the
 forward pass it was created.
 """
@@ -13,36 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-
-PARTS: tuple[str, ...] = ("embedding", "attention", "feed_forward", "output", "other")
-
-_BY_NAME = {
-    "embed": "embedding",
-    "source_embed": "embedding",
-    "inputs": "embedding",
-    "output": "output",
-    "head": "output",
-    "mixer": "attention",
-    "cross": "attention",
-    "mlp": "feed_forward",
-}
-"""Part by the name of a module; the outermost name that is known decides."""
-_RESIDUALS = {"mixer_residual": "attention", "cross_residual": "attention", "mlp_residual": "feed_forward"}
-"""Part of products that a block computes directly, inside a residual connection."""
-
-
-def part_of(path: str, *, multiplies: bool = False) -> str:
-    """Return the part of an operation of the module at ``path``; ``multiplies``: it is a product or a recurrence,
-    which stands in no norm, residual connection or dropout. Outside of all modules only the loss multiplies."""
-    names = path.split(".")
-    for name in names:
-        if name in _BY_NAME:
-            return _BY_NAME[name]
-    if not multiplies:
-        return "other"
-    if not path:
-        return "output"
-    return next((_RESIDUALS[name] for name in names if name in _RESIDUALS), "attention")
 
 
 class Whereabouts:
