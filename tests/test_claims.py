@@ -10,6 +10,7 @@ from dragoman.cli import main
 from dragoman.compare.claims import CANNOT, HOLDS, NOT_HERE, PARTLY, Claim, ClaimTest, judge
 from dragoman.compare.claims_page import claims_page, gallery
 from dragoman.compare.slips import slips
+from dragoman.compare.study import RESULTS
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -132,6 +133,15 @@ def test_the_pages_of_the_documents_are_what_the_results_say(tmp_path):
     assert main(["claims", "-o", str(tmp_path / "claims.md"), "--gallery", str(tmp_path / "studies.md")]) == 0
     for name in ("claims.md", "studies.md"):
         assert (DOCS / name).read_text() == (tmp_path / name).read_text(), "dragoman claims -o ... --gallery ..."
+
+
+@pytest.mark.parametrize("result", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_page_of_a_result_says_what_the_result_does(result, tmp_path, capsys):
+    copy = tmp_path / result.name
+    copy.write_bytes(result.read_bytes())
+    assert main(["claims", "--results", str(tmp_path), "--pages"]) == 0
+    assert capsys.readouterr().out == ""
+    assert copy.with_suffix(".html").read_text() == result.with_suffix(".html").read_text(), "dragoman claims --pages"
 
 
 # ---- the command ----------------------------------------------------------------------------------

@@ -29,15 +29,20 @@ def claims(
         Path | None,
         typer.Option(help="Write the page of all studies, Markdown, here.", callback=writable_file),
     ] = None,
+    pages: Annotated[
+        bool, typer.Option("--pages", help="Write the page of each result beside it anew, such as after an update.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object for each claim.")] = False,
 ) -> None:
     """Judge published claims by the results of studies: holds, holds partly, does not hold here, cannot be tested.
 
     dragoman claims
 
-    dragoman claims -o docs/claims.md --gallery docs/studies.md
+    dragoman claims -o docs/claims.md --gallery docs/studies.md --pages
     """
+    from dragoman import durable
     from dragoman.compare.claims import judge, read_all_results, read_claims
+    from dragoman.compare.page.study_page import study_page
     from dragoman.compare.published import write_claims, write_gallery
     from dragoman.compare.study import RESULTS, SHIPPED
     from dragoman.errors import DataError
@@ -53,11 +58,14 @@ def claims(
         write_claims(output, given, verdicts, found)
     if gallery is not None:
         write_gallery(gallery, given, verdicts, found)
+    if pages:
+        for name, result in found.items():
+            durable.replace(folder / f"{name}.html", study_page(result).encode())
     if as_json:
         for claim, verdict in zip(given, verdicts, strict=True):
             record = {"id": claim.id, "claim": claim.claim, "verdict": verdict.verdict, "ours": verdict.ours}
             print(json.dumps(record | {"why": verdict.why}, ensure_ascii=False))
-    elif output is None and gallery is None:
+    elif output is None and gallery is None and not pages:
         _show(given, verdicts)
 
 
