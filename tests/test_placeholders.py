@@ -56,7 +56,9 @@ FOUND = {
         *("%1$-10s", "%1$,.2f", "%05.2f", "%ld", "%L1", "%n", "%1", "%2", "%Y", "%m", "%d")
     ],
     "50%discount, 100% sure, 50 % de, 100%sure, 50%ig, 5%-10%": [],
-    "50%-a, 50 %-a, 20%-os, %s %-5s": ["%s", "%-5s"],
+    "50%-a, 50 %-a, 20%-os, %s%-5s": ["%s", "%-5s"],
+    "%s%.2f, %d%+d, %s%#x, %u%-3lu": ["%s", "%.2f", "%d", "%+d", "%s", "%#x", "%u", "%-3lu"],
+    "%d%-mal, %s%-seitig, %count%-fold, %c%.old": ["%d%", "%s%", "%count%", "%c%"],
     "time: 12:30, a:b, std::vector, snake_case, R&D, AT&T, C#, #1, $5, key:value, a :-) b, :D": [],
     "Dear :name (:count|:Other) and @count, !var, not user@host or @ home!": [
         ":name",

@@ -180,6 +180,8 @@ _EMOJI = (  # a character that is a picture, or a pictogram of older standards; 
 )
 _AGREEMENT = r"(?:inflect|morphology|agreeWith\w+|referentConcept)\s*:[^()\n]*"
 """Attributes of Apple's automatic grammar agreement: ``^[%lld file](inflect: true)``."""
+_PRINTF = r"[-+0\#',]*(?:\d+|\*)?(?:\.(?:\d+|\*))?"
+"""Flags, width and precision of a printf conversion."""
 _GENERAL = rf"""
   (?P<emoji>(?: [\U0001f1e6-\U0001f1ff]{{2}} | [0-9\#*]\ufe0f?\u20e3
            | {_EMOJI}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*
@@ -198,10 +200,11 @@ _GENERAL = rf"""
 | (?P<ruby>  [%$\#]\{{[^{{}}\s]*\}} | %<\w+>[-+0\#]*\d*(?:\.\d+)?[a-zA-Z] )
 | (?P<brace> \{{ )
 | (?P<dict>  %(?:\d+\$)?\#@\w+@ | %\([^()%]*\)[-+0\#']*(?:\d+|\*)?(?:\.(?:\d+|\*))?[hlLzjtq]*[a-zA-Z]
-           | %\d+\$[-+0\#',]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:[tT]|[hlLzjtq]*)[a-zA-Z@] )
-| (?P<percent>%[A-Za-z_](?:[\w.-]*\w)?%(?![\w%@(])
+           | %\d+\${_PRINTF}(?:[tT]|[hlLzjtq]*)[a-zA-Z@] )
+| (?P<percent>%(?![sdiufFeEgGxXoc]%{_PRINTF}(?:hh|ll|[hlLzjtq])?[sdiufFeEgGxXoc](?![A-Za-z]))
+             [A-Za-z_](?:[\w.-]*\w)?%(?![\w%@(])
            | %(?![-+0\#']*\d*[hlqLzjt]*(?:[sdiufFeEgGxXoc]|[sdufFeEgGxX](?:{_UNITS}))(?![A-Za-z]))[A-Za-z]{{2}}\w* )
-| (?P<print> %[-+0\#',]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh|h|ll|l|L|z|j|t|q)?(?:[sdiufFeEgGxXoscparn@]|[A-Za-z](?!\w))
+| (?P<print> %{_PRINTF}(?:hh|h|ll|l|L|z|j|t|q)?(?:[sdiufFeEgGxXoscparn@]|[A-Za-z](?!\w))
            | %L?\d+ | %% )
 | (?P<shell> \$[A-Za-z_]\w*(?:\$|(?:\([^()\s]*\)))? | \$\([^()\n]*\) | \\\([^()\s]*\) )
 | (?P<colon> (?<![^\s("'\[«“‘¿¡>|]):[A-Za-z_]\w+(?![\w:/])
