@@ -171,12 +171,13 @@ def test_a_name_that_shows_no_format_is_refused_before_the_work(run, tmp_path, m
     assert not (tmp_path / "add.csv").exists()
 
 
-def test_a_file_for_proposals_without_a_pool_is_refused(run, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("option", [["--output", "add.tsv"], ["--propose", "5"]], ids=lambda o: o[0])
+def test_options_of_proposals_without_a_pool_are_refused(option, run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "failures.tsv").write_text("purple zebra\tX\n")
-    assert main(["trace", str(run), "failures.tsv", "-o", "add.tsv"]) == 2
+    assert main(["trace", str(run), "failures.tsv", *option]) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "--output: is for proposals: name pairs with --pool" in err
+    assert err.count("\n") == 1 and f"{option[0]}: is for proposals: name pairs with --pool" in err
 
 
 def test_a_later_run_is_evaluated_on_the_hard_set_by_itself(tmp_path, capsys):

@@ -29,7 +29,7 @@ def show_head_roles(
     """Print the role of each head on the lines of a file, and the heads that can be cut.
 
     Args:
-        tolerance: largest rise of the loss by a cut, in nats per token; None for that of ``inspect.head_roles``.
+        tolerance: largest rise of the loss by a cut, in nats per token; None for ``TOLERANCE``.
         texts: largest number of lines with text; None for ``TEXTS``.
 
     Raises:
@@ -37,7 +37,7 @@ def show_head_roles(
     """
     from dragoman.cli.lines import input_lines
     from dragoman.cli.terminal import progress_bar
-    from dragoman.inspect.head_roles import head_roles
+    from dragoman.inspect.head_roles import TOLERANCE, head_roles
     from dragoman.inspect.parses import read_parses
     from dragoman.output_file import open_output
 
@@ -50,8 +50,8 @@ def show_head_roles(
         raise ConfigError("--answer: with --heads it is for translators: leave it out")
     parsed = [] if parses is None else read_parses(str(parses))
     with progress_bar("ablating", None) as progress:
-        limits = {} if tolerance is None else {"tolerance": tolerance}
-        found = head_roles(subject, lines, wanted, parsed, progress=progress, **limits)
+        most_lost = TOLERANCE if tolerance is None else tolerance
+        found = head_roles(subject, lines, wanted, parsed, tolerance=most_lost, progress=progress)
     plain = json_text(found.plain())
     if output is not None:
         with open_output(output) as to:

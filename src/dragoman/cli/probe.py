@@ -70,8 +70,9 @@ def probe(
     if strength <= 0:
         raise ConfigError(f"--strength {strength:g}: must be above 0")
     examples = _read(labels, unit)[:sentences]
-    languages = {"source_language": source_language, "target_language": target_language}
-    subject = Subject.open(run, checkpoint, device=device, **languages)
+    subject = Subject.open(
+        run, checkpoint, device=device, source_language=source_language, target_language=target_language
+    )
     with progress_bar("reading", len(examples)) as progress:
         found = probe(subject, examples, places, seeds=seeds, held_out=held_out, strength=strength, progress=progress)
     if format is OutputFormat.json:

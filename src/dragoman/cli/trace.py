@@ -31,7 +31,9 @@ def trace(
     encode: Annotated[
         int, typer.Option(min=0, help="Largest number of training sources compared by the encoder; 0 for none.")
     ] = 20_000,
-    propose: Annotated[int, typer.Option(min=1, help="Largest number of proposals.")] = 100,
+    propose: Annotated[
+        int | None, typer.Option(min=1, help="With --pool: largest number of proposals; default: 100.")
+    ] = None,
     hard_set: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The hard set to add to; default: data/hard.jsonl in the run."),
@@ -52,14 +54,15 @@ def trace(
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import progress_bar
     from dragoman.evaluate.given import pairs_for
-    from dragoman.inspect.failures import grow_hard_set, trace_failures
+    from dragoman.inspect.failures import PROPOSALS, grow_hard_set, trace_failures
     from dragoman.inspect.subject import Subject
     from dragoman.text.formats.writing import check_output, write_pairs
     from dragoman.text.held_out import read_held_out
     from dragoman.text.lines import Pair, on_one_line
 
     if pool is None:
-        refuse_options({"--output": output}, "is for proposals: name pairs with --pool, or leave this out")
+        of_proposals = {"--output": output, "--propose": propose}
+        refuse_options(of_proposals, "is for proposals: name pairs with --pool, or leave this out")
     if output is not None:
         check_output(output)
     folder = RunDirectory.open(run).path
@@ -69,7 +72,7 @@ def trace(
     there = read_held_out(path) if path.exists() else []
     given = pairs_for(folder, failures)
     more = pairs_for(folder, pool) if pool else []
-    options = {"pool": more, "held_out": there, "nearest": nearest, "encode": encode, "propose": propose}
+    options = {"pool": more, "held_out": there, "nearest": nearest, "encode": encode, "propose": propose or PROPOSALS}
     with progress_bar("encoding", None) as progress:
         found = trace_failures(subject, given, progress=progress, **options)
     new, now = grow_hard_set(path, found.for_hard_set) if grow else (0, len(there))

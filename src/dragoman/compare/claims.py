@@ -101,7 +101,7 @@ def read_claims(path: Path) -> list[Claim]:
         seen.add(claim.id)
         if bool(claim.cannot) == bool(claim.study and claim.test):
             raise ConfigError(f"{path}: {claim.id}: give study and test, or cannot, the reason why there is none")
-        if claim.test and (wrong := _incomplete(claim.test)):
+        if claim.test and (wrong := _mistake(claim.test)):
             raise ConfigError(f"{path}: {claim.id}: test: {wrong}")
     return claims
 
@@ -136,7 +136,7 @@ def _forms(test: ClaimTest) -> list[str]:
     return [name for name in _FORMS if getattr(test, name) is not None]
 
 
-def _incomplete(test: ClaimTest) -> str:
+def _mistake(test: ClaimTest) -> str:
     """Return what is wrong with a test, in words, or nothing. Without bounds every value would be as claimed."""
     forms = _forms(test)
     if len(forms) != 1:

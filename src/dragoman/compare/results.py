@@ -166,7 +166,7 @@ def _figure(runs: Mapping[tuple[str, int], Figure], names: Sequence[str], *, int
         some = [figure for (contestant, _), figure in runs.items() if contestant == name]
         each = [figure.value for figure in some]
         if each:
-            low, high = over_seeds(each).interval() if len(each) > 1 and intervals else (None, None)
+            low, high = (_interval(each) if intervals else None) or (None, None)
             known = {"mean": sum(each) / len(each), "low": low, "high": high, "each": each, "seeds": len(each)}
             values[name] = known | ({"unit": some[0].unit} if len(units) > 1 else {})
     return {
@@ -192,8 +192,12 @@ def _curve(runs: Mapping[tuple[str, int], Figure], names: Sequence[str], *, inte
         if at:
             there = [[y for found in at if (y := found.get(x)) is not None] for x in places]
             means[name] = [sum(some) / len(some) if some else None for some in there]
-            ends[name] = [over_seeds(some).interval() if len(some) > 1 and intervals else None for some in there]
+            ends[name] = [_interval(some) if intervals else None for some in there]
     return {"x_title": next(iter(curves.values())).x_title, "x": places, "y": means, "intervals": ends}
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    return over_seeds(values).interval() if len(values) > 1 else None
 
 
 def _contestant(one: Planned, tuning: RateTuning | None) -> dict[str, Any]:

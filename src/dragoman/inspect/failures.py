@@ -30,6 +30,8 @@ RARE = 5
 """Fewest training pairs with a word, so that it counts as known."""
 COVERED = 3
 """Number of proposals for each word that is missing."""
+PROPOSALS = 100
+"""Largest number of proposals, unless told otherwise."""
 CHUNK = 10_000
 
 
@@ -91,7 +93,7 @@ def trace_failures(
     held_out: Sequence[Sourced] = (),
     nearest: int = 3,
     encode: int = 20_000,
-    propose: int = 100,
+    propose: int = PROPOSALS,
     progress: Callable[[int, int], None] | None = None,
 ) -> FailureReport:
     """Look up failures in the training text of a run.

@@ -4,6 +4,8 @@ them."""
 import re
 from collections.abc import Sequence
 
+from dragoman.text.lines import on_one_line
+
 _C_STYLE = re.compile(r"/\*(?P<block>.*?)\*/|//(?P<line>[^\n]*)", re.DOTALL)
 _BLANK = re.compile(r"\n[ \t\r]*\n")
 _EMPTY = ("No comment provided by engineer.",)
@@ -52,5 +54,5 @@ def c_comments_above(gap: str) -> tuple[str, ...]:
 
 
 def _noted(comment: str) -> tuple[str, ...]:
-    tidy = " ".join(comment.split())
+    tidy = on_one_line(comment)
     return (tidy,) if tidy and tidy not in _EMPTY else ()

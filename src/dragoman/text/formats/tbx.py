@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dragoman.errors import DataError
 from dragoman.text.compressed import read_bytes
 from dragoman.text.formats.markup import Element, Unit, as_utf8, units
-from dragoman.text.lines import check_string
+from dragoman.text.lines import check_string, on_one_line
 
 _ROOTS = ("martif", "tbx", "TBX")
 _CONCEPTS = ("termEntry", "conceptEntry")
@@ -86,7 +86,7 @@ def _term_of(holder: Element, path: str) -> TermbaseTerm:
     parts = [holder, *holder.all(*_PARTS)]
     parts += [inner for part in parts[1:] for inner in part.all(*_PARTS)]
     element = next((term for part in parts for term in part.all("term")), None)
-    text = " ".join(element.text.split()) if element is not None else ""
+    text = on_one_line(element.text) if element is not None else ""
     if not text:
         raise DataError(f"{path}:{holder.line}: a <{holder.name}> without a term: add it, or remove the entry")
     notes = dict(note for part in parts for note in _notes_of(part))
