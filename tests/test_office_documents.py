@@ -98,6 +98,93 @@ def test_a_paragraph_is_one_text_and_its_runs_keep_their_formats(paragraph, text
     assert content(filled(document)) == f"<w:p>{expected}</w:p>"
 
 
+LINE = "<w:rPr><w:b/><w:u w:val='single'/></w:rPr>"
+PLAIN_LINE = "<w:rPr><w:u w:val='none'/></w:rPr>"
+
+
+@pytest.mark.parametrize("properties", [LINE, BOLD, "<w:rPr><w:shd w:val='clear' w:fill='D9D9D9'/></w:rPr>"])
+@pytest.mark.parametrize("blank", ["     ", "\N{NO-BREAK SPACE}" * 9, "\N{EM SPACE}"])
+@pytest.mark.parametrize("divided", [False, True])
+def test_a_blank_to_fill_in_stays_as_it_is(properties, blank, divided):
+    field = spaced(blank, properties)
+    if divided:
+        field = spaced(blank[:2], properties) + "<w:proofErr/>" + spaced(blank[2:] + blank, properties)
+    document = opened("a.docx", word(spaced("Signed by ") + field + spaced(" in the office")))
+    assert [slot.text for slot in document.slots] == ["Signed by <x1/> in the office"]
+    assert content(filled(document)) == f"<w:p>{spaced('SIGNED BY ')}{field}{spaced(' IN THE OFFICE')}</w:p>"
+    moved = document.fill({0: Filling("Im Büro unterschrieben von <x1/>")})
+    assert content(moved) == f"<w:p>{spaced('Im Büro unterschrieben von ')}{field}</w:p>"
+
+
+def test_a_blank_to_fill_in_stays_beside_a_picture_in_its_run():
+    paragraph = spaced("by ") + f"<w:r>{LINE}<w:tab/><w:t xml:space='preserve'>    </w:t><w:br/></w:r>" + run("here")
+    document = opened("a.docx", word(paragraph))
+    assert [slot.text for slot in document.slots] == ["by <x1/><x2/><x3/>here"]
+    blank = f"<w:r>{LINE}<w:t xml:space='preserve'>    </w:t></w:r>"
+    assert content(filled(document)) == (
+        f"<w:p>{spaced('BY ')}<w:r>{LINE}<w:tab/></w:r>{blank}<w:r>{LINE}<w:br/></w:r>{run('HERE')}</w:p>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([("plain text", ""), (" ", BOLD), ("two", "")], "plain text two"),
+        ([("plain text", ""), (" ", PLAIN_LINE), ("two", "")], "plain text two"),
+        ([("plain text", ""), (" ", LINE), ("two", "")], "plain text<x1/>two"),
+        ([("plain text ", ""), ("one", LINE), (" ", LINE), ("two", LINE)], "plain text <g1>one two</g1>"),
+        ([("plain text ", ""), ("one", LINE), (" ", LINE), ("two", BOLD)], "plain text <g1>one </g1><g2>two</g2>"),
+        ([("plain text ", ""), ("one", LINE), ("  ", ""), ("two", BOLD)], "plain text <g1>one</g1>  <g2>two</g2>"),
+        ([("one", LINE), ("", ITALIC), ("plain text", "")], "<g1>one</g1>plain text"),
+    ],
+)
+def test_a_space_between_words_is_text(parts, text):
+    document = opened("a.docx", word("".join(spaced(part, properties) for part, properties in parts)))
+    assert [slot.text for slot in document.slots] == [text]
+
+
+def spaced(text: str, properties: str = "") -> str:
+    """Return a run as Word writes it: spaces at an edge are kept."""
+    return run(text, properties).replace("<w:t>", '<w:t xml:space="preserve">' if text != text.strip() else "<w:t>")
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "others"),
+    [
+        (
+            "a.pptx",
+            '<a:rPr b="1"/>',
+            ['<a:rPr lang="en-GB" b="1" dirty="0" err="1"/>', '<a:rPr b="1" smtClean="0"/>'],
+        ),
+        ("a.pptx", "", ['<a:rPr lang="en-GB" altLang="ja-JP" noProof="1" err="1"/>', '<a:rPr dirty="0"></a:rPr>']),
+        ("a.docx", "", ["<w:rPr><w:noProof/></w:rPr>", '<w:rPr><w:lang w:val="fr-FR"/></w:rPr>', "<w:rPr/>"]),
+        ("a.docx", BOLD, ['<w:rPr><w:b/><w:noProof w:val="1"/><w:lang w:val="fr-FR"></w:lang></w:rPr>']),
+    ],
+)
+def test_marks_of_spelling_and_language_are_no_format(name, begin, others):
+    for other in others:
+        for marked in ("kubelet", " "):
+            document = opened(name, one_paragraph(name, ("The", begin), (marked, other), ("starts pods", begin)))
+            assert [slot.text for slot in document.slots] == [f"The{marked}starts pods"]
+            expected = one_paragraph(name, (f"THE{marked.upper()}STARTS PODS", begin))
+            assert members(filled(document)) == members(expected)
+
+
+def test_a_translation_is_not_marked_as_checked_for_spelling():
+    properties = '<a:rPr lang="en-US" sz="900"{}/>'
+    raw = one_paragraph("a.pptx", ("kubelet", properties.format(' dirty="0" err="1"')), ("x", ITALIC))
+    expected = one_paragraph("a.pptx", ("KUBELET", properties.format("")), ("X", ITALIC))
+    assert members(filled(opened("a.pptx", raw))) == members(expected)
+
+
+def one_paragraph(name: str, *runs: tuple[str, str]) -> bytes:
+    """Return a document or slides with one paragraph of these texts with their properties."""
+    if name.endswith(".docx"):
+        return word("".join(run(text, properties) for text, properties in runs))
+    inner = "".join(f"<a:r>{properties}<a:t>{escape(text)}</a:t></a:r>" for text, properties in runs)
+    return packed({"ppt/slides/slide1.xml": f'<p:sld xmlns:p="p" xmlns:a="a"><a:p>{inner}</a:p></p:sld>'.encode()})
+
+
 @pytest.mark.parametrize(
     "container", ["moveTo", "ins", "fldSimple", "customXml", "dir", "bdo", "smartTag", "hyperlink"]
 )

@@ -2,17 +2,19 @@
 
 A paragraph becomes one text. The format that most of it has is plain text. Stretches of another format, links and the
 like stand between ``<g1>`` and ``</g1>``. Pictures, breaks and notes are ``<x1/>``. The parts of a field, which must
-stay in their order, are ``<it1/>``. When a translation is written, neighbouring runs of one format are one run, and the
-marks of a spelling checker are left out.
+stay in their order, are ``<it1/>``. Blanks to be filled in by hand are ``<x1/>`` too. When a translation is written,
+neighbouring runs of one format are one run, and the marks of a spelling checker are left out.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from dragoman.text.filled.run_properties import format_of, show_on_blanks, without_marks
 from dragoman.text.formats.markup import Element
 
 
@@ -56,13 +58,18 @@ class Atom:
     end: int
     text: str = ""
     properties: str = ""
-    """Properties of its run as they are written."""
+    """Properties of its run as they are written, without the marks of a spelling checker."""
     number: int = 0
     """Number of a container, the same for its beginning and end."""
     run: tuple[int, int] | None = None
     """Span of the run that it is a part of, if the run has other parts."""
     ordered: bool = False
     """True for something that must stay in its order."""
+
+    @property
+    def format(self) -> str:
+        """Return its format, to be compared with that of others."""
+        return format_of(self.properties)
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -181,7 +188,7 @@ class _Atoms:
         """Yield the text of a run. One with anything else in it, such as breaks or pictures, is divided there."""
         inner = [child for child in run.children if isinstance(child, Element)]
         inner = [child for child in inner if child.name not in self.dialect.dropped]
-        properties = "".join(self.raw(child.start, child.end) for child in inner if child.name == "rPr")
+        properties = "".join(without_marks(self.raw(child.start, child.end)) for child in inner if child.name == "rPr")
         content = [child for child in inner if child.name != "rPr"]
         texts = [child for child in content if child.name == "t"]
         if not texts:
@@ -256,34 +263,56 @@ def _is_edge(atom: Atom) -> bool:
     return atom.kind == "other" or (atom.kind == "text" and not atom.text.strip())
 
 
+def _with_fixed_blanks(atoms: Sequence[Atom], plain: str) -> Iterator[Atom]:
+    """Yield the pieces, those blanks as something that stays whose format people see, such as a line to write on.
+
+    A blank beside words of its format is a part of them. One that only separates words becomes plain text.
+    """
+    for form, group in groupby(atoms, key=lambda atom: atom.format if atom.kind == "text" else None):
+        same = list(group)
+        text = "".join(atom.text for atom in same)
+        if form in (None, plain) or text.strip():
+            yield from same
+        elif text.strip(" ") or len(text) > 1 or (text and show_on_blanks(form)):
+            for _, part in groupby(same, key=lambda atom: atom.run):
+                blanks = list(part)
+                yield replace(blanks[0], kind="other", end=blanks[-1].end, text="")
+        else:
+            yield from (replace(atom, properties=plain) for atom in same)
+
+
 class _Text:
     """Text of a paragraph, and the codes in it."""
 
     def __init__(self, atoms: Sequence[Atom]):
         sizes: Counter[str] = Counter()
+        spellings: dict[str, Counter[str]] = {}
         for atom in atoms:
             if atom.kind == "text":
-                sizes[atom.properties] += len(atom.text.strip())
-        self.plain = sizes.most_common(1)[0][0]
+                size = len(atom.text.strip())
+                sizes[atom.format] += size
+                spellings.setdefault(atom.format, Counter())[atom.properties] += size
+        self.plain_format = sizes.most_common(1)[0][0]
+        self.plain = spellings[self.plain_format].most_common(1)[0][0]
         self.parts: list[str] = []
         self.codes: list[str] = []
         self.atoms: dict[str, Atom] = {}
         self.formats: dict[str, str] = {}
         self.numbers: dict[int, int] = {}
         """Numbers of codes by those of containers."""
-        self.count, self.open = 0, 0
-        for atom in atoms:
+        self.count, self.open, self.open_format = 0, 0, ""
+        for atom in _with_fixed_blanks(atoms, self.plain_format):
             self.add(atom)
         self.close()
 
     def add(self, atom: Atom) -> None:
         is_text = atom.kind == "text"
-        properties = atom.properties if is_text and atom.properties != self.plain and atom.text.strip() else None
-        if self.open and self.formats[f"<g{self.open}>"] != properties:
+        is_other_format = is_text and atom.format != self.plain_format
+        if self.open and not (is_other_format and atom.format == self.open_format):
             self.close()
-        if properties is not None and not self.open:
-            self.open = self.next()
-            self.formats[f"<g{self.open}>"] = properties
+        if is_other_format and not self.open:
+            self.open, self.open_format = self.next(), atom.format
+            self.formats[f"<g{self.open}>"] = atom.properties
             self.code(f"<g{self.open}>")
         if is_text:
             self.parts.append(atom.text)
