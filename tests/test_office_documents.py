@@ -48,6 +48,11 @@ def run(text: str, properties: str = "") -> str:
     return f"<w:r>{properties}<w:t>{text}</w:t></w:r>"
 
 
+def spaced(text: str, properties: str = "") -> str:
+    """Return a run as Word writes it: spaces at an edge are kept."""
+    return run(text, properties).replace("<w:t>", '<w:t xml:space="preserve">' if text != text.strip() else "<w:t>")
+
+
 BOLD, ITALIC = "<w:rPr><w:b/></w:rPr>", "<w:rPr><w:i/></w:rPr>"
 
 
@@ -103,7 +108,7 @@ PLAIN_LINE = "<w:rPr><w:u w:val='none'/></w:rPr>"
 
 
 @pytest.mark.parametrize("properties", [LINE, BOLD, "<w:rPr><w:shd w:val='clear' w:fill='D9D9D9'/></w:rPr>"])
-@pytest.mark.parametrize("blank", ["     ", "\N{NO-BREAK SPACE}" * 9, "\N{EM SPACE}"])
+@pytest.mark.parametrize("blank", ["     ", "\N{NO-BREAK SPACE}" * 9, " \N{EM SPACE}"])
 @pytest.mark.parametrize("divided", [False, True])
 def test_a_blank_to_fill_in_stays_as_it_is(properties, blank, divided):
     field = spaced(blank, properties)
@@ -130,6 +135,7 @@ def test_a_blank_to_fill_in_stays_beside_a_picture_in_its_run():
     ("parts", "text"),
     [
         ([("plain text", ""), (" ", BOLD), ("two", "")], "plain text two"),
+        ([("plain text", ""), ("\N{NO-BREAK SPACE}", BOLD), ("two", "")], "plain text\N{NO-BREAK SPACE}two"),
         ([("plain text", ""), (" ", PLAIN_LINE), ("two", "")], "plain text two"),
         ([("plain text", ""), (" ", LINE), ("two", "")], "plain text<x1/>two"),
         ([("plain text ", ""), ("one", LINE), (" ", LINE), ("two", LINE)], "plain text <g1>one two</g1>"),
@@ -141,11 +147,6 @@ def test_a_blank_to_fill_in_stays_beside_a_picture_in_its_run():
 def test_a_space_between_words_is_text(parts, text):
     document = opened("a.docx", word("".join(spaced(part, properties) for part, properties in parts)))
     assert [slot.text for slot in document.slots] == [text]
-
-
-def spaced(text: str, properties: str = "") -> str:
-    """Return a run as Word writes it: spaces at an edge are kept."""
-    return run(text, properties).replace("<w:t>", '<w:t xml:space="preserve">' if text != text.strip() else "<w:t>")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,38 @@ def test_text_in_a_container_is_translated(container):
         assert [slot.text for slot in document.slots] == texts
         expected = paragraph.replace("t>a<", "t>A<").replace("t>b<", "t>B<").replace("t>c<", "t>C<")
         assert content(filled(document)) == f"<w:p>{expected}</w:p>"
+
+
+READING = f"<w:rubyPr><w:lid/></w:rubyPr><w:rt>{run('kept', ITALIC)}</w:rt>"
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "text", "expected"),
+    [
+        ("<w:r>{word}</w:r>", "base", "<w:r>{word}</w:r>"),
+        (
+            run("one ") + f"<w:r>{BOLD}{{word}}</w:r>" + run(" two"),
+            "one <g1>base</g1> two",
+            spaced("ONE ") + f"<w:r>{BOLD}{{word}}</w:r>" + spaced(" TWO"),
+        ),
+        (
+            "<w:r><w:t>one</w:t><w:br/>{word}<w:t>two</w:t></w:r>",
+            "one<x1/><g2>base</g2>two",
+            run("ONE") + "<w:r><w:br/></w:r><w:r>{word}</w:r>" + run("TWO"),
+        ),
+        ("<w:r>{word}</w:r>" * 2, "<g1>base</g1><g2>base</g2>", "<w:r>{word}</w:r>" * 2),
+        ("<w:r><w:tab/>{word}</w:r>", "base", "<w:r><w:tab/>{word}</w:r>"),
+        (run("one") + "<w:r><w:ruby>" + READING + "</w:ruby></w:r>", "one", None),
+    ],
+)
+def test_a_word_below_its_reading_is_translated(paragraph, text, expected):
+    def with_word(base: str) -> str:
+        return f"<w:ruby>{READING}<w:rubyBase>{run(base)}</w:rubyBase></w:ruby>"
+
+    document = opened("a.docx", word(paragraph.format(word=with_word("base"))))
+    assert [slot.text for slot in document.slots] == [text]
+    expected = expected or paragraph.replace("one", "ONE")
+    assert content(filled(document)) == f"<w:p>{expected.format(word=with_word('BASE'))}</w:p>"
 
 
 @pytest.mark.parametrize("in_one_run", [True, False])
@@ -309,10 +342,11 @@ def test_open_documents_keep_spans_notes_and_numbers():
     assert members(filled(document))["content.xml"].decode() == expected
 
 
-def test_text_below_its_reading_is_translated():
+def test_a_word_below_its_reading_is_translated_in_open_documents():
     ruby = "<t:ruby><t:ruby-base>b</t:ruby-base><t:ruby-text>kept</t:ruby-text></t:ruby>"
     raw = f'<o:document-content xmlns:o="o" xmlns:t="t"><t:p>a {ruby} c</t:p></o:document-content>'
     document = opened("a.odt", archive(content_xml=raw))
+    assert [slot.text for slot in document.slots] == ["a <g1>b</g1> c"]
     expected = raw.replace("a <", "A <").replace(">b<", ">B<").replace("> c<", "> C<")
     assert members(filled(document))["content.xml"].decode() == expected
 

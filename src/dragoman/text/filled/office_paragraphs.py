@@ -29,6 +29,16 @@ class Dialect(NamedTuple):
     """Elements inside a paragraph whose runs are part of its text, such as links."""
     dropped: tuple[str, ...] = ()
     """Elements that are left out when a paragraph is written anew."""
+    partly: tuple[tuple[str, str], ...] = ()
+    """Containers of which only one child, named second, holds text: the words below their reading (furigana)."""
+    skipped: tuple[str, ...] = ()
+    """Elements whose paragraphs stay."""
+
+    def inside(self, element: Element) -> Element | None:
+        """Return the element whose runs are part of a paragraph's text: a container, or the child of one that is."""
+        child = dict(self.partly).get(element.name)
+        found = element.find(child) if child else element if element.name in self.containers else None
+        return None if found is None or found.is_one_tag else found
 
 
 WORD = Dialect(
@@ -36,10 +46,11 @@ WORD = Dialect(
     "r",
     ("hyperlink", "ins", "moveTo", "smartTag", "customXml", "fldSimple", "dir", "bdo"),
     ("proofErr", "lastRenderedPageBreak"),
+    (("sdt", "sdtContent"), ("ruby", "rubyBase")),
 )
 SLIDES = Dialect(("p",), "r")
 SHEETS = Dialect(("si", "is"), "r", (), ("phoneticPr", "rPh"))
-OPEN_DOCUMENT = Dialect(("p", "h"), None, ("span", "a", "ruby", "ruby-base"), ("soft-page-break",))
+OPEN_DOCUMENT = Dialect(("p", "h"), None, ("span", "a"), ("soft-page-break",), (("ruby", "ruby-base"),))
 CONTENTS = Dialect(("text",), None)
 """Labels of an e-book's table of contents."""
 PACKAGE = Dialect(("title",), None)
@@ -119,11 +130,13 @@ class Paragraph:
         return "".join([*parts, *(self.piece(atom, raw) for atom in self.around[1])])
 
     def piece(self, atom: Atom, raw: Raw) -> str:
-        """Return a piece that stays, in a run of its own if it was in one."""
+        """Return a piece that stays, in a run of its own if it was in one; a container's beginning opens it."""
         if atom.kind == "text":
             return self.text_in(atom.text, atom.properties)
         content = raw(atom.start, atom.end)
-        return f"<{self.prefix}r>{atom.properties}{content}</{self.prefix}r>" if atom.run else content
+        begin = f"<{self.prefix}r>{atom.properties}" if atom.run and atom.kind != "close" else ""
+        end = f"</{self.prefix}r>" if atom.run and atom.kind != "open" else ""
+        return begin + content + end
 
     def text_in(self, text: str, properties: str) -> str:
         """Return a text as a run."""
@@ -168,21 +181,26 @@ class _Atoms:
             yield self.text(at, element.outside)
 
     def child(self, child: Element) -> Iterator[Atom]:
-        inside = child.find("sdtContent") if child.name == "sdt" else child
+        """Yield the pieces of something inside of a paragraph or container."""
         if child.name in self.dialect.dropped:
             return
         if child.name == self.dialect.run:
             yield from self.run(child)
         elif child.name == "t" and self.dialect is SHEETS:
             yield Atom("text", child.start, child.end, _string(child))
-        elif inside and child.name in (*self.dialect.containers, "sdt") and not inside.is_one_tag:
+        else:
+            yield from self.container(child)
+
+    def container(self, element: Element, properties: str = "", run: tuple[int, int] | None = None) -> Iterator[Atom]:
+        """Yield a container's beginning, the pieces inside of it and its end, or one piece for anything else."""
+        if inside := self.dialect.inside(element):
             self.containers += 1
             number = self.containers
-            yield Atom("open", child.start, inside.inside, number=number)
+            yield Atom("open", element.start, inside.inside, "", properties, number, run)
             yield from self.of(inside)
-            yield Atom("close", inside.outside, child.end, number=number)
+            yield Atom("close", inside.outside, element.end, "", properties, number, run)
         else:
-            yield Atom("other", child.start, child.end)
+            yield Atom("other", element.start, element.end, "", properties, run=run, ordered=element.name in _FIELD)
 
     def run(self, run: Element) -> Iterator[Atom]:
         """Yield the text of a run. One with anything else in it, such as breaks or pictures, is divided there."""
@@ -191,15 +209,17 @@ class _Atoms:
         properties = "".join(without_marks(self.raw(child.start, child.end)) for child in inner if child.name == "rPr")
         content = [child for child in inner if child.name != "rPr"]
         texts = [child for child in content if child.name == "t"]
-        if not texts:
+        if not texts and not any(map(self.dialect.inside, content)):
             yield Atom("other", run.start, run.end, ordered=any(child.name in _FIELD for child in content))
         elif len(texts) == len(content):
             yield Atom("text", run.start, run.end, "".join(map(_string, texts)), properties)
         else:
+            whole = run.start, run.end
             for child in content:
-                kind, text = ("text", _string(child)) if child.name == "t" else ("other", "")
-                ordered, whole = child.name in _FIELD, (run.start, run.end)
-                yield Atom(kind, child.start, child.end, text, properties, run=whole, ordered=ordered)
+                if child.name == "t":
+                    yield Atom("text", child.start, child.end, _string(child), properties, run=whole)
+                else:
+                    yield from self.container(child, properties, whole)
 
     def text(self, start: int, end: int) -> Atom:
         """Return the text between two elements."""
@@ -273,7 +293,7 @@ def _with_fixed_blanks(atoms: Sequence[Atom], plain: str) -> Iterator[Atom]:
         text = "".join(atom.text for atom in same)
         if form in (None, plain) or text.strip():
             yield from same
-        elif text.strip(" ") or len(text) > 1 or (text and show_on_blanks(form)):
+        elif len(text) > 1 or (text and show_on_blanks(form)):
             for _, part in groupby(same, key=lambda atom: atom.run):
                 blanks = list(part)
                 yield replace(blanks[0], kind="other", end=blanks[-1].end, text="")
