@@ -1,6 +1,7 @@
 """Office documents and e-books are filled paragraph by paragraph, and every other member of the archive stays."""
 
 import io
+import re
 import zipfile
 from xml.sax.saxutils import escape
 
@@ -20,12 +21,44 @@ from dragoman.text.placeholders import Role, find_placeholders, placeholders_pre
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
 
-def archive(**members: str) -> bytes:
+TYPES = {
+    "word/document.xml": "openxmlformats-officedocument.wordprocessingml.document.main",
+    "word/comments.xml": "openxmlformats-officedocument.wordprocessingml.comments",
+    "ppt/slides/slide1.xml": "openxmlformats-officedocument.presentationml.slide",
+    "ppt/diagrams/drawing1.xml": "ms-office.drawingml.diagramDrawing",
+    "xl/workbook.xml": "openxmlformats-officedocument.spreadsheetml.sheet.main",
+    "xl/sharedStrings.xml": "openxmlformats-officedocument.spreadsheetml.sharedStrings",
+    "xl/tables/table1.xml": "openxmlformats-officedocument.spreadsheetml.table",
+    "xl/drawings/drawing1.xml": "openxmlformats-officedocument.drawing",
+    "xl/drawings/drawing2.xml": "openxmlformats-officedocument.drawingml.chartshapes",
+    "xl/comments1.xml": "openxmlformats-officedocument.spreadsheetml.comments",
+    "xl/threadedComments/threadedComment1.xml": "ms-excel.threadedcomments",
+    **{
+        f"{folder}/charts/chart1.xml": "openxmlformats-officedocument.drawingml.chart"
+        for folder in ("word", "ppt", "xl")
+    },
+}
+"""Content types of members as Office names them; a test may choose other names."""
+
+
+def packed(content: dict[str, bytes], types: dict[str, str] = TYPES) -> bytes:
+    """Return an archive with these members, which are listed by their types if any has one."""
     out = io.BytesIO()
+    listed = [
+        f'<Override PartName="/{name}" ContentType="application/vnd.{types[name]}+xml"/>'
+        for name in content
+        if name in types
+    ]
+    listing = {"[Content_Types].xml": f'<Types xmlns="t">{"".join(listed)}</Types>'.encode()} if listed else {}
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content in members.items():
-            file.writestr(name.replace("__", "/").replace("_xml", ".xml").replace("_", "-"), content)
+        for name, raw in (listing | content).items():
+            file.writestr(name, raw)
     return out.getvalue()
+
+
+def archive(**members: str) -> bytes:
+    names = {name: name.replace("__", "/").replace("_xml", ".xml").replace("_", "-") for name in members}
+    return packed({names[name]: content.encode() for name, content in members.items()})
 
 
 def members(raw: bytes) -> dict[str, bytes]:
@@ -342,6 +375,67 @@ def test_open_documents_keep_spans_notes_and_numbers():
     assert members(filled(document))["content.xml"].decode() == expected
 
 
+COMMENT = (
+    "<office:annotation office:name='1'><dc:creator>Bob</dc:creator><t:p{}>{}</t:p>"
+    "<t:list><t:list-item><t:p>{}</t:p></t:list-item></t:list></office:annotation>"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "around"),
+    [
+        ("a.odt", "<t:p>Hello{}<office:annotation-end office:name='1'/> you</t:p>"),
+        ("a.odt", "<t:p>{}Hello</t:p>"),
+        ("a.odt", "<t:p>Hello <t:span>dear {} all</t:span></t:p>"),
+        ("a.ods", "<x:table-cell office:value-type='string'>{}<t:p>Hello</t:p></x:table-cell>"),
+        ("a.odp", "<d:page><d:frame><t:p>Hello</t:p></d:frame>{}</d:page>"),
+    ],
+)
+@pytest.mark.parametrize("comment", [("", "please check", ""), (" t:style-name='x'", "", "日本")])
+def test_comments_in_open_documents_stay_and_a_note_says_so(name, around, comment):
+    raw = f"<o:document-content xmlns:o='o'>{around.format(COMMENT.format(*comment))}</o:document-content>"
+    document = opened(name, archive(content_xml=with_prefixes(raw)))
+    assert document.notes == [f"{name}: text stays as it is in comments in content.xml"]
+    assert len(document.slots) == 1 and "check" not in document.slots[0].text
+    expected = raw
+    for word_ in ("Hello", "you", "dear", "all"):
+        expected = re.sub(rf"(?<![\w:-]){word_}(?![\w:])", word_.upper(), expected)
+    assert members(filled(document))["content.xml"].decode() == with_prefixes(expected)
+
+
+def test_a_comment_without_words_needs_no_note():
+    raw = f"<o:document-content xmlns:o='o'><t:p>a{COMMENT.format('', '', '1.')}</t:p></o:document-content>"
+    assert not opened("a.odt", archive(content_xml=with_prefixes(raw))).notes
+
+
+def with_prefixes(raw: str) -> str:
+    """Return XML whose prefixes are declared at its beginning."""
+    declared = " ".join(f"xmlns:{prefix}='{prefix}'" for prefix in ("t", "x", "d", "dc", "office", "table"))
+    return raw.replace("xmlns:o='o'", f"xmlns:o='o' {declared}", 1)
+
+
+@pytest.mark.parametrize(
+    ("cell", "stays"),
+    [
+        ("table:formula='of:=[.A1]' office:value-type='string' office:string-value='one'", True),
+        ("table:formula='of:=[.A1]' office:value-type='string'", True),
+        ("office:value-type='float' office:value='1'", True),
+        ("office:value-type='string'", False),
+        ("office:value-type='string' office:string-value='one' table:style-name='x'", False),
+    ],
+)
+def test_results_of_formulas_stay_and_a_translated_cell_has_no_other_value(cell, stays):
+    cells = f"<x:table-cell {cell}><t:p>one</t:p><t:p>two</t:p></x:table-cell><t:p>last</t:p>"
+    raw = with_prefixes(f"<o:document-content xmlns:o='o'>{cells}</o:document-content>")
+    done = members(filled(opened("a.ods", archive(content_xml=raw))))["content.xml"].decode()
+    expected = raw.replace("last", "LAST")
+    if not stays:
+        expected = (
+            expected.replace(">one<", ">ONE<").replace(">two<", ">TWO<").replace(" office:string-value='one'", "")
+        )
+    assert done == expected
+
+
 def test_a_word_below_its_reading_is_translated_in_open_documents():
     ruby = "<t:ruby><t:ruby-base>b</t:ruby-base><t:ruby-text>kept</t:ruby-text></t:ruby>"
     raw = f'<o:document-content xmlns:o="o" xmlns:t="t"><t:p>a {ruby} c</t:p></o:document-content>'
@@ -419,7 +513,10 @@ def test_members_whose_text_stays_are_named(name, member, text):
     ("raw", "message"),
     [
         (b"no archive", "a.docx: damaged, or not the archive its name says"),
-        (archive(a_xml="<a/>"), "a.docx: an archive of another kind: none of word/document.xml"),
+        (
+            archive(a_xml="<a/>"),
+            "a.docx: an archive of another kind: no member of it is listed as text of a .docx file",
+        ),
         (archive(word__document_xml="<w:document"), "a.docx/word/document.xml:1: not well-formed XML"),
         (word(run("a"))[:-30], "a.docx: damaged"),
     ],
@@ -475,14 +572,6 @@ def protection(member: str) -> str:
 def test_an_encrypted_document_says_that_it_is(name, texts, lists):
     with pytest.raises(DataError, match=f"^{name}: is encrypted: save it without a password"):
         opened(name, packed({**texts, **{member: text.encode() for member, text in lists.items()}}))
-
-
-def packed(content: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as file:
-        for name, raw in content.items():
-            file.writestr(name, raw)
-    return out.getvalue()
 
 
 def test_encrypted_fonts_are_no_hindrance():

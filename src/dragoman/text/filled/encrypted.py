@@ -3,7 +3,6 @@
 import re
 import zipfile
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 
 from dragoman.errors import DataError
 
@@ -28,19 +27,19 @@ def refuse_compound(raw: bytes, name: str, kind: str) -> None:
         raise DataError(f"{name}: has a password, or an older format than {kind}: save it as {kind} without a password")
 
 
-def refuse_encrypted(archive: zipfile.ZipFile, name: str, patterns: Iterable[str]) -> None:
+def refuse_encrypted(archive: zipfile.ZipFile, name: str, members: Iterable[str]) -> None:
     """Refuse an archive whose texts are encrypted; encrypted fonts are no hindrance.
 
     Args:
-        patterns: names of the members with text.
+        members: names of those with text.
 
     Raises:
         DataError: a member with text is encrypted.
     """
-    wanted = (_WHOLE, *patterns)
+    wanted = {_WHOLE, *members}
     for listing, pattern in _LISTS.items():
         if listing not in archive.namelist():
             continue
         for found in re.findall(pattern, archive.read(listing)):
-            if any(fnmatchcase(found.decode("utf-8", "replace"), one) for one in wanted):
+            if found.decode("utf-8", "replace") in wanted:
                 raise DataError(f"{name}: is encrypted: save it without a password or copy protection")

@@ -17,6 +17,10 @@ from xml.sax.saxutils import escape
 from dragoman.text.filled.run_properties import format_of, show_on_blanks, without_marks
 from dragoman.text.formats.markup import Element
 
+_CODE = re.compile(r"(</?g\d+>|<(?:x|it)\d+/>)")
+_CHARACTER = re.compile(r"_x([0-9A-Fa-f]{4})_")
+"""Character as Excel writes those that XML does not hold as they are."""
+
 
 class Dialect(NamedTuple):
     """Names of a paragraph's parts in a format."""
@@ -31,8 +35,10 @@ class Dialect(NamedTuple):
     """Elements that are left out when a paragraph is written anew."""
     partly: tuple[tuple[str, str], ...] = ()
     """Containers of which only one child, named second, holds text: the words below their reading (furigana)."""
-    skipped: tuple[str, ...] = ()
-    """Elements whose paragraphs stay."""
+    excluded: tuple[str, ...] = ()
+    """Elements whose paragraphs stay, such as comments."""
+    characters: re.Pattern[str] | None = None
+    """Pattern of characters that are written as code."""
 
     def inside(self, element: Element) -> Element | None:
         """Return the element whose runs are part of a paragraph's text: a container, or the child of one that is."""
@@ -40,17 +46,31 @@ class Dialect(NamedTuple):
         found = element.find(child) if child else element if element.name in self.containers else None
         return None if found is None or found.is_one_tag else found
 
+    def excludes(self, element: Element) -> bool:
+        """Return True if the paragraphs in an element stay: comments, numbers, results of formulas."""
+        if element.name not in ("table-cell", "covered-table-cell"):
+            return element.name in self.excluded
+        cell = element.attributes
+        return cell.get("office:value-type", "string") != "string" or "table:formula" in cell
+
 
 WORD = Dialect(
     ("p",),
     "r",
     ("hyperlink", "ins", "moveTo", "smartTag", "customXml", "fldSimple", "dir", "bdo"),
-    ("proofErr", "lastRenderedPageBreak"),
-    (("sdt", "sdtContent"), ("ruby", "rubyBase")),
+    dropped=("proofErr", "lastRenderedPageBreak"),
+    partly=(("sdt", "sdtContent"), ("ruby", "rubyBase")),
 )
 SLIDES = Dialect(("p",), "r")
-SHEETS = Dialect(("si", "is"), "r", (), ("phoneticPr", "rPh"))
-OPEN_DOCUMENT = Dialect(("p", "h"), None, ("span", "a"), ("soft-page-break",), (("ruby", "ruby-base"),))
+SHEETS = Dialect(("si", "is"), "r", dropped=("phoneticPr", "rPh"), characters=_CHARACTER)
+OPEN_DOCUMENT = Dialect(
+    ("p", "h"),
+    None,
+    ("span", "a"),
+    dropped=("soft-page-break",),
+    partly=(("ruby", "ruby-base"),),
+    excluded=("tracked-changes", "annotation"),
+)
 CONTENTS = Dialect(("text",), None)
 """Labels of an e-book's table of contents."""
 PACKAGE = Dialect(("title",), None)
@@ -114,11 +134,16 @@ class Paragraph:
     style: str
     """How text is written: in a ``run``, in a ``t``, or ``bare``."""
 
+    @property
+    def words(self) -> str:
+        """Return the text without the codes of formats and of what stays."""
+        return "".join(piece for piece in _CODE.split(self.text) if piece not in self.codes or not _CODE.match(piece))
+
     def written(self, text: str, raw: Raw) -> str:
         """Return a translation as the content of the paragraph."""
         parts = [self.piece(atom, raw) for atom in self.around[0]]
         formats = [self.plain]
-        for number, piece in enumerate(re.split(r"(</?g\d+>|<(?:x|it)\d+/>)", text)):
+        for number, piece in enumerate(_CODE.split(text)):
             if number % 2 == 0 or piece not in self.codes:
                 parts += [self.text_in(piece, formats[-1])] if piece else []
             elif piece in self.atoms:
@@ -147,14 +172,19 @@ class Paragraph:
         return content if self.style == "t" else f"<{self.prefix}r>{properties}{content}</{self.prefix}r>"
 
 
+def characters(text: str) -> str:
+    """Return a text with the characters that Excel writes as code, such as _x000a_ for a line break."""
+    return _CHARACTER.sub(lambda found: chr(int(found[1], 16)), text)
+
+
 def paragraphs(element: Element, dialect: Dialect, utf8: bytes) -> Iterator[Paragraph]:
-    """Yield the paragraphs of an element and of those inside of it, outer ones first."""
+    """Yield the paragraphs of an element and of those inside of it, outer ones first, without those that stay."""
     if element.name in dialect.paragraphs and not element.is_one_tag:
         atoms = list(_Atoms(dialect, utf8).of(element))
         if any(atom.kind == "text" and atom.text.strip() for atom in atoms):
             yield _paragraph(element, dialect, utf8, atoms)
     for child in element.children:
-        if isinstance(child, Element):
+        if isinstance(child, Element) and not dialect.excludes(child):
             yield from paragraphs(child, dialect, utf8)
 
 
@@ -248,7 +278,7 @@ def _paragraph(element: Element, dialect: Dialect, utf8: bytes, atoms: list[Atom
     first, last = kept[0].whole[0], kept[-1].whole[1]
     at, end = atoms.index(kept[0]), atoms.index(kept[-1])
     around = [a for a in atoms[:at] if a.start >= first], [a for a in atoms[end + 1 :] if a.end <= last]
-    text = _Text(kept)
+    text = _Text(kept, dialect)
     name = re.match(r"<([^\s/>]+)", utf8[element.start : element.inside].decode())
     prefix = name[1].rpartition(":")[0] + ":" if name and ":" in name[1] else ""
     style = "bare" if dialect.run is None else "t" if element.find("t") else "run"
@@ -304,7 +334,7 @@ def _with_fixed_blanks(atoms: Sequence[Atom], plain: str) -> Iterator[Atom]:
 class _Text:
     """Text of a paragraph, and the codes in it."""
 
-    def __init__(self, atoms: Sequence[Atom]):
+    def __init__(self, atoms: Sequence[Atom], dialect: Dialect):
         sizes: Counter[str] = Counter()
         spellings: dict[str, Counter[str]] = {}
         for atom in atoms:
@@ -314,6 +344,7 @@ class _Text:
                 spellings.setdefault(atom.format, Counter())[atom.properties] += size
         self.plain_format = sizes.most_common(1)[0][0]
         self.plain = spellings[self.plain_format].most_common(1)[0][0]
+        self.dialect = dialect
         self.parts: list[str] = []
         self.codes: list[str] = []
         self.atoms: dict[str, Atom] = {}
@@ -336,6 +367,8 @@ class _Text:
             self.code(f"<g{self.open}>")
         if is_text:
             self.parts.append(atom.text)
+            if self.dialect.characters:
+                self.codes += (found[0] for found in self.dialect.characters.finditer(atom.text))
         elif atom.kind == "close":
             self.code(f"</g{self.numbers[atom.number]}>", atom)
         elif atom.kind == "open":
