@@ -16,6 +16,7 @@ from openpyxl.worksheet.table import Table
 
 from dragoman.errors import DataError
 from dragoman.text.document import Filling
+from dragoman.text.filled.office_members import kind_of
 from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -359,6 +360,112 @@ def test_slides_and_sheets_are_read_back_by_their_libraries():
     assert found == {"A1": "head", "B1": "amount", "A2": " TWO & ", "A3": 3, "B3": "=A3*2"}  # headers stay
 
 
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [
+        ("<r><rPr><b/></rPr><t>Net </t></r><r><t>amount</t></r>", "Net amount"),
+        ("<t xml:space='preserve'> Net amount </t>", "Net amount"),
+        ("<t>Net\namount</t>", "Net_x000a_amount"),
+        ("<t>Net_x000D_\namount</t>", "Net_x000d__x000A_amount"),
+        ("<r><t>Net\n</t></r><r><rPr><b/></rPr><t>amount</t></r>", "Net&#10;amount"),
+        ("<t>a &lt;g1> b</t>", "a &lt;g1> b"),
+        ("<t>漢字</t><rPh sb='0' eb='2'><t>かんじ</t></rPh>", "漢字"),
+    ],
+)
+def test_the_header_of_a_table_stays_as_its_column_is_called(cell, name):
+    strings = f"<sst><si>{cell}</si><si><t>other</t></si></sst>"
+    table = f"<table name='T'><tableColumns><tableColumn id='1' name='{name}'/></tableColumns></table>"
+    types = TYPES | {"xl/lists/any.xml": TYPES["xl/tables/table1.xml"]}
+    for member in ("xl/tables/table1.xml", "xl/lists/any.xml"):
+        raw = packed({"xl/sharedStrings.xml": strings.encode(), member: table.encode()}, types)
+        done = members(filled(opened("a.xlsx", raw)))["xl/sharedStrings.xml"].decode()
+        assert done == strings.replace("other", "OTHER")
+
+
+def test_characters_that_excel_writes_as_code_stay():
+    strings = (
+        "<sst><si><t>one_x000D_\ntwo_x005F_x_xyz_</t></si><si><r><t>a_x0009_</t></r><r><rPr/><t>b</t></r></si></sst>"
+    )
+    document = opened("a.xlsx", packed({"xl/sharedStrings.xml": strings.encode()}))
+    assert [slot.codes for slot in document.slots] == [("_x000D_", "_x005F_"), ("_x0009_",)]
+    done = members(filled(document))["xl/sharedStrings.xml"].decode()
+    assert "ONE_x000D_\nTWO_x005F_X_XYZ_" in done and "A_x0009_B" in done
+    slot = document.slots[0]
+    found = find_placeholders(slot.text, slot.codes)
+    assert not placeholders_preserved(found, find_placeholders("one\ntwo_x005F_x_xyz_", slot.codes))
+
+
+OFFICE = "openxmlformats-officedocument."
+MAIN = OFFICE + "wordprocessingml.document.main"
+
+
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("a.docx", {"word/document2.xml": MAIN, "word/header1.xml": OFFICE + "wordprocessingml.header"}),
+        ("a.docx", {"word/document22.xml": MAIN, "word/notes.xml": OFFICE + "wordprocessingml.footnotes"}),
+        ("a.docx", {"text/main.xml": "ms-word.document.macroEnabled.main"}),
+        ("a.docx", {"word/document.xml": OFFICE + "wordprocessingml.template.main"}),
+        ("a.pptx", {"ppt/one.xml": OFFICE + "presentationml.slide"}),
+        ("a.pptx", {"ppt/notes/n.xml": OFFICE + "presentationml.notesSlide"}),
+        ("a.xlsx", {"xl/strings.xml": OFFICE + "spreadsheetml.sharedStrings", "xl/d.xml": OFFICE + "drawing"}),
+        ("a.xlsx", {"xl/a.xml": OFFICE + "spreadsheetml.worksheet"}),
+        ("a.xlsx", {"xl/x/c.xml": "ms-office.chartex", "xl/x/d.xml": OFFICE + "drawingml.chartshapes"}),
+    ],
+)
+def test_members_are_found_by_their_types(name, types):
+    parts = {member: part(type_) for member, type_ in types.items()}
+    raw = packed({**parts, "other.xml": part(MAIN)}, types)
+    expected = {member: inner.replace(b"Hello", b"HELLO") for member, inner in parts.items()}
+    assert members(filled(opened(name, raw))) == members(raw) | expected
+    listing = {"[Content_Types].xml": members(raw)["[Content_Types].xml"]}
+    in_capitals = packed(listing | {member.upper(): inner for member, inner in parts.items()}, {})
+    assert len(opened(name, in_capitals).slots) == len(types)
+
+
+def part(type_: str) -> bytes:
+    """Return a member of this type with one text."""
+    is_sheet = "spreadsheetml" in type_
+    text = "<si><t>Hello</t></si>" if is_sheet else "<w:p><w:r><w:t>Hello</w:t></w:r></w:p>"
+    return f'<root xmlns:w="{WORD}">{text}</root>'.encode()
+
+
+def test_the_type_of_an_extension_is_that_of_members_that_are_not_listed():
+    listing = f'<Types><Default Extension="XML" ContentType="application/vnd.{MAIN}+xml"/></Types>'
+    raw = packed({"[Content_Types].xml": listing.encode(), "a.xml": part(MAIN), "a.png": b"kept"}, {})
+    assert [slot.place for slot in opened("a.docx", raw).slots] == ["a.docx/a.xml:1"]
+
+
+@pytest.mark.parametrize("folder", ["word/glossary/", "word/"])
+def test_text_that_people_insert_stays_with_its_headers(folder):
+    types = {"word/document2.xml": MAIN, f"{folder}texts.xml": OFFICE + "wordprocessingml.document.glossary"}
+    stays = [f"{folder}texts.xml"]
+    if folder != "word/":
+        types[f"{folder}header1.xml"] = OFFICE + "wordprocessingml.header"
+        stays.append(f"{folder}header1.xml")
+    document = opened("a.docx", packed({member: part(type_) for member, type_ in types.items()}, types))
+    assert document.notes == [f"a.docx: text stays as it is in {', '.join(stays)}"]
+    assert [slot.place for slot in document.slots] == ["a.docx/word/document2.xml:1"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_"),
+    [
+        (".docx", "wordprocessingml.document.main"),
+        (".pptx", "presentationml.presentation.main"),
+        (".xlsx", "spreadsheetml.sheet.main"),
+    ],
+)
+def test_the_kind_of_an_archive_shows_in_its_types(kind, type_):
+    with zipfile.ZipFile(io.BytesIO(packed({"x/main.xml": b"<x/>"}, {"x/main.xml": OFFICE + type_}))) as file:
+        assert kind_of(file, "a") == kind
+
+
+def test_a_list_of_types_that_is_no_xml_is_refused():
+    with pytest.raises(DataError, match=r"^a.docx/\[Content_Types\].xml:1: not well-formed XML"):
+        opened("a.docx", packed({"[Content_Types].xml": b"<Types", "word/document.xml": part(MAIN)}, {}))
+
+
 OPEN = (
     '<o:c xmlns:o="o" xmlns:t="t" xmlns:x="x"><t:h>title</t:h><t:p>a <t:span>b &amp; c</t:span> d<t:note>'
     '<t:p>note</t:p></t:note></t:p><x:table-cell office:value-type="float" xmlns:office="f"><t:p>one</t:p>'
@@ -455,6 +562,32 @@ def test_pages_and_contents_of_a_book_are_translated():
     done = members(filled(opened("a.epub", out.getvalue())))
     assert done["a.xhtml"].decode() == page.replace("Hello", "HELLO").replace("you", "YOU").replace('"en"', '"pl"')
     assert done["toc.ncx"].decode() == contents.replace("Hello", "HELLO")
+
+
+BOOK = {
+    "ch1.xml": '<item href="ch1.xml" media-type="application/xhtml+xml"/>',
+    "ch2.XHTML": '<item href="ch2.XHTML" media-type="application/xhtml+xml"/>',
+    "a chapter.bin": '<item media-type="application/XHTML+xml" href="a%20chapter.bin"/>',
+    "a%20chapter": '<item media-type="application/xhtml+xml" href="a%20chapter"/>',
+    "text/ch4": '<item media-type="application/xhtml+xml" href="../OPS/text/ch4"/>',
+    "old.htm": '<item media-type="text/x-oeb1-document" href="old.htm"/>',
+    "unlisted.html": "",
+    "UNLISTED.HTM": "",
+}
+
+
+@pytest.mark.parametrize("package", ["OPS/content.opf", "OPS/package.xml"])
+def test_chapters_of_a_book_are_those_that_its_package_lists(package):
+    folder = "OPS/"
+    page = '<html lang="en"><body><p>Hello</p></body></html>'
+    listed = f"<package xmlns:o='o'><o:manifest>{''.join(BOOK.values())}<item href='x'/></o:manifest></package>"
+    container = f'<container><rootfiles><rootfile full-path="{package}" media-type="x"/></rootfiles></container>'
+    book = {"META-INF/container.xml": container, package: listed, **{folder + name: page for name in BOOK}}
+    raw = packed({name: text.encode() for name, text in {**book, folder + "data.xml": page}.items()})
+    done = members(filled(opened("a.epub", raw)))
+    for name in BOOK:
+        assert done[folder + name].decode() == '<html lang="pl"><body><p>HELLO</p></body></html>'
+    assert done[folder + "data.xml"].decode() == page
 
 
 def test_title_and_language_of_a_book_are_those_of_the_translation():

@@ -164,6 +164,7 @@ def _content_types(archive: zipfile.ZipFile, name: str) -> dict[str, str]:
     found = {
         member: types["Override"].get(member.lower()) or types["Default"].get(_extension(member)[1:])
         for member in archive.namelist()
+        if member != listing
     }
     return {member: type_ for member, type_ in found.items() if type_}
 
