@@ -581,9 +581,10 @@ def test_chapters_of_a_book_are_those_that_its_package_lists(package):
     folder = "OPS/"
     page = '<html lang="en"><body><p>Hello</p></body></html>'
     listed = f"<package xmlns:o='o'><o:manifest>{''.join(BOOK.values())}<item href='x'/></o:manifest></package>"
-    container = f'<container><rootfiles><rootfile full-path="{package}" media-type="x"/></rootfiles></container>'
+    files = {package: "application/oebps-package+xml", "book.pdf": "application/pdf"}
+    container = "".join(f'<rootfile full-path="{path}" media-type="{type_}"/>' for path, type_ in files.items())
     book = {"META-INF/container.xml": container, package: listed, **{folder + name: page for name in BOOK}}
-    raw = packed({name: text.encode() for name, text in {**book, folder + "data.xml": page}.items()})
+    raw = packed({name: text.encode() for name, text in {**book, folder + "data.xml": page, "book.pdf": ""}.items()})
     done = members(filled(opened("a.epub", raw)))
     for name in BOOK:
         assert done[folder + name].decode() == '<html lang="pl"><body><p>HELLO</p></body></html>'

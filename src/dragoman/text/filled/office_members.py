@@ -63,7 +63,10 @@ _EXTENSIONS = {
     ".opf": _PACKAGE,
 }
 """Types of an e-book's members that its package does not list."""
-_ROOT_FILE = re.compile(rb"""<(?:\w+:)?rootfile\b[^<>]*\bfull-path\s*=\s*["']([^"']*)["']""")
+_ROOT_FILE = re.compile(
+    rb"""<(?:\w+:)?rootfile\b(?=[^<>]*["']application/oebps-package\+xml["'])[^<>]*\bfull-path\s*=\s*["']([^"']*)["']"""
+)
+"""Package that an e-book names; other renditions of it, such as a PDF, are named in the same way."""
 
 
 class Members(NamedTuple):

@@ -8,7 +8,7 @@ _MARKS = re.compile(rf"\s(?:dirty|err|smtClean){_VALUE}")
 _LANGUAGE = re.compile(
     rf"<(?:\w+:)?(?:lang|noProof)(?:\s[^<>]*?)?(?:/>|>\s*</[^<>]*>)|\s(?:lang|altLang|noProof){_VALUE}"
 )
-"""What tells a spelling checker the language of a run, or to leave it out."""
+"""Properties that tell a spelling checker the language of a run, or to leave it out."""
 _EMPTY = re.compile(r"<[^\s<>/]+\s*(?:/>|>\s*</[^<>]*>)")
 _OFF = r"""["'](?:none|noStrike|nil|0|false|off)["']"""
 _SHOWN = re.compile(
