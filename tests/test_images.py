@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -195,6 +196,57 @@ def test_channels_of_files_are_converted_and_arrays_have_theirs_last():
     np.testing.assert_array_equal(material.restored(of_array), colour)
     grey = material.rows([png(colour[:, :, 0])], ["c"])[0].reshape(3, 4, 6)
     assert (grey == colour[:, :, 0]).all()
+
+
+RAMP = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096
+"""Gray of 16 bits, from black to almost white."""
+
+
+def saved(image, kind, **options):
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def read_in(channels, given):
+    """Return what a model of 4 x 4 pixels reads of an image, channel by channel."""
+    material = ImageMaterial(PatchInput(size=(4, 4), patch=2, channels=channels))
+    return material.rows([given], ["picture"])[0].reshape(channels, 4, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_gray_of_16_bits_keeps_its_upper_8(kind, channels):
+    read = read_in(channels, saved(Image.fromarray(RAMP), kind))
+    assert (read[:3] == RAMP // 256).all() and (read[3:] == 255).all()
+
+
+def test_gray_of_16_bits_is_read_in_either_order_of_bytes():
+    big_endian = Image.frombytes("I;16B", (4, 4), RAMP.astype(">u2").tobytes())
+    assert (read_in(1, saved(big_endian, "TIFF")) == RAMP // 256).all()
+
+
+def test_gray_of_12_bits_keeps_its_upper_8():
+    packed = b"".join(bytes([a >> 4, a << 4 & 255 | b >> 8, b & 255]) for a, b in (RAMP.reshape(-1, 2) >> 4).tolist())
+    tags = [(256, 4), (257, 4), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 4), (279, len(packed))]
+    tags = [(tag, value if tag != 273 else 8 + 2 + 12 * len(tags) + 4) for tag, value in tags]
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    file = b"II*\0" + struct.pack("<IH", 8, len(tags)) + fields + struct.pack("<I", 0) + packed
+    assert (read_in(1, file) == RAMP // 256).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "says"),
+    [
+        (Image.fromarray(RAMP.astype(np.int32)), {}, "range of its gray values is unknown .*mode I"),
+        (Image.fromarray(RAMP.astype(np.float32) / 65535), {}, "range of its gray values is unknown .*mode F"),
+        (Image.fromarray(RAMP), {"tiffinfo": {262: 0}}, "WhiteIsZero"),
+    ],
+    ids=["32 bits", "floats", "inverted"],
+)
+def test_gray_of_an_unknown_range_is_refused_by_name(image, options, says):
+    with pytest.raises(DataError, match="^picture: not an image that can be read: .*" + says):
+        read_in(1, saved(image, "TIFF", **options))
 
 
 def test_frames_are_cut_at_the_longest_and_padding_is_no_frame():

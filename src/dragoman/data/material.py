@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.data.image_files import image_of, normalized, open_image, prepare_pixels
+from dragoman.data.image_files import normalized, prepare_pixels, read_image
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.inputs import FrameInput, Input, PatchInput, TokenInput
 from dragoman.model.positions.tokens import PAD, Frames
@@ -132,11 +132,16 @@ class ImageMaterial(Material):
         return [self._row(image, place) for image, place in zip(given, places, strict=True)]
 
     def _row(self, image: np.ndarray | bytes | Path, place: str) -> np.ndarray:
-        array = image if isinstance(image, np.ndarray) else self._opened(image, place)
-        array = array[:, :, None] if array.ndim == 2 else array
-        if isinstance(image, np.ndarray) and self.cfg.preprocessing is not None and self._has_pixels(array):
-            array = prepare_pixels(image_of(array, place), self.cfg.preprocessing)
-        C, H, W = self.shape
+        (C, H, W), preparation = self.shape, self.cfg.preprocessing
+        is_file = not isinstance(image, np.ndarray)
+        if is_file:
+            array = read_image(image, C, place, white=preparation is not None and preparation.white)
+            if preparation is None and self.resize:
+                preparation = ImagePreprocessing(size=ExactSize(height=H, width=W))
+        else:
+            array = image[:, :, None] if image.ndim == 2 else image
+        if preparation is not None and self._has_pixels(array):
+            array = prepare_pixels(array, preparation, place)
         if array.shape != (H, W, C):
             got, wanted = (" x ".join(map(str, shape)) for shape in (array.shape, (H, W, C)))
             raise DataError(
@@ -153,15 +158,6 @@ class ImageMaterial(Material):
     def _has_pixels(self, array: np.ndarray) -> bool:
         """Return whether an array holds an image of any size, in whole numbers from 0 to 255."""
         return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == self.cfg.channels and array.size > 0
-
-    def _opened(self, image: bytes | Path, place: str) -> np.ndarray:
-        C, H, W = self.shape
-        opened = open_image(image, C, place)
-        if self.cfg.preprocessing is not None:
-            return prepare_pixels(opened, self.cfg.preprocessing)
-        if self.resize and opened.size != (W, H):
-            return prepare_pixels(opened, ImagePreprocessing(size=ExactSize(height=H, width=W)))
-        return np.array(opened)
 
     def restored(self, row: np.ndarray) -> np.ndarray:
         return row.reshape(self.shape).transpose(1, 2, 0)
