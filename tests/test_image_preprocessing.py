@@ -19,7 +19,7 @@ from dragoman.interchange.image_processor import FILE, read_preprocessing
 from dragoman.interchange.importing import import_checkpoint, import_notes
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import PatchInput
-from dragoman.model.preprocessing import ExactSize, ImagePreprocessing, ResamplingFilter
+from dragoman.model.preprocessing import ExactSize, ImagePreprocessing, ResamplingFilter, ShortestEdge
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
@@ -122,10 +122,18 @@ def test_arrays_of_pixels_are_prepared_like_files_and_floats_stay():
     given = pixels(9, 6)
     theirs = np.array(Image.fromarray(given).resize((4, 4), resample=Image.Resampling.BILINEAR))
     (row,) = material.rows([given], ["one"])
-    assert (material.restored(row) == theirs).all()
+    assert (row.reshape(3, 4, 4) == theirs.transpose(2, 0, 1)).all()
     assert float(material.collate([row]).max()) <= 1.0
     exact = np.linspace(-3, 3, 48, dtype=np.float32).reshape(4, 4, 3)
     assert np.array_equal(material.restored(material.rows([exact], ["one"])[0]), exact)
+
+
+def test_what_a_store_holds_is_not_prepared_again():
+    cfg = ImagePreprocessing(size=ShortestEdge(pixels=6), crop=(4, 4))
+    material = ImageMaterial(PatchInput(size=(4, 4), patch=2, preprocessing=cfg))
+    (stored,) = material.rows([pixels(9, 7)], ["one"])
+    again = material.rows([material.restored(stored)], ["one"])
+    assert torch.equal(material.collate(again), material.collate([stored]))
 
 
 def prepared(given: np.ndarray, kind: ResamplingFilter = "bilinear") -> np.ndarray:

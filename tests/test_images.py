@@ -10,6 +10,7 @@ import torch
 from tiny_reader import BLOCK, config, quick_disk, trained  # noqa: F401 (a fixture)
 from tiny_run import outcome
 
+from dragoman.api.results import evaluate
 from dragoman.cli import main
 from dragoman.data.arrays import Arrays, ArrayTable, Digits, ImageFolder, guess_arrays, read_arrays
 from dragoman.data.augment import ShiftAndFlip
@@ -18,6 +19,7 @@ from dragoman.decode.readers.classifier import Classifier
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.baseline import ArrayFeatures
 from dragoman.model.inputs import FrameInput, PatchInput
+from dragoman.text.store import Store
 from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
 
@@ -187,13 +189,42 @@ def test_shades_become_minus_one_to_one_and_floats_stay_as_they_are():
     assert material.collate(material.rows([floats], ["a"])).tolist() == [[[[0.25, 7.0]]]]
 
 
+def test_pixels_beside_floats_are_normalised_as_they_are_alone(folder, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    floats = np.random.default_rng(3).normal(size=(8, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "floats.npz", x=floats, y=["quarter 0"] * 8)
+    data = {
+        "train": [{"kind": "image_folder", "path": str(folder)}],
+        "test": {"kind": "arrays", "path": str(tmp_path / "floats.npz")},
+        "hold_out": {"test": 5, "valid": 5, "near": None},
+    }
+    list(start(run_config(None, steps=1, data=data), tmp_path / "run").events())
+    material = Classifier.load(tmp_path / "run").material
+    alone = {tuple(image.flatten().tolist()) for image in material.collate(material.rows(files, list(map(str, files))))}
+    for name in ("train", "valid"):
+        store = Store.open(tmp_path / "run" / "data" / name)
+        batch = material.collate([store.columns["given"].raw_row(i) for i in range(len(store))])
+        assert {tuple(image.flatten().tolist()) for image in batch} <= alone
+    together = material.collate(material.rows([files[0], floats[0]], ["a", "b"]))
+    assert torch.equal(together[:1], material.collate(material.rows([files[0]], ["a"])))
+    assert torch.equal(together[1, 0], torch.from_numpy(floats[0]))
+
+
+def test_the_baseline_reads_images_as_the_model_does(run, tmp_path):
+    images, labels = bright_quarters(40, seed=9)
+    results = []
+    for name, given in (("pixels", images), ("floats", images / np.float32(127.5) - 1)):
+        np.savez(tmp_path / f"{name}.npz", x=given, y=labels)
+        results.append(evaluate(run, str(tmp_path / f"{name}.npz"), save=False))
+    assert results[0].baseline == results[1].baseline and results[0].scores == results[1].scores
+
+
 def test_channels_of_files_are_converted_and_arrays_have_theirs_last():
     colour = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     material = ImageMaterial(PatchInput(size=(4, 6), patch=2))
     of_array, of_file = material.rows([colour, png(colour)], ["a", "b"])
     np.testing.assert_array_equal(of_array, of_file)
     np.testing.assert_array_equal(of_array.reshape(3, 4, 6), colour.transpose(2, 0, 1))
-    np.testing.assert_array_equal(material.restored(of_array), colour)
     grey = material.rows([png(colour[:, :, 0])], ["c"])[0].reshape(3, 4, 6)
     assert (grey == colour[:, :, 0]).all()
 

@@ -47,7 +47,7 @@ class Material(ABC):
 
     @abstractmethod
     def restored(self, row: np.ndarray) -> Any:
-        """Return the example of a row."""
+        """Return the example of a row. The model reads the same of it as of the row: nothing is prepared twice."""
 
     @abstractmethod
     def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
@@ -115,7 +115,8 @@ class ImageMaterial(Material):
 
     Files are turned upright and converted to the channels that the model reads. Files and integers from 0 to 255 are
     prepared as ``cfg.preprocessing`` says; without it, they are scaled to -1 to 1, as in ViT, and files are converted
-    to the model's size with ``resize``. Float arrays are used as they are.
+    to the model's size with ``resize``. Float arrays are used as they are. A row holds pixels, or, where ``numbers`` is
+    ``<f4``, the values that the model reads.
     """
 
     what = "images"
@@ -152,15 +153,16 @@ class ImageMaterial(Material):
             raise DataError(
                 f"{place}: an image of {array.dtype}: must be whole numbers from 0 to 255 (uint8) or floats"
             )
-        flat = np.ascontiguousarray(array.transpose(2, 0, 1)).ravel()
-        return flat if flat.dtype == np.uint8 else flat.astype(np.float32)
+        kind = np.uint8 if array.dtype == np.uint8 else np.float32
+        row = np.array(array.transpose(2, 0, 1), kind, order="C").ravel()
+        return row if self.numbers == "|u1" else self._values(row).numpy().ravel()
 
     def _has_pixels(self, array: np.ndarray) -> bool:
         """Return whether an array holds an image of any size, in whole numbers from 0 to 255."""
         return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == self.cfg.channels and array.size > 0
 
     def restored(self, row: np.ndarray) -> np.ndarray:
-        return row.reshape(self.shape).transpose(1, 2, 0)
+        return self._values(row)[0].numpy().transpose(1, 2, 0)
 
     def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
         H, W = self.cfg.size
@@ -168,7 +170,13 @@ class ImageMaterial(Material):
         return np.full_like(lengths, patches)
 
     def collate(self, rows: Sequence[np.ndarray]) -> Float[Tensor, "B C height width"]:
-        images = torch.from_numpy(np.stack(rows)).view(len(rows), *self.shape)
+        if len({row.dtype for row in rows}) > 1:  # stacking would make pixels floats that are used as they are
+            return torch.cat([self._values(row) for row in rows])
+        return self._values(np.stack(rows))
+
+    def _values(self, rows: np.ndarray) -> Float[Tensor, "B C height width"]:
+        """Return rows as the model reads them: pixels are normalised, floats stay."""
+        images = torch.from_numpy(rows).view(-1, *self.shape)
         return normalized(images, self.cfg.preprocessing) if images.dtype == torch.uint8 else images
 
 
