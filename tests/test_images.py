@@ -166,6 +166,40 @@ def test_a_folder_of_files_and_an_archive_of_arrays_say_the_same(folder, tmp_pat
     assert rows(ImageFolder(path=str(folder))) == rows(Arrays(path=str(tmp_path / "a.npz")))
 
 
+def test_every_kind_of_image_file_is_read_and_hidden_ones_are_not(tmp_path):
+    image = Image.fromarray(bright_quarters(1)[0][0])
+    kinds = {".png": "PNG", ".TIF": "TIFF", ".tiff": "TIFF", ".jfif": "JPEG", ".pgm": "PPM", ".webp": "WEBP"}
+    for ending, kind in kinds.items():
+        (tmp_path / f"label {ending[1:]}").mkdir()
+        (tmp_path / f"label {ending[1:]}" / f"x{ending}").write_bytes(saved(image, kind))
+    for hidden in (".ipynb_checkpoints", "label png/.thumbnails", "label png/more/.cache/deep"):
+        (tmp_path / hidden).mkdir(parents=True)
+        (tmp_path / hidden / "x.png").write_bytes(png(np.array(image)))
+    (tmp_path / "label png" / "._x.png").write_bytes(b"what another system writes beside a file")
+    (tmp_path / "label png" / "notes.txt").write_text("no image")
+    found = read_arrays(ImageFolder(path=str(tmp_path)))
+    assert sorted(e.label for e in found) == sorted(f"label {ending[1:]}" for ending in kinds)
+    material = ImageMaterial(PatchInput(size=(8, 8), patch=4, channels=1))
+    assert len(material.rows([e.given for e in found], [e.where for e in found])) == len(kinds)
+
+
+def test_an_image_file_that_is_not_known_here_is_named_and_not_left_out(folder):
+    (folder / "quarter 1" / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    found = read_arrays(ImageFolder(path=str(folder)))
+    with pytest.raises(DataError, match=r"photo\.HEIC: not an image that can be read"):
+        material = ImageMaterial(PatchInput(size=(8, 8), patch=4, channels=1))
+        material.rows([e.given for e in found], [e.where for e in found])
+
+
+@pytest.mark.parametrize("inside", [None, "notes.txt", ".x.png"])
+def test_a_label_without_images_is_named(inside, folder):
+    (folder / "empty").mkdir()
+    if inside:
+        (folder / "empty" / inside).write_bytes(b"x")
+    with pytest.raises(DataError, match="empty: holds no image files"):
+        read_arrays(ImageFolder(path=str(folder)))
+
+
 def test_a_table_may_hold_numbers_or_files(tmp_path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     images, labels = bright_quarters(5)
