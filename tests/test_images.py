@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from dragoman.decode.readers.classifier import Classifier
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.baseline import ArrayFeatures
 from dragoman.model.inputs import FrameInput, PatchInput
+from dragoman.model.preprocessing import ImagePreprocessing, OwnSize
 from dragoman.text.store import Store
 from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
@@ -389,6 +391,55 @@ def test_an_image_that_cannot_be_read_is_one_line_and_exit_code_2(run, name, con
     assert err.count("\n") == 1
     with pytest.raises(DataError, match=says):
         raise DataError(err)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_an_image_of_pillow_is_read_like_its_file(mode):
+    ramp = Image.fromarray(RAMP)
+    image = ramp if mode == "I;16" else Image.fromarray((RAMP >> 8).astype(np.uint8)).convert(mode)
+    for channels in (1, 3):
+        assert (read_in(channels, image) == read_in(channels, saved(image, "TIFF"))).all()
+
+
+def test_an_image_of_pillow_is_turned_upright_like_its_file():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = saved(Image.fromarray((RAMP >> 8).astype(np.uint8)), "PNG", exif=exif)
+    with Image.open(io.BytesIO(file)) as image:
+        assert (read_in(1, image) == read_in(1, file)).all()
+
+
+def test_classify_takes_images_of_pillow_and_paths_as_texts(run, folder):
+    path = next(folder.rglob("*.png"))
+    given = [path, str(path), path.read_bytes(), Image.open(path)]
+    assert len({classified.probability for classified in Classifier.load(run).classify(given)}) == 1
+
+
+@pytest.mark.parametrize("given", [torch.zeros(1, 8, 8), None, 3, [[0, 1], [2, 3]], io.BytesIO()], ids=type)
+def test_what_is_no_image_is_refused_in_one_line(given, run):
+    with pytest.raises(DataError, match=r"^example 1: an image is a path, .* and this is [\w.]+$"):
+        Classifier.load(run).classify([given])
+
+
+ADVICE: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "a file": (png(np.zeros((6, 8), np.uint8)), {}, "resize it, .* data.other_sizes=resize$"),
+    "an array": (np.zeros((6, 8), np.uint8), {"resize": True}, "resize it, .* another size in model.inputs$"),
+    "floats": (np.zeros((6, 8)), {"resize": True}, "resize it, .* another size in model.inputs$"),
+    "other channels": (np.zeros((4, 4, 3), np.uint8), {"resize": True}, "change the array, .* other model.inputs$"),
+    "many images": (np.zeros((2, 4, 4, 1), np.uint8), {}, "change the array, .* other model.inputs$"),
+    "a preparation to another size": (
+        png(np.zeros((6, 8), np.uint8)), {"resize": True, "preprocessing": ImagePreprocessing(size=OwnSize())},
+        "model.inputs.preprocessing must make images of the size in model.inputs$",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_advice_about_an_image_of_another_shape_is_what_helps(case):
+    given, options, says = ADVICE[case]
+    cfg = PatchInput(size=(4, 4), patch=2, channels=1, preprocessing=options.get("preprocessing"))
+    with pytest.raises(DataError, match=f"^picture: .* and the model reads 4 x 4 x 1: {says}"):
+        ImageMaterial(cfg, resize=options.get("resize", False)).rows([given], ["picture"])
 
 
 def test_images_of_other_sizes_are_refused_or_resized_as_the_run_says(folder, tmp_path):
