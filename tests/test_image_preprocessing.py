@@ -128,6 +128,29 @@ def test_arrays_of_pixels_are_prepared_like_files_and_floats_stay():
     assert np.array_equal(material.restored(material.rows([exact], ["one"])[0]), exact)
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers", "channels"), [("mean", 3, 1), ("std", 3, 1), ("mean", 2, 3), ("std", 0, 3)]
+)
+def test_as_many_means_and_spreads_as_channels_or_one(name, numbers, channels):
+    def build(count):
+        cfg = ImagePreprocessing(size=ExactSize(height=4, width=4), **{name: (0.5,) * count})
+        return PatchInput(size=(4, 4), patch=2, channels=channels, preprocessing=cfg).build(8)
+
+    for right in (1, channels):
+        build(right)
+    with pytest.raises(ConfigError, match=rf"^preprocessing\.{name}: .* it holds {numbers}$"):
+        build(numbers)
+
+
+def test_a_folder_with_more_means_than_channels_is_refused_in_one_line(vit, tmp_path, capsys):
+    shutil.copytree(vit, tmp_path / "folder")
+    kind, settings = PROCESSORS["vit"]
+    write(tmp_path / "folder", kind, settings | {"image_mean": [0.5, 0.5]})
+    assert main(["import", str(tmp_path / "folder"), "-o", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "preprocessing.mean" in err, err
+
+
 def test_what_a_store_holds_is_not_prepared_again():
     cfg = ImagePreprocessing(size=ShortestEdge(pixels=6), crop=(4, 4))
     material = ImageMaterial(PatchInput(size=(4, 4), patch=2, preprocessing=cfg))
