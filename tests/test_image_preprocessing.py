@@ -68,6 +68,11 @@ def files(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
+def in_8_bits(path: Path) -> str:
+    """Return the file that holds the upper 8 bits of each pixel: theirs makes gray of 16 bits white above 255."""
+    return str(path.with_name("gray.png") if path.name == "16 bits.png" else path)
+
+
 PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViTImageProcessor", {"size": {"height": SIDE, "width": SIDE}}),
     "vit, older": ("ViTFeatureExtractor", {"size": SIDE, "resample": 3}),
@@ -110,8 +115,7 @@ def test_files_of_every_kind_are_prepared_as_their_processor_prepares_them(name,
     found = read_preprocessing(tmp_path, "vit")
     material = ImageMaterial(PatchInput(size=(SIDE, SIDE), patch=3, preprocessing=found))
     for path in files:
-        in_8_bits = path.with_name("gray.png") if path.name == "16 bits.png" else path  # theirs clips 16 bits at 255
-        wanted = theirs(str(in_8_bits), return_tensors="pt").pixel_values
+        wanted = theirs(in_8_bits(path), return_tensors="pt").pixel_values
         got = material.collate(material.rows([path], [path.name]))
         torch.testing.assert_close(got, wanted.float(), rtol=2e-6, atol=2e-6, msg=lambda m, p=path: f"{p.name}: {m}")
 
@@ -196,7 +200,7 @@ def test_a_file_is_classified_as_their_pipeline_classifies_it(vit, files, tmp_pa
         assert main(["classify", str(tmp_path / "run"), str(path)]) == 0
         label, probability = capsys.readouterr().out.strip().split("\t")[-2:]
         with torch.inference_mode():
-            wanted = model(**processor(str(path), return_tensors="pt")).logits.softmax(dim=-1)[0]
+            wanted = model(**processor(in_8_bits(path), return_tensors="pt")).logits.softmax(dim=-1)[0]
         assert label == model.config.id2label[int(wanted.argmax())]
         assert float(probability) == pytest.approx(float(wanted.max()), abs=2e-3)
 

@@ -117,8 +117,8 @@ def _resample(
     except ImportError:
         raise ConfigError(f"{place}: resizing needs Pillow: pip install pillow (the extra images)") from None
     channels = map(Image.fromarray, np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    number = get_args(ResamplingFilter).index(kind)
-    return np.stack([np.asarray(channel.resize(size[::-1], resample=number)) for channel in channels], axis=2)
+    (height, width), number = size, get_args(ResamplingFilter).index(kind)
+    return np.stack([np.asarray(channel.resize((width, height), resample=number)) for channel in channels], axis=2)
 
 
 def resized(cfg: ImagePreprocessing, height: int, width: int) -> tuple[int, int]:
