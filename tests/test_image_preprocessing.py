@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import foreign
 import numpy as np
@@ -19,6 +19,7 @@ from dragoman.interchange.image_processor import FILE, read_preprocessing
 from dragoman.interchange.importing import import_checkpoint, import_notes
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import PatchInput
+from dragoman.model.preprocessing import ExactSize, ImagePreprocessing, ResamplingFilter, ShortestEdge
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
@@ -67,6 +68,11 @@ def files(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
+def in_8_bits(path: Path) -> str:
+    """Return the file that holds the upper 8 bits of each pixel: theirs makes gray of 16 bits white above 255."""
+    return str(path.with_name("gray.png") if path.name == "16 bits.png" else path)
+
+
 PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViTImageProcessor", {"size": {"height": SIDE, "width": SIDE}}),
     "vit, older": ("ViTFeatureExtractor", {"size": SIDE, "resample": 3}),
@@ -109,23 +115,78 @@ def test_files_of_every_kind_are_prepared_as_their_processor_prepares_them(name,
     found = read_preprocessing(tmp_path, "vit")
     material = ImageMaterial(PatchInput(size=(SIDE, SIDE), patch=3, preprocessing=found))
     for path in files:
-        wanted = theirs(str(path), return_tensors="pt").pixel_values
+        wanted = theirs(in_8_bits(path), return_tensors="pt").pixel_values
         got = material.collate(material.rows([path], [path.name]))
         torch.testing.assert_close(got, wanted.float(), rtol=2e-6, atol=2e-6, msg=lambda m, p=path: f"{p.name}: {m}")
 
 
 def test_arrays_of_pixels_are_prepared_like_files_and_floats_stay():
-    from dragoman.model.preprocessing import ExactSize, ImagePreprocessing
-
     cfg = PatchInput(size=(4, 4), patch=2, preprocessing=ImagePreprocessing(size=ExactSize(height=4, width=4)))
     material = ImageMaterial(cfg)
     given = pixels(9, 6)
     theirs = np.array(Image.fromarray(given).resize((4, 4), resample=Image.Resampling.BILINEAR))
     (row,) = material.rows([given], ["one"])
-    assert (material.restored(row) == theirs).all()
+    assert (row.reshape(3, 4, 4) == theirs.transpose(2, 0, 1)).all()
     assert float(material.collate([row]).max()) <= 1.0
     exact = np.linspace(-3, 3, 48, dtype=np.float32).reshape(4, 4, 3)
     assert np.array_equal(material.restored(material.rows([exact], ["one"])[0]), exact)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "channels"), [("mean", 3, 1), ("std", 3, 1), ("mean", 2, 3), ("std", 0, 3)]
+)
+def test_as_many_means_and_spreads_as_channels_or_one(name, numbers, channels):
+    def build(count):
+        cfg = ImagePreprocessing(size=ExactSize(height=4, width=4), **{name: (0.5,) * count})
+        return PatchInput(size=(4, 4), patch=2, channels=channels, preprocessing=cfg).build(8)
+
+    for right in (1, channels):
+        build(right)
+    with pytest.raises(ConfigError, match=rf"^preprocessing\.{name}: .* it holds {numbers}$"):
+        build(numbers)
+
+
+def test_a_folder_with_more_means_than_channels_is_refused_in_one_line(vit, tmp_path, capsys):
+    shutil.copytree(vit, tmp_path / "folder")
+    kind, settings = PROCESSORS["vit"]
+    write(tmp_path / "folder", kind, settings | {"image_mean": [0.5, 0.5]})
+    assert main(["import", str(tmp_path / "folder"), "-o", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "preprocessing.mean" in err, err
+
+
+def test_what_a_store_holds_is_not_prepared_again():
+    cfg = ImagePreprocessing(size=ShortestEdge(pixels=6), crop=(4, 4))
+    material = ImageMaterial(PatchInput(size=(4, 4), patch=2, preprocessing=cfg))
+    (stored,) = material.rows([pixels(9, 7)], ["one"])
+    again = material.rows([material.restored(stored)], ["one"])
+    assert torch.equal(material.collate(again), material.collate([stored]))
+
+
+def prepared(given: np.ndarray, kind: ResamplingFilter = "bilinear") -> np.ndarray:
+    """Return an array as a model of 4 x 4 pixels reads it, with channels first."""
+    preprocessing = ImagePreprocessing(size=ExactSize(height=4, width=4), filter=kind)
+    cfg = PatchInput(size=(4, 4), patch=2, channels=given.shape[2], preprocessing=preprocessing)
+    return ImageMaterial(cfg).rows([given], ["an array"])[0].reshape(-1, 4, 4)
+
+
+@pytest.mark.parametrize("kind", get_args(ResamplingFilter))
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_every_channel_is_resized_by_itself(channels, kind):
+    given = pixels(9, 6, channels)
+    alone = [prepared(given[:, :, i : i + 1], kind) for i in range(channels)]
+    assert np.array_equal(prepared(given, kind), np.concatenate(alone))
+
+
+def test_the_last_of_four_channels_does_not_hide_the_others():
+    given = np.full((8, 8, 4), 200, np.uint8)
+    given[:4, :, 3] = 0
+    assert (prepared(given)[:3] == 200).all()
+
+
+def test_five_channels_of_the_right_size_stay_as_they_are():
+    given = pixels(4, 4, 5)
+    assert np.array_equal(prepared(given), given.transpose(2, 0, 1))
 
 
 def test_a_file_is_classified_as_their_pipeline_classifies_it(vit, files, tmp_path, capsys):
@@ -139,7 +200,7 @@ def test_a_file_is_classified_as_their_pipeline_classifies_it(vit, files, tmp_pa
         assert main(["classify", str(tmp_path / "run"), str(path)]) == 0
         label, probability = capsys.readouterr().out.strip().split("\t")[-2:]
         with torch.inference_mode():
-            wanted = model(**processor(str(path), return_tensors="pt")).logits.softmax(dim=-1)[0]
+            wanted = model(**processor(in_8_bits(path), return_tensors="pt")).logits.softmax(dim=-1)[0]
         assert label == model.config.id2label[int(wanted.argmax())]
         assert float(probability) == pytest.approx(float(wanted.max()), abs=2e-3)
 

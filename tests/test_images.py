@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from tiny_reader import BLOCK, config, quick_disk, trained  # noqa: F401 (a fixture)
 from tiny_run import outcome
 
+from dragoman.api.results import evaluate
 from dragoman.cli import main
 from dragoman.data.arrays import Arrays, ArrayTable, Digits, ImageFolder, guess_arrays, read_arrays
 from dragoman.data.augment import ShiftAndFlip
@@ -17,6 +20,8 @@ from dragoman.decode.readers.classifier import Classifier
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.baseline import ArrayFeatures
 from dragoman.model.inputs import FrameInput, PatchInput
+from dragoman.model.preprocessing import ImagePreprocessing, OwnSize
+from dragoman.text.store import Store
 from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
 
@@ -163,6 +168,40 @@ def test_a_folder_of_files_and_an_archive_of_arrays_say_the_same(folder, tmp_pat
     assert rows(ImageFolder(path=str(folder))) == rows(Arrays(path=str(tmp_path / "a.npz")))
 
 
+def test_every_kind_of_image_file_is_read_and_hidden_ones_are_not(tmp_path):
+    image = Image.fromarray(bright_quarters(1)[0][0])
+    kinds = {".png": "PNG", ".TIF": "TIFF", ".tiff": "TIFF", ".jfif": "JPEG", ".pgm": "PPM", ".webp": "WEBP"}
+    for ending, kind in kinds.items():
+        (tmp_path / f"label {ending[1:]}").mkdir()
+        (tmp_path / f"label {ending[1:]}" / f"x{ending}").write_bytes(saved(image, kind))
+    for hidden in (".ipynb_checkpoints", "label png/.thumbnails", "label png/more/.cache/deep"):
+        (tmp_path / hidden).mkdir(parents=True)
+        (tmp_path / hidden / "x.png").write_bytes(png(np.array(image)))
+    (tmp_path / "label png" / "._x.png").write_bytes(b"what another system writes beside a file")
+    (tmp_path / "label png" / "notes.txt").write_text("no image")
+    found = read_arrays(ImageFolder(path=str(tmp_path)))
+    assert sorted(e.label for e in found) == sorted(f"label {ending[1:]}" for ending in kinds)
+    material = ImageMaterial(PatchInput(size=(8, 8), patch=4, channels=1))
+    assert len(material.rows([e.given for e in found], [e.where for e in found])) == len(kinds)
+
+
+def test_an_image_file_that_is_not_known_here_is_named_and_not_left_out(folder):
+    (folder / "quarter 1" / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    found = read_arrays(ImageFolder(path=str(folder)))
+    with pytest.raises(DataError, match=r"photo\.HEIC: not an image that can be read"):
+        material = ImageMaterial(PatchInput(size=(8, 8), patch=4, channels=1))
+        material.rows([e.given for e in found], [e.where for e in found])
+
+
+@pytest.mark.parametrize("inside", [None, "notes.txt", ".x.png"])
+def test_a_label_without_images_is_named(inside, folder):
+    (folder / "empty").mkdir()
+    if inside:
+        (folder / "empty" / inside).write_bytes(b"x")
+    with pytest.raises(DataError, match="empty: holds no image files"):
+        read_arrays(ImageFolder(path=str(folder)))
+
+
 def test_a_table_may_hold_numbers_or_files(tmp_path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     images, labels = bright_quarters(5)
@@ -186,15 +225,95 @@ def test_shades_become_minus_one_to_one_and_floats_stay_as_they_are():
     assert material.collate(material.rows([floats], ["a"])).tolist() == [[[[0.25, 7.0]]]]
 
 
+def test_pixels_beside_floats_are_normalised_as_they_are_alone(folder, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    floats = np.random.default_rng(3).normal(size=(8, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "floats.npz", x=floats, y=["quarter 0"] * 8)
+    data = {
+        "train": [{"kind": "image_folder", "path": str(folder)}],
+        "test": {"kind": "arrays", "path": str(tmp_path / "floats.npz")},
+        "hold_out": {"test": 5, "valid": 5, "near": None},
+    }
+    list(start(run_config(None, steps=1, data=data), tmp_path / "run").events())
+    material = Classifier.load(tmp_path / "run").material
+    alone = {tuple(image.flatten().tolist()) for image in material.collate(material.rows(files, list(map(str, files))))}
+    for name in ("train", "valid"):
+        store = Store.open(tmp_path / "run" / "data" / name)
+        batch = material.collate([store.columns["given"].raw_row(i) for i in range(len(store))])
+        assert {tuple(image.flatten().tolist()) for image in batch} <= alone
+    together = material.collate(material.rows([files[0], floats[0]], ["a", "b"]))
+    assert torch.equal(together[:1], material.collate(material.rows([files[0]], ["a"])))
+    assert torch.equal(together[1, 0], torch.from_numpy(floats[0]))
+
+
+def test_the_baseline_reads_images_as_the_model_does(run, tmp_path):
+    images, labels = bright_quarters(40, seed=9)
+    results = []
+    for name, given in (("pixels", images), ("floats", images / np.float32(127.5) - 1)):
+        np.savez(tmp_path / f"{name}.npz", x=given, y=labels)
+        results.append(evaluate(run, str(tmp_path / f"{name}.npz"), save=False))
+    assert results[0].baseline == results[1].baseline and results[0].scores == results[1].scores
+
+
 def test_channels_of_files_are_converted_and_arrays_have_theirs_last():
     colour = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     material = ImageMaterial(PatchInput(size=(4, 6), patch=2))
     of_array, of_file = material.rows([colour, png(colour)], ["a", "b"])
     np.testing.assert_array_equal(of_array, of_file)
     np.testing.assert_array_equal(of_array.reshape(3, 4, 6), colour.transpose(2, 0, 1))
-    np.testing.assert_array_equal(material.restored(of_array), colour)
     grey = material.rows([png(colour[:, :, 0])], ["c"])[0].reshape(3, 4, 6)
     assert (grey == colour[:, :, 0]).all()
+
+
+RAMP = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096
+"""Gray of 16 bits, from black to almost white."""
+
+
+def saved(image, kind, **options):
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def read_in(channels, given):
+    """Return what a model of 4 x 4 pixels reads of an image, channel by channel."""
+    material = ImageMaterial(PatchInput(size=(4, 4), patch=2, channels=channels))
+    return material.rows([given], ["picture"])[0].reshape(channels, 4, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_gray_of_16_bits_keeps_its_upper_8(kind, channels):
+    read = read_in(channels, saved(Image.fromarray(RAMP), kind))
+    assert (read[:3] == RAMP // 256).all() and (read[3:] == 255).all()
+
+
+def test_gray_of_16_bits_is_read_in_either_order_of_bytes():
+    big_endian = Image.frombytes("I;16B", (4, 4), RAMP.astype(">u2").tobytes())
+    assert (read_in(1, saved(big_endian, "TIFF")) == RAMP // 256).all()
+
+
+def test_gray_of_12_bits_keeps_its_upper_8():
+    packed = b"".join(bytes([a >> 4, a << 4 & 255 | b >> 8, b & 255]) for a, b in (RAMP.reshape(-1, 2) >> 4).tolist())
+    tags = [(256, 4), (257, 4), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 4), (279, len(packed))]
+    tags = [(tag, value if tag != 273 else 8 + 2 + 12 * len(tags) + 4) for tag, value in tags]
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    file = b"II*\0" + struct.pack("<IH", 8, len(tags)) + fields + struct.pack("<I", 0) + packed
+    assert (read_in(1, file) == RAMP // 256).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "says"),
+    [
+        (Image.fromarray(RAMP.astype(np.int32)), {}, "range of its gray values is unknown .*mode I"),
+        (Image.fromarray(RAMP.astype(np.float32) / 65535), {}, "range of its gray values is unknown .*mode F"),
+        (Image.fromarray(RAMP), {"tiffinfo": {262: 0}}, "WhiteIsZero"),
+    ],
+    ids=["32 bits", "floats", "inverted"],
+)
+def test_gray_of_an_unknown_range_is_refused_by_name(image, options, says):
+    with pytest.raises(DataError, match="^picture: not an image that can be read: .*" + says):
+        read_in(1, saved(image, "TIFF", **options))
 
 
 def test_frames_are_cut_at_the_longest_and_padding_is_no_frame():
@@ -272,6 +391,55 @@ def test_an_image_that_cannot_be_read_is_one_line_and_exit_code_2(run, name, con
     assert err.count("\n") == 1
     with pytest.raises(DataError, match=says):
         raise DataError(err)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_an_image_of_pillow_is_read_like_its_file(mode):
+    ramp = Image.fromarray(RAMP)
+    image = ramp if mode == "I;16" else Image.fromarray((RAMP >> 8).astype(np.uint8)).convert(mode)
+    for channels in (1, 3):
+        assert (read_in(channels, image) == read_in(channels, saved(image, "TIFF"))).all()
+
+
+def test_an_image_of_pillow_is_turned_upright_like_its_file():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = saved(Image.fromarray((RAMP >> 8).astype(np.uint8)), "PNG", exif=exif)
+    with Image.open(io.BytesIO(file)) as image:
+        assert (read_in(1, image) == read_in(1, file)).all()
+
+
+def test_classify_takes_images_of_pillow_and_paths_as_texts(run, folder):
+    path = next(folder.rglob("*.png"))
+    given = [path, str(path), path.read_bytes(), Image.open(path)]
+    assert len({classified.probability for classified in Classifier.load(run).classify(given)}) == 1
+
+
+@pytest.mark.parametrize("given", [torch.zeros(1, 8, 8), None, 3, [[0, 1], [2, 3]], io.BytesIO()], ids=type)
+def test_what_is_no_image_is_refused_in_one_line(given, run):
+    with pytest.raises(DataError, match=r"^example 1: an image is a path, .* and this is [\w.]+$"):
+        Classifier.load(run).classify([given])
+
+
+ADVICE: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "a file": (png(np.zeros((6, 8), np.uint8)), {}, "resize it, .* data.other_sizes=resize$"),
+    "an array": (np.zeros((6, 8), np.uint8), {"resize": True}, "resize it, .* another size in model.inputs$"),
+    "floats": (np.zeros((6, 8)), {"resize": True}, "resize it, .* another size in model.inputs$"),
+    "other channels": (np.zeros((4, 4, 3), np.uint8), {"resize": True}, "change the array, .* other model.inputs$"),
+    "many images": (np.zeros((2, 4, 4, 1), np.uint8), {}, "change the array, .* other model.inputs$"),
+    "a preparation to another size": (
+        png(np.zeros((6, 8), np.uint8)), {"resize": True, "preprocessing": ImagePreprocessing(size=OwnSize())},
+        "model.inputs.preprocessing must make images of the size in model.inputs$",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_advice_about_an_image_of_another_shape_is_what_helps(case):
+    given, options, says = ADVICE[case]
+    cfg = PatchInput(size=(4, 4), patch=2, channels=1, preprocessing=options.get("preprocessing"))
+    with pytest.raises(DataError, match=f"^picture: .* and the model reads 4 x 4 x 1: {says}"):
+        ImageMaterial(cfg, resize=options.get("resize", False)).rows([given], ["picture"])
 
 
 def test_images_of_other_sizes_are_refused_or_resized_as_the_run_says(folder, tmp_path):

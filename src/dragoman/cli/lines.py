@@ -138,8 +138,6 @@ def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:
     if not isinstance(material, ImageMaterial):
         raise DataError(f"{path}: this model reads frames: name an array of N x length x channels in a .npy file")
     files = image_files(path) if os.path.isdir(path) else [path]
-    if not files:
-        raise DataError(f"{path}: holds no image files")
     return files, [str(file) for file in files]
 
 

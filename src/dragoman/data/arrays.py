@@ -21,7 +21,11 @@ from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.compressed import read_bytes
 from dragoman.text.splits import Overlapping, SplitExamples, check_known, split_labelled_examples
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+IMAGES = frozenset({
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff",
+    ".jp2", ".avif", ".heic", ".heif", ".pbm", ".pgm", ".ppm",
+})  # fmt: skip
+"""Endings of image files. Those that Pillow cannot read here are refused by name where they are read, not left out."""
 
 
 class LabelledArray(NamedTuple):
@@ -62,21 +66,33 @@ def _of_array(array: np.ndarray, label: Any, where: str) -> LabelledArray:
 @config
 class ImageFolder:
     path: str
-    """Folder with a subfolder for each label, which contains the image files."""
+    """Folder with a subfolder for each label, which contains the image files. Hidden files and folders are left out."""
 
     def read(self) -> Iterator[LabelledArray]:
         if not Path(self.path).exists():
             raise DataError(f"{self.path}: no such folder")
         if not Path(self.path).is_dir():
             raise DataError(f"{self.path}: a file: name a folder with a folder of images for each label")
-        for folder in sorted(path for path in Path(self.path).iterdir() if path.is_dir()):
+        top = Path(self.path)
+        for folder in sorted(path for path in top.iterdir() if path.is_dir() and not _is_hidden(path, top)):
             for path in image_files(folder):
                 yield LabelledArray(path, folder.name, str(path), digest(read_bytes(path)))
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return all image files below ``folder``, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
+    """Return all image files below ``folder``, sorted by path, without hidden files and folders.
+
+    Raises:
+        DataError: there are none.
+    """
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
+    if not (files := sorted(path for path in images if not _is_hidden(path, folder))):
+        raise DataError(f"{folder}: holds no image files ({', '.join(sorted(IMAGES))})")
+    return files
+
+
+def _is_hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
 
 
 @config

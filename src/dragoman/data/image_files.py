@@ -1,10 +1,10 @@
 """Image files as arrays of pixels, prepared as a model's configuration says.
 
-H height, W width, C channels.
+H height, W width, C channels; h, w height and width of the result.
 """
 
 import io
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any, get_args
 
 import numpy as np
@@ -18,13 +18,26 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's name for images of so many channels."""
 
 
-def open_image(image: bytes | Path, channels: int, place: str) -> Any:
-    """Return an image file upright, as its EXIF data turn it, with so many channels.
+def is_pillow_image(given: Any) -> bool:
+    """Return whether ``given`` is an image of Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return False
+    return isinstance(given, Image.Image)
 
-    A palette and gray become colours, and transparency is dropped.
+
+def read_image(image: Any, channels: int, place: str, *, white: bool = False) -> UInt8[np.ndarray, "H W C"]:
+    """Return the pixels of an image upright, as its EXIF data turn it, with so many channels.
+
+    A palette and gray become colours, and transparency is dropped. Gray of 16 bits keeps its upper 8.
+
+    Args:
+        image: the path of a file, its bytes, or an image of Pillow.
+        white: put white in the place of the one colour that a file marks as transparent.
 
     Raises:
-        DataError: no such file, or no image that can be read.
+        DataError: no such file, no image that can be read, or one whose gray values have no known range.
         ConfigError: Pillow is missing, or images cannot have so many channels.
     """
     if channels not in MODES:
@@ -34,41 +47,78 @@ def open_image(image: bytes | Path, channels: int, place: str) -> Any:
     except ImportError:
         raise ConfigError(f"{place}: image files need Pillow: pip install pillow (the extra images)") from None
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            return ImageOps.exif_transpose(opened).convert(MODES[channels])
+        if isinstance(image, Image.Image):
+            opened = nullcontext(image)
+        else:
+            opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+        with opened as given:
+            upright, surplus = ImageOps.exif_transpose(given), _surplus_bits(given)
+        if surplus:
+            upright = Image.fromarray((np.asarray(upright) >> surplus).astype(np.uint8))
+        converted = upright.convert(MODES[channels])
     except FileNotFoundError:
         raise DataError(f"{place}: no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{place}: not an image that can be read: {error}") from None
+    pixels = np.array(_on_white(converted) if white else converted)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def image_of(pixels: UInt8[np.ndarray, "H W C"], place: str) -> Any:
-    """Return pixels as an image of Pillow.
+def _surplus_bits(image: Any) -> int:
+    """Return the number of bits that a gray value has beyond 8: Pillow clips such values when it converts them.
+
+    Raises:
+        ValueError: the range of the values is unknown.
+    """
+    tags = getattr(image, "tag_v2", {})  # of TIFF
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _16_BITS_AS_32):
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            raise ValueError("its gray is inverted (WhiteIsZero) and has more than 8 bits: convert it to 8 bits")
+        return tags.get(_BITS_PER_SAMPLE, (16,))[0] - 8
+    if image.mode in ("I", "F"):
+        raise ValueError(f"the range of its gray values is unknown (Pillow's mode {image.mode}): convert it to 8 bits")
+    return 0
+
+
+_16_BITS_AS_32 = ("PNG", "PPM")
+"""Formats whose gray of 16 bits Pillow reads in mode I, of 32 bits; of PNG, until version 10.3."""
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+def _on_white(image: Any) -> Any:
+    if image.info.get("transparency") is None:
+        return image
+    white, through = image.convert("RGBA"), image.convert("RGBA")
+    white.paste((255, 255, 255, 255), (0, 0, *image.size))
+    white.alpha_composite(through)
+    return white.convert(image.mode)
+
+
+def prepare_pixels(
+    pixels: UInt8[np.ndarray, "H W C"], cfg: ImagePreprocessing, place: str
+) -> UInt8[np.ndarray, "h w C"]:
+    """Return the pixels of an image resized and cropped.
 
     Raises:
         ConfigError: Pillow is missing.
     """
+    size = resized(cfg, *pixels.shape[:2])
+    if size != pixels.shape[:2]:
+        pixels = _resample(pixels, size, cfg.filter, place)
+    return pixels if cfg.crop is None else middle(pixels, *cfg.crop)
+
+
+def _resample(
+    pixels: UInt8[np.ndarray, "H W C"], size: tuple[int, int], kind: ResamplingFilter, place: str
+) -> UInt8[np.ndarray, "h w C"]:
+    """Resize each channel by itself: Pillow takes the last of 2 or 4 for transparency, and knows no 5."""
     try:
         from PIL import Image
     except ImportError:
         raise ConfigError(f"{place}: resizing needs Pillow: pip install pillow (the extra images)") from None
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-
-
-def prepare_pixels(image: Any, cfg: ImagePreprocessing) -> UInt8[np.ndarray, "H W C"]:
-    """Return the pixels of a Pillow image resized and cropped."""
-    if cfg.white and image.info.get("transparency") is not None:
-        white, through = image.convert("RGBA"), image.convert("RGBA")
-        white.paste((255, 255, 255, 255), (0, 0, *image.size))
-        white.alpha_composite(through)
-        image = white.convert(image.mode)
-    width, height = image.size
-    size = resized(cfg, height, width)
-    if size != (height, width):
-        image = image.resize(size[::-1], resample=get_args(ResamplingFilter).index(cfg.filter))
-    pixels = np.array(image)
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    return pixels if cfg.crop is None else middle(pixels, *cfg.crop)
+    channels = map(Image.fromarray, np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    (height, width), number = size, get_args(ResamplingFilter).index(kind)
+    return np.stack([np.asarray(channel.resize((width, height), resample=number)) for channel in channels], axis=2)
 
 
 def resized(cfg: ImagePreprocessing, height: int, width: int) -> tuple[int, int]:

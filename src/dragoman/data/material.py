@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.data.image_files import image_of, normalized, open_image, prepare_pixels
+from dragoman.data.image_files import is_pillow_image, normalized, prepare_pixels, read_image
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.inputs import FrameInput, Input, PatchInput, TokenInput
 from dragoman.model.positions.tokens import PAD, Frames
@@ -47,7 +47,7 @@ class Material(ABC):
 
     @abstractmethod
     def restored(self, row: np.ndarray) -> Any:
-        """Return the example of a row."""
+        """Return the example of a row. The model reads the same of it as of the row: nothing is prepared twice."""
 
     @abstractmethod
     def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
@@ -111,11 +111,12 @@ def padded(rows: Sequence[np.ndarray], value: int = PAD) -> Int[Tensor, "B T"]:
 
 
 class ImageMaterial(Material):
-    """Images as arrays, height x width or height x width x channels, or as files: their paths, or their bytes.
+    """Images as arrays, height x width or height x width x channels, or as files: paths, bytes, or images of Pillow.
 
     Files are turned upright and converted to the channels that the model reads. Files and integers from 0 to 255 are
     prepared as ``cfg.preprocessing`` says; without it, they are scaled to -1 to 1, as in ViT, and files are converted
-    to the model's size with ``resize``. Float arrays are used as they are.
+    to the model's size with ``resize``. Float arrays are used as they are. A row holds pixels, or, where ``numbers`` is
+    ``<f4``, the values that the model reads.
     """
 
     what = "images"
@@ -131,40 +132,54 @@ class ImageMaterial(Material):
     def rows(self, given: Sequence[Any], places: Sequence[str]) -> list[np.ndarray]:
         return [self._row(image, place) for image, place in zip(given, places, strict=True)]
 
-    def _row(self, image: np.ndarray | bytes | Path, place: str) -> np.ndarray:
-        array = image if isinstance(image, np.ndarray) else self._opened(image, place)
-        array = array[:, :, None] if array.ndim == 2 else array
-        if isinstance(image, np.ndarray) and self.cfg.preprocessing is not None and self._has_pixels(array):
-            array = prepare_pixels(image_of(array, place), self.cfg.preprocessing)
+    def _row(self, image: Any, place: str) -> np.ndarray:
+        array = self._prepared(image, place)
         C, H, W = self.shape
         if array.shape != (H, W, C):
             got, wanted = (" x ".join(map(str, shape)) for shape in (array.shape, (H, W, C)))
             raise DataError(
-                f"{place}: an image of {got} (height, width, channels), and the model reads {wanted}: change the size "
-                "in model.inputs, or resize images with data.other_sizes=resize"
+                f"{place}: an image of {got} (height, width, channels), and the model reads {wanted}: "
+                + self._advice(array, is_array=isinstance(image, np.ndarray))
             )
         if array.dtype != np.uint8 and array.dtype.kind != "f":
             raise DataError(
                 f"{place}: an image of {array.dtype}: must be whole numbers from 0 to 255 (uint8) or floats"
             )
-        flat = np.ascontiguousarray(array.transpose(2, 0, 1)).ravel()
-        return flat if flat.dtype == np.uint8 else flat.astype(np.float32)
+        kind = np.uint8 if array.dtype == np.uint8 else np.float32
+        row = np.array(array.transpose(2, 0, 1), kind, order="C").ravel()
+        return row if self.numbers == "|u1" else self._values(row).numpy().ravel()
+
+    def _prepared(self, image: Any, place: str) -> np.ndarray:
+        """Return an array as it is given, with its channels, or pixels resized and cropped."""
+        (C, H, W), preparation = self.shape, self.cfg.preprocessing
+        if isinstance(image, np.ndarray):
+            array = image[:, :, None] if image.ndim == 2 else image
+        elif isinstance(image, str | Path | bytes) or is_pillow_image(image):
+            array = read_image(image, C, place, white=preparation is not None and preparation.white)
+            if preparation is None and self.resize:
+                preparation = ImagePreprocessing(size=ExactSize(height=H, width=W))
+        else:
+            raise DataError(
+                f"{place}: an image is a path, the bytes of a file, an image of Pillow or an array of NumPy, and this "
+                f"is {type(image).__module__}.{type(image).__qualname__}"
+            )
+        return prepare_pixels(array, preparation, place) if preparation and self._has_pixels(array) else array
+
+    def _advice(self, array: np.ndarray, *, is_array: bool) -> str:
+        """Return what helps with an image of the wrong shape."""
+        if array.ndim != 3 or array.shape[2] != self.cfg.channels:
+            return "change the array, or train with other model.inputs"
+        if self.cfg.preprocessing is not None and self._has_pixels(array):
+            return "model.inputs.preprocessing must make images of the size in model.inputs"
+        also = "" if is_array else ", or with data.other_sizes=resize"
+        return f"resize it, or train with another size in model.inputs{also}"
 
     def _has_pixels(self, array: np.ndarray) -> bool:
         """Return whether an array holds an image of any size, in whole numbers from 0 to 255."""
         return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == self.cfg.channels and array.size > 0
 
-    def _opened(self, image: bytes | Path, place: str) -> np.ndarray:
-        C, H, W = self.shape
-        opened = open_image(image, C, place)
-        if self.cfg.preprocessing is not None:
-            return prepare_pixels(opened, self.cfg.preprocessing)
-        if self.resize and opened.size != (W, H):
-            return prepare_pixels(opened, ImagePreprocessing(size=ExactSize(height=H, width=W)))
-        return np.array(opened)
-
     def restored(self, row: np.ndarray) -> np.ndarray:
-        return row.reshape(self.shape).transpose(1, 2, 0)
+        return self._values(row)[0].numpy().transpose(1, 2, 0)
 
     def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
         H, W = self.cfg.size
@@ -172,7 +187,13 @@ class ImageMaterial(Material):
         return np.full_like(lengths, patches)
 
     def collate(self, rows: Sequence[np.ndarray]) -> Float[Tensor, "B C height width"]:
-        images = torch.from_numpy(np.stack(rows)).view(len(rows), *self.shape)
+        if len({row.dtype for row in rows}) > 1:  # stacking would make pixels floats that are used as they are
+            return torch.cat([self._values(row) for row in rows])
+        return self._values(np.stack(rows))
+
+    def _values(self, rows: np.ndarray) -> Float[Tensor, "B C height width"]:
+        """Return rows as the model reads them: pixels are normalised, floats stay."""
+        images = torch.from_numpy(rows).view(-1, *self.shape)
         return normalized(images, self.cfg.preprocessing) if images.dtype == torch.uint8 else images
 
 

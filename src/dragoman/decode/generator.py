@@ -134,8 +134,8 @@ class Generator:
         Args:
             prompts: beginnings, taken as they are; an empty one starts a text. An ``EncodedPrompt``, such as a
                 conversation (``ChatTemplate.encode``), gives its ids itself.
-            images: an image before each prompt, as a path, the bytes of a file or an array (``ImageMaterial``), for a
-                model that was trained to read one; the prompts may be empty.
+            images: an image before each prompt, as a path, the bytes of a file, an image of Pillow or an array
+                (``ImageMaterial``), for a model that was trained to read one; the prompts may be empty.
             search: how to choose tokens; its ``limit`` is ignored. By default as ``defaults`` says, or else one sample
                 of the model's own distribution.
             max_new_tokens: most tokens of each continuation, its end not counted; fewer where the model can read no
@@ -212,8 +212,7 @@ class Generator:
         if len(images) != len(rows):
             raise ConfigError(f"images: {len(images)} for {len(rows)} prompts: give one for each")
         places = [str(one) if isinstance(one, str | Path) else f"image {i}" for i, one in enumerate(images, 1)]
-        given = [Path(one) if isinstance(one, str) else one for one in images]
-        batch = self.images.collate(self.images.rows(given, places))
+        batch = self.images.collate(self.images.rows(images, places))
         return [PromptAfterImage(row, image) for row, image in zip(rows, batch, strict=True)]
 
     def using(self, searcher: Searcher) -> "Generator":

@@ -206,7 +206,8 @@ class Subject:
             row = material.rows([_text(given)], ["text"])[0]
             return to_device(material.collate([row]), self.device), self.spell(row.tolist())
         if isinstance(material, ImageMaterial):
-            row = material.rows([Path(given) if isinstance(given, str) else given], [str(given)[:80]])[0]
+            place = str(given) if isinstance(given, str | Path) else "image"
+            row = material.rows([given], [place])[0]
             return to_device(material.collate([row]), self.device), patch_names(material)
         assert isinstance(material, FrameMaterial)
         row = material.rows([given], ["frames"])[0]

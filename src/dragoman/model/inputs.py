@@ -107,6 +107,10 @@ class PatchInput:
     def build(self, dim: int) -> "InputLayer":
         if any(side % self.patch for side in self.size):
             raise ConfigError(f"patch: squares of {self.patch} pixels do not fill an image of {_times(self.size)}")
+        for name in ("mean", "std") if self.preprocessing else ():
+            if (count := len(getattr(self.preprocessing, name))) not in (1, self.channels):
+                wanted = f"one number, or one for each of the {self.channels} channels"
+                raise ConfigError(f"preprocessing.{name}: must hold {wanted}; it holds {count}")
         return PatchEmbedding(self, dim)
 
 

@@ -45,7 +45,8 @@ class Classifier(InputReader):
     ) -> list[Classified]:
         """Return the labels of each text, image or array with their probabilities, in their order.
 
-        ``places`` are the names of examples that are no texts.
+        An image is a path, the bytes of a file, an image of Pillow or an array of NumPy. ``places`` are the names of
+        examples that are no texts.
         """
         given, classified = self.checked(given, "given"), []
         names = [one if isinstance(one, str) else f"example {i}" for i, one in enumerate(given, 1)]
