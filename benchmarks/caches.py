@@ -4,7 +4,7 @@
 
 Two tables, in ``results/caches.md`` beside this file: whole translations by the run's model, caches taking turns
 within a round; and one layer's step by itself (320 rows of 8 heads with 32 channels, all reordered at each step), where
-the arrangement is nearly all there is. CPU seconds, medians over the rounds, so that what else runs on the machine
+the layout is nearly all there is. CPU seconds, medians over the rounds, so that what else runs on the machine
 matters little.
 """
 

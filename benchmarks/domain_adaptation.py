@@ -46,7 +46,7 @@ def learn(path: Path, plain: dict[str, Any]) -> float:
 
 def scores(run: Path, pairs: list[Pair]) -> str:
     """BLEU and chrF of greedy translations."""
-    said = [t.text for t in Translator.load(run, which="last").translate([p.source for p in pairs], beam=1)]
+    said = [t.text for t in Translator.load(run, checkpoint="last").translate([p.source for p in pairs], beam=1)]
     references = [[pair.target for pair in pairs]]
     return f"{sacrebleu.corpus_bleu(said, references).score:.1f} / {sacrebleu.corpus_chrf(said, references).score:.1f}"
 

@@ -90,7 +90,7 @@ def settings_of(args: argparse.Namespace, encoder: Path) -> dict[str, Any]:
 
 def cell(run: Path, pairs: list[Pair], memory: TranslationMemory | None) -> str:
     """Return the scores of a run's translations, and for how many of them it read a match, by meaning alone."""
-    found = Translator.load(run, which="last", memory=memory).translate([pair.source for pair in pairs], beam=1)
+    found = Translator.load(run, checkpoint="last", memory=memory).translate([pair.source for pair in pairs], beam=1)
     scores = score([each.text for each in found], [pair.target for pair in pairs])
     if memory is None:
         return scores

@@ -38,8 +38,8 @@ from dragoman.train.tasks.translation import TranslationTaskData
 from dragoman.train.validate import validate
 
 CONTESTANTS: list[tuple[Optimizer, tuple[float, ...]]] = [
-    (AdamW(decay=0.01), (1.5e-3, 3e-3, 6e-3)),
-    (Muon(decay=0.01, others=AdamW(decay=0.01)), (5e-3, 1e-2, 3e-2)),
+    (AdamW(weight_decay=0.01), (1.5e-3, 3e-3, 6e-3)),
+    (Muon(weight_decay=0.01, others=AdamW(weight_decay=0.01)), (5e-3, 1e-2, 3e-2)),
     (Adafactor(), (5e-2, 1e-1, 3e-1)),
 ]
 """And the peaks they are tried with, chosen after a first run over wider ones."""

@@ -12,7 +12,7 @@ from dragoman.cli import main
 from dragoman.config import from_dict, load_yaml
 from dragoman.errors import ConfigError
 from dragoman.train import automatic
-from dragoman.train.automatic import LADDER, TextSize, choose, is_automatic
+from dragoman.train.automatic import MODEL_SIZES, TextSize, choose, is_automatic
 from dragoman.train.recipe import RunConfig, load, writer
 from dragoman.train.sizing import ENOUGH, effective_tokens, hidden_parameters, tokens_for_each_parameter
 
@@ -54,14 +54,14 @@ def test_more_minutes_never_choose_a_smaller_model_nor_does_a_faster_machine(pai
     monkeypatch.setattr(automatic, "measure_text", lambda data: TextSize(pairs=2_000_000, words=20_000_000))
     widths = [dims(choose(given(pairs, budget=minutes(number)))) for number in (0.01, 1, 10, 100, 1000, 20_000)]
     assert widths == sorted(widths)
-    assert (widths[0], widths[-1]) == (LADDER[0].dim, LADDER[-1].dim)
+    assert (widths[0], widths[-1]) == (MODEL_SIZES[0].dim, MODEL_SIZES[-1].dim)
     slow = dims(choose(given(pairs, budget=minutes(10))))
     fast.seconds /= 100
     assert dims(choose(given(pairs, budget=minutes(10)))) > slow
 
 
 def test_a_small_text_chooses_a_small_model_however_many_minutes_there_are(pairs, fast):
-    assert dims(choose(given(pairs, budget=minutes(10_000)))) == LADDER[0].dim
+    assert dims(choose(given(pairs, budget=minutes(10_000)))) == MODEL_SIZES[0].dim
 
 
 def test_a_model_that_memory_does_not_hold_is_not_chosen(pairs, fast, monkeypatch):
@@ -69,7 +69,7 @@ def test_a_model_that_memory_does_not_hold_is_not_chosen(pairs, fast, monkeypatc
     fast.available = 4_000_000
     chosen = choose(given(pairs, budget=minutes(20_000)))
     assert hidden_parameters(writer(load(chosen.given)).sized(vocab=100, source_vocab=None)) < 4_000_000
-    assert dims(chosen) < LADDER[-1].dim
+    assert dims(chosen) < MODEL_SIZES[-1].dim
     assert any("too large for the memory" in reason for reason in chosen.reasons)
 
 
@@ -120,8 +120,8 @@ def test_the_last_preset_that_is_named_counts():
     assert not is_automatic({"preset": "auto"}, ["preset=transformer-tiny"]) and not is_automatic({})
 
 
-def test_every_model_of_the_ladder_is_larger_than_the_one_before():
-    models = [writer(load({**rung.recipe(4000), "data": {"train": []}})) for rung in LADDER]
+def test_every_model_of_the_sizes_is_larger_than_the_one_before():
+    models = [writer(load({**size.recipe(4000), "data": {"train": []}})) for size in MODEL_SIZES]
     sizes = [hidden_parameters(model.sized(vocab=4000, source_vocab=None)) for model in models]
     assert sizes == sorted(sizes) and len(set(sizes)) == len(sizes)
 
@@ -143,7 +143,7 @@ def test_a_command_prints_its_reasons_and_writes_the_choice(pairs, tmp_path, cap
     assert out.count("auto: ") >= 3 and ": chosen" in out and "vocabulary" in out
     written = load_yaml(tmp_path / "run" / "config.yaml")
     assert from_dict(RunConfig, {k: v for k, v in written.items() if k != "format"}).model is not None
-    assert written["model"]["dim"] == LADDER[0].dim
+    assert written["model"]["dim"] == MODEL_SIZES[0].dim
     assert f"{ENOUGH:g} are enough" in out
     assert main(["train", "run", "--resume", "train.budget.steps=3"]) == 0
     assert "auto: " not in capsys.readouterr().out
@@ -174,7 +174,7 @@ def test_a_run_of_auto_is_resumed_by_its_file_whose_settings_still_count(pairs, 
 
 
 def test_a_rung_is_described_for_people():
-    assert dataclasses.replace(LADDER[1], dim=96).description == "width 96, 3 + 3 layers"
+    assert dataclasses.replace(MODEL_SIZES[1], dim=96).description == "width 96, 3 + 3 layers"
 
 
 def test_where_nothing_is_trained_auto_is_refused_with_what_to_do(pairs):

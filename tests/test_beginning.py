@@ -166,7 +166,7 @@ def test_the_first_validation_is_of_the_earlier_model_and_stays_the_best_if_noth
 
 
 def test_frozen_weights_neither_decay_nor_have_a_memory_nor_an_average(earlier, tmp_path):
-    decaying = {"train": {"optimizer": {"kind": "adam_w", "decay": 0.5}, "average": 0.9, "save_every": 2}}
+    decaying = {"train": {"optimizer": {"kind": "adam_w", "weight_decay": 0.5}, "average": 0.9, "save_every": 2}}
     cfg = config(earlier, decaying, frozen=["decoder.*"])
     list(start(cfg, tmp_path / "run").events())
     tensors = RunDirectory.open(tmp_path / "run").load("last").tensors

@@ -94,7 +94,7 @@ def test_who_says_to_be_exact_is(storage, dtype):
 def test_a_layer_of_32_heads_takes_what_the_formula_says(storage, bits, kv_heads):
     """8,192 numbers for each token with 32 key/value heads of 128 channels, 2,048 with 8, 256 with one."""
     attention = AttentionConfig(heads=32, kv_heads=kv_heads, head_dim=128, visibility=Causal()).build(16)
-    state = attention.new_state(Cache(arrangement=Growing(), storage=storage))
+    state = attention.new_state(Cache(layout=Growing(), storage=storage))
     state.extend(attention.key_value(torch.randn(1, 10, 16)))
     heads = kv_heads or 32
     scales = 0 if bits >= 16 else 2 * heads * 2  # one of 16 bits for each key and each value vector
@@ -107,7 +107,7 @@ def test_a_layer_of_32_heads_takes_what_the_formula_says(storage, bits, kv_heads
 @every_storage
 @every_arrangement
 def test_rows_that_are_reordered_hold_what_they_did_and_then_part(laid: CacheLayout, storage: Storage):
-    state, reference = (Cache(arrangement=a, storage=storage).new_state(Causal()) for a in (laid, Growing()))
+    state, reference = (Cache(layout=a, storage=storage).new_state(Causal()) for a in (laid, Growing()))
     state.reorder(torch.tensor([0]))  # nothing to reorder yet
     B = 2
     for rows in ([1, 1, 0], [2, 0], [1, 0], [0, 0, 1, 1], [3, 0]):
@@ -164,7 +164,7 @@ def test_pages_are_those_in_use_and_none_when_all_are_done(data):
 def test_no_page_is_left_after_a_search(variant, cfg):
     pool, model, source = PagePool(2), build(variant), ids(5, 6)
     source[:, -1] = EOS
-    want = search(model, source, cfg, Cache(arrangement=Growing()))
+    want = search(model, source, cfg, Cache(layout=Growing()))
     got = search(model, source, cfg, SharedPages(pool, Unchanged()))
     assert [[h.tokens for h in some] for some in got] == [[h.tokens for h in some] for some in want]
     assert len(pool.reference_counts) > 0
@@ -184,7 +184,7 @@ def test_beams_share_the_pages_of_a_common_past():
 
 
 def test_reordering_pages_moves_no_data():
-    state = Cache(arrangement=Paged(tokens=2)).new_state(Causal())
+    state = Cache(layout=Paged(tokens=2)).new_state(Causal())
     state.extend(KV(torch.randn(3, 1, 5, 4), torch.randn(3, 1, 5, 4)))
     before = [part.data_ptr() for part in state.layout.pool.parts]
     copy = [part.clone() for part in state.layout.pool.parts]
@@ -195,7 +195,7 @@ def test_reordering_pages_moves_no_data():
 
 
 def test_buffers_that_are_full_double():
-    state, sizes = Cache(arrangement=Preallocated(tokens=4)).new_state(Causal()), []
+    state, sizes = Cache(layout=Preallocated(tokens=4)).new_state(Causal()), []
     for _ in range(9):
         state.extend(KV(torch.randn(1, 1, 1, 2), torch.randn(1, 1, 1, 2)))
         sizes.append(state.nbytes // (2 * 2 * 4))
@@ -296,7 +296,7 @@ def test_a_rounding_cache_answers_alike_in_whatever_pieces(storage):
 
 @pytest.mark.parametrize("policy", ["window:4:1", "window:3:0"])
 def test_a_window_cache_is_a_model_with_that_window(policy):
-    window = parse_cache(policy).arrangement
+    window = parse_cache(policy).layout
     plain = Variant(mixer={"position": Alibi()}).config("encoder-decoder")
     (block,) = plain.decoder.pattern
     visibility = Causal(window=window.tokens, sinks=window.sinks)
@@ -354,11 +354,11 @@ def test_beams_of_every_cache_are_as_rows_of_their_own(variant, shape, policy):
 @pytest.mark.parametrize(
     ("text", "cache"),
     [
-        ("growing", Cache(arrangement=Growing())),
-        ("paged:8+int8", Cache(arrangement=Paged(tokens=8), storage=Int8())),
+        ("growing", Cache(layout=Growing())),
+        ("paged:8+int8", Cache(layout=Paged(tokens=8), storage=Int8())),
         ("int4", Cache(storage=Int4())),
-        ("float8+window:64", Cache(arrangement=Window(tokens=64), storage=Float8())),
-        ("window:64:0", Cache(arrangement=Window(tokens=64, sinks=0))),
+        ("float8+window:64", Cache(layout=Window(tokens=64), storage=Float8())),
+        ("window:64:0", Cache(layout=Window(tokens=64, sinks=0))),
         ("preallocated", Cache()),
     ],
 )
@@ -394,7 +394,7 @@ def test_heads_that_share_keys_share_what_is_kept():
     sizes = {}
     for kv_heads in (None, 2, 1):
         model = build_from(Variant(attention={"kv_heads": kv_heads}).config("decoder-only"))
-        state = model.start(None, Cache(arrangement=Growing()))
+        state = model.start(None, Cache(layout=Growing()))
         model.decode(ids(2, 6), state)
         sizes[kv_heads] = sum(layer.nbytes for layer in state.tower.layers)
     assert sizes[None] == H // 2 * sizes[2] == H * sizes[1]

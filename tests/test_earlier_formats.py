@@ -47,6 +47,7 @@ def test_a_run_of_format_2_goes_on_and_is_then_written_as_today(runs, name):
     assert RunDirectory.open(name).checkpoints()[-1].manifest()["format"] == migrations.FORMAT
     config = load_yaml(runs / name / "config.yaml")
     assert config["data"]["kind"] == "pairs" and "init" not in config and "silent" not in config["model"]
+    assert "decay" not in config["train"]["optimizer"] and config["train"]["optimizer"]["weight_decay"] == 0.1
 
 
 def test_a_run_file_in_the_earlier_words_is_the_run_it_was(runs):
@@ -63,3 +64,16 @@ def test_a_run_file_in_the_earlier_words_is_the_run_it_was(runs):
     }
     assert recipe.load(earlier) == recipe.load(today)
     assert recipe.load({"data": {"train": table}, "model": MODEL}, ["model.silent=[7]"]).model.suppressed == (7,)
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        ["train.optimizer={kind: muon, decay: 0.2, others: {decay: 0.3}}"],
+        ["train.optimizer={kind: muon}", "train.optimizer.decay=0.2", "train.optimizer.others.decay=0.3"],
+    ],
+)
+def test_weight_decay_may_be_called_decay_as_it_was(earlier):
+    given = {"data": {"train": [{"kind": "table", "path": "corpus.tsv"}]}, "model": MODEL}
+    optimizer = recipe.load(given, earlier).train.optimizer
+    assert (optimizer.weight_decay, optimizer.others.weight_decay) == (0.2, 0.3)

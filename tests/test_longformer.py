@@ -91,7 +91,7 @@ def writer(mixer):
 def test_a_cache_holds_the_window_and_the_first_tokens():
     model, sizes = writer(Longformer(heads=H, window=4, global_first=2)), []
     text = ids(2, 40)
-    state = model.start(None, Cache(arrangement=Growing()))
+    state = model.start(None, Cache(layout=Growing()))
     found = []
     for token in text.split(1, dim=1):
         found.append(model.decode(token, state))

@@ -192,7 +192,7 @@ def test_rates_and_steps_do_not_decay_and_are_no_matrices_for_muon():
     names = {p: name for name, p in model.named_parameters()}
     assert {"a_log", "skip", "step_bias"} <= {names[p].rpartition(".")[2] for p in free["params"]}
     assert {names[p].rpartition(".")[2] for p in decayed["params"]} == {"weight"}
-    for optimizer in (AdamW(decay=0.5).build(model), Muon().build(model)):
+    for optimizer in (AdamW(weight_decay=0.5).build(model), Muon().build(model)):
         rates = model.decoder.blocks[0].mixer.a_log
         before = rates.detach().clone()
         for parameter in model.parameters():

@@ -43,9 +43,9 @@ def decoded(model: Transformer, target: torch.Tensor, state, sizes: list[int]) -
 
 
 EXACT = [
-    Cache(arrangement=Growing()),
-    Cache(arrangement=Preallocated(tokens=4)),
-    Cache(arrangement=Paged(tokens=3)),
+    Cache(layout=Growing()),
+    Cache(layout=Preallocated(tokens=4)),
+    Cache(layout=Paged(tokens=3)),
 ]
 """With few tokens, so that buffers fill up and pages end within a test."""
 
@@ -245,7 +245,7 @@ def decoder(*visibilities: Causal) -> Transformer:
 def test_layers_with_a_window_forget_what_is_out_of_sight():
     model, sizes = decoder(Causal(), Causal(window=4), Causal(window=6, sinks=2)), []
     for T in (3, 20, 40):
-        state = model.start(None, Cache(arrangement=Growing()))
+        state = model.start(None, Cache(layout=Growing()))
         decoded(model, ids(2, T), state, [T - 2, 1, 1])
         sizes.append([layer.nbytes // (2 * 2 * D * 4) for layer in state.tower.layers])
     assert sizes == [[3, 3, 3], [20, 3, 7], [40, 3, 7]]

@@ -139,7 +139,9 @@ def test_a_run_that_was_stopped_equals_the_uninterrupted_one(choice, tmp_path):
 
 def test_only_matrices_decay_and_no_embedding():
     module = model()
-    groups = {g["weight_decay"]: {id(p) for p in g["params"]} for g in AdamW(decay=0.1).build(module).param_groups}
+    groups = {
+        g["weight_decay"]: {id(p) for p in g["params"]} for g in AdamW(weight_decay=0.1).build(module).param_groups
+    }
     names = {name: id(p) for name, p in module.named_parameters()}
     decaying = {name for name, p in names.items() if p in groups[0.1]}
     assert "decoder.blocks.0.mlp.up.weight" in decaying
@@ -208,7 +210,7 @@ def test_muon_moves_a_matrix_along_the_nearest_orthogonal_one():
     """Against the definition: G = U S V^T moves the weight along U V^T. Five Newton-Schulz steps leave singular
     values between 0.7 and 1.2, by design."""
     module = model()
-    before, optimizer = weights(module), Muon(momentum=0.0, decay=0.0).build(module)
+    before, optimizer = weights(module), Muon(momentum=0.0, weight_decay=0.0).build(module)
     step(module, [batch()], optimizer=optimizer)
     name = "decoder.blocks.0.mlp.up.weight"
     u, s, v = torch.linalg.svd(module.get_parameter(name).grad.double(), full_matrices=False)
@@ -229,7 +231,7 @@ def test_muon_equals_pytorchs(together, bfloat16, monkeypatch):
     for p, q in zip(ours, theirs, strict=True):
         q.data.copy_(p)
     optimizers = (
-        muon.MuonOptimizer(ours, decay=0.1, momentum=0.9, iterations=5),
+        muon.MuonOptimizer(ours, weight_decay=0.1, momentum=0.9, iterations=5),
         torch.optim.Muon(theirs, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"),
     )
     for _ in range(4):

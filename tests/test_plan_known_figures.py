@@ -37,7 +37,7 @@ def outline(name):
 
 def cached(heads, channels, tokens, *, texts=1, policy=None, dtype=torch.float16):
     """Bytes that one layer's cache says it holds."""
-    state = (policy or Cache(arrangement=Growing())).new_state(Causal())
+    state = (policy or Cache(layout=Growing())).new_state(Causal())
     with on_shapes(CPU):
         one = torch.empty(texts, heads, tokens, channels, dtype=dtype)
         state.extend(KV(one, one))

@@ -332,7 +332,7 @@ def test_reported_log_probabilities_are_those_of_one_forward_pass(cfg, build):
 @each_search
 def test_the_cache_does_not_change_the_answer(cfg):
     model, batch = transformer(60), sources(60, 10)
-    a, b = (search(model, batch, cfg, policy) for policy in (Cache(arrangement=Growing()), Cache()))
+    a, b = (search(model, batch, cfg, policy) for policy in (Cache(layout=Growing()), Cache()))
     assert [[h.tokens for h in found] for found in a] == [[h.tokens for h in found] for found in b]
 
 

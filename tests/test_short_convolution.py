@@ -103,7 +103,7 @@ def test_it_remembers_as_many_tokens_as_it_needs_however_long_the_text():
 def test_a_window_of_a_cache_takes_nothing_from_it():
     model = build("short convolution", "decoder-only")
     target = ids(2, 9)
-    state = model.start(None, Cache(arrangement=Window(tokens=1, sinks=0)))
+    state = model.start(None, Cache(layout=Window(tokens=1, sinks=0)))
     got = torch.cat([model.decode(token, state) for token in target.split(1, dim=1)], dim=1)
     assert_equal(got, model(target))
     assert model.decoder.sees_as_trained(parse_cache("window:1:0"))

@@ -56,7 +56,7 @@ def test_a_cache_of_the_fixed_pattern_holds_the_own_block_and_the_summaries():
     block = BlockConfig(mixer=mixer, mlp=FeedForward(hidden=8), norm=NoNorm())
     model = TransformerConfig(vocab=V, dim=D, decoder=TowerConfig(depth=1, pattern=(block,))).build().double()
     text, found, sizes = ids(2, 40), [], []
-    state = model.start(None, Cache(arrangement=Growing()))
+    state = model.start(None, Cache(layout=Growing()))
     for token in text.split(1, dim=1):
         found.append(model.decode(token, state))
         sizes.append(state.tower.layers[0].nbytes // (2 * 2 * D * 8))

@@ -17,11 +17,11 @@ from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, beams_of, own_seeds, search
 from dragoman.decode.search.speculative import (
-    Draft,
+    Drafter,
     DraftModel,
-    Guesser,
-    LookUp,
+    ModelDrafter,
     PromptLookup,
+    PromptLookupDrafter,
     Speculative,
     SpeculativeSession,
 )
@@ -42,7 +42,7 @@ TOLD_APART += ["short convolution", "attention, short convolution"]
 each_search = pytest.mark.parametrize("cfg", SEARCHES.values(), ids=SEARCHES.keys())
 
 
-class Forgetful(Guesser):
+class Forgetful(Drafter):
     """Spoils every third guess or so of another one, and sometimes has none."""
 
     def __init__(self, inner):
@@ -83,8 +83,8 @@ def test_whatever_is_guessed_the_answer_is_that_of_the_plain_search(variant, sea
     model, batch, cfg = build(variant), sources(17, 3), SEARCHES[search_name]
     plain = search(model, batch, cfg)
     makers = (
-        lambda strategy: Forgetful(Draft(model, batch, DEFAULT, strategy, 4)),
-        lambda strategy: Forgetful(LookUp(batch, 3, model.output.out_features)),
+        lambda strategy: Forgetful(ModelDrafter(model, batch, DEFAULT, strategy, 4)),
+        lambda strategy: Forgetful(PromptLookupDrafter(batch, 3, model.output.out_features)),
     )
     for make in makers:
         found, _ = read_ahead(model, batch, cfg, make)
@@ -97,13 +97,13 @@ def test_whatever_is_guessed_the_answer_is_that_of_the_plain_search(variant, sea
 def test_right_guesses_save_forwards(cfg):
     model, [source] = transformer(50), sources(50, 1)
     model.output.weight.data[EOS] -= 9  # to the limit
-    results, asked = read_ahead(model, source[None], cfg, lambda s: Draft(model, source[None], DEFAULT, s, 4))
+    results, asked = read_ahead(model, source[None], cfg, lambda s: ModelDrafter(model, source[None], DEFAULT, s, 4))
     assert said(results) == said(search(model, source[None], cfg))
     assert asked <= 1 + -(-10 // 5)
 
 
 def test_a_greedy_parrot_is_foreseen_in_its_source():
-    look = LookUp(torch.tensor([[5, 6, 7, 8, 9, EOS], [9, 8, 7, 9, 8, EOS]]), longest=3, vocab=9)
+    look = PromptLookupDrafter(torch.tensor([[5, 6, 7, 8, 9, EOS], [9, 8, 7, 9, 8, EOS]]), longest=3, vocab=9)
     look.begin(torch.full((2, 1), BOS))
     assert look.guess(3).numel() == 0
     look.follow(Choice(None, None, torch.tensor([6, 9])))
@@ -113,10 +113,12 @@ def test_a_greedy_parrot_is_foreseen_in_its_source():
     assert look.guess(2).tolist()[1] == [EOS, 8]  # after 9 8 7, not after the 8 or the 7 alone
 
 
-@pytest.mark.parametrize("policy", [Cache(arrangement=Growing()), Cache(arrangement=Paged(tokens=4))], ids=str)
+@pytest.mark.parametrize("policy", [Cache(layout=Growing()), Cache(layout=Paged(tokens=4))], ids=str)
 def test_any_cache_that_can_take_tokens_back_will_do(policy):
     model, batch, cfg = transformer(50), sources(50, 4), SEARCHES["samples"]
-    found, _ = read_ahead(model, batch, cfg, lambda s: Forgetful(Draft(model, batch, policy, s, 4)), policy=policy)
+    found, _ = read_ahead(
+        model, batch, cfg, lambda s: Forgetful(ModelDrafter(model, batch, policy, s, 4)), policy=policy
+    )
     assert said(found) == said(search(model, batch, cfg))
 
 
@@ -137,7 +139,7 @@ def test_a_guess_is_never_longer_than_the_model_can_read():
 def test_the_distribution_of_samples_is_the_models_however_poor_the_draft():
     model, draft, source = transformer(6, seed=1), transformer(6, seed=2), torch.tensor([[5, EOS]])
     cfg = Sample(samples=4000, limit=limit(2))
-    [found], _ = read_ahead(model, source, cfg, lambda s: Draft(draft, source, DEFAULT, s, 3), most=3)
+    [found], _ = read_ahead(model, source, cfg, lambda s: ModelDrafter(draft, source, DEFAULT, s, 3), most=3)
     counts = torch.tensor([h.tokens[0] for h in found]).bincount(minlength=6)[EOS:]
     with torch.no_grad():
         p = model(torch.tensor([[BOS]]), source)[0, 0, EOS:].softmax(0) * counts.sum()
@@ -152,7 +154,7 @@ def test_a_sampling_draft_hits_as_often_as_its_bound_promises():
     hits = steps = 0
     for seed in range(6):
         cfg = Sample(seed=seed, limit=limit(20))
-        _, asked = read_ahead(model, batch, cfg, lambda s: Draft(draft, batch, DEFAULT, s, 1), most=1)
+        _, asked = read_ahead(model, batch, cfg, lambda s: ModelDrafter(draft, batch, DEFAULT, s, 1), most=1)
         hits, steps = hits + 20 - asked, steps + asked - 1
     with torch.no_grad():
         p, q = (m(torch.tensor([[BOS]]), batch)[0, 0, EOS:].softmax(0) for m in (model, draft))

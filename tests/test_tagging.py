@@ -135,10 +135,10 @@ def test_a_long_sentence_is_cut_between_words_and_loses_none(longest):
 
 
 def test_the_baseline_reads_the_training_words_again_from_the_store(run, columns):
-    from dragoman.evaluate.tagging import TaggingExaminer
+    from dragoman.evaluate.tagging import TaggingEvaluator
 
     given = {example.text: example for example in read_tagged(TaggedColumns(path=str(columns)))}
-    found = list(TaggingExaminer(run).trained_on())
+    found = list(TaggingEvaluator(run).trained_on())
     assert len(found) > 100 and all(given[example.text] == example for example in found)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dragoman.decode.documents.placeholder_strategies import InPieces
+from dragoman.decode.documents.placeholder_strategies import SegmentBySegment
 from dragoman.decode.documents.source_line import SourceLine
 from dragoman.evaluate.baseline import BagOfWords
 from dragoman.inspect.failures import words_of_text
@@ -30,7 +30,7 @@ def test_the_words_of_a_text_are_what_stands_between_its_spaces(text):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_stretch_between_placeholders_keeps_the_marks_at_its_ends(text):
-    assert InPieces().questions(SourceLine(f"{text} %s {text}.", ())) == [text, text]
+    assert SegmentBySegment().questions(SourceLine(f"{text} %s {text}.", ())) == [text, text]
 
 
 def test_the_baseline_tells_words_apart_that_differ_in_a_mark():

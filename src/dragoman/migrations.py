@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dragoman.errors import CheckpointError
 
-FORMAT = 3
+FORMAT = 4
 """Today's checkpoint format."""
 
 
@@ -38,11 +38,11 @@ def _products(content: Content) -> Content:
 
 
 def _renamed(content: Content) -> Content:
-    """Rename configuration fields to the standard terms of format 3."""
+    """Rename configuration fields to the standard terms of formats 3 and 4."""
     return replace(content, config=renamed(content.config))
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _products, 2: _renamed}
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _products, 2: _renamed, 3: _renamed}
 """Functions that convert format N to N+1, by N."""
 
 
@@ -65,10 +65,27 @@ def renamed(config: dict[str, Any]) -> dict[str, Any]:
     match config:
         case {"model": {"silent": suppressed, **model}}:
             config["model"] = {**model, "suppressed": suppressed}
+    match config:
+        case {"train": {"optimizer": {} as optimizer, **train}}:
+            config["train"] = {**train, "optimizer": _weight_decay(optimizer)}
     return config
 
 
-_RENAMED_PATHS = {"init": "start_from", "model.silent": "model.suppressed"}
+def _weight_decay(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Rename ``decay`` of an optimizer, and of the one within it, to ``weight_decay``."""
+    found = {("weight_decay" if name == "decay" else name): value for name, value in optimizer.items()}
+    match found:
+        case {"others": {} as others}:
+            found["others"] = _weight_decay(others)
+    return found
+
+
+_RENAMED_PATHS = {
+    "init": "start_from",
+    "model.silent": "model.suppressed",
+    "train.optimizer.decay": "train.optimizer.weight_decay",
+    "train.optimizer.others.decay": "train.optimizer.others.weight_decay",
+}
 
 
 def renamed_assignment(assignment: str) -> str:

@@ -60,7 +60,7 @@ def export(
     *,
     quantization: str | None = None,
     check: bool = True,
-    which: str | int = "best",
+    checkpoint: str | int = "best",
 ) -> Exported:
     """Write a run's model so that transformers, CTranslate2, ONNX Runtime or llama.cpp can open it.
 
@@ -71,7 +71,7 @@ def export(
         quantization: for CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32; for GGUF: f32, f16,
             bf16 or q8_0.
         check: open the export with that program, if it is installed, and compare answers before it is put in place.
-        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
 
     Raises:
         ConfigError: no such program, or a model that its layout cannot hold; the message names the setting to blame.
@@ -84,16 +84,16 @@ def export(
     path = run_path(run)
     folder, layout = Path(output or f"{path.resolve().name}-{to}"), to
     if to == "huggingface":
-        layout = export_huggingface(path, folder, which, check=check)
+        layout = export_huggingface(path, folder, checkpoint, check=check)
     elif to == "onnx":
         from dragoman.interchange.onnx import export_onnx
 
-        export_onnx(path, folder, which, check=check)
+        export_onnx(path, folder, checkpoint, check=check)
     elif to == "gguf":
         from dragoman.interchange.gguf import export_gguf
 
-        layout = export_gguf(path, folder, which, quantization, check=check)
+        layout = export_gguf(path, folder, checkpoint, quantization, check=check)
     else:
-        export_ctranslate2(path, folder, which, quantization, check=check)
+        export_ctranslate2(path, folder, checkpoint, quantization, check=check)
     files = tuple(sorted(file.name for file in folder.iterdir()))
     return Exported(folder, files, layout, check and checker_missing(to) is None)

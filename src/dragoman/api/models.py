@@ -28,7 +28,7 @@ _CLASSES: dict[Any, type[LoadedModel]] = {
 }
 
 
-def load(run: str | Path | Run, which: str | int = "best", *, device: str = "auto", **options: Any) -> LoadedModel:
+def load(run: str | Path | Run, checkpoint: str | int = "best", *, device: str = "auto", **options: Any) -> LoadedModel:
     """Load the model of a run as the class for its task.
 
     A model that translates is a ``Translator``, one that continues text or images a ``Generator``, one that hears
@@ -36,7 +36,7 @@ def load(run: str | Path | Run, which: str | int = "best", *, device: str = "aut
 
     Args:
         run: a run, its directory, or one of its checkpoints.
-        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         device: as torch names it; ``auto`` is the GPU if there is one.
         options: further arguments of ``load`` of that class, such as ``precision``.
 
@@ -47,4 +47,4 @@ def load(run: str | Path | Run, which: str | int = "best", *, device: str = "aut
     path = run_path(run)
     config = RunDirectory.open(run_folder(path)).config
     found = ability(from_dict(ModelConfig, config["model"], where=str(path)))
-    return _CLASSES.get(found, Embedder).load(path, which, device=device, **options)
+    return _CLASSES.get(found, Embedder).load(path, checkpoint, device=device, **options)

@@ -21,13 +21,13 @@ from dragoman.evaluate import calibrate as calibration
 from dragoman.evaluate import evaluation, language_modelling
 from dragoman.evaluate import multiple_choice as choices
 from dragoman.evaluate.calibrate import Calibrated
-from dragoman.evaluate.classification import ClassificationExaminer
+from dragoman.evaluate.classification import ClassificationEvaluator
 from dragoman.evaluate.evaluation import USUAL, Evaluation
-from dragoman.evaluate.examiners import EXAMINERS
+from dragoman.evaluate.evaluators import EVALUATORS
 from dragoman.evaluate.folders import corpus_id, folder_for
 from dragoman.evaluate.given import pairs_for
 from dragoman.evaluate.language_modelling import EncodedDocument, LanguageModelEvaluation
-from dragoman.evaluate.outcome import EvaluationResult, Examiner
+from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 from dragoman.evaluate.sentence_scorer import SentenceScorer
 from dragoman.text.context import context_of_run
 from dragoman.text.formats.labelled import LabelledLines, LabelledText
@@ -52,7 +52,7 @@ def evaluate(
     source_language: str | None = None,
     target_language: str | None = None,
     multiple_choice: bool = False,
-    which: str | int = "best",
+    checkpoint: str | int = "best",
     device: str = "auto",
     name: str | None = None,
     save: bool = True,
@@ -75,7 +75,7 @@ def evaluate(
         source_language, target_language: of an imported translator for many languages; others ignore them.
         multiple_choice: of a language model, ``test`` has questions: a file of JSON lines, or mappings, with prompt,
             choices and answer. The result is an ``EvaluationResult``.
-        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         device: as torch names it; ``auto`` is the GPU if there is one.
         name: folder under ``RUN/evaluations``; by default that of the file. Rows are stored only under a name.
         save: store scores and outputs in the run.
@@ -89,7 +89,7 @@ def evaluate(
     directory, named = RunDirectory.open(path), _named(test)
     if multiple_choice and not language_modelling.is_language_model(directory.config):
         raise ConfigError(f"multiple_choice: is for language models, and {path} is none")
-    is_reader = directory.config.get("task", {}).get("kind", "") in EXAMINERS
+    is_reader = directory.config.get("task", {}).get("kind", "") in EVALUATORS
     if is_reader or language_modelling.is_language_model(directory.config):
         metrics = () if metrics is USUAL else metrics
         is_rows = is_reader and test is not None and named is None
@@ -97,14 +97,14 @@ def evaluate(
         _refuse(path, of_pairs | {"beam": beam, "search": search, "metrics": metrics, "tags": tags})
     if language_modelling.is_language_model(directory.config):
         score = _multiple_choice if multiple_choice else _language_model
-        found: Any = score(path, test, named, which, device, progress)
-    elif examiner := EXAMINERS.get(directory.config.get("task", {}).get("kind", "")):
-        examined = examiner(path, str(which), device=device)
-        given = examined.examples(named) if named or test is None else _labelled(test, examined, columns)
-        found = dataclasses.replace(examined.examine(given, progress=progress), test_set=_id(test, named))
+        found: Any = score(path, test, named, checkpoint, device, progress)
+    elif kind := EVALUATORS.get(directory.config.get("task", {}).get("kind", "")):
+        evaluator = kind(path, str(checkpoint), device=device)
+        given = evaluator.examples(named) if named or test is None else _labelled(test, evaluator, columns)
+        found = dataclasses.replace(evaluator.evaluate(given, progress=progress), test_set=_id(test, named))
     else:
         languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
-        translator = Translator.load(path, which, device=device, **languages)
+        translator = Translator.load(path, checkpoint, device=device, **languages)
         given = _pairs(path, test, named, tags, columns)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics, "progress": progress}
         found = evaluation.evaluate(translator, given, **how, test_set=_id(test, named))
@@ -122,7 +122,7 @@ def calibrate(
     columns: Columns | None = None,
     good: float = 70.0,
     beam: int = 5,
-    which: str | int = "best",
+    checkpoint: str | int = "best",
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Calibrated:
@@ -135,7 +135,7 @@ def calibrate(
         columns: which columns of pairs hold source and target.
         good: chrF from which a sentence counts as good.
         beam: hypotheses kept at each step, as when translating later.
-        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         device: as torch names it; ``auto`` is the GPU if there is one.
         progress: called with the sentences done and their number.
 
@@ -148,7 +148,7 @@ def calibrate(
     given = _pairs(path, pairs, named, (), columns, kept="valid", argument="pairs")
     own_test = pairs is None and (directory.path / "data" / "test.jsonl").exists()
     test = pairs_for(path, None) if own_test else []
-    translator = Translator.load(path, which, device=device)
+    translator = Translator.load(path, checkpoint, device=device)
     found = calibration.calibrate(translator, given, test, good=good, beam=beam, progress=progress)
     found.calibration.write(directory.path)
     return found
@@ -184,7 +184,7 @@ def verify(
     batch: int = 32,
     max_new_tokens: int | None = None,
     compiled: bool = False,
-    which: str | int = "best",
+    checkpoint: str | int = "best",
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Verification:
@@ -198,7 +198,7 @@ def verify(
         batch: examples in a batch.
         max_new_tokens: most tokens of an answer.
         compiled: compile the model, too; takes a minute.
-        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         device: as torch names it; ``auto`` is the GPU if there is one.
         progress: called with the checks done and their number.
 
@@ -208,7 +208,7 @@ def verify(
     """
     file = None if text is None else Path(text)
     options: dict[str, Any] = {"beam": beam, "max_new_tokens": max_new_tokens, "batch": batch, "compiled": compiled}
-    runs = open_run(run_path(run), which, text=file, examples=sentences, device=device, **options)
+    runs = open_run(run_path(run), checkpoint, text=file, examples=sentences, device=device, **options)
     return Verification(tuple(check for one in runs for check in run_checks(one.verifier, progress)))
 
 
@@ -255,21 +255,21 @@ def _refuse(path: Path, of_translators: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name}: is for translators, and {path} is none")
 
 
-def _labelled(test: Any, examiner: Examiner, columns: Columns | None) -> list[LabelledText]:
+def _labelled(test: Any, evaluator: Evaluator, columns: Columns | None) -> list[LabelledText]:
     """Return texts with their labels, read as in training.
 
     Raises:
         ConfigError: a model that is no classifier of texts.
         DataError: rows that are none, or a label that the classifier does not have.
     """
-    if not (isinstance(examiner, ClassificationExaminer) and examiner.texts):
+    if not (isinstance(evaluator, ClassificationEvaluator) and evaluator.texts):
         raise ConfigError("test: a file is expected: only pairs, texts, and texts with labels may be given as rows")
     with TemporaryDirectory() as folder:
         rows = Path(folder) / "test.jsonl"
         write_task_rows(test, LABELLED, "test", rows, columns)
         found = list(LabelledLines(path=str(rows)).read())
     for number, one in enumerate(found, 1):
-        check_known(one.label, examiner.classifier.labels, f"test: row {number}")
+        check_known(one.label, evaluator.classifier.labels, f"test: row {number}")
     with_text = [one for one in found if one.text.strip()]
     if not with_text:
         raise DataError("test: no row has a text")
@@ -277,9 +277,9 @@ def _labelled(test: Any, examiner: Examiner, columns: Columns | None) -> list[La
 
 
 def _language_model(
-    run: Path, test: Any, named: str | None, which: str | int, device: str, progress: Progress | None
+    run: Path, test: Any, named: str | None, checkpoint: str | int, device: str, progress: Progress | None
 ) -> LanguageModelEvaluation:
-    generator = Generator.load(run, which, device=device)
+    generator = Generator.load(run, checkpoint, device=device)
     if test is None or named is not None:
         documents = language_modelling.documents_for(run, named, generator.tokenizer)
     else:
@@ -290,13 +290,13 @@ def _language_model(
 
 
 def _multiple_choice(
-    run: Path, test: Any, named: str | None, which: str | int, device: str, progress: Progress | None
+    run: Path, test: Any, named: str | None, checkpoint: str | int, device: str, progress: Progress | None
 ) -> EvaluationResult:
     if named is None and (isinstance(test, Mapping) or not isinstance(test, Iterable)):
         raise ConfigError("test: multiple choice needs questions: a file, or mappings with prompt, choices and answer")
     rows = enumerate([] if named else test, 1)
     given = choices.read_questions(named) if named else [choices.question_of(row, f"test: row {i}") for i, row in rows]
-    generator = Generator.load(run, which, device=device)
+    generator = Generator.load(run, checkpoint, device=device)
     return choices.evaluate(generator, given, progress=progress, test_set=_id(test, named))
 
 

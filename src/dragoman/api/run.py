@@ -70,47 +70,47 @@ class Run:
 
     # ---- its model ----
 
-    def translator(self, which: str | int = "best", **options: Any) -> "Translator":
+    def translator(self, checkpoint: str | int = "best", **options: Any) -> "Translator":
         """Load the model to translate; see ``Translator.load``."""
         from dragoman.decode.translator import Translator
 
-        return Translator.load(self.path, which, **options)
+        return Translator.load(self.path, checkpoint, **options)
 
-    def generator(self, which: str | int = "best", **options: Any) -> "Generator":
+    def generator(self, checkpoint: str | int = "best", **options: Any) -> "Generator":
         """Load the model to continue text; see ``Generator.load``."""
         from dragoman.decode.generator import Generator
 
-        return Generator.load(self.path, which, **options)
+        return Generator.load(self.path, checkpoint, **options)
 
-    def chat_model(self, which: str | int = "best", **options: Any) -> "ChatModel":
+    def chat_model(self, checkpoint: str | int = "best", **options: Any) -> "ChatModel":
         """Load the model to answer conversations; see ``ChatModel.load``."""
         from dragoman.decode.chat import ChatModel
 
-        return ChatModel.load(self.path, which, **options)
+        return ChatModel.load(self.path, checkpoint, **options)
 
-    def classifier(self, which: str | int = "best", **options: Any) -> "Classifier":
+    def classifier(self, checkpoint: str | int = "best", **options: Any) -> "Classifier":
         """Load the model to classify; see ``Classifier.load``."""
         from dragoman.decode.readers.classifier import Classifier
 
-        return Classifier.load(self.path, which, **options)
+        return Classifier.load(self.path, checkpoint, **options)
 
-    def tagger(self, which: str | int = "best", **options: Any) -> "Tagger":
+    def tagger(self, checkpoint: str | int = "best", **options: Any) -> "Tagger":
         """Load the model to tag words; see ``Tagger.load``."""
         from dragoman.decode.readers.tagger import Tagger
 
-        return Tagger.load(self.path, which, **options)
+        return Tagger.load(self.path, checkpoint, **options)
 
-    def answerer(self, which: str | int = "best", **options: Any) -> "Answerer":
+    def answerer(self, checkpoint: str | int = "best", **options: Any) -> "Answerer":
         """Load the model to answer questions; see ``Answerer.load``."""
         from dragoman.decode.readers.answerer import Answerer
 
-        return Answerer.load(self.path, which, **options)
+        return Answerer.load(self.path, checkpoint, **options)
 
-    def embedder(self, which: str | int = "best", **options: Any) -> "Embedder":
+    def embedder(self, checkpoint: str | int = "best", **options: Any) -> "Embedder":
         """Load the model to embed; see ``Embedder.load``."""
         from dragoman.decode.readers.embedder import Embedder
 
-        return Embedder.load(self.path, which, **options)
+        return Embedder.load(self.path, checkpoint, **options)
 
     # ---- notebooks ----
 

@@ -64,7 +64,9 @@ def answer(
     batches = _batches(text, context, read_passages(passages, top_passages))
     if text is not None and not is_pipe(text):
         batches = iter(list(batches))  # what is wrong with a file is told before a model is loaded
-    answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
+    answerer = Answerer.load(
+        run, checkpoint=checkpoint, device=device, special_tokens=special_tokens, precision=precision
+    )
 
     def found() -> "Iterator[tuple[str, Answered]]":
         for questions in batches:

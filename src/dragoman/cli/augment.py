@@ -64,7 +64,7 @@ def _make_command(method: str, metavar: str, which_run: str) -> Callable[..., No
             search=chosen_search(search, beam=beam, **sampling) or (None if beam is None else search_for_beam(beam)),
             rules=chosen_rules(rule) if rule else None,
             tags=tuple(tag or ()),
-            which=checkpoint,
+            checkpoint=checkpoint,
             device=device,
             precision=precision,
             source_language=source_language,

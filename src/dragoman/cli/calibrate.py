@@ -34,7 +34,7 @@ def calibrate(
     given = pairs_for(run, pairs, kept="valid")
     test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
     translator = Translator.load(
-        run, which=checkpoint, device=device, source_language=source_language, target_language=target_language
+        run, checkpoint=checkpoint, device=device, source_language=source_language, target_language=target_language
     )
     translator.languages.check(source_language, target_language)
     with progress_bar("translating", len(given)) as progress:

@@ -54,7 +54,7 @@ def classify(
     from dragoman.decode.readers.classifier import Classifier
 
     classifier = Classifier.load(
-        run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision
+        run, checkpoint=checkpoint, device=device, special_tokens=special_tokens, precision=precision
     )
 
     def found() -> "Iterator[Classified]":

@@ -35,7 +35,7 @@ def doctor(
     ] = None,
     causal: Annotated[
         bool | None,
-        typer.Option("--causal/--both-ways", help="The model writes, or it reads both ways; default: inferred."),
+        typer.Option("--causal/--bidirectional", help="The model writes, or it reads both ways; default: inferred."),
     ] = None,
     pad: Annotated[int | None, typer.Option(help="Id of padding; default: padding_idx of the embedding.")] = None,
     batch_dim: Annotated[

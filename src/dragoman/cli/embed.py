@@ -57,7 +57,7 @@ def embed(
     if tower not in ("first", "second"):
         raise ConfigError(unknown("--tower", tower, ("first", "second")))
     embedder = Embedder.load(
-        run, which=checkpoint, device=device, special_tokens=special_tokens, tower=tower, precision=precision
+        run, checkpoint=checkpoint, device=device, special_tokens=special_tokens, tower=tower, precision=precision
     )
 
     def found() -> "Iterator[tuple[list[str], np.ndarray]]":

@@ -115,7 +115,7 @@ def evaluate(
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli import evaluate_language_model, evaluate_reader
     from dragoman.cli import follow as following
-    from dragoman.evaluate.examiners import EXAMINERS
+    from dragoman.evaluate.evaluators import EVALUATORS
     from dragoman.evaluate.language_modelling import is_language_model
 
     config = RunDirectory.open(run).config
@@ -143,16 +143,16 @@ def evaluate(
     loading: dict[str, Any] = {"device": device, "precision": precision}
     if is_language_model(config):
         if multiple_choice:
-            chosen = evaluate_language_model.multiple_choice(run, pairs, name=name, which=checkpoint, **loading)
+            chosen = evaluate_language_model.multiple_choice(run, pairs, name=name, checkpoint=checkpoint, **loading)
             _print_summary(chosen.summary(), format, lambda: evaluate_reader.show(chosen))
             return
         _evaluate_language_model(run, pairs, name, against, format, follow=follow, checkpoint=checkpoint, **loading)
         return
-    if examiner := EXAMINERS.get(config.get("task", {}).get("kind", "")):
+    if evaluator := EVALUATORS.get(config.get("task", {}).get("kind", "")):
         if follow:
-            following.follow(run, pairs, name=name, examine=following.reader_scorer(examiner, pairs, device=device))
+            following.follow(run, pairs, name=name, score=following.reader_scorer(evaluator, pairs, device=device))
             return
-        found = evaluate_reader.run_evaluation(examiner, run, pairs, checkpoint=checkpoint, device=device, name=name)
+        found = evaluate_reader.run_evaluation(evaluator, run, pairs, checkpoint=checkpoint, device=device, name=name)
         _print_summary(found.summary(), format, lambda: evaluate_reader.show(found))
         return
     how: dict[str, Any] = {
@@ -165,15 +165,15 @@ def evaluate(
     loading |= {"context": context, "source_language": source_language, "target_language": target_language}
     loading["memory"] = read_memory(run, memory, None, None)
     if follow:
-        examine = following.translation_scorer(run, pairs, **how, **loading)
+        score = following.translation_scorer(run, pairs, **how, **loading)
         programs = [one.name for one in how["metrics"] or () if not isinstance(one, str)]
-        following.follow(run, pairs, name=name, examine=examine, undirected=programs)
+        following.follow(run, pairs, name=name, score=score, undirected=programs)
         return
-    evaluation = run_evaluation(run, pairs, name=name, **how, which=checkpoint, **loading)
+    evaluation = run_evaluation(run, pairs, name=name, **how, checkpoint=checkpoint, **loading)
     if against is None:
         _print_summary(evaluation.summary(), format, lambda: show(evaluation))
         return
-    other = run_evaluation(run, pairs, by=against, **how, which=checkpoint, **loading)
+    other = run_evaluation(run, pairs, by=against, **how, checkpoint=checkpoint, **loading)
     differences = evaluation.against(other)
     compared = {"run": str(against), "differences": {name: asdict(found) for name, found in differences.items()}}
 
@@ -197,7 +197,7 @@ def _check_use(
     Raises:
         ConfigError: one is not.
     """
-    from dragoman.evaluate.examiners import EXAMINERS
+    from dragoman.evaluate.evaluators import EVALUATORS
     from dragoman.evaluate.language_modelling import is_language_model
 
     if is_language_model(config):
@@ -207,7 +207,7 @@ def _check_use(
         return
     refuse_options({"--multiple-choice": multiple_choice}, "is for language models, and this run is none")
     _check_reads_matches(of_translators["--memory"], config)
-    if config.get("task", {}).get("kind", "") not in EXAMINERS:
+    if config.get("task", {}).get("kind", "") not in EVALUATORS:
         return
     columns = {"--columns": of_translators["--columns"]}
     refuse_options(columns, "is for translators; name the columns of this table in its first row")
@@ -244,9 +244,9 @@ def _evaluate_language_model(
     from dragoman.cli import follow as following
 
     if follow:
-        following.follow(run, named, name=name, examine=language_model.following(run, named, **options))
+        following.follow(run, named, name=name, score=language_model.following(run, named, **options))
         return
-    options["which"] = checkpoint
+    options["checkpoint"] = checkpoint
     found = language_model.evaluated(run, named, name=name, **options)
     if against is None:
         _print_summary(found.summary(), format, lambda: language_model.show(found))

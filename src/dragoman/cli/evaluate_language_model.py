@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from dragoman.cli.comparison import show_comparison
 
 if TYPE_CHECKING:
-    from dragoman.cli.follow import Examine
+    from dragoman.cli.follow import ScoreCheckpoint
     from dragoman.evaluate.language_modelling import LanguageModelEvaluation
     from dragoman.evaluate.metrics import Comparison
     from dragoman.evaluate.outcome import EvaluationResult
@@ -54,14 +54,14 @@ def multiple_choice(run: Path, named: str | None, *, name: str | None, **options
     return found
 
 
-def following(run: Path, named: str | None, **options: Any) -> "Examine":
+def following(run: Path, named: str | None, **options: Any) -> "ScoreCheckpoint":
     """Return the scores of a checkpoint; default: the run's validation text."""
 
-    def examine(checkpoint: Path) -> dict[str, float]:
+    def score(checkpoint: Path) -> dict[str, float]:
         found = _scored(checkpoint, run, named, **options)
         return {score.name: score.value for score in found.scores.values()}
 
-    return examine
+    return score
 
 
 def _scored(

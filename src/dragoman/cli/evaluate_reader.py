@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dragoman.evaluate.outcome import EvaluationResult, Examiner
+    from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 
 MOST_LABELS = 12
 """Largest number of labels in the confusion table; with more it is too wide for a terminal, and only in scores.json."""
 
 
 def run_evaluation(
-    examiner: "type[Examiner]", run: Path, named: str | None, *, checkpoint: str, device: str, name: str | None
+    kind: "type[Evaluator]", run: Path, named: str | None, *, checkpoint: str, device: str, name: str | None
 ) -> "EvaluationResult":
     """Evaluate a run's model on its task, and store the outcome."""
     from dragoman.checkpoint import RunDirectory
@@ -20,10 +20,10 @@ def run_evaluation(
     from dragoman.evaluate.folders import corpus_id, folder_for
     from dragoman.train.report import page as report
 
-    examined = examiner(run, checkpoint, device=device)
-    examples = examined.examples(named)
-    with progress_bar(examined.verb, len(examples)) as progress:
-        outcome = examined.examine(examples, progress=progress)
+    evaluator = kind(run, checkpoint, device=device)
+    examples = evaluator.examples(named)
+    with progress_bar(evaluator.verb, len(examples)) as progress:
+        outcome = evaluator.evaluate(examples, progress=progress)
     outcome = replace(outcome, test_set=corpus_id(named))
     outcome.save(folder_for(run, named, name))
     report.write(RunDirectory.open(run))

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
-    from dragoman.evaluate.outcome import Examiner
+    from dragoman.evaluate.outcome import Evaluator
     from dragoman.evaluate.sentence_scorer import SentenceScorer
 
-Examine = Callable[[Path], dict[str, float]]
+ScoreCheckpoint = Callable[[Path], dict[str, float]]
 
 
 def follow(
-    run: Path, pairs: str | None, *, name: str | None, examine: Examine, undirected: Collection[str] = ()
+    run: Path, pairs: str | None, *, name: str | None, score: ScoreCheckpoint, undirected: Collection[str] = ()
 ) -> None:
     """Print a line for each checkpoint and, at the end, the best one by the first metric.
 
@@ -35,7 +35,7 @@ def follow(
     lines = journal(directory, journal_name(run, pairs, name))
     if directory.is_being_written():
         console(errors=True).print("scoring every checkpoint until the training ends; Ctrl-C leaves, all is kept")
-    for seen in followed(directory, examine, lines, test_set=corpus_id(pairs)):
+    for seen in followed(directory, score, lines, test_set=corpus_id(pairs)):
         scores = "".join(
             f"  {escape(metric)} {value:.{1 if value >= 10 else 3}f}" for metric, value in seen.scores.items()
         )
@@ -66,7 +66,7 @@ def translation_scorer(
     tags: Sequence[str],
     columns: tuple[str, str] | None = None,
     **options: Any,
-) -> Examine:
+) -> ScoreCheckpoint:
     """Return a function that scores a checkpoint's translations; ``options`` are those of ``Translator.load``. Default:
     the run's validation pairs."""
     from dragoman.cli.terminal import progress_bar
@@ -74,26 +74,26 @@ def translation_scorer(
     from dragoman.evaluate.evaluation import USUAL, evaluate
     from dragoman.evaluate.given import pairs_for
 
-    def examine(checkpoint: Path) -> dict[str, float]:
+    def score(checkpoint: Path) -> dict[str, float]:
         test = pairs_for(run, pairs, tags, kept="valid", columns=columns)
         translator = Translator.load(checkpoint, **options)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         with progress_bar(checkpoint.name, len(test)) as progress:
             found = evaluate(translator, test, **how, progress=progress)
-        return {score.name: score.value for score in found.scores.values()}
+        return {each.name: each.value for each in found.scores.values()}
 
-    return examine
+    return score
 
 
-def reader_scorer(examiner: "type[Examiner]", named: str | None, *, device: str) -> Examine:
+def reader_scorer(kind: "type[Evaluator]", named: str | None, *, device: str) -> ScoreCheckpoint:
     """Return a function that scores a checkpoint of a model that only reads. Default: the run's validation set."""
     from dragoman.cli.terminal import progress_bar
 
-    def examine(checkpoint: Path) -> dict[str, float]:
-        examined = examiner(checkpoint, device=device)
-        examples = examined.examples(named, kept="valid")
+    def score(checkpoint: Path) -> dict[str, float]:
+        evaluator = kind(checkpoint, device=device)
+        examples = evaluator.examples(named, kept="valid")
         with progress_bar(checkpoint.name, len(examples)) as progress:
-            found = examined.examine(examples, baseline=False, progress=progress)
-        return {score.name: score.value for score in found.scores.values()}
+            found = evaluator.evaluate(examples, baseline=False, progress=progress)
+        return {each.name: each.value for each in found.scores.values()}
 
-    return examine
+    return score

@@ -140,7 +140,7 @@ def generate(
         "stop": stop or (),
         "cache": cache,
     }
-    loading: dict[str, Any] = {"which": checkpoint, "device": device, "precision": precision}
+    loading: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "precision": precision}
     known = read_passages(passages, top_passages)
     if chat:
         from dragoman.decode.chat import ChatModel

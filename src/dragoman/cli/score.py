@@ -50,7 +50,7 @@ def score(
 
     translator = Translator.load(
         run,
-        which=checkpoint,
+        checkpoint=checkpoint,
         device=device,
         special_tokens=special_tokens,
         context=context,

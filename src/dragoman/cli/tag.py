@@ -48,7 +48,7 @@ def tag(
     from dragoman.decode.readers.tagger import Tagger
 
     lines = input_lines(text, column=column, as_kind=as_kind)
-    tagger = Tagger.load(run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
+    tagger = Tagger.load(run, checkpoint=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
 
     def found() -> "Iterator[TaggedWords]":
         for batch in line_batches(lines):

@@ -91,7 +91,7 @@ class Augmentation:
     """Constraints on the translations; by default those that came with an imported model."""
     tags: tuple[str, ...] = ()
     """Tags before each text, as in training."""
-    which: str | int = "best"
+    checkpoint: str | int = "best"
     device: str = "auto"
     precision: str = "auto"
     source_language: str | None = None
@@ -146,9 +146,9 @@ class Augmentation:
         before = store.settings or {}
         wanted = {"device": self.device, "precision": self.precision}
         device, precision = resolve_auto(*(before.get(name, it) if it == "auto" else it for name, it in wanted.items()))
-        checkpoint = checkpoint_at(self.run, self.which)
+        found = checkpoint_at(self.run, self.checkpoint)
         languages: dict[str, Any] = {"source_language": self.source_language, "target_language": self.target_language}
-        translator = Translator.load(checkpoint.path, device=device, precision=precision, **languages)
+        translator = Translator.load(found.path, device=device, precision=precision, **languages)
         translator.languages.check(self.source_language, self.target_language)
         translator.check_tags(self.tags)
         splitter = translator.splitter
@@ -156,8 +156,8 @@ class Augmentation:
         store.resume(
             {
                 "pairs": self.making.__name__,
-                "checkpoint": checkpoint.path.name,
-                "weights": checkpoint.seal(),
+                "checkpoint": found.path.name,
+                "weights": found.seal(),
                 "search": to_dict(search),
                 "rules": [to_dict(rule) for rule in rules],
                 "tags": list(self.tags),

@@ -31,7 +31,7 @@ class ChatModel:
     def load(
         cls,
         run: str | Path,
-        which: str | int = "best",
+        checkpoint: str | int = "best",
         *,
         template: str | Path | None = None,
         device: str = "auto",
@@ -48,7 +48,7 @@ class ChatModel:
             ConfigError: no such device or precision, or a template that is not Jinja.
         """
         found = ChatTemplate.load(run) if template is None else template_from_file(template, run)
-        return cls(Generator.load(run, which, device=device, precision=precision), found)
+        return cls(Generator.load(run, checkpoint, device=device, precision=precision), found)
 
     def prompt(
         self,

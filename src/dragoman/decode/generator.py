@@ -87,7 +87,7 @@ class Generator:
     def load(
         cls,
         run: str | Path,
-        which: str | int = "best",
+        checkpoint: str | int = "best",
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -102,7 +102,7 @@ class Generator:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model continues no text.
             ConfigError: no such device or precision.
         """
-        model, _, tokenizer, config = load_writer(run, which)
+        model, _, tokenizer, config = load_writer(run, checkpoint)
         check(run, model, DESCRIBES if isinstance(model, PrefixedTransformer) else CONTINUES)
         defaults = read_generation_settings(run, tokenizer)
         if special_tokens:

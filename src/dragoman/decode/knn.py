@@ -143,7 +143,7 @@ def build_datastore(
     run: str | Path,
     pairs: Sequence[Pair],
     folder: str | Path,
-    which: str | int = "best",
+    checkpoint: str | int = "best",
     *,
     device: str = "auto",
     batch_tokens: int = 4096,
@@ -158,7 +158,7 @@ def build_datastore(
         run: a run directory, or one of its checkpoints.
         pairs: texts with their translations.
         folder: where the datastore goes; an earlier one is replaced when the new one is complete.
-        which: the checkpoint.
+        checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         batch_tokens: tokens of both sides read at a time, padding included.
         index: also write an index for approximate search.
         source_language, target_language: those of the pairs, for an imported model for many languages.
@@ -170,7 +170,7 @@ def build_datastore(
     """
     if index:
         required_library()  # before anything is computed
-    model, source_tokenizer, target_tokenizer, _ = load_writer(run, which)
+    model, source_tokenizer, target_tokenizer, _ = load_writer(run, checkpoint)
     check(run, model, TRANSLATES)
     languages = read_languages(run, source_tokenizer)
     languages.check(source_language, target_language)

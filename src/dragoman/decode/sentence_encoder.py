@@ -61,14 +61,14 @@ class SentenceEncoder:
         self.mean: Float[np.ndarray, " D"] | None = None
 
     @classmethod
-    def load(cls, run: str | Path, which: str | int = "best", *, device: str = "auto") -> "SentenceEncoder":
+    def load(cls, run: str | Path, checkpoint: str | int = "best", *, device: str = "auto") -> "SentenceEncoder":
         """Load the encoder of a translator, of an encoder of texts, or of the first of two towers.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one without an encoder that reads text.
             ConfigError: no such device.
         """
-        found, model, config = load_any(run, which)
+        found, model, config = load_any(run, checkpoint)
         content = config, {name: tensor.detach() for name, tensor in model.state_dict().items()}
         identity = model_identity(model)
         model = model.first if isinstance(model, TwoTowers) else model

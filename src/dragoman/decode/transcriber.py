@@ -80,7 +80,7 @@ class Transcriber:
 
     @classmethod
     def load(
-        cls, run: str | Path, which: str | int = "best", *, device: str = "auto", precision: str = "auto"
+        cls, run: str | Path, checkpoint: str | int = "best", *, device: str = "auto", precision: str = "auto"
     ) -> "Transcriber":
         """Load the model of speech of a run; the arguments are those of ``Translator.load``.
 
@@ -88,7 +88,7 @@ class Transcriber:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model hears no speech.
             ConfigError: no such device or precision, or features that are not supported.
         """
-        model, _, tokenizer, _ = load_writer(run, which)
+        model, _, tokenizer, _ = load_writer(run, checkpoint)
         check(run, model, TRANSCRIBES)
         source = model.cfg.source  # pyright: ignore[reportAttributeAccessIssue] - it transcribes
         assert isinstance(source, FrameInput)

@@ -104,7 +104,7 @@ class Translator:
     def load(
         cls,
         run: str | Path,
-        which: str | int = "best",
+        checkpoint: str | int = "best",
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -120,7 +120,7 @@ class Translator:
 
         Args:
             run: a run directory, or one of its checkpoints.
-            which: ``best``, ``last``, a step number, or the name of a checkpoint.
+            checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
             device: as torch names it; ``auto`` is the GPU if there is one.
             precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``; see ``decode/precision.py``.
             context: most sentences that are read before each text; None for as many as in training.
@@ -138,7 +138,7 @@ class Translator:
             ConfigError: no such device or precision, more context than in training, or a language that the model does
                 not have.
         """
-        model, source_tokenizer, target_tokenizer, config = load_writer(run, which)
+        model, source_tokenizer, target_tokenizer, config = load_writer(run, checkpoint)
         check(run, model, TRANSLATES)
         if special_tokens:
             source_tokenizer = source_tokenizer.with_special_tokens()

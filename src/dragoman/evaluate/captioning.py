@@ -10,20 +10,20 @@ from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.search.greedy import Greedy
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS, counted_by, scores_of
-from dragoman.evaluate.outcome import EvaluationResult, Examiner
+from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 from dragoman.text.store import Store
 
 USED = {name: METRICS[name] for name in ("exact_match", "bleu", "chrf")}
 """Metrics of captions."""
 
 
-class CaptionExaminer(Examiner):
+class CaptionEvaluator(Evaluator):
     """Evaluation of models that continue an image with text; search is greedy."""
 
     verb = "captioning"
 
-    def load(self, run: str | Path, which: str, device: str) -> None:
-        self.generator = Generator.load(run, which, device=device)
+    def load(self, run: str | Path, checkpoint: str, device: str) -> None:
+        self.generator = Generator.load(run, checkpoint, device=device)
 
     def examples(self, named: str | None, kept: str = "test") -> list[CaptionedImage]:
         if named:
@@ -36,7 +36,7 @@ class CaptionExaminer(Examiner):
             for i in range(len(columns["caption"]))
         ]
 
-    def examine(
+    def evaluate(
         self,
         examples: Sequence[CaptionedImage],
         *,

@@ -18,7 +18,7 @@ from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.baseline import ArrayFeatures, BagOfWords, LogisticRegression
 from dragoman.evaluate.metrics import Metric, counted_by, scores_of
-from dragoman.evaluate.outcome import EvaluationResult, Examiner
+from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 from dragoman.text.formats.labelled import LabelledLines, LabelledText, guess_labelled, read_labelled
 from dragoman.text.store import Store
 
@@ -118,13 +118,13 @@ def _read(classifier: Classifier, examples: Sequence[LabelledExample]) -> list[A
 # ---- a run ----------------------------------------------------------------------------------------
 
 
-class ClassificationExaminer(Examiner):
+class ClassificationEvaluator(Evaluator):
     """Evaluation of classifiers."""
 
     verb = "classifying"
 
-    def load(self, run: str | Path, which: str, device: str) -> None:
-        self.classifier = Classifier.load(run, which, device=device)
+    def load(self, run: str | Path, checkpoint: str, device: str) -> None:
+        self.classifier = Classifier.load(run, checkpoint, device=device)
         if self.classifier.problem_type != "single_label":
             raise ConfigError(
                 f"{run}: its model answers a {self.classifier.problem_type.replace('_', '-')} problem; accuracy and F1 "
@@ -150,7 +150,7 @@ class ClassificationExaminer(Examiner):
             return [LabelledText(text, labels[i]) for _, (text, i) in rows]
         return [LabelledArray(array, labels[i], f"{name} example {number}", "") for number, (array, i) in rows]
 
-    def examine(
+    def evaluate(
         self,
         examples: Sequence[LabelledExample],
         *,

@@ -20,12 +20,12 @@ from dragoman.evaluate.language_modelling import log_likelihoods
 from dragoman.evaluate.multiple_choice import likelihoods
 
 
-def harness_model(run: str | Path | Generator, which: str | int = "best", **options: Any) -> Any:
+def harness_model(run: str | Path | Generator, checkpoint: str | int = "best", **options: Any) -> Any:
     """Return a model that ``lm_eval.simple_evaluate`` takes.
 
     Args:
         run: the run of a language model, or a generator.
-        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         options: as in ``Generator.load``.
 
     Raises:
@@ -41,7 +41,7 @@ def harness_model(run: str | Path | Generator, which: str | int = "best", **opti
         """A model with the methods that tasks of lm-eval call."""
 
     made: Any = _HarnessModel()
-    made.generator = run if isinstance(run, Generator) else Generator.load(run, which, **options)
+    made.generator = run if isinstance(run, Generator) else Generator.load(run, checkpoint, **options)
     return made
 
 

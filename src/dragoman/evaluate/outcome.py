@@ -1,4 +1,4 @@
-"""Result of evaluating a model that reads, with that of a baseline, and the base class of all examiners."""
+"""Result of evaluating a model that reads, with that of a baseline, and the base class of all evaluators."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -45,19 +45,19 @@ class EvaluationResult:
         return known | {"test_set": self.test_set} | self.details | {"sentences": len(self.outputs)}
 
 
-class Examiner(ABC):
+class Evaluator(ABC):
     """The evaluation of one run."""
 
     verb: str
     """Name of the activity, for the progress bar."""
 
-    def __init__(self, run: str | Path, which: str = "best", *, device: str = "auto"):
+    def __init__(self, run: str | Path, checkpoint: str = "best", *, device: str = "auto"):
         self.data = run_folder(run) / "data"
         """Folder with the run's prepared data, which may be gone."""
-        self.load(run, which, device)
+        self.load(run, checkpoint, device)
 
     @abstractmethod
-    def load(self, run: str | Path, which: str, device: str) -> None:
+    def load(self, run: str | Path, checkpoint: str, device: str) -> None:
         """Load the model of a run.
         Raises:
             CheckpointError: no such run or checkpoint.
@@ -72,7 +72,7 @@ class Examiner(ABC):
         """
 
     @abstractmethod
-    def examine(
+    def evaluate(
         self,
         examples: Sequence[Any],
         *,
@@ -83,5 +83,5 @@ class Examiner(ABC):
         """Run the model and, if wanted, the baseline; compare with the references, and store the result in ``folder``.
 
         Raises:
-            DataError: nothing to examine with, or an example that the model cannot read.
+            DataError: nothing to evaluate on, or an example that the model cannot read.
         """

@@ -12,7 +12,7 @@ from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, counted_by, scores_of
-from dragoman.evaluate.outcome import EvaluationResult, Examiner
+from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 from dragoman.text.formats.questions import Question, QuestionLines, guess_questions, read_questions
 
 SIGNATURE = "percent|SQuAD 2.0:lower case, no punctuation, no articles|best of the answers given"
@@ -83,19 +83,19 @@ def evaluate(
     return outcome
 
 
-class AnsweringExaminer(Examiner):
+class AnsweringEvaluator(Evaluator):
     """Evaluation of models that answer questions."""
 
     verb = "answering"
 
-    def load(self, run: str | Path, which: str, device: str) -> None:
-        self.answerer = Answerer.load(run, which, device=device)
+    def load(self, run: str | Path, checkpoint: str, device: str) -> None:
+        self.answerer = Answerer.load(run, checkpoint, device=device)
 
     def examples(self, named: str | None, kept: str = "test") -> list[Question]:
         source = guess_questions(named) if named else QuestionLines(path=str(self.data / f"{kept}.jsonl"))
         return read_questions(source)
 
-    def examine(
+    def evaluate(
         self,
         examples: Sequence[Question],
         *,

@@ -19,7 +19,7 @@ from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import CountedScore, Metric, scores_of
-from dragoman.evaluate.outcome import EvaluationResult, Examiner
+from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 from dragoman.text.formats.pairs import JsonLines, guess_source, read_pairs
 from dragoman.text.lines import Pair
 from dragoman.text.store import Store, chunks
@@ -142,11 +142,11 @@ def evaluate(
     return outcome
 
 
-class RetrievalExaminer(Examiner):
+class RetrievalEvaluator(Evaluator):
     verb = "reading"
 
-    def load(self, run: str | Path, which: str, device: str) -> None:
-        first, second = (Embedder.load(run, which, device=device, tower=name) for name in ("first", "second"))
+    def load(self, run: str | Path, checkpoint: str, device: str) -> None:
+        first, second = (Embedder.load(run, checkpoint, device=device, tower=name) for name in ("first", "second"))
         self.towers = first, second
         self.captions = first.config.get("data", {}).get("kind") == "captioned_images"
 
@@ -166,7 +166,7 @@ class RetrievalExaminer(Examiner):
         both = enumerate(zip(images, captions, strict=True), 1)
         return [CaptionedImage(image, caption, f"{name} pair {i}", "") for i, (image, caption) in both]
 
-    def examine(
+    def evaluate(
         self,
         examples: Sequence[MatchedExample],
         *,

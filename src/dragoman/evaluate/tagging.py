@@ -17,7 +17,7 @@ from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, counted_by, scores_of
-from dragoman.evaluate.outcome import EvaluationResult, Examiner
+from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 from dragoman.text.formats.tagged import TaggedLines, TaggedText, guess_tagged, read_tagged
 from dragoman.text.store import Store
 
@@ -127,19 +127,19 @@ def evaluate(
     return outcome
 
 
-class TaggingExaminer(Examiner):
+class TaggingEvaluator(Evaluator):
     """Evaluation of taggers."""
 
     verb = "tagging"
 
-    def load(self, run: str | Path, which: str, device: str) -> None:
-        self.tagger = Tagger.load(run, which, device=device)
+    def load(self, run: str | Path, checkpoint: str, device: str) -> None:
+        self.tagger = Tagger.load(run, checkpoint, device=device)
 
     def examples(self, named: str | None, kept: str = "test") -> list[TaggedText]:
         source = guess_tagged(named) if named else TaggedLines(path=str(self.data / f"{kept}.jsonl"))
         return read_tagged(source, self.tagger.labels)
 
-    def examine(
+    def evaluate(
         self,
         examples: Sequence[TaggedText],
         *,

@@ -92,7 +92,7 @@ class Subject:
     def open(
         cls,
         run: str | Path,
-        which: str | int = "best",
+        checkpoint: str | int = "best",
         *,
         device: str = "cpu",
         source_language: str | None = None,
@@ -107,16 +107,21 @@ class Subject:
             CheckpointError: no such run or checkpoint, or a damaged one.
             ConfigError: no such device, or a language that the model does not have.
         """
-        subject = cls._open(run, which, device, source_language, target_language)
-        chosen = {"which": which, "source_language": source_language, "target_language": target_language}
+        subject = cls._open(run, checkpoint, device, source_language, target_language)
+        chosen = {"checkpoint": checkpoint, "source_language": source_language, "target_language": target_language}
         subject.opened = {name: value for name, value in chosen.items() if value not in (None, "best")}
         return subject
 
     @classmethod
     def _open(
-        cls, run: str | Path, which: str | int, device: str, source_language: str | None, target_language: str | None
+        cls,
+        run: str | Path,
+        checkpoint: str | int,
+        device: str,
+        source_language: str | None,
+        target_language: str | None,
     ) -> "Subject":
-        folder, model, config = load_any(run, which)
+        folder, model, config = load_any(run, checkpoint)
         model = on_device(model, device)
         if isinstance(model, PrefixedTransformer):
             raise ConfigError(f"{run}: its model reads an image before its text: such models cannot be looked into yet")

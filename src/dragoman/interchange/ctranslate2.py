@@ -54,7 +54,7 @@ LONGEST = 1024
 def export_ctranslate2(
     run: str | Path,
     folder: str | Path,
-    which: str | int = "best",
+    checkpoint: str | int = "best",
     quantization: str | None = None,
     *,
     check: bool = True,
@@ -69,7 +69,7 @@ def export_ctranslate2(
     """
     directory, folder = RunDirectory.open(run), Path(folder)
     check_free(folder)
-    cfg, weights = weights_of(directory, which)
+    cfg, weights = weights_of(directory, checkpoint)
     if quantization not in (None, *QUANTIZATIONS):
         raise ConfigError(unknown("quantization", quantization, QUANTIZATIONS))
     if hindrance := ctranslate2_obstacle(cfg):

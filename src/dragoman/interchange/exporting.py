@@ -71,7 +71,7 @@ from dragoman.text.tokens.tokenizer import INPUT_FRAME, PROMPT_FRAME, SOURCE_FRA
 def export_huggingface(
     run: str | Path,
     folder: str | Path,
-    which: str | int = "best",
+    checkpoint: str | int = "best",
     progress: Report | None = None,
     *,
     check: bool = True,
@@ -85,7 +85,7 @@ def export_huggingface(
     Args:
         run: a run directory.
         folder: the folder to create.
-        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         progress: called with the numbers of tensors written and to be written.
         check: compare before the folder is put in place.
         explain: called with the reason, where no layout can express the model.
@@ -96,7 +96,7 @@ def export_huggingface(
     """
     directory, folder = RunDirectory.open(run), Path(folder)
     check_free(folder)
-    cfg, weights = weights_of(directory, which)
+    cfg, weights = weights_of(directory, checkpoint)
     try:
         layout = find_layout(cfg, weights, directory)
     except ConfigError as error:
@@ -195,9 +195,9 @@ def check_free(folder: Path) -> None:
         raise CheckpointError(f"{folder}: exists and is not an empty folder: choose another with -o")
 
 
-def weights_of(run: RunDirectory, which: str | int) -> tuple[ModelConfig, ModelWeights]:
+def weights_of(run: RunDirectory, checkpoint: str | int) -> tuple[ModelConfig, ModelWeights]:
     """Return the configuration of a run's model and its weights, the moving average where there is one."""
-    content = run.weights(which)
+    content = run.weights(checkpoint)
     return from_dict(ModelConfig, content.config["model"], where=str(run.path)), content.tensors["model"]
 
 

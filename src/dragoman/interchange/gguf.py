@@ -49,7 +49,7 @@ _PRE_TOKENIZERS = {
 def export_gguf(
     run: str | Path,
     folder: str | Path,
-    which: str | int = "best",
+    checkpoint: str | int = "best",
     quantization: str | None = None,
     *,
     check: bool = True,
@@ -69,7 +69,7 @@ def export_gguf(
     _check_installed()
     if quantization not in (None, *TYPES):
         raise ConfigError(unknown("quantization", quantization, TYPES))
-    cfg, weights = weights_of(directory, which)
+    cfg, weights = weights_of(directory, checkpoint)
     layout = _layout(cfg, weights, directory)
     vocabulary = vocabulary_of(directory)
     assert vocabulary is not None, "a language model reads text"

@@ -64,7 +64,9 @@ from dragoman.model.transformer import Transformer
 CacheTensor = Float[Tensor, "L 2 B G K C"]
 
 
-def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best", *, check: bool = True) -> list[str]:
+def export_onnx(
+    run: str | Path, folder: str | Path, checkpoint: str | int = "best", *, check: bool = True
+) -> list[str]:
     """Write the folder with the graphs and our tokenizers; the names of the graphs.
 
     Their outputs are compared with the run's model first, unless ``check`` is false or onnxruntime is not installed.
@@ -76,7 +78,7 @@ def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best", 
     directory, folder = RunDirectory.open(run), Path(folder)
     check_free(folder)
     _check_installed()
-    cfg, weights = weights_of(directory, which)
+    cfg, weights = weights_of(directory, checkpoint)
     model = built(cfg, weights)
     try:
         graphs = graphs_of(cfg, model)

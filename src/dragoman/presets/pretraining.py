@@ -22,7 +22,7 @@ def _recipe(task: Plain, model: Plain) -> Plain:
         "model": model,
         "train": {
             "budget": {"kind": "steps", "steps": 10_000},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.1},
+            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "weight_decay": 0.1},
             "schedule": {"kind": "warmup_stable_decay", "peak": 2e-3, "warmup": 500, "decay": 0.5},
             "batch_tokens": 4096,
         },

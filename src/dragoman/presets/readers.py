@@ -53,7 +53,7 @@ def recipe(
         "model": to_dict(model),
         "train": {
             "budget": {"kind": "epochs", "epochs": epochs},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.1},
+            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "weight_decay": 0.1},
             "schedule": {"kind": "cosine", "peak": 1e-3, "warmup": 50},
             "batch_tokens": tokens,
             "validate_every": every,

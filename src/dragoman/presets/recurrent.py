@@ -116,7 +116,7 @@ def lstm_lm_small() -> Plain:
     arXiv:1608.05859)."""
     stack = RecurrentStackConfig(cell=Lstm(), depth=2, dropout=0.2)
     model = RecurrentConfig(dim=448, decoder=stack, scale_embedding=True, dropout=0.2)
-    return as_lm_small(model, peak=3e-3, decay=0.01)
+    return as_lm_small(model, peak=3e-3, weight_decay=0.01)
 
 
 def _reader(head: Head, *, depth: int, hidden: int, dropout: float) -> EncoderConfig:  # pyright: ignore[reportInvalidTypeForm]

@@ -54,7 +54,14 @@ def gpt2_style(*, dim: int, depth: int, heads: int, length: int, dropout: float)
 
 
 def language(
-    model: SequenceConfig, *, vocab: int, context: int, rows: int, steps: int, schedule: Plain, decay: float = 0.1
+    model: SequenceConfig,
+    *,
+    vocab: int,
+    context: int,
+    rows: int,
+    steps: int,
+    schedule: Plain,
+    weight_decay: float = 0.1,
 ) -> Plain:
     """Return the recipe of a small language model."""
     return {
@@ -63,7 +70,7 @@ def language(
         "model": to_dict(model),
         "train": {
             "budget": {"kind": "steps", "steps": steps},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": decay},
+            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "weight_decay": weight_decay},
             "schedule": schedule,
             "batch_tokens": rows * context,
         },
@@ -78,10 +85,10 @@ def _cosine(peak: float, warmup: int) -> Plain:
     return {"kind": "cosine", "peak": peak, "warmup": warmup, "floor": 0.1}
 
 
-def as_lm_small(model: SequenceConfig, *, peak: float = 2e-3, decay: float = 0.1) -> Plain:
+def as_lm_small(model: SequenceConfig, *, peak: float = 2e-3, weight_decay: float = 0.1) -> Plain:
     """Return lm-small's recipe for another model."""
     schedule = warmup_stable_decay(peak, 300)
-    return language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=schedule, decay=decay)
+    return language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=schedule, weight_decay=weight_decay)
 
 
 def lm_small() -> Plain:

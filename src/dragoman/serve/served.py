@@ -54,7 +54,13 @@ class ServedModel:
 
     @classmethod
     def load(
-        cls, name: str, path: str | Path, *, device: str = "auto", precision: str = "auto", which: str | int = "best"
+        cls,
+        name: str,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        checkpoint: str | int = "best",
     ) -> "ServedModel":
         """Load a run under a name; a name such as ``en-es`` states the languages, also those between which an imported
         model for many languages translates.
@@ -72,13 +78,13 @@ class ServedModel:
         options = {"device": device, "precision": precision}
         if found is TRANSLATES and (named := languages_of_name(name)):
             options |= {"source_language": named[0], "target_language": named[1]}
-        model = loader.load(path, which, **options)
+        model = loader.load(path, checkpoint, **options)
         source, target = languages(name, config) if found is TRANSLATES else ("", "")
         tags = tuple(model.source_tokenizer.tags) if isinstance(model, Translator) else ()
-        checkpoint = checkpoint_at(path, which).path.name
+        opened = checkpoint_at(path, checkpoint).path.name
         with on_meta_device():  # the loaded model is laid out for inference
             parameters = count_parameters(cfg.build()).total
-        return cls(name, Path(path), task, model, source, target, tags, parameters, checkpoint)
+        return cls(name, Path(path), task, model, source, target, tags, parameters, opened)
 
     @property
     def splits(self) -> bool:

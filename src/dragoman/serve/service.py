@@ -75,7 +75,7 @@ class Service:
         Args:
             models: names are unique.
             memory: most bytes that the process may take, weights included; None for most of what is free.
-            cache: arrangement and storage of the caches of models that write.
+            cache: layout and storage of the caches of models that write.
             queue: most requests that are answered or wait at a time.
 
         Raises:

@@ -1,6 +1,6 @@
 """``preset: auto``: model, vocabulary and batch of a translator, from the size of the text, the time, and the machine.
 
-Models of a ladder, from small to large, are timed on this machine without building them, on batches of the text's
+Models of several sizes, from small to large, are timed on this machine without building them, on batches of the text's
 lengths. The largest one that can still read enough tokens in the time is chosen (``sizing.py``).
 """
 
@@ -41,8 +41,8 @@ MEASURE = 1.5
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A model of the ladder, with the recipe that goes with its size."""
+class ModelSize:
+    """A size of model, with the recipe that goes with its size."""
 
     dim: int
     depth: int
@@ -76,13 +76,15 @@ class Rung:
         )
 
 
-LADDER = (
-    Rung(dim=64, depth=2, heads=2, peak=1.3e-2, batch_tokens=1024, warmup=200),
-    Rung(dim=128, depth=3, heads=4, peak=1e-2, batch_tokens=1024, warmup=300),  # transformer-tiny
-    Rung(dim=192, depth=3, heads=6, peak=8e-3, batch_tokens=1024, warmup=300),
-    Rung(dim=256, depth=4, heads=4, peak=7e-3, batch_tokens=2048, warmup=500),  # transformer-small, smaller batches
-    Rung(dim=384, depth=5, heads=6, peak=5e-3, batch_tokens=4096, warmup=1000),
-    Rung(dim=512, depth=6, heads=8, peak=3e-3, batch_tokens=8192, warmup=2000),  # transformer-2026
+MODEL_SIZES = (
+    ModelSize(dim=64, depth=2, heads=2, peak=1.3e-2, batch_tokens=1024, warmup=200),
+    ModelSize(dim=128, depth=3, heads=4, peak=1e-2, batch_tokens=1024, warmup=300),  # transformer-tiny
+    ModelSize(dim=192, depth=3, heads=6, peak=8e-3, batch_tokens=1024, warmup=300),
+    ModelSize(
+        dim=256, depth=4, heads=4, peak=7e-3, batch_tokens=2048, warmup=500
+    ),  # transformer-small, smaller batches
+    ModelSize(dim=384, depth=5, heads=6, peak=5e-3, batch_tokens=4096, warmup=1000),
+    ModelSize(dim=512, depth=6, heads=8, peak=3e-3, batch_tokens=8192, warmup=2000),  # transformer-2026
 )
 """Models from which ``preset: auto`` chooses."""
 
@@ -106,9 +108,9 @@ class TextSize:
 
 @dataclass(frozen=True)
 class ModelCandidate:
-    """Training of a model of the ladder in the time that there is."""
+    """Training of a model of one size in the time that there is."""
 
-    rung: Rung
+    size: ModelSize
     steps: int
     epochs: float
     ratio: float
@@ -167,7 +169,7 @@ def choose(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Chosen:
     candidates = list(_candidates(cfg, text))
     chosen = _chosen(candidates)
     dropout = [value for least, value in DROPOUTS if chosen.epochs >= least][-1]
-    recipe = chosen.rung.recipe(text.vocab, dropout)
+    recipe = chosen.size.recipe(text.vocab, dropout)
     return Chosen(merge(recipe, rest), tuple(_reasons(cfg, text, candidates, chosen, dropout)))
 
 
@@ -187,8 +189,8 @@ def _candidates(cfg: RunConfig, text: TextSize) -> list[ModelCandidate]:
     found: list[ModelCandidate] = []
     keep_memory()
     try:
-        for rung in LADDER:
-            found.append(_candidate(cfg, rung, text))
+        for size in MODEL_SIZES:
+            found.append(_candidate(cfg, size, text))
             if found[-1].ratio < ENOUGH or not found[-1].fits:
                 break
     finally:
@@ -202,8 +204,8 @@ def _chosen(candidates: Sequence[ModelCandidate]) -> ModelCandidate:
     return filled[-1] if filled else candidates[0]
 
 
-def _candidate(cfg: RunConfig, rung: Rung, text: TextSize) -> ModelCandidate:
-    made = load(merge(rung.recipe(text.vocab), {"data": {"train": []}}))
+def _candidate(cfg: RunConfig, size: ModelSize, text: TextSize) -> ModelCandidate:
+    made = load(merge(size.recipe(text.vocab), {"data": {"train": []}}))
     model_config = writer(made).sized(vocab=text.vocab, source_vocab=None)
     tokens = text.tokens(text.vocab)
     length = max(2, round(tokens / max(1, text.pairs)))
@@ -214,7 +216,7 @@ def _candidate(cfg: RunConfig, rung: Rung, text: TextSize) -> ModelCandidate:
     steps = max(1, round((cfg.train.budget.seconds or 0.0) / seconds)) if total is None else total
     epochs = steps / steps_per_epoch
     ratio = tokens_for_each_parameter(2 * epochs * tokens, epochs, hidden_parameters(model_config), sides=2)
-    return ModelCandidate(rung, steps, epochs, ratio, memory <= available)
+    return ModelCandidate(size, steps, epochs, ratio, memory <= available)
 
 
 def _step(cfg: RunConfig, made: RunConfig, model_config: Any, rows: int, length: int) -> tuple[float, int, int]:
@@ -255,12 +257,12 @@ def _reasons(
         else:
             why = "too large for the time" if candidate.ratio < ENOUGH else "smaller than need be"
         lines.append(
-            f"auto: {candidate.rung.description}: {candidate.steps:,} steps, {candidate.epochs:.3g} epochs, "
+            f"auto: {candidate.size.description}: {candidate.steps:,} steps, {candidate.epochs:.3g} epochs, "
             f"{candidate.ratio:.2g} tokens a parameter ({ENOUGH:g} are enough): {why}"
         )
     lines.append(
         f"auto: vocabulary {text.vocab:,}, as {text.words:,} words can teach; batches of "
-        f"{chosen.rung.batch_tokens:,} tokens; dropout {dropout:g} for {chosen.epochs:.3g} epochs"
+        f"{chosen.size.batch_tokens:,} tokens; dropout {dropout:g} for {chosen.epochs:.3g} epochs"
     )
     return lines
 

@@ -40,13 +40,13 @@ def journal(run: RunDirectory, name: str) -> Journal:
 
 def follow(
     run: RunDirectory,
-    examine: Callable[[Path], dict[str, float]],
+    score: Callable[[Path], dict[str, float]],
     lines: Journal,
     *,
     test_set: str = "",
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Followed]:
-    """Evaluate checkpoints with ``examine``, newest first, until all have a line and training has ended.
+    """Evaluate checkpoints with ``score``, newest first, until all have a line and training has ended.
 
     Raises:
         CheckpointError: a damaged checkpoint that has not been removed meanwhile.
@@ -63,7 +63,7 @@ def follow(
         checkpoint, seal = waiting[-1]
         done.add(seal)
         try:
-            scores = examine(checkpoint.path)
+            scores = score(checkpoint.path)
         except CheckpointError:
             if checkpoint.path.exists():
                 raise

@@ -13,7 +13,7 @@ from dragoman.text.chat_template_files import FILE as CHAT_TEMPLATE
 from dragoman.train.tasks.task_data import FOLDER
 
 
-def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best") -> RunDirectory:
+def merge_adapters(run: str | Path, merged: str | Path, checkpoint: str | int = "best") -> RunDirectory:
     """Create the run directory ``merged``: one checkpoint of weights alone, which every command opens without ``run``.
 
     The texts to validate and test with are copied, and the files that an export needs.
@@ -26,7 +26,7 @@ def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best
         raise CheckpointError(f"{run}: has no adapters: its checkpoints are whole already")
     if merged.exists():
         raise CheckpointError(f"{merged}: exists already: choose another folder with -o")
-    content = earlier.weights(which)
+    content = earlier.weights(checkpoint)
     config = content.config | {"start_from": content.config["start_from"] | {"lora": None}}
     try:
         merged.parent.mkdir(parents=True, exist_ok=True)

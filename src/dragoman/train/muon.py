@@ -21,8 +21,10 @@ TOGETHER = 2**22
 class MuonOptimizer(torch.optim.Optimizer):
     """Muon with Nesterov momentum, and updates as large as AdamW's would be (Liu et al., arXiv:2502.16982, 2.2)."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], *, decay: float, momentum: float, iterations: int):
-        super().__init__(matrices, {"lr": 1e-3, "weight_decay": decay, "momentum": momentum, "iterations": iterations})
+    def __init__(self, matrices: Iterable[nn.Parameter], *, weight_decay: float, momentum: float, iterations: int):
+        super().__init__(
+            matrices, {"lr": 1e-3, "weight_decay": weight_decay, "momentum": momentum, "iterations": iterations}
+        )
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

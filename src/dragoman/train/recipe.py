@@ -224,6 +224,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
         data = _spelled_out(data)
     for assignment in overrides:
         data = override(data, assignment)
+    data = renamed(data)
     try:
         cfg = from_dict(RunConfig, data, where=where)
     except ConfigError as error:

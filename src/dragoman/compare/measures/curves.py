@@ -8,7 +8,7 @@ import numpy as np
 from dragoman.compare.figure import Figure, RatioOfCounts, StudySubject, scored
 from dragoman.config import kind_of
 from dragoman.errors import ConfigError
-from dragoman.evaluate.examiners import EXAMINERS
+from dragoman.evaluate.evaluators import EVALUATORS
 from dragoman.journal import Journal
 
 
@@ -50,8 +50,8 @@ def mistakes(subject: StudySubject) -> Mapping[str, Figure]:
     kind = kind_of(type(subject.cfg.task)) if subject.cfg else ""
     if subject.run is None or kind != "classification":
         raise ConfigError("measures.mistakes: needs a run of classification")
-    examiner = EXAMINERS[kind](subject.run, subject.checkpoint)
-    found = examiner.examine(examiner.examples(None), baseline=False)
+    evaluator = EVALUATORS[kind](subject.run, subject.checkpoint)
+    found = evaluator.evaluate(evaluator.examples(None), baseline=False)
     accuracy, counts = found.counted["accuracy"]
     right, all_of_them = counts.T
     metric = RatioOfCounts("mistakes", 100.0, higher_is_better=False, signature=accuracy.signature)

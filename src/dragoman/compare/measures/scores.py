@@ -11,7 +11,7 @@ from dragoman.decode.request import request_for
 from dragoman.decode.translator import Translator, search_for_beam
 from dragoman.errors import ConfigError
 from dragoman.evaluate.evaluation import ALL_METRICS, LENGTHS
-from dragoman.evaluate.examiners import EXAMINERS
+from dragoman.evaluate.evaluators import EVALUATORS
 from dragoman.evaluate.given import pairs_for
 
 
@@ -58,8 +58,8 @@ def task(subject: StudySubject) -> Mapping[str, Figure]:
     """Return the scores of a model that reads on the run's own test set: accuracy, F1, exact match, recall, ..."""
     assert subject.run is not None and subject.cfg is not None, "a study that trains"
     kind = kind_of(type(subject.cfg.task))
-    if kind not in EXAMINERS:
+    if kind not in EVALUATORS:
         raise ConfigError(f"measures.task: is for models that read, not for {kind}: use translation or perplexity")
-    examiner = EXAMINERS[kind](subject.run, subject.checkpoint)
-    found = examiner.examine(examiner.examples(None), baseline=False)
+    evaluator = EVALUATORS[kind](subject.run, subject.checkpoint)
+    found = evaluator.evaluate(evaluator.examples(None), baseline=False)
     return {one.metric.name: scored(*one, unit="%") for one in found.counted.values()}

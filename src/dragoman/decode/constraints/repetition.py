@@ -60,7 +60,7 @@ class NoRepeat:
     tokens: PositiveInt = 3
 
     def start(self, search_start: SearchStart) -> Rule:
-        return NoSecondTime(self, search_start)
+        return NoRepeatNgramRule(self, search_start)
 
 
 class Repetition(Rule):
@@ -100,7 +100,7 @@ class Counts(Rule):
         self.emitted.join(other.emitted)
 
 
-class NoSecondTime(Rule):
+class NoRepeatNgramRule(Rule):
     """The rule of ``NoRepeat`` for one batch."""
 
     def __init__(self, cfg: NoRepeat, search_start: SearchStart):
@@ -121,7 +121,7 @@ class NoSecondTime(Rule):
         self.emitted.append(choice)
 
     def join(self, other: Rule) -> None:
-        assert isinstance(other, NoSecondTime)
+        assert isinstance(other, NoRepeatNgramRule)
         self.emitted.join(other.emitted)
 
 
@@ -135,7 +135,7 @@ class MinimumLength:
     tokens: TokenCount
 
     def start(self, search_start: SearchStart) -> Rule:
-        return NotYet(self.tokens, search_start)
+        return MinimumLengthRule(self.tokens, search_start)
 
 
 @config
@@ -146,10 +146,10 @@ class Forbidden:
     """Ids in the target vocabulary; unknown ones are ignored."""
 
     def start(self, search_start: SearchStart) -> Rule:
-        return Never(torch.tensor(self.tokens, dtype=torch.long, device=search_start.prompt.device))
+        return ForbiddenTokensRule(torch.tensor(self.tokens, dtype=torch.long, device=search_start.prompt.device))
 
 
-class NotYet(Rule):
+class MinimumLengthRule(Rule):
     """The rule of ``MinimumLength`` for one batch."""
 
     def __init__(self, tokens: int, search_start: SearchStart):
@@ -169,12 +169,12 @@ class NotYet(Rule):
         self.longest_wait, self.missing.rows = self.longest_wait - 1, self.missing.rows - 1
 
     def join(self, other: Rule) -> None:
-        assert isinstance(other, NotYet)
+        assert isinstance(other, MinimumLengthRule)
         self.missing.join(other.missing)
         self.longest_wait = max(self.longest_wait, other.longest_wait)
 
 
-class Never(Rule):
+class ForbiddenTokensRule(Rule):
     """The rule of ``Forbidden`` for one batch."""
 
     def __init__(self, tokens: Int[Tensor, " n"]):

@@ -85,7 +85,7 @@ class LineSettings:
         """
         translator = Translator.load(
             self.run,
-            which=self.checkpoint,
+            checkpoint=self.checkpoint,
             device=self.device,
             precision=self.precision,
             context=self.context,

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dragoman.decode.documents.placeholder_strategies import PlaceholderStrategy, StandIns
+from dragoman.decode.documents.placeholder_strategies import PlaceholderStrategy, PlaceholderSubstitution
 from dragoman.decode.documents.source_line import Ask, SourceLine
 from dragoman.decode.translation import Translation
 from dragoman.text.invariants import find_numbers
@@ -12,7 +12,7 @@ class NumbersHeld(PlaceholderStrategy):
     """Treat numbers and signs of a line as placeholders, where they did not survive otherwise."""
 
     def __init__(self, strategies: list[PlaceholderStrategy]):
-        self.strategies = [strategy for strategy in strategies if isinstance(strategy, StandIns)]
+        self.strategies = [strategy for strategy in strategies if isinstance(strategy, PlaceholderSubstitution)]
 
     def suits(self, line: SourceLine) -> bool:
         return line.checked and bool(find_numbers(line.words))

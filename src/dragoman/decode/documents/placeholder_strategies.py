@@ -42,9 +42,9 @@ def translate_lines(
     """
     answers: dict[SourceLine, Translation] = {}
     reserve: dict[SourceLine, Translation] = {}
-    for strategy in (NothingToTranslate(), *strategies, BySentence(strategies), InPieces()):
+    for strategy in (NothingToTranslate(), *strategies, BySentence(strategies), SegmentBySegment()):
         todo = [line for line in lines if line not in answers and strategy.suits(line)]
-        if isinstance(strategy, InPieces):
+        if isinstance(strategy, SegmentBySegment):
             todo = [line for line in todo if line not in reserve]
         for line, answer in zip(todo, strategy.answers(todo, ask) if todo else [], strict=True):
             if answer is None:
@@ -138,7 +138,7 @@ class Required(Verbatim):
         return found and found.choosing(found.candidates[:1])
 
 
-class StandIns(AskingStrategy):
+class PlaceholderSubstitution(AskingStrategy):
     """Replace placeholders by stand-ins that models copy well: words, or marks such as quotes for pairs of tags.
 
     The second translator is used if there is one, since the stand-ins are required in the translation.
@@ -266,8 +266,8 @@ def placeholder_strategies(require: Require | None) -> list[PlaceholderStrategy]
     return [
         Verbatim(),
         *([Required(require)] if require else []),
-        StandIns(names, links, marks, edge=r"[{}*]", require=require),
-        StandIns(numbers, (), marks[1:], edge=r"\d", require=require),
+        PlaceholderSubstitution(names, links, marks, edge=r"[{}*]", require=require),
+        PlaceholderSubstitution(numbers, (), marks[1:], edge=r"\d", require=require),
     ]
 
 
@@ -300,7 +300,7 @@ class BySentence(PlaceholderStrategy):
         return combine(1, line.text, text, replies) if line.is_kept_in(text) else None
 
 
-class InPieces(AskingStrategy):
+class SegmentBySegment(AskingStrategy):
     """Translate each stretch of words between the placeholders by itself; the placeholders stay where they are."""
 
     def questions(self, line: SourceLine) -> list[str]:

@@ -57,7 +57,7 @@ class InputReader:
     def load(
         cls,
         run: str | Path,
-        which: str | int = "best",
+        checkpoint: str | int = "best",
         *,
         device: str = "auto",
         tower: str = "first",
@@ -68,7 +68,7 @@ class InputReader:
 
         Args:
             run: a run directory, or one of its checkpoints.
-            which: ``best``, ``last``, a step number, or the name of a checkpoint.
+            checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
             device: as torch names it; ``auto`` is the GPU if there is one.
             tower: ``first`` or ``second``, for a run that has two.
             special_tokens: read the spelling of a special token in a text as this token.
@@ -79,7 +79,7 @@ class InputReader:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model has another ability.
             ConfigError: no such device or precision.
         """
-        model, tokenizer, config = load_reader(run, which, tower=tower)
+        model, tokenizer, config = load_reader(run, checkpoint, tower=tower)
         if cls.ability:
             check(run, model, cls.ability)
         if special_tokens and tokenizer is not None:

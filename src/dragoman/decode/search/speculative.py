@@ -37,10 +37,10 @@ from dragoman.text.tokens.tokenizer import EOS
 
 TokenIds = Int[Tensor, "B T"] | Tokens
 
-# ---- guessers -------------------------------------------------------------------------------------
+# ---- drafters -------------------------------------------------------------------------------------
 
 
-class Guesser(ABC):
+class Drafter(ABC):
     """Predict the next tokens of the rows of one batch."""
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Guesser(ABC):
         """Return up to ``count`` tokens of each row; none where no guess is worth its cost."""
 
 
-class LookUp(Guesser):
+class PromptLookupDrafter(Drafter):
     """Guess the tokens that followed the last occurrence of the newest ones: names, numbers and phrases recur."""
 
     def __init__(self, source: TokenIds | None, longest: int, vocab: int):
@@ -88,7 +88,7 @@ class LookUp(Guesser):
         return torch.where(found < self.vocab, found, EOS)  # a source may have another vocabulary
 
 
-class Draft(Guesser):
+class ModelDrafter(Drafter):
     """Guess with a smaller model that has the same vocabulary."""
 
     def __init__(self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy, most: int):
@@ -131,16 +131,16 @@ class SpeculativeSession(DecoderSession):
     """Read guesses along with the chosen tokens, and rewind the state where they were wrong."""
 
     def __init__(
-        self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, beams: int, guesser: Guesser, most: int
+        self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, beams: int, drafter: Drafter, most: int
     ):
         super().__init__(model, source, policy, beams)
         self.state.allow_rewind(most)
-        self.guesser, self.most = guesser, most
+        self.drafter, self.most = drafter, most
         self.forwards = 0
         """Number of forward passes of the model."""
 
     def first(self, prompt: TokenIds) -> Float[Tensor, "B V"]:
-        self.guesser.begin(prompt)
+        self.drafter.begin(prompt)
         self.forwards += 1
         logits = super().first(prompt)
         self.guesses = RowMemory(_ids(prompt)[:, :0])  # (R, g): read by the state and not yet confirmed
@@ -149,7 +149,7 @@ class SpeculativeSession(DecoderSession):
 
     def next(self, choice: Choice) -> Float[Tensor, "R V"]:
         arrange(self.state, choice, self.beams)
-        for each in (self.guesser, self.guesses, self.after):
+        for each in (self.drafter, self.guesses, self.after):
             each.follow(choice)
         if self.all_guessed(choice.tokens):
             logits, self.guesses.rows, self.after.rows = (
@@ -159,7 +159,7 @@ class SpeculativeSession(DecoderSession):
             )
             return logits
         self.state.rewind(self.guesses.rows.shape[1])
-        guesses = self.guesser.guess(self.budget)
+        guesses = self.drafter.guess(self.budget)
         self.forwards += 1
         logits = self.model.decode(Tokens(torch.cat([choice.tokens[:, None], guesses], dim=1)), self.state)
         self.guesses.rows, self.after.rows = guesses, logits[:, 1:]
@@ -191,10 +191,10 @@ class PromptLookup:
     longest: PositiveInt = 3
     """Most tokens compared: the longer the match, the better the guess."""
 
-    def guesser(
+    def drafter(
         self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy, most: int
-    ) -> Guesser:
-        return LookUp(source, self.longest, model.output.out_features)
+    ) -> Drafter:
+        return PromptLookupDrafter(source, self.longest, model.output.out_features)
 
 
 @config
@@ -205,9 +205,9 @@ class DraftModel:
     """Run directory of the smaller model."""
     checkpoint: str = "best"
 
-    def guesser(
+    def drafter(
         self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy, most: int
-    ) -> Guesser:
+    ) -> Drafter:
         path = RunDirectory.open(self.run).find(self.checkpoint).path.resolve()
         draft = _loaded(path, model.device)
         ours, theirs = model.output.out_features, draft.output.out_features
@@ -216,7 +216,7 @@ class DraftModel:
                 f"draft.run: {self.run} has {theirs} tokens and the model {ours}: train it with the same tokenizers"
             )
         try:
-            return Draft(draft, source, policy, strategy, most)
+            return ModelDrafter(draft, source, policy, strategy, most)
         except ValueError as error:
             raise ConfigError(f"draft.run: {self.run}: {error}") from None
 
@@ -257,5 +257,5 @@ class Speculative:
     def session(
         self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy
     ) -> SpeculativeSession:
-        guesser = self.draft.guesser(model, source, policy, strategy, self.tokens)
-        return SpeculativeSession(model, source, policy, strategy.beams, guesser, self.tokens)
+        drafter = self.draft.drafter(model, source, policy, strategy, self.tokens)
+        return SpeculativeSession(model, source, policy, strategy.beams, drafter, self.tokens)

@@ -53,7 +53,7 @@ class VerifiableRun:
 
 def open_run(
     run: Path,
-    which: str | int = "best",
+    checkpoint: str | int = "best",
     *,
     text: Path | None,
     examples: int,
@@ -76,7 +76,7 @@ def open_run(
         ConfigError: no such device; or texts for a model that reads none.
         DataError: no text in the file.
     """
-    directory, model, config = load_any(run, which)
+    directory, model, config = load_any(run, checkpoint)
     model = on_device(model, device)  # as it was trained: the reference must not be laid out for inference
     if isinstance(model, SequenceModel):
         tokenizers = directory.tokenizers()

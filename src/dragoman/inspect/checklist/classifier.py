@@ -8,7 +8,7 @@ import numpy as np
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.calibrate import calibration_error
-from dragoman.evaluate.classification import METRICS, ClassificationExaminer
+from dragoman.evaluate.classification import METRICS, ClassificationEvaluator
 from dragoman.evaluate.evaluation import LENGTHS
 from dragoman.evaluate.metrics import score_of
 from dragoman.inspect.checklist import perturbations
@@ -48,25 +48,25 @@ class _Labelled:
     """A classifier with test examples and its answers."""
 
     def __init__(self, settings: ChecklistSettings, test: str | None):
-        self.examiner = ClassificationExaminer(settings.run, settings.checkpoint, device=settings.device)
-        if not self.examiner.texts:
+        self.evaluator = ClassificationEvaluator(settings.run, settings.checkpoint, device=settings.device)
+        if not self.evaluator.texts:
             raise ConfigError(
                 f"{settings.run}: its model reads no text, and the checklist is for texts: use dragoman evaluate"
             )
-        given = self.examiner.examples(test)[: settings.sentences]
+        given = self.evaluator.examples(test)[: settings.sentences]
         self.test = [one for one in given if isinstance(one, LabelledText)]
         if not self.test:
             raise DataError("the test set has no examples: name another with --test")
         self.named = test or "the test set"
         self.sample = spread(len(self.test), settings.sample)
         self.true = [one.label for one in self.test]
-        answers = self.examiner.classifier.classify([one.text for one in self.test])
+        answers = self.evaluator.classifier.classify([one.text for one in self.test])
         self.labels = [answer.label for answer in answers]
         self.right = np.array([guess == true for guess, true in zip(self.labels, self.true, strict=True)])
         self.probabilities = np.array([answer.probability for answer in answers])
 
     def classify(self, texts: Sequence[str]) -> list[str]:
-        return [answer.label for answer in self.examiner.classifier.classify(texts)]
+        return [answer.label for answer in self.evaluator.classifier.classify(texts)]
 
 
 def rows(settings: ChecklistSettings, config: dict[str, Any], test: str | None) -> Iterator[ChecklistRow]:
@@ -105,7 +105,7 @@ def _overall(labelled: _Labelled) -> ChecklistRow:
 
 def _by_label(labelled: _Labelled) -> ChecklistRow:
     found = []
-    for label in labelled.examiner.classifier.labels:
+    for label in labelled.evaluator.classifier.labels:
         given = [k for k, true in enumerate(labelled.true) if true == label]
         taken = [k for k, guess in enumerate(labelled.labels) if guess == label]
         right = sum(labelled.labels[k] == label for k in given)
@@ -211,7 +211,7 @@ def _confidence(labelled: _Labelled) -> ChecklistRow:
 
 def _overlap(labelled: _Labelled) -> ChecklistRow:
     title = "Overlap of training and test"
-    train = [one for one in labelled.examiner.stored("train") if isinstance(one, LabelledText)]
+    train = [one for one in labelled.evaluator.stored("train") if isinstance(one, LabelledText)]
     if not train:
         return unmeasured(TRUST, title, "The run's training text is gone.")
     return overlap_row(title, overlap(train, labelled.test), len(labelled.test), labelled.named, of="text")

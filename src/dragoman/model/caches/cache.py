@@ -1,6 +1,6 @@
-"""Choice of the cache of keys and values: an arrangement (``layout.py``, ``paged.py``) and a storage (``storage.py``).
+"""Choice of the cache of keys and values: a layout (``layout.py``, ``paged.py``) and a storage (``storage.py``).
 
-Any arrangement goes with any storage: ``Cache(arrangement=Paged(tokens=16), storage=Int8())``, or ``paged:16+int8``.
+Any layout goes with any storage: ``Cache(layout=Paged(tokens=16), storage=Int8())``, or ``paged:16+int8``.
 
 B batch, G key/value heads, T length, C channels of one head, K cached tokens.
 """
@@ -27,7 +27,7 @@ from dragoman.model.masks.visibility import VisibilityRule
 
 
 class CacheLayout(ABC):
-    """Base of the arrangements."""
+    """Base of the layouts."""
 
     examples: tuple[str, ...] | None = None
     """Caches that ``dragoman verify`` tests, with sizes that move the ends of buffers and pages; None for the name
@@ -113,22 +113,22 @@ AnyCacheLayout = Annotated[Growing | Preallocated | Window | Paged, OneOf()]
 class Cache(KVPolicy):
     """Cache of keys and values; the default is the fastest exact one, as measured in benchmarks/caches.py."""
 
-    arrangement: AnyCacheLayout = Preallocated()
+    layout: AnyCacheLayout = Preallocated()
     storage: AnyStorage = Unchanged()
 
     def restricted(self, visibility: VisibilityRule) -> VisibilityRule:
-        return self.arrangement.restricted(visibility)
+        return self.layout.restricted(visibility)
 
     def new_state(self, visibility: VisibilityRule) -> "KVCache":
-        return KVCache(self.storage, self.arrangement.build())
+        return KVCache(self.storage, self.layout.build())
 
     def store(self, kv: KV) -> Stored:
         return Stored.of(kv, self.storage)
 
     def __str__(self) -> str:
         """Return the cache as text for ``parse_cache``."""
-        numbers = [str(getattr(self.arrangement, f.name)) for f in dataclasses.fields(self.arrangement)[1:]]
-        laid = ":".join([kind_of(type(self.arrangement)), *numbers])
+        numbers = [str(getattr(self.layout, f.name)) for f in dataclasses.fields(self.layout)[1:]]
+        laid = ":".join([kind_of(type(self.layout)), *numbers])
         return laid if isinstance(self.storage, Unchanged) else f"{laid}+{kind_of(type(self.storage))}"
 
 
@@ -180,7 +180,7 @@ class PooledCache(KVPolicy):
 # ---- as a line of text ----------------------------------------------------------------------------
 
 _CHOICES = {
-    "arrangement": {kind_of(choice): choice for choice in choices(AnyCacheLayout)},
+    "layout": {kind_of(choice): choice for choice in choices(AnyCacheLayout)},
     "storage": {kind_of(choice): choice for choice in choices(AnyStorage)},
 }
 
@@ -192,7 +192,7 @@ def examples() -> list[str]:
 
 
 def parse_cache(text: str) -> Cache:
-    """Parse a cache such as ``paged:16+int8``: an arrangement with its sizes, a storage, or both, joined by +.
+    """Parse a cache such as ``paged:16+int8``: a layout with its sizes, a storage, or both, joined by +.
 
     Raises:
         ConfigError: an unknown name, or sizes that do not fit.

@@ -56,7 +56,7 @@ class Storage(ABC):
 class Unchanged(Storage):
     """Store in the model's own data type."""
 
-    examples = ()  # as every arrangement without a storage beside it has it
+    examples = ()  # as every layout without a storage beside it has it
 
     def write(self, x: Tensor) -> Parts:
         return (x,)

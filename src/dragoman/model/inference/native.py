@@ -378,9 +378,9 @@ def kv_dtype(tower: Tower) -> torch.dtype:
 
 
 def _is_known(policy: KVPolicy) -> bool:
-    """Return whether the kernels' own cache may replace this one: exact, and with the default arrangement."""
+    """Return whether the kernels' own cache may replace this one: exact, and with the default layout."""
     if isinstance(policy, PooledCache):
         policy = policy.cache
     if type(policy) is not Cache:
         return False
-    return type(policy.arrangement) is Preallocated and type(policy.storage) in (Unchanged, Float32)
+    return type(policy.layout) is Preallocated and type(policy.storage) in (Unchanged, Float32)

@@ -86,7 +86,7 @@ class Engine:
         Args:
             memory: most bytes of all caches together. Each model that writes has an equal share: pools of pages do not
                 shrink, so that what one model once needed is not there for the others.
-            cache: arrangement and storage of the caches.
+            cache: layout and storage of the caches.
             models: number of models that write.
         """
         self.memory, self.share, self.cache, self.turns = memory, memory // max(1, models), cache, Turns()
