@@ -255,6 +255,39 @@ def test_attributes_without_quotes_and_of_elements_whose_content_stays_are_trans
     assert filled(opened("a.html", page)).decode() == expected
 
 
+MENTIONS = {
+    "a.html": ("<p>{}</p>", "<b>", "&lt;b&gt;"),
+    "of_a_mention.html": ("<p>{} &amp;lt;b&amp;gt;</p>", "<b>", "&lt;b&gt;"),
+    "a.xml": ('<resources><string name="a">{}</string></resources>', "<b>", "&lt;b&gt;"),
+    "escaped.xml": ('<resources><string name="a">{}</string></resources>', '<b c="d">', '&lt;b c=\\"d\\"&gt;'),
+    "quoted.xml": ('<resources><string name="a">"{}"</string></resources>', "<b>", "&lt;b&gt;"),
+    "a.resx": ('<root><data name="A"><value>{}</value></data></root>', "<b>", "&lt;b&gt;"),
+}
+"""Files, a tag in them, and how they spell its characters."""
+
+
+@pytest.mark.parametrize("name", MENTIONS)
+def test_a_tag_that_a_text_mentions_is_not_taken_for_one_that_it_has(name):
+    page, tag, mention = MENTIONS[name]
+
+    def file(text):
+        return page.format(text.format(tag=tag, mention=mention))
+
+    document = opened(name, file("use {mention} and &lt;/b&gt; for {tag}bold</b> text"))
+    assert filled(document).decode() == file("USE {mention} AND &lt;/b&gt; FOR {tag}BOLD</b> TEXT")
+    moved = " for ".join(reversed(document.slots[0].text.split(" for ")))
+    if "mention" not in name:
+        expected = file("{tag}bold</b> text for use {mention} and &lt;/b&gt;")
+        assert document.fill({0: Filling(moved)}).decode() == expected
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u202f", "&nbsp;", "&#x3000;"])
+def test_spaces_at_the_edges_of_a_text_of_html_are_there_once(space):
+    page = f"<p>{space}Hello{space}<b>dear</b>{space}friend{space}</p>"
+    expected = page.replace("Hello", "HELLO").replace("dear", "DEAR").replace("friend", "FRIEND")
+    assert filled(opened("a.html", page)).decode() == expected
+
+
 def subtitles(*cues, head=""):
     return head + "\n".join(f"00:00:0{n}.000 --> 00:00:0{n + 1}.000\n{cue}\n" for n, cue in enumerate(cues))
 

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from dragoman.errors import DataError
 from dragoman.text.document import Edit, Filling, splice
+from dragoman.text.filled.html_characters import with_characters, with_references
 from dragoman.text.filled.html_pieces import VOID, HtmlPiece, is_excluded, pieces
 from dragoman.text.filled.spans import SpannedDocument, TextFile, Write
+from dragoman.text.formats.inline import Part, joined, spelled
 from dragoman.text.formats.markup import encoding_of
 
 INLINE = set(
@@ -68,7 +70,8 @@ _ATTRIBUTE = re.compile(
     r"""(?<=[\s"'/])(?P<name>[^\s"'<>/=]+)\s*=\s*(?:(?P<quote>["'])(?P<quoted>.*?)(?P=quote)|(?P<bare>[^\s"'=<>`]+))""",
     re.DOTALL,
 )
-_ENTITY = re.compile(r"&(?:#[xX]?[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);?")
+_SPACE = " \t\n\r\f"
+"""White space of HTML; no-break and ideographic spaces are characters of the text."""
 
 
 class HtmlDocument(SpannedDocument):
@@ -149,25 +152,22 @@ class HtmlDocument(SpannedDocument):
         if not any(piece.kind == "text" and self.raw(piece).strip() for piece in kept):
             return
         spellings: dict[str, str] = {}
-        parts, codes = [], []
-        for piece in kept:
-            raw = self.raw(piece)
-            if piece.kind == "text":
-                parts.append(_read(raw, spellings))
-            else:
-                codes.append(raw)
-                parts.append(raw)
+        parts = [
+            Part(_read(self.raw(piece), spellings)) if piece.kind == "text" else Part(self.raw(piece), True)
+            for piece in kept
+        ]
+        text, codes = joined(parts, with_references)
         start, end = kept[0].start, kept[-1].end
         whole = self.text_file.text[start:end]
-        start, end = start + len(whole) - len(whole.lstrip()), end - len(whole) + len(whole.rstrip())
+        start, end = start + len(whole) - len(whole.lstrip(_SPACE)), end - len(whole) + len(whole.rstrip(_SPACE))
         tags = [piece for piece in kept if piece.kind != "text"]
         self.add(
             (start, end),
-            "".join(parts).strip(" \t\n\r\f"),
+            text.strip(_SPACE),
             place=self.text_file.place(start),
             key=self.next_key(""),
-            codes=tuple(codes),
-            write=lambda text, codes: to_html(text, codes, spellings),
+            codes=codes,
+            write=lambda text, codes: spelled(text, codes, lambda plain: with_references(plain, spellings)),
         )
         if any(self.tag_slots.get(piece.start) for piece in tags):
             self.nested_in[id(self.spans[-1])] = tags
@@ -256,32 +256,8 @@ def _is_utf8(raw: bytes) -> bool:
 
 def _read(raw: str, spellings: dict[str, str]) -> str:
     """Return the text of a stretch without tags, and record in ``spellings`` what is written as references."""
-
-    def decoded(match: re.Match[str]) -> str:
-        character = html.unescape(match[0])
-        if len(character) == 1 and character not in "&<>" and match[0].endswith(";"):
-            spellings.setdefault(character, match[0])
-        return character
-
-    parts = re.split(r"([ \t\n\r\f]+)", raw)
-    return "".join(" " if i % 2 else _ENTITY.sub(decoded, part) for i, part in enumerate(parts))
-
-
-def to_html(text: str, codes: Sequence[str], spellings: Mapping[str, str]) -> str:
-    """Return a text as HTML: its codes as they are, each as often as it occurs in them, and all else as characters."""
-    remaining, parts, at = list(codes), [], 0
-    pattern = "|".join(map(re.escape, sorted(set(codes), key=len, reverse=True)))
-    for found in re.finditer(pattern, text) if pattern else ():
-        if found[0] in remaining:
-            remaining.remove(found[0])
-            parts += [_escaped(text[at : found.start()], spellings), found[0]]
-            at = found.end()
-    return "".join([*parts, _escaped(text[at:], spellings)])
-
-
-def _escaped(text: str, spellings: Mapping[str, str]) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return escaped.translate(str.maketrans(dict(spellings)))
+    parts = re.split(f"([{_SPACE}]+)", raw)
+    return "".join(" " if i % 2 else with_characters(part, spellings) for i, part in enumerate(parts))
 
 
 def _attribute_writer(quote: str | None) -> Write:
