@@ -695,8 +695,68 @@ def test_notes_and_styles_of_webvtt_are_no_cues():
         ("<table><tr><td translate=no>A<td>Hello<tr><td>World</table>", ["Hello", "World"]),
         ("<dl><dt translate=no>A<dd>Hello</dl>", ["Hello"]),
         ("<div translate=no>A<p>B</div><p>Hello", ["Hello"]),
-        ("<span translate=no>A<span>B</span></span> Hello", ["Hello"]),
+        ("<div translate=no>A<div>B</div></div> Hello", ["Hello"]),
+        ("<table><tr translate=no><td>A<tr><td>Hello</table>", ["Hello"]),
     ],
 )
 def test_an_html_element_that_stays_ends_where_its_end_is_left_out(page, texts):
     assert [slot.text for slot in HtmlDocument(page.encode(), "p.html").slots] == texts
+
+
+@pytest.mark.parametrize(
+    ("page", "texts"),
+    [
+        (
+            "<p translate=NO>A<p Translate='No'>B<p translate=YES>Hello<p translate>Hi<p translate=x>Ho",
+            ["Hello", "Hi", "Ho"],
+        ),
+        ("<div translate=no>A<p translate=yes>Hello</p>B<p translate=''>Hi</p>C</div>Ho", ["Hello", "Hi", "Ho"]),
+        ("<div translate=no>A<p translate=yes>Hello<p>B</div>Ho", ["Hello", "Ho"]),
+        ("<div class=notranslate><ul translate=yes><li translate=no>A<li>Hello</ul>B</div>", ["Hello"]),
+        ("<div translate=no><pre>A <i translate=yes>B</i></pre></div><code>C<i translate=yes>D</i></code>", []),
+        ("<div translate=no><b translate=yes>Hello</b> A</div>", ["Hello"]),
+        (
+            "<p>Hello <span translate=no>A <b translate=yes>dear</b> B</span> friend",
+            ["Hello <span translate=no>A <b translate=yes>dear</b> B</span> friend"],
+        ),
+    ],
+)
+def test_the_innermost_translate_attribute_of_html_counts_in_any_case(page, texts):
+    document = HtmlDocument(page.encode(), "p.html")
+    assert [slot.text for slot in document.slots] == texts
+    done = filled(document).decode()
+    assert done.lower() == page.lower()
+    assert re.findall(r"\b[A-D]\b", done) == re.findall(r"\b[A-D]\b", page)
+
+
+def test_attributes_follow_the_translate_attribute_of_their_element():
+    page = '<div translate=NO title="kept">A<p translate=yes title="hello">Hello</p><i title="kept">B</i></div>'
+    expected = page.replace('"hello"', '"HELLO"').replace(">Hello", ">HELLO")
+    assert filled(HtmlDocument(page.encode(), "p.html")).decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p><code>git push</code> could not be started</p>", "<code>git push</code> could not be started"),
+        ("<p>Run <kbd>Ctrl</kbd></p>", "Run <kbd>Ctrl</kbd>"),
+        ("<p><b translate=no>Acme</b> is here", "<b translate=no>Acme</b> is here"),
+        ("<li><b><a class=notranslate>Acme</a></b>, Inc.", "<b><a class=notranslate>Acme</a></b>, Inc."),
+        ("<p><math><mi>x</mi></math> is a number", "<math><mi>x</mi></math> is a number"),
+        ("<p><img src=a> Hello <br><svg><title>A</title></svg></p>", "Hello"),
+        (
+            "<p><code></code><i class=notranslate><img><!-- a > b --></i>&nbsp;<svg/>Hello<var> </var>",
+            "\u00a0<svg/>Hello",
+        ),
+        ("<td><code>git</code></td>", None),
+    ],
+)
+def test_what_stays_at_the_edge_of_a_sentence_is_a_part_of_it_if_it_has_a_text(page, text):
+    assert [slot.text for slot in HtmlDocument(page.encode(), "p.html").slots] == [text] * bool(text)
+
+
+@pytest.mark.parametrize("attributes", ["lang='en'", 'xml:lang="en"', 'xml:lang="en" lang="en"', "XML:LANG=en"])
+def test_the_language_of_a_page_becomes_the_target_however_it_is_declared(attributes):
+    page = f'<html xmlns="http://www.w3.org/1999/xhtml" {attributes}><body><p>Hello</p></body></html>'
+    expected = page.replace("Hello", "HELLO").replace(attributes, attributes.replace("en", "pl"))
+    assert filled(opened("a.xhtml", page)).decode() == expected

@@ -70,6 +70,7 @@ _ATTRIBUTE = re.compile(
     r"""(?<=[\s"'/])(?P<name>[^\s"'<>/=]+)\s*=\s*(?:(?P<quote>["'])(?P<quoted>.*?)(?P=quote)|(?P<bare>[^\s"'=<>`]+))""",
     re.DOTALL,
 )
+_TAG = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
 _SPACE = " \t\n\r\f"
 """White space of HTML; no-break and ideographic spaces are characters of the text."""
 
@@ -100,7 +101,7 @@ class HtmlDocument(SpannedDocument):
         for piece in found:
             if piece.kind in ("start", "whole"):
                 self.add_attributes(piece)
-            if piece.kind == "start" and piece.tag == "html" and target and piece.attributes.get("lang"):
+            if piece.kind == "start" and piece.tag == "html" and target:
                 self.declare(piece, target)
             inside = piece.kind in ("text", "other") or piece.tag in INLINE
             if inside:
@@ -114,7 +115,7 @@ class HtmlDocument(SpannedDocument):
         """Name the language of the translations in the file."""
         text = self.text_file.text
         for found in _ATTRIBUTE.finditer(text, piece.start, piece.tag_end):
-            if found["name"].lower() in ("lang", "xml:lang"):
+            if found["name"].lower() in ("lang", "xml:lang") and found["quoted"] != "":
                 self.declarations.append(Edit(*_value(found), target.replace("_", "-")))
 
     def add_attributes(self, piece: HtmlPiece) -> None:
@@ -173,12 +174,12 @@ class HtmlDocument(SpannedDocument):
             self.nested_in[id(self.spans[-1])] = tags
 
     def trimmed(self, block: list[HtmlPiece]) -> list[HtmlPiece]:
-        """Return a block without blank text, comments and pairs of tags around all of its text."""
+        """Return a block without blank text, comments, pictures and pairs of tags around all of its text."""
         while block:
             first, last = block[0], block[-1]
-            if self.is_blank(first) or _is_void(first):
+            if self.is_blank(first) or self.has_no_text(first):
                 del block[0]
-            elif self.is_blank(last) or _is_void(last):
+            elif self.is_blank(last) or self.has_no_text(last):
                 del block[-1]
             elif first.kind == "start" and last.kind == "end" and _closes(block, first, last):
                 block = block[1:-1]
@@ -192,6 +193,13 @@ class HtmlDocument(SpannedDocument):
 
     def is_blank(self, piece: HtmlPiece) -> bool:
         return piece.kind == "other" or (piece.kind == "text" and not self.raw(piece).strip())
+
+    def has_no_text(self, piece: HtmlPiece) -> bool:
+        """Return True for a tag that is no part of a sentence at its edge: a picture, or an element without a text."""
+        if piece.kind != "whole":
+            return piece.kind == "start" and piece.tag in VOID
+        content = _TAG.sub("", self.text_file.text[piece.tag_end : piece.end])
+        return piece.tag == "svg" or not html.unescape(content).strip()
 
     def raw(self, piece: HtmlPiece) -> str:
         """Return a piece as it is written."""
@@ -270,11 +278,6 @@ def _attribute_writer(quote: str | None) -> Write:
         return escaped.replace(quote, "&quot;" if quote == '"' else "&#39;")
 
     return write
-
-
-def _is_void(piece: HtmlPiece) -> bool:
-    """Return True for a tag without content, such as an image, at the edge of a text."""
-    return piece.kind == "whole" or (piece.kind == "start" and piece.tag in VOID)
 
 
 def _closes(block: Sequence[HtmlPiece], first: HtmlPiece, last: HtmlPiece) -> bool:
