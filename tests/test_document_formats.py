@@ -119,6 +119,34 @@ def test_a_folded_block_is_read_back_with_its_line_ends(text):
         assert found["a"].rstrip("\n") == text and found["b"] == "c"
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "a: |2\n     indented more\n   less\n",
+        "a: |1-\n   b\n  c\n\nd: e\n",
+        "a:\n  b: |2+\n      c\n    d\n\n  e: f\n",
+        "- |2\n     a\n   b\n- |-1\n   c\n",
+        "a: |2\n\n      \n     b\n    \n   c\n",
+        "a: |\n  b  \nc: |\n  d\u00a0\n \n",
+        "a: |\n\n  b\n     \n  c\n      \n",
+        "a: >2\n\n  b\n  c \n",
+    ],
+)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_spaces_of_a_block_that_belong_to_its_text_stay_in_it(raw, line_end):
+    import yaml
+
+    def shouted(value):
+        if isinstance(value, list):
+            return [shouted(item) for item in value]
+        return {name: shouted(item) for name, item in value.items()} if isinstance(value, dict) else value.upper()
+
+    document, before = opened("a.yml", raw.replace("\n", line_end)), yaml.safe_load(raw)
+    copies = {i: Filling(slot.text) for i, slot in enumerate(document.slots)}
+    assert yaml.safe_load(document.fill(copies)) == before
+    assert yaml.safe_load(filled(document)) == shouted(before)
+
+
 def test_symbols_of_ruby_are_no_text_and_a_text_that_stays_keeps_its_spelling():
     raw = "order: [ :year, :month ]\nstart:\n  - :day\n  - :\"a b\"\ne: :a:b it\nf: -5 C\ng: 'it''s'\nh: \"\\u00e9\"\n"
     document = opened("a.yml", raw)

@@ -137,19 +137,24 @@ class YamlDocument(SpannedDocument):
         file = self.text_file.text
         start = _after_properties(file, node.start_mark.index)
         header = _HEADER.match(file, start)
-        body = file[header.end() : node.end_mark.index] if header else ""
-        first = next((line for line in body.splitlines() if line.strip()), "")
-        indent = first[: len(first) - len(first.lstrip(" "))]
-        if not header or not indent:
+        if not header:
             return
-        end = header.end() + len(body.rstrip())
+        body = file[header.end() : node.end_mark.index]
+        indent = _first_spaces(body) - _first_spaces(text)  # spaces beyond it belong to the text
+        if not indent:
+            return
         inside = text.strip("\n")
-        lead = body[: body.index(first)]
+        lines = body.split("\n")
+        first = len(text) - len(text.lstrip("\n"))  # number of the first line that is not empty
+        while len(lines[-1].rstrip("\r")) <= indent and not lines[-1].strip():
+            del lines[-1]
+        lead = "".join(line + "\n" for line in lines[:first])
+        end = header.end() + len("\n".join(lines).rstrip("\r"))
         folded = header["style"] == ">" and not re.search(r"(?m)^[ \t]", inside)
 
         def write(new: str, _: Sequence[str]) -> str:
             lines = (_with_folds(new) if folded else new).split("\n")
-            written = "\n".join(indent + line if line else "" for line in lines)
+            written = "\n".join(" " * indent + line if line else "" for line in lines)
             return lead + written.replace("\n", self.text_file.line_end)
 
         if folded or header["style"] == "|":
@@ -199,6 +204,12 @@ def _after_properties(text: str, at: int) -> int:
     found = _PROPERTIES.match(text, at)
     assert found
     return found.end()
+
+
+def _first_spaces(text: str) -> int:
+    """Return the number of spaces before the first line that is not blank."""
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    return len(first) - len(first.lstrip(" "))
 
 
 def _with_folds(text: str) -> str:
