@@ -363,6 +363,79 @@ def test_tags_stay_in_their_cues_where_a_sentence_is_divided(cues, text, transla
     assert document.fill({0: Filling(text)}).decode() == subtitles(*cues, head="WEBVTT\n\n")
 
 
+NEVER = ("Not now,", "at least", "never.")
+
+
+@pytest.mark.parametrize(
+    ("cues", "translation", "expected"),
+    [
+        (
+            ("It", "could", "not", "be", "found."),
+            "No se pudo encontrar.",
+            {(0, 1): "No", (1, 2): "se", (2, 4): "pudo", (4, 5): "encontrar."},
+        ),
+        (NEVER, "Nunca.", {(0, 3): "Nunca."}),
+        (NEVER, "Ahora no.", {(0, 1): "Ahora", (1, 3): "no."}),
+        (("<b>Not now,", "at least", "never.</b>"), "<b>Ahora no.</b>", {(0, 1): "<b>Ahora", (1, 3): "no.</b>"}),
+        (("<i>Not now,</i>", "{\\an8}<i>never.</i>"), "Nunca.", {(0, 2): "<i>Nunca.</i>"}),
+        (("Not <i>now,", "at least</i>", "never."), "<i> Nunca. </i>", {(0, 3): "<i> Nunca. </i>"}),
+        (NEVER, "从不。", {(0, 1): "从", (1, 3): "不。"}),  # no sign at the beginning of a cue
+        (NEVER, "「スーパー」 Python!", {(0, 1): "「スー", (1, 2): "パー」", (2, 3): "Python!"}),
+        (("a b", "c d."), "Quoi\u00a0?", {(0, 2): "Quoi\u00a0?"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.srt", "a.vtt"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_cues_become_one_before_a_word_is_cut(cues, translation, expected, name, line_end):
+    def file(cues):
+        head = ["WEBVTT", ""] if name == "a.vtt" else []
+        texts = [(f"{a + 1}", f"00:00:0{a}.000 --> 00:00:0{b}.000 x", text, "") for (a, b), text in cues.items()]
+        return "".join(line + line_end for line in [*head, *(line for text in texts for line in text)])
+
+    document = opened(name, file({(n, n + 1): cue for n, cue in enumerate(cues)}))
+    assert len(document.slots) == 1
+    assert document.fill({0: Filling(translation)}).decode() == file(expected)
+
+
+def test_a_comment_between_cues_that_become_one_stays():
+    raw = (
+        "WEBVTT\n\n00:00.000 --> 00:01.000 a\nNot now,\n\nNOTE who?\n\nb\n00:02.000 --> 00:03.000 c\nnever.\n\nNOTE d\n"
+    )
+    expected = "WEBVTT\n\n00:00.000 --> 00:03.000 a\nNunca.\n\nNOTE who?\n\nNOTE d\n"
+    assert opened("a.vtt", raw).fill({0: Filling("Nunca.")}).decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("cues", "texts", "expected"),
+    [
+        (("Tom &amp; Jerry &lt;3",), ["Tom & Jerry <3"], ("TOM &amp; JERRY &lt;3",)),
+        (("a&nbsp;b&lrm; &#8230; c &amp;lt;",), ["a\u00a0b\u200e … c &lt;"], ("A&nbsp;B&lrm; &#8230; C &amp;lt;",)),
+        (
+            ("&gt;&gt; Are you ready?\n&gt;&gt; Not at all.",),
+            [">> Are you ready?\n>> Not at all."],
+            ("&gt;&gt; ARE YOU READY?\n&gt;&gt; NOT AT ALL.",),
+        ),
+        (("rock &amp;", "roll &amp; more."), ["rock & roll & more."], ("ROCK &amp;", "ROLL &amp; MORE.")),
+        (("Use &lt;i&gt; for <i>x</i>.",), ["Use &lt;i&gt; for <i>x</i>."], ("USE &lt;i&gt; FOR <i>X</i>.",)),
+        (("a --&gt; b",), ["a --> b"], ("A --&gt; B",)),
+    ],
+)
+def test_references_of_webvtt_are_read_and_written(cues, texts, expected):
+    document = opened("a.vtt", subtitles(*cues, head="WEBVTT\n\n"))
+    assert [slot.text for slot in document.slots] == texts
+    assert filled(document).decode() == subtitles(*expected, head="WEBVTT\n\n")
+
+
+def test_a_reference_is_not_cut_and_none_are_read_in_subrip():
+    document = opened("a.vtt", subtitles(*NEVER, head="WEBVTT\n\n"))
+    done = document.fill({0: Filling("猫&狗。")}).decode()
+    assert done == subtitles("猫", "&amp;", "狗。", head="WEBVTT\n\n")
+    assert (
+        opened("a.srt", subtitles("Q &amp; A < B")).fill({0: Filling("Q &amp; A < C")})
+        == subtitles("Q &amp; A < C").encode()
+    )
+
+
 @pytest.mark.parametrize(
     "cues", [("<v Ann>I think", "<v Bob>maybe not."), ("I think", "<v Bob>maybe not."), ("a <00:01.000>b", "c d.")]
 )
