@@ -17,6 +17,8 @@ from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
 from dragoman.text.filled.spans import SpannedDocument, TextFile, key_of
 
 _STRING = "tag:yaml.org,2002:str"
+_SPACE = " \t\r\n"
+"""White space of YAML; no-break and ideographic spaces are characters of a text."""
 _SPECIAL = re.compile(
     r"(?i)(?:y|yes|n|no|true|false|on|off|null|~|=|<<|\.inf|\.nan"
     r"|[-+]?[1-9][\d_]*(?::[0-5]?\d)+(?:\.[\d_]*)?)"  # 10:30 is a number to the base 60 in YAML 1.1, which Ruby reads
@@ -115,7 +117,7 @@ class YamlDocument(SpannedDocument):
         plain = not node.style
         start = _after_properties(self.text_file.text, node.start_mark.index)
         raw = self.text_file.text[start : node.end_mark.index]
-        raw = raw.rstrip() if plain else raw
+        raw = raw.rstrip(_SPACE) if plain else raw
         end = start + len(raw)
         special = plain and (_SPECIAL.fullmatch(node.value) or _SYMBOL.fullmatch(node.value))
         if node.tag not in (_STRING, "!") or special:
@@ -171,7 +173,7 @@ class YamlDocument(SpannedDocument):
         """Add a plural form that the file does not have, after the last one."""
         file, (label, last) = self.text_file.text, node.value[-1]
         end = last.end_mark.index
-        end = last.start_mark.index + len(file[last.start_mark.index : end].rstrip())
+        end = last.start_mark.index + len(file[last.start_mark.index : end].rstrip(_SPACE))
         flow = bool(node.flow_style)
         start = file.rfind("\n", 0, label.start_mark.index) + 1
         indent = file[start : label.start_mark.index]
