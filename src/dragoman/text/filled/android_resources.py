@@ -12,7 +12,7 @@ from dragoman.text.filled.comments import markup_comment_above
 from dragoman.text.filled.escapes import joined_surrogates
 from dragoman.text.filled.plural_categories import plural_categories
 from dragoman.text.filled.spans import SpannedDocument
-from dragoman.text.formats.inline import Inline, Part, escaped, joined, read_inline, split_codes, to_xml
+from dragoman.text.formats.inline import Inline, InlinePart, escaped, joined, read_inline, split_codes, to_xml
 from dragoman.text.formats.markup import Element, MarkupSource, Unit, check_root, units
 
 _KINDS = ("string", "string-array", "plurals")
@@ -47,7 +47,7 @@ class AndroidString(NamedTuple):
             plain[0] = plain[0].lstrip(_OUTSIDE)
             plain[-1] = plain[-1].rstrip(_OUTSIDE)
         pieces[::2] = [joined_surrogates(piece.replace(_OUTSIDE, " ")) for piece in plain]
-        parts = [Part(piece, number % 2 == 1) for number, piece in enumerate(pieces)]
+        parts = [InlinePart(piece, number % 2 == 1) for number, piece in enumerate(pieces)]
         text, codes = joined(parts, lambda characters: escaped(_escaped(characters, quoted=quoted)))
         return cls(Inline(text, codes, inline.spellings), raw, quoted)
 

@@ -14,7 +14,7 @@ from dragoman.text.document import Edit, Filling, splice
 from dragoman.text.filled.html_characters import with_characters, with_references
 from dragoman.text.filled.html_pieces import VOID, HtmlPiece, is_excluded, pieces
 from dragoman.text.filled.spans import SpannedDocument, TextFile, Write
-from dragoman.text.formats.inline import Part, joined, spelled
+from dragoman.text.formats.inline import InlinePart, joined, spelled
 from dragoman.text.formats.markup import encoding_of
 
 INLINE = set(
@@ -154,7 +154,7 @@ class HtmlDocument(SpannedDocument):
             return
         spellings: dict[str, str] = {}
         parts = [
-            Part(_read(self.raw(piece), spellings)) if piece.kind == "text" else Part(self.raw(piece), True)
+            InlinePart(_read(self.raw(piece), spellings)) if piece.kind == "text" else InlinePart(self.raw(piece), True)
             for piece in kept
         ]
         text, codes = joined(parts, with_references)

@@ -20,7 +20,7 @@ from dragoman.text.amount import SPACELESS
 from dragoman.text.compressed import extension
 from dragoman.text.filled.html_characters import with_characters, with_references
 from dragoman.text.filled.spans import SpannedDocument, TextFile
-from dragoman.text.formats.inline import Part, joined, spelled
+from dragoman.text.formats.inline import InlinePart, joined, spelled
 
 _TIME = re.compile(r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}")
 _TIMES = re.compile(rf"(?m)^[ \t]*{_TIME.pattern}[ \t]*-->[ \t]*(?P<until>{_TIME.pattern})[^\n]*(?:\n|\Z)")
@@ -161,7 +161,7 @@ class SubtitleDocument(SpannedDocument):
         whole = " ".join(_joined(frame.text, cue.shown) for frame, cue in zip(frames, cues, strict=True))
         spellings: dict[str, str] = {}
         pieces = enumerate(re.split(f"({_TAG.pattern})", whole))
-        parts = [Part(x, True) if i % 2 else Part(self.characters(x, spellings)) for i, x in pieces]
+        parts = [InlinePart(x, True) if i % 2 else InlinePart(self.characters(x, spellings)) for i, x in pieces]
         text, codes = joined(parts, self.references)
         shares = [len(cue.shown) for cue in cues]
 

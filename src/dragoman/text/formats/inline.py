@@ -26,7 +26,7 @@ class Inline(NamedTuple):
     choice."""
 
 
-class Part(NamedTuple):
+class InlinePart(NamedTuple):
     """Stretch of a text with inline tags."""
 
     text: str
@@ -34,7 +34,7 @@ class Part(NamedTuple):
     """True for a tag; false for characters, as a reader sees them."""
 
 
-def joined(parts: Sequence[Part], escape: Callable[[str], str]) -> tuple[str, tuple[str, ...]]:
+def joined(parts: Sequence[InlinePart], escape: Callable[[str], str]) -> tuple[str, tuple[str, ...]]:
     """Return the text of these parts, and the codes in it, in order.
 
     Characters that read like one of the tags, as where a text mentions the tag that it also has, become a code of their
@@ -91,15 +91,15 @@ def read_inline(element: Element, unit: Unit, *, keep_space: bool) -> Inline:
     Args:
         keep_space: keep white space as it is; else a line end and the indentation of the next line become a space.
     """
-    parts: list[Part] = []
+    parts: list[InlinePart] = []
     spellings: dict[str, str] = {}
 
     def code(start: int, end: int) -> None:
-        parts.append(Part(unit.slice(start, end), True))
+        parts.append(InlinePart(unit.slice(start, end), True))
 
     def text(start: int, end: int) -> None:
         if start < end:
-            parts.append(Part(_read(unit.slice(start, end), keep_space, spellings)))
+            parts.append(InlinePart(_read(unit.slice(start, end), keep_space, spellings)))
 
     def walk(outer: Element) -> None:
         at = outer.inside
