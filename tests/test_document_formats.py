@@ -119,6 +119,34 @@ def test_a_folded_block_is_read_back_with_its_line_ends(text):
         assert found["a"].rstrip("\n") == text and found["b"] == "c"
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "a: |2\n     indented more\n   less\n",
+        "a: |1-\n   b\n  c\n\nd: e\n",
+        "a:\n  b: |2+\n      c\n    d\n\n  e: f\n",
+        "- |2\n     a\n   b\n- |-1\n   c\n",
+        "a: |2\n\n      \n     b\n    \n   c\n",
+        "a: |\n  b  \nc: |\n  d\u00a0\n \n",
+        "a: |\n\n  b\n     \n  c\n      \n",
+        "a: >2\n\n  b\n  c \n",
+    ],
+)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_spaces_of_a_block_that_belong_to_its_text_stay_in_it(raw, line_end):
+    import yaml
+
+    def shouted(value):
+        if isinstance(value, list):
+            return [shouted(item) for item in value]
+        return {name: shouted(item) for name, item in value.items()} if isinstance(value, dict) else value.upper()
+
+    document, before = opened("a.yml", raw.replace("\n", line_end)), yaml.safe_load(raw)
+    copies = {i: Filling(slot.text) for i, slot in enumerate(document.slots)}
+    assert yaml.safe_load(document.fill(copies)) == before
+    assert yaml.safe_load(filled(document)) == shouted(before)
+
+
 def test_symbols_of_ruby_are_no_text_and_a_text_that_stays_keeps_its_spelling():
     raw = "order: [ :year, :month ]\nstart:\n  - :day\n  - :\"a b\"\ne: :a:b it\nf: -5 C\ng: 'it''s'\nh: \"\\u00e9\"\n"
     document = opened("a.yml", raw)
@@ -255,6 +283,62 @@ def test_attributes_without_quotes_and_of_elements_whose_content_stays_are_trans
     assert filled(opened("a.html", page)).decode() == expected
 
 
+MENTIONS = {
+    "a.html": ("<p>{}</p>", "<b>", "&lt;b&gt;"),
+    "of_a_mention.html": ("<p>{} &amp;lt;b&amp;gt;</p>", "<b>", "&lt;b&gt;"),
+    "a.xml": ('<resources><string name="a">{}</string></resources>', "<b>", "&lt;b&gt;"),
+    "escaped.xml": ('<resources><string name="a">{}</string></resources>', '<b c="d">', '&lt;b c=\\"d\\"&gt;'),
+    "quoted.xml": ('<resources><string name="a">"{}"</string></resources>', "<b>", "&lt;b&gt;"),
+    "a.resx": ('<root><data name="A"><value>{}</value></data></root>', "<b>", "&lt;b&gt;"),
+}
+"""Files, a tag in them, and how they spell its characters."""
+
+
+@pytest.mark.parametrize("name", MENTIONS)
+def test_a_tag_that_a_text_mentions_is_not_taken_for_one_that_it_has(name):
+    page, tag, mention = MENTIONS[name]
+
+    def file(text):
+        return page.format(text.format(tag=tag, mention=mention))
+
+    document = opened(name, file("use {mention} and &lt;/b&gt; for {tag}bold</b> text"))
+    assert filled(document).decode() == file("USE {mention} AND &lt;/b&gt; FOR {tag}BOLD</b> TEXT")
+    moved = " for ".join(reversed(document.slots[0].text.split(" for ")))
+    if "mention" not in name:
+        expected = file("{tag}bold</b> text for use {mention} and &lt;/b&gt;")
+        assert document.fill({0: Filling(moved)}).decode() == expected
+
+
+EDGES = {
+    "a.html": "<p>{0}Hello{0}<b>dear</b>{0}friend{0}</p><li>{0}Hello{0}</li>",
+    "a.yml": "a: {0}Hello{0}\nb: '{0}Hello{0}'\nc: |\n  {0}Hello{0}\n",
+    "forms.yml": "a:\n  one: Hello{0}\n  few: Hello{0}\n  many: Hello{0}\n  other: Hello{0}\n",
+    "a.ftl": "a = {0}Hello{0}\nb =\n    {0}Hello{0}\n",
+    "a.properties": "a = {0}Hello{0}\n",
+    "a.xml": '<resources><string name="a">{0}Hello{0}</string></resources>',
+    "a.md": "{0}Hello{0}\n\n- {0}Hello{0}\n",
+    "a.srt": "1\n00:00:01,000 --> 00:00:02,000\n{0}Hello{0}\n",
+}
+
+
+def capital_words(text):
+    return re.sub("Hello|dear|friend", lambda word: word[0].upper(), text)
+
+
+@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u202f"])
+def test_no_break_and_ideographic_spaces_at_the_edges_of_a_text_are_there_once(name, space):
+    done = filled(opened(name, EDGES[name].format(space))).decode()
+    expected = capital_words(EDGES[name].format(space))
+    assert done.replace('"', "") == expected.replace('"', "")  # YAML quotes what its plain style cannot hold
+
+
+@pytest.mark.parametrize("space", ["&nbsp;", "&#x3000;"])
+def test_references_to_spaces_stay_at_the_edges_of_a_text_of_html(space):
+    page = f"<p>{space}Hello{space}<b>dear</b>{space}friend{space}</p>"
+    assert filled(opened("a.html", page)).decode() == capital_words(page)
+
+
 def subtitles(*cues, head=""):
     return head + "\n".join(f"00:00:0{n}.000 --> 00:00:0{n + 1}.000\n{cue}\n" for n, cue in enumerate(cues))
 
@@ -300,6 +384,79 @@ def test_tags_stay_in_their_cues_where_a_sentence_is_divided(cues, text, transla
     done = document.fill({0: Filling(translation)}).decode()
     assert done == subtitles(*expected, head="WEBVTT\n\n")
     assert document.fill({0: Filling(text)}).decode() == subtitles(*cues, head="WEBVTT\n\n")
+
+
+NEVER = ("Not now,", "at least", "never.")
+
+
+@pytest.mark.parametrize(
+    ("cues", "translation", "expected"),
+    [
+        (
+            ("It", "could", "not", "be", "found."),
+            "No se pudo encontrar.",
+            {(0, 1): "No", (1, 2): "se", (2, 4): "pudo", (4, 5): "encontrar."},
+        ),
+        (NEVER, "Nunca.", {(0, 3): "Nunca."}),
+        (NEVER, "Ahora no.", {(0, 1): "Ahora", (1, 3): "no."}),
+        (("<b>Not now,", "at least", "never.</b>"), "<b>Ahora no.</b>", {(0, 1): "<b>Ahora", (1, 3): "no.</b>"}),
+        (("<i>Not now,</i>", "{\\an8}<i>never.</i>"), "Nunca.", {(0, 2): "<i>Nunca.</i>"}),
+        (("Not <i>now,", "at least</i>", "never."), "<i> Nunca. </i>", {(0, 3): "<i> Nunca. </i>"}),
+        (NEVER, "从不。", {(0, 1): "从", (1, 3): "不。"}),  # no sign at the beginning of a cue
+        (NEVER, "「スーパー」 Python!", {(0, 1): "「スー", (1, 2): "パー」", (2, 3): "Python!"}),
+        (("a b", "c d."), "Quoi\u00a0?", {(0, 2): "Quoi\u00a0?"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.srt", "a.vtt"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_cues_become_one_before_a_word_is_cut(cues, translation, expected, name, line_end):
+    def file(cues):
+        head = ["WEBVTT", ""] if name == "a.vtt" else []
+        texts = [(f"{a + 1}", f"00:00:0{a}.000 --> 00:00:0{b}.000 x", text, "") for (a, b), text in cues.items()]
+        return "".join(line + line_end for line in [*head, *(line for text in texts for line in text)])
+
+    document = opened(name, file({(n, n + 1): cue for n, cue in enumerate(cues)}))
+    assert len(document.slots) == 1
+    assert document.fill({0: Filling(translation)}).decode() == file(expected)
+
+
+def test_a_comment_between_cues_that_become_one_stays():
+    raw = (
+        "WEBVTT\n\n00:00.000 --> 00:01.000 a\nNot now,\n\nNOTE who?\n\nb\n00:02.000 --> 00:03.000 c\nnever.\n\nNOTE d\n"
+    )
+    expected = "WEBVTT\n\n00:00.000 --> 00:03.000 a\nNunca.\n\nNOTE who?\n\nNOTE d\n"
+    assert opened("a.vtt", raw).fill({0: Filling("Nunca.")}).decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("cues", "texts", "expected"),
+    [
+        (("Tom &amp; Jerry &lt;3",), ["Tom & Jerry <3"], ("TOM &amp; JERRY &lt;3",)),
+        (("a&nbsp;b&lrm; &#8230; c &amp;lt;",), ["a\u00a0b\u200e … c &lt;"], ("A&nbsp;B&lrm; &#8230; C &amp;lt;",)),
+        (
+            ("&gt;&gt; Are you ready?\n&gt;&gt; Not at all.",),
+            [">> Are you ready?\n>> Not at all."],
+            ("&gt;&gt; ARE YOU READY?\n&gt;&gt; NOT AT ALL.",),
+        ),
+        (("rock &amp;", "roll &amp; more."), ["rock & roll & more."], ("ROCK &amp;", "ROLL &amp; MORE.")),
+        (("Use &lt;i&gt; for <i>x</i>.",), ["Use &lt;i&gt; for <i>x</i>."], ("USE &lt;i&gt; FOR <i>X</i>.",)),
+        (("a --&gt; b",), ["a --> b"], ("A --&gt; B",)),
+    ],
+)
+def test_references_of_webvtt_are_read_and_written(cues, texts, expected):
+    document = opened("a.vtt", subtitles(*cues, head="WEBVTT\n\n"))
+    assert [slot.text for slot in document.slots] == texts
+    assert filled(document).decode() == subtitles(*expected, head="WEBVTT\n\n")
+
+
+def test_a_reference_is_not_cut_and_none_are_read_in_subrip():
+    document = opened("a.vtt", subtitles(*NEVER, head="WEBVTT\n\n"))
+    done = document.fill({0: Filling("猫&狗。")}).decode()
+    assert done == subtitles("猫", "&amp;", "狗。", head="WEBVTT\n\n")
+    assert (
+        opened("a.srt", subtitles("Q &amp; A < B")).fill({0: Filling("Q &amp; A < C")})
+        == subtitles("Q &amp; A < C").encode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -662,8 +819,68 @@ def test_notes_and_styles_of_webvtt_are_no_cues():
         ("<table><tr><td translate=no>A<td>Hello<tr><td>World</table>", ["Hello", "World"]),
         ("<dl><dt translate=no>A<dd>Hello</dl>", ["Hello"]),
         ("<div translate=no>A<p>B</div><p>Hello", ["Hello"]),
-        ("<span translate=no>A<span>B</span></span> Hello", ["Hello"]),
+        ("<div translate=no>A<div>B</div></div> Hello", ["Hello"]),
+        ("<table><tr translate=no><td>A<tr><td>Hello</table>", ["Hello"]),
     ],
 )
 def test_an_html_element_that_stays_ends_where_its_end_is_left_out(page, texts):
     assert [slot.text for slot in HtmlDocument(page.encode(), "p.html").slots] == texts
+
+
+@pytest.mark.parametrize(
+    ("page", "texts"),
+    [
+        (
+            "<p translate=NO>A<p Translate='No'>B<p translate=YES>Hello<p translate>Hi<p translate=x>Ho",
+            ["Hello", "Hi", "Ho"],
+        ),
+        ("<div translate=no>A<p translate=yes>Hello</p>B<p translate=''>Hi</p>C</div>Ho", ["Hello", "Hi", "Ho"]),
+        ("<div translate=no>A<p translate=yes>Hello<p>B</div>Ho", ["Hello", "Ho"]),
+        ("<div class=notranslate><ul translate=yes><li translate=no>A<li>Hello</ul>B</div>", ["Hello"]),
+        ("<div translate=no><pre>A <i translate=yes>B</i></pre></div><code>C<i translate=yes>D</i></code>", []),
+        ("<div translate=no><b translate=yes>Hello</b> A</div>", ["Hello"]),
+        (
+            "<p>Hello <span translate=no>A <b translate=yes>dear</b> B</span> friend",
+            ["Hello <span translate=no>A <b translate=yes>dear</b> B</span> friend"],
+        ),
+    ],
+)
+def test_the_innermost_translate_attribute_of_html_counts_in_any_case(page, texts):
+    document = HtmlDocument(page.encode(), "p.html")
+    assert [slot.text for slot in document.slots] == texts
+    done = filled(document).decode()
+    assert done.lower() == page.lower()
+    assert re.findall(r"\b[A-D]\b", done) == re.findall(r"\b[A-D]\b", page)
+
+
+def test_attributes_follow_the_translate_attribute_of_their_element():
+    page = '<div translate=NO title="kept">A<p translate=yes title="hello">Hello</p><i title="kept">B</i></div>'
+    expected = page.replace('"hello"', '"HELLO"').replace(">Hello", ">HELLO")
+    assert filled(HtmlDocument(page.encode(), "p.html")).decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p><code>git push</code> could not be started</p>", "<code>git push</code> could not be started"),
+        ("<p>Run <kbd>Ctrl</kbd></p>", "Run <kbd>Ctrl</kbd>"),
+        ("<p><b translate=no>Acme</b> is here", "<b translate=no>Acme</b> is here"),
+        ("<li><b><a class=notranslate>Acme</a></b>, Inc.", "<b><a class=notranslate>Acme</a></b>, Inc."),
+        ("<p><math><mi>x</mi></math> is a number", "<math><mi>x</mi></math> is a number"),
+        ("<p><img src=a> Hello <br><svg><title>A</title></svg></p>", "Hello"),
+        (
+            "<p><code></code><i class=notranslate><img><!-- a > b --></i>&nbsp;<svg/>Hello<var> </var>",
+            "\u00a0<svg/>Hello",
+        ),
+        ("<td><code>git</code></td>", None),
+    ],
+)
+def test_what_stays_at_the_edge_of_a_sentence_is_a_part_of_it_if_it_has_a_text(page, text):
+    assert [slot.text for slot in HtmlDocument(page.encode(), "p.html").slots] == [text] * bool(text)
+
+
+@pytest.mark.parametrize("attributes", ["lang='en'", 'xml:lang="en"', 'xml:lang="en" lang="en"', "XML:LANG=en"])
+def test_the_language_of_a_page_becomes_the_target_however_it_is_declared(attributes):
+    page = f'<html xmlns="http://www.w3.org/1999/xhtml" {attributes}><body><p>Hello</p></body></html>'
+    expected = page.replace("Hello", "HELLO").replace(attributes, attributes.replace("en", "pl"))
+    assert filled(opened("a.xhtml", page)).decode() == expected

@@ -215,6 +215,11 @@ FLAGS = {
     "":                  ("#, fuzzy\n",           ""),
     "#, c-format\n":     ("#, fuzzy, c-format\n", "#, c-format\n"),
     '#| msgid "x"\n':    ('#, fuzzy\n#| msgid "x"\n', '#| msgid "x"\n'),
+    '#, fuzzy\n#| msgid "x"\n': ('#, fuzzy\n#| msgid "x"\n', ""),
+    '# a\n#| msgctxt "c"\n#| msgid ""\n#| "x "\n#| "y"\n#, fuzzy, c-format\n#| msgid_plural "xs"\n#: b\n': (
+        '# a\n#| msgctxt "c"\n#| msgid ""\n#| "x "\n#| "y"\n#, fuzzy, c-format\n#| msgid_plural "xs"\n#: b\n',
+        "# a\n#, c-format\n#: b\n",
+    ),
     "#, fuzzy\n":        ("#, fuzzy\n",           ""),
     "#, fuzzy, c-format\n": ("#, fuzzy, c-format\n", "#, c-format\n"),
     "#, c-format, fuzzy\n": ("#, c-format, fuzzy\n", "#, c-format\n"),

@@ -194,7 +194,8 @@ def test_a_fuzzy_plural_stays_fuzzy_while_a_form_of_the_old_source_is_left(forms
 def test_a_fuzzy_plural_that_is_made_anew_whole_is_fuzzy_no_more(forms):
     doc = PoDocument((THREE + "\n" + DOORS.format("fuzzy", entry(*forms))).encode(), "a.po")
     everything = {i: Filling("x %d") for i in range(len(doc.slots))}
-    assert not pypo.pofile.parsestring(doc.fill(everything)).units[-1].isfuzzy()
+    unit = pypo.pofile.parsestring(doc.fill(everything)).units[-1]
+    assert not unit.isfuzzy() and not unit.prev_source
     assert doc.slots_to_review(everything) == set()
 
 

@@ -102,6 +102,16 @@ def test_line_ends_inside_tags_of_the_text_and_between_them_are_kept():
     assert doc.slots[0].text == 'one <g id="1">two\nthree</g>\n<x id="2"/> four'
 
 
+def test_a_tag_that_a_text_mentions_is_not_taken_for_one_that_it_has():
+    source = 'use &lt;g id="1"&gt; for <g id="1">bold</g> text'
+    doc = XliffDocument(xliff12(f'<trans-unit id="1"><source>{source}</source></trans-unit>').encode(), "a.xlf")
+    assert f"<target>{source}</target>" in doc.fill({0: Filling(doc.slots[0].text)}).decode()
+    source = source.replace("g id", "hi type")
+    doc = TmxDocument(memory({"en": source.replace("</g>", "</hi>")}).encode(), "a.tmx", target="de")
+    again = doc.fill({0: Filling(doc.slots[0].text)}).decode()
+    assert again.count(source.replace("</g>", "</hi>")) == 2
+
+
 def test_a_memory_keeps_line_ends_and_references_as_well():
     doc = TmxDocument(memory({"en": "one&#13;&#10;two\nthree&#xA0;"}).encode(), "a.tmx", target="de")
     assert "<seg>ONE&#13;&#10;TWO&#10;THREE&#xA0;</seg>" in upper(doc).decode()

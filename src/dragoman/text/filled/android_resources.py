@@ -12,7 +12,7 @@ from dragoman.text.filled.comments import markup_comment_above
 from dragoman.text.filled.escapes import joined_surrogates
 from dragoman.text.filled.plural_categories import plural_categories
 from dragoman.text.filled.spans import SpannedDocument
-from dragoman.text.formats.inline import Inline, read_inline, to_xml
+from dragoman.text.formats.inline import Inline, InlinePart, escaped, joined, read_inline, split_codes, to_xml
 from dragoman.text.formats.markup import Element, MarkupSource, Unit, check_root, units
 
 _KINDS = ("string", "string-array", "plurals")
@@ -35,30 +35,31 @@ class AndroidString(NamedTuple):
     @classmethod
     def of(cls, inline: Inline, raw: str) -> "AndroidString":
         """Read Android's escapes in the content of an element."""
-        parts = _split(inline.text, inline.codes)
-        own = [number for number, part in enumerate(parts) if part not in inline.codes]
+        pieces = split_codes(inline.text, inline.codes)  # characters and codes in turn
+        plain, quoted = pieces[::2], False
         if _is_cdata(raw):  # attributes there keep their quotes
-            for number in own:
-                parts[number] = _IN_CDATA.sub(_character, parts[number])
-            quoted = False
+            plain = [_IN_CDATA.sub(_character, piece) for piece in plain]
         else:
-            quoted = any(found["quote"] for number in own for found in _ESCAPE.finditer(parts[number]))
+            quoted = any(found["quote"] for piece in plain for found in _ESCAPE.finditer(piece))
             read = _Quotes().read if quoted else _character
-            for number in own:
-                parts[number] = _ESCAPE.sub(read, parts[number])
-        text = "".join(parts)
-        text = text.strip(_OUTSIDE).replace(_OUTSIDE, " ") if quoted else text
-        return cls(Inline(joined_surrogates(text), inline.codes, inline.spellings), raw, quoted)
+            plain = [_ESCAPE.sub(read, piece) for piece in plain]
+        if quoted:
+            plain[0] = plain[0].lstrip(_OUTSIDE)
+            plain[-1] = plain[-1].rstrip(_OUTSIDE)
+        pieces[::2] = [joined_surrogates(piece.replace(_OUTSIDE, " ")) for piece in plain]
+        parts = [InlinePart(piece, number % 2 == 1) for number, piece in enumerate(pieces)]
+        text, codes = joined(parts, lambda characters: escaped(_escaped(characters, quoted=quoted)))
+        return cls(Inline(text, codes, inline.spellings), raw, quoted)
 
     def written(self, text: str, codes: Sequence[str]) -> str:
         """Return a translation as the content of the element."""
         raw = self.raw
         if _is_cdata(raw):
-            escaped = re.sub(r"(['\\])(?!\")", r"\\\1", text)
-            return f"<![CDATA[{_with_line_ends(escaped).replace(']]>', ']]]]><![CDATA[>')}]]>"
-        parts = _split(text, codes)
-        escaped = "".join(part if part in codes else _escaped(part, quoted=self.quoted) for part in parts)
-        content = to_xml(escaped, Inline(text, tuple(codes), self.inline.spellings))
+            content = re.sub(r"(['\\])(?!\")", r"\\\1", text)
+            return f"<![CDATA[{_with_line_ends(content).replace(']]>', ']]]]><![CDATA[>')}]]>"
+        pieces = split_codes(text, codes)
+        pieces[::2] = [_escaped(piece, quoted=self.quoted) for piece in pieces[::2]]
+        content = to_xml("".join(pieces), Inline(text, tuple(codes), self.inline.spellings))
         if self.quoted:
             return f'"{content}"'
         content = re.sub(r"^ ", r"\\u0020", content) if raw.lstrip().startswith("\\u0020") else content
@@ -93,12 +94,6 @@ def _character(match: re.Match[str]) -> str:
 
 def _is_cdata(raw: str) -> bool:
     return raw.strip().startswith("<![CDATA[") and raw.strip().endswith("]]>") and raw.count("<![CDATA[") == 1
-
-
-def _split(text: str, codes: Sequence[str]) -> list[str]:
-    """Return the codes of a text and what stands between them."""
-    pattern = "|".join(map(re.escape, sorted(set(codes), key=len, reverse=True)))
-    return re.split(f"({pattern})", text) if pattern else [text]
 
 
 class AndroidResources(SpannedDocument):

@@ -14,6 +14,8 @@ from dragoman.text.filled.spans import SpannedDocument, TextFile, Write
 
 _BRANDS = ("brand", "vendor")
 _INDENT = "    "
+_SPACE = " \r\n"
+"""White space of Fluent; no-break and ideographic spaces are characters of a text."""
 _SPECIAL = re.compile(r"^[\[.*]")
 """Beginnings of a line that would end a pattern."""
 
@@ -99,7 +101,7 @@ class FluentDocument(SpannedDocument):
         text, codes = self.text_of(source or pattern)
         start, end = self.at(pattern.span.start), self.at(pattern.span.end)
         raw = self.text_file.text[start:end]
-        start += len(raw) - len(raw.lstrip())  # the indentation, where the pattern begins on a line of its own
+        start += len(raw) - len(raw.lstrip(_SPACE))  # the indentation, where the pattern begins on a line of its own
         self.add(
             (start, end),
             text,
@@ -136,7 +138,7 @@ class FluentDocument(SpannedDocument):
             else:
                 codes.append(file[self.at(element.span.start) : self.at(element.span.end)])
                 parts.append(codes[-1])
-        return "".join(parts).strip(), tuple(codes)
+        return "".join(parts).strip(_SPACE), tuple(codes)
 
     def add_variant(self, default: Any, category: str, key: str) -> None:
         """Add a variant that the file does not have, before the default one."""

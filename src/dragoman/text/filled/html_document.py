@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from dragoman.errors import DataError
 from dragoman.text.document import Edit, Filling, splice
+from dragoman.text.filled.html_characters import with_characters, with_references
 from dragoman.text.filled.html_pieces import VOID, HtmlPiece, is_excluded, pieces
 from dragoman.text.filled.spans import SpannedDocument, TextFile, Write
+from dragoman.text.formats.inline import InlinePart, joined, spelled
 from dragoman.text.formats.markup import encoding_of
 
 INLINE = set(
@@ -68,7 +70,9 @@ _ATTRIBUTE = re.compile(
     r"""(?<=[\s"'/])(?P<name>[^\s"'<>/=]+)\s*=\s*(?:(?P<quote>["'])(?P<quoted>.*?)(?P=quote)|(?P<bare>[^\s"'=<>`]+))""",
     re.DOTALL,
 )
-_ENTITY = re.compile(r"&(?:#[xX]?[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);?")
+_TAG = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
+_SPACE = " \t\n\r\f"
+"""White space of HTML; no-break and ideographic spaces are characters of the text."""
 
 
 class HtmlDocument(SpannedDocument):
@@ -97,7 +101,7 @@ class HtmlDocument(SpannedDocument):
         for piece in found:
             if piece.kind in ("start", "whole"):
                 self.add_attributes(piece)
-            if piece.kind == "start" and piece.tag == "html" and target and piece.attributes.get("lang"):
+            if piece.kind == "start" and piece.tag == "html" and target:
                 self.declare(piece, target)
             inside = piece.kind in ("text", "other") or piece.tag in INLINE
             if inside:
@@ -111,7 +115,7 @@ class HtmlDocument(SpannedDocument):
         """Name the language of the translations in the file."""
         text = self.text_file.text
         for found in _ATTRIBUTE.finditer(text, piece.start, piece.tag_end):
-            if found["name"].lower() in ("lang", "xml:lang"):
+            if found["name"].lower() in ("lang", "xml:lang") and found["quoted"] != "":
                 self.declarations.append(Edit(*_value(found), target.replace("_", "-")))
 
     def add_attributes(self, piece: HtmlPiece) -> None:
@@ -149,36 +153,33 @@ class HtmlDocument(SpannedDocument):
         if not any(piece.kind == "text" and self.raw(piece).strip() for piece in kept):
             return
         spellings: dict[str, str] = {}
-        parts, codes = [], []
-        for piece in kept:
-            raw = self.raw(piece)
-            if piece.kind == "text":
-                parts.append(_read(raw, spellings))
-            else:
-                codes.append(raw)
-                parts.append(raw)
+        parts = [
+            InlinePart(_read(self.raw(piece), spellings)) if piece.kind == "text" else InlinePart(self.raw(piece), True)
+            for piece in kept
+        ]
+        text, codes = joined(parts, with_references)
         start, end = kept[0].start, kept[-1].end
         whole = self.text_file.text[start:end]
-        start, end = start + len(whole) - len(whole.lstrip()), end - len(whole) + len(whole.rstrip())
+        start, end = start + len(whole) - len(whole.lstrip(_SPACE)), end - len(whole) + len(whole.rstrip(_SPACE))
         tags = [piece for piece in kept if piece.kind != "text"]
         self.add(
             (start, end),
-            "".join(parts).strip(" \t\n\r\f"),
+            text.strip(_SPACE),
             place=self.text_file.place(start),
             key=self.next_key(""),
-            codes=tuple(codes),
-            write=lambda text, codes: to_html(text, codes, spellings),
+            codes=codes,
+            write=lambda text, codes: spelled(text, codes, lambda plain: with_references(plain, spellings)),
         )
         if any(self.tag_slots.get(piece.start) for piece in tags):
             self.nested_in[id(self.spans[-1])] = tags
 
     def trimmed(self, block: list[HtmlPiece]) -> list[HtmlPiece]:
-        """Return a block without blank text, comments and pairs of tags around all of its text."""
+        """Return a block without blank text, comments, pictures and pairs of tags around all of its text."""
         while block:
             first, last = block[0], block[-1]
-            if self.is_blank(first) or _is_void(first):
+            if self.is_blank(first) or self.has_no_text(first):
                 del block[0]
-            elif self.is_blank(last) or _is_void(last):
+            elif self.is_blank(last) or self.has_no_text(last):
                 del block[-1]
             elif first.kind == "start" and last.kind == "end" and _closes(block, first, last):
                 block = block[1:-1]
@@ -192,6 +193,13 @@ class HtmlDocument(SpannedDocument):
 
     def is_blank(self, piece: HtmlPiece) -> bool:
         return piece.kind == "other" or (piece.kind == "text" and not self.raw(piece).strip())
+
+    def has_no_text(self, piece: HtmlPiece) -> bool:
+        """Return True for a tag that is no part of a sentence at its edge: a picture, or an element without a text."""
+        if piece.kind != "whole":
+            return piece.kind == "start" and piece.tag in VOID
+        content = _TAG.sub("", self.text_file.text[piece.tag_end : piece.end])
+        return piece.tag == "svg" or not html.unescape(content).strip()
 
     def raw(self, piece: HtmlPiece) -> str:
         """Return a piece as it is written."""
@@ -256,32 +264,8 @@ def _is_utf8(raw: bytes) -> bool:
 
 def _read(raw: str, spellings: dict[str, str]) -> str:
     """Return the text of a stretch without tags, and record in ``spellings`` what is written as references."""
-
-    def decoded(match: re.Match[str]) -> str:
-        character = html.unescape(match[0])
-        if len(character) == 1 and character not in "&<>" and match[0].endswith(";"):
-            spellings.setdefault(character, match[0])
-        return character
-
-    parts = re.split(r"([ \t\n\r\f]+)", raw)
-    return "".join(" " if i % 2 else _ENTITY.sub(decoded, part) for i, part in enumerate(parts))
-
-
-def to_html(text: str, codes: Sequence[str], spellings: Mapping[str, str]) -> str:
-    """Return a text as HTML: its codes as they are, each as often as it occurs in them, and all else as characters."""
-    remaining, parts, at = list(codes), [], 0
-    pattern = "|".join(map(re.escape, sorted(set(codes), key=len, reverse=True)))
-    for found in re.finditer(pattern, text) if pattern else ():
-        if found[0] in remaining:
-            remaining.remove(found[0])
-            parts += [_escaped(text[at : found.start()], spellings), found[0]]
-            at = found.end()
-    return "".join([*parts, _escaped(text[at:], spellings)])
-
-
-def _escaped(text: str, spellings: Mapping[str, str]) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return escaped.translate(str.maketrans(dict(spellings)))
+    parts = re.split(f"([{_SPACE}]+)", raw)
+    return "".join(" " if i % 2 else with_characters(part, spellings) for i, part in enumerate(parts))
 
 
 def _attribute_writer(quote: str | None) -> Write:
@@ -294,11 +278,6 @@ def _attribute_writer(quote: str | None) -> Write:
         return escaped.replace(quote, "&quot;" if quote == '"' else "&#39;")
 
     return write
-
-
-def _is_void(piece: HtmlPiece) -> bool:
-    """Return True for a tag without content, such as an image, at the edge of a text."""
-    return piece.kind == "whole" or (piece.kind == "start" and piece.tag in VOID)
 
 
 def _closes(block: Sequence[HtmlPiece], first: HtmlPiece, last: HtmlPiece) -> bool:

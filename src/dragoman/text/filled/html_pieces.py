@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from typing import NamedTuple
@@ -120,20 +120,7 @@ def pieces(text: str) -> list[HtmlPiece]:
         )
         for token, end in zip(tokens, ends, strict=True)
     ]
-    return list(_with_opaque(whole))
-
-
-def _with_opaque(found: Sequence[HtmlPiece]) -> Iterator[HtmlPiece]:
-    """Join each element that stays with its content."""
-    number = 0
-    while number < len(found):
-        piece = found[number]
-        number += 1
-        if piece.kind == "start" and piece.tag not in VOID and _stays(piece):
-            number = _end_of(piece.tag, found, number)
-            yield replace(piece, kind="whole", end=found[number - 1].end)
-        else:
-            yield piece
+    return list(_joined(whole))
 
 
 _ENDED_BY = {
@@ -176,32 +163,84 @@ _ENDED_BY = {
 """Elements whose end may be left out, and the tags that end them (HTML, 13.1.2.4); what is around may end, too."""
 
 
-def _end_of(tag: str, found: Sequence[HtmlPiece], number: int) -> int:
-    """Return the number of the first piece behind an element whose content begins at ``number``."""
-    inside, count = list[str](), Counter[str]()  # open elements, and how many of each
-    while number < len(found):
-        piece = found[number]
-        if piece.kind == "start" and piece.tag not in VOID:
-            if not inside and piece.tag in _ENDED_BY.get(tag, ()):
-                return number
-            inside.append(piece.tag)
-            count[piece.tag] += 1
-        elif piece.kind == "end":
-            if count[piece.tag]:
-                while (closed := inside.pop()) != piece.tag:
-                    count[closed] -= 1
-                count[piece.tag] -= 1
-            elif piece.tag == tag:
-                return number + 1
-            elif tag in _ENDED_BY:
-                return number
-        number += 1
-    return number
+class _Element(NamedTuple):
+    """Open element, inside of one that stays or that one itself."""
+
+    tag: str
+    kept_by: HtmlPiece | None
+    """Element that it stays with; None if it is translated after all."""
+    is_opaque: bool
+    """True if nothing in it is translated, whatever its author marked."""
+
+
+def _joined(found: Iterable[HtmlPiece]) -> Iterator[HtmlPiece]:
+    """Join each element that stays with its content, as far as nothing in it is translated after all."""
+    elements, element, whole = _Elements(), None, None
+    for piece in found:
+        kept_by = elements.read(piece)
+        if whole and kept_by is element:
+            whole.end = piece.end
+            continue
+        if whole:
+            yield whole
+        element, whole = kept_by, None
+        if kept_by is None:
+            yield piece
+        else:
+            tag_end = max(kept_by.tag_end, piece.start)  # behind what is translated, there is no tag of its own
+            whole = replace(kept_by, kind="whole", start=piece.start, end=piece.end, tag_end=tag_end)
+    if whole:
+        yield whole
+
+
+class _Elements:
+    """Open elements, from the outermost that stays on; outside of those that stay, none are noted."""
+
+    def __init__(self) -> None:
+        self.opened: list[_Element] = []
+        self.count = Counter[str]()
+        """Open elements by their tags."""
+
+    def read(self, piece: HtmlPiece) -> HtmlPiece | None:
+        """Return the element that a piece stays with, or None; note what the piece opens or closes."""
+        if piece.kind == "start":
+            while self.opened and piece.tag in _ENDED_BY.get(self.opened[-1].tag, ()):
+                self.close()
+            if piece.tag not in VOID:
+                return self.open(piece)
+        elif piece.kind == "end" and self.count[piece.tag]:
+            while (closed := self.close()).tag != piece.tag:
+                pass
+            return closed.kept_by
+        elif piece.kind == "end" and self.opened and self.opened[0].tag in _ENDED_BY:
+            self.opened, self.count = [], Counter()  # the end of what is around
+        return self.opened[-1].kept_by if self.opened else None
+
+    def open(self, piece: HtmlPiece) -> HtmlPiece | None:
+        """Note an element, and return the one that it stays with: itself, or one around it."""
+        around = self.opened[-1] if self.opened else _Element("", None, False)
+        kept_by = around.kept_by or (piece if _stays(piece) else None)
+        if around.kept_by and not around.is_opaque and _translate(piece) == "yes":
+            kept_by = None
+        if self.opened or kept_by:
+            self.opened.append(_Element(piece.tag, kept_by, around.is_opaque or piece.tag in OPAQUE))
+            self.count[piece.tag] += 1
+        return kept_by
+
+    def close(self) -> _Element:
+        closed = self.opened.pop()
+        self.count[closed.tag] -= 1
+        return closed
 
 
 def is_excluded(piece: HtmlPiece) -> bool:
     """Return True for an element whose author marked it as not to be translated."""
-    return piece.attributes.get("translate") == "no" or "notranslate" in piece.attributes.get("class", "").split()
+    return _translate(piece) == "no" or "notranslate" in piece.attributes.get("class", "").split()
+
+
+def _translate(piece: HtmlPiece) -> str:
+    """Return an element's attribute ``translate``: ``yes``, ``no``, or another text for none."""
+    return (piece.attributes.get("translate", "none") or "yes").lower()
 
 
 def _stays(piece: HtmlPiece) -> bool:

@@ -161,7 +161,9 @@ class PoDocument(FillableDocument):
             yield Edit(entry.start, entry.start, f"#, fuzzy{line_end}")
 
     def unmarked(self, entry: PoEntry) -> Iterator[Edit]:
-        """Remove the fuzzy mark of an entry."""
+        """Remove the fuzzy mark of an entry, and the source text that its old translation was of."""
+        for comment in entry.previous if entry.fuzzy else ():
+            yield Edit(comment.start(), comment.end() + 1, "")  # with its line end
         for comment in entry.flags:
             remaining = re.sub(r"(?<=,)[ \t]*fuzzy[ \t]*(,|(?=\r?$))", "", comment[0])
             if remaining.rstrip() == "#,":

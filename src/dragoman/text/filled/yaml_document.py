@@ -17,6 +17,8 @@ from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
 from dragoman.text.filled.spans import SpannedDocument, TextFile, key_of
 
 _STRING = "tag:yaml.org,2002:str"
+_SPACE = " \t\r\n"
+"""White space of YAML; no-break and ideographic spaces are characters of a text."""
 _SPECIAL = re.compile(
     r"(?i)(?:y|yes|n|no|true|false|on|off|null|~|=|<<|\.inf|\.nan"
     r"|[-+]?[1-9][\d_]*(?::[0-5]?\d)+(?:\.[\d_]*)?)"  # 10:30 is a number to the base 60 in YAML 1.1, which Ruby reads
@@ -115,7 +117,7 @@ class YamlDocument(SpannedDocument):
         plain = not node.style
         start = _after_properties(self.text_file.text, node.start_mark.index)
         raw = self.text_file.text[start : node.end_mark.index]
-        raw = raw.rstrip() if plain else raw
+        raw = raw.rstrip(_SPACE) if plain else raw
         end = start + len(raw)
         special = plain and (_SPECIAL.fullmatch(node.value) or _SYMBOL.fullmatch(node.value))
         if node.tag not in (_STRING, "!") or special:
@@ -137,19 +139,24 @@ class YamlDocument(SpannedDocument):
         file = self.text_file.text
         start = _after_properties(file, node.start_mark.index)
         header = _HEADER.match(file, start)
-        body = file[header.end() : node.end_mark.index] if header else ""
-        first = next((line for line in body.splitlines() if line.strip()), "")
-        indent = first[: len(first) - len(first.lstrip(" "))]
-        if not header or not indent:
+        if not header:
             return
-        end = header.end() + len(body.rstrip())
+        body = file[header.end() : node.end_mark.index]
+        indent = _first_spaces(body) - _first_spaces(text)  # spaces beyond it belong to the text
+        if not indent:
+            return
         inside = text.strip("\n")
-        lead = body[: body.index(first)]
+        lines = body.split("\n")
+        first = len(text) - len(text.lstrip("\n"))  # number of the first line that is not empty
+        while len(lines[-1].rstrip("\r")) <= indent and not lines[-1].strip():
+            del lines[-1]
+        lead = "".join(line + "\n" for line in lines[:first])
+        end = header.end() + len("\n".join(lines).rstrip("\r"))
         folded = header["style"] == ">" and not re.search(r"(?m)^[ \t]", inside)
 
         def write(new: str, _: Sequence[str]) -> str:
             lines = (_with_folds(new) if folded else new).split("\n")
-            written = "\n".join(indent + line if line else "" for line in lines)
+            written = "\n".join(" " * indent + line if line else "" for line in lines)
             return lead + written.replace("\n", self.text_file.line_end)
 
         if folded or header["style"] == "|":
@@ -166,7 +173,7 @@ class YamlDocument(SpannedDocument):
         """Add a plural form that the file does not have, after the last one."""
         file, (label, last) = self.text_file.text, node.value[-1]
         end = last.end_mark.index
-        end = last.start_mark.index + len(file[last.start_mark.index : end].rstrip())
+        end = last.start_mark.index + len(file[last.start_mark.index : end].rstrip(_SPACE))
         flow = bool(node.flow_style)
         start = file.rfind("\n", 0, label.start_mark.index) + 1
         indent = file[start : label.start_mark.index]
@@ -199,6 +206,12 @@ def _after_properties(text: str, at: int) -> int:
     found = _PROPERTIES.match(text, at)
     assert found
     return found.end()
+
+
+def _first_spaces(text: str) -> int:
+    """Return the number of spaces before the first line that is not blank."""
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    return len(first) - len(first.lstrip(" "))
 
 
 def _with_folds(text: str) -> str:

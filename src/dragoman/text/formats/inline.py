@@ -1,4 +1,7 @@
-"""Text with inline tags in XLIFF and TMX: read from the content of an element, and written back as one.
+"""Text with inline tags: read from the content of an element in XLIFF and TMX, and written back as one.
+
+``joined`` and ``spelled`` are the rule of all formats with tags in their texts: which stretches are tags, and which are
+characters that look like one.
 
 White space from the file's layout is distinguished from white space of the text. A line end followed by indentation is
 a space, unless ``xml:space`` says otherwise; a line end without indentation is kept. A character reference such as
@@ -6,7 +9,7 @@ a space, unless ``xml:space`` says otherwise; a line end without indentation is 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from dragoman.text.formats.markup import Element, Unit
@@ -17,10 +20,65 @@ class Inline(NamedTuple):
 
     text: str
     codes: tuple[str, ...] = ()
-    """Tags in ``text``, as they are written in the file, in order."""
+    """Tags in ``text``, and characters that look like one of them, as they are written in the file, in order."""
     spellings: Mapping[str, str] = {}
     """Spellings of characters that are written as references, such as a line end as ``&#10;``, where there is a
     choice."""
+
+
+class InlinePart(NamedTuple):
+    """Stretch of a text with inline tags."""
+
+    text: str
+    is_code: bool = False
+    """True for a tag; false for characters, as a reader sees them."""
+
+
+def joined(parts: Sequence[InlinePart], escape: Callable[[str], str]) -> tuple[str, tuple[str, ...]]:
+    """Return the text of these parts, and the codes in it, in order.
+
+    Characters that read like one of the tags, as where a text mentions the tag that it also has, become a code of their
+    own, in the file's spelling. So nobody takes one for the other, in whatever order a translation has them.
+
+    Args:
+        escape: the function that spells characters in the file.
+    """
+    known, plain = {part.text for part in parts if part.is_code}, [part.text for part in parts if not part.is_code]
+    while new := {escape(code) for code in known if any(code in text for text in plain)} - known:
+        known |= new  # whose spelling the text may mention as well
+    texts: list[str] = []
+    codes: list[str] = []
+    for part in parts:
+        pieces = ["", part.text] if part.is_code else split_codes(part.text, known)
+        found = [piece if part.is_code else escape(piece) for piece in pieces[1::2]]
+        pieces[1::2] = found
+        texts += pieces
+        codes += found
+    return "".join(texts), tuple(codes)
+
+
+def spelled(text: str, codes: Sequence[str], escape: Callable[[str], str]) -> str:
+    """Return a text as its file spells it: its codes as they are, each as often as it occurs in them, and all else as
+    characters.
+
+    Args:
+        escape: the function that spells characters in the file.
+    """
+    remaining, parts, plain = list(codes), [], ""
+    for number, piece in enumerate(split_codes(text, codes)):
+        if number % 2 and piece in remaining:
+            remaining.remove(piece)
+            parts += [escape(plain), piece]
+            plain = ""
+        else:
+            plain += piece
+    return "".join([*parts, escape(plain)])
+
+
+def split_codes(text: str, codes: Collection[str]) -> list[str]:
+    """Return what stands before, between and after the codes in a text, and each of them between."""
+    pattern = "|".join(map(re.escape, sorted(set(codes), key=len, reverse=True)))
+    return re.split(f"({pattern})", text) if pattern else [text]
 
 
 _CODES = {"bpt", "ept", "ph", "it", "ut", "sub", "x", "bx", "ex", "sc", "ec", "cp", "sm", "em"}
@@ -33,17 +91,15 @@ def read_inline(element: Element, unit: Unit, *, keep_space: bool) -> Inline:
     Args:
         keep_space: keep white space as it is; else a line end and the indentation of the next line become a space.
     """
-    parts: list[str] = []
-    codes: list[str] = []
+    parts: list[InlinePart] = []
     spellings: dict[str, str] = {}
 
     def code(start: int, end: int) -> None:
-        codes.append(unit.slice(start, end))
-        parts.append(codes[-1])
+        parts.append(InlinePart(unit.slice(start, end), True))
 
     def text(start: int, end: int) -> None:
         if start < end:
-            parts.append(_read(unit.slice(start, end), keep_space, spellings))
+            parts.append(InlinePart(_read(unit.slice(start, end), keep_space, spellings)))
 
     def walk(outer: Element) -> None:
         at = outer.inside
@@ -61,7 +117,7 @@ def read_inline(element: Element, unit: Unit, *, keep_space: bool) -> Inline:
         text(at, outer.outside)
 
     walk(element)
-    return Inline("".join(parts), tuple(codes), spellings)
+    return Inline(*joined(parts, escaped), spellings)
 
 
 def _is_protected(element: Element) -> bool:
@@ -123,21 +179,15 @@ def to_xml(text: str, original: Inline) -> str:
     Each of the codes of ``original``, which it translates, stays a tag, as often as it occurs there. Everything else
     becomes characters, written as references where they are in ``original``.
     """
-    remaining, spellings = list(original.codes), dict(original.spellings)
+    spellings = dict(original.spellings)
     edge = spellings.pop(" ", None)  # a reference only protects a space at the edge from trimming
-    parts, at = [], 0
-    if remaining:
-        for found in re.finditer("|".join(map(re.escape, sorted(set(remaining), key=len, reverse=True))), text):
-            if found[0] in remaining:
-                remaining.remove(found[0])
-                parts += [_escaped(text[at : found.start()], spellings), found[0]]
-                at = found.end()
-    content = "".join([*parts, _escaped(text[at:], spellings)])
+    content = spelled(text, original.codes, lambda characters: escaped(characters, spellings))
     return re.sub("^ +| +$", lambda spaces: edge * len(spaces[0]), content) if edge else content
 
 
-def _escaped(text: str, spellings: Mapping[str, str]) -> str:
-    return text.translate(str.maketrans({**_ALWAYS, **spellings}))
-
-
 _ALWAYS = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
+
+
+def escaped(text: str, spellings: Mapping[str, str] = {}) -> str:
+    """Return characters as XML; ``spellings`` has further ones that are written as references."""
+    return text.translate(str.maketrans({**_ALWAYS, **spellings}))

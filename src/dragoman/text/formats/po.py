@@ -49,6 +49,8 @@ class PoEntry:
     """Start of its first line that is not a comment, or that holds a previous source text."""
     line: int
     flags: list[re.Match[str]] = field(default_factory=list)
+    previous: list[re.Match[str]] = field(default_factory=list)
+    """Comments that hold the source text which a fuzzy translation is of (``#|``)."""
     context: Value | None = None
     source: Value | None = None
     plural: Value | None = None
@@ -180,8 +182,8 @@ class _Scanner:
         """Comments before their entry."""
         self.comments: list[str] = []
         """Lines for translators before their entry."""
-        self.previous: int | None = None
-        """Start of the comments that hold a previous source text."""
+        self.previous: list[re.Match[str]] = []
+        """Comments before their entry that hold a previous source text."""
         self.entry: PoEntry | None = None
         self.value: Value | None = None
 
@@ -216,13 +218,13 @@ class _Scanner:
     def comment(self, token: re.Match[str]) -> None:
         kind = token[0][:2]
         if kind == "#~":
-            self.flags, self.comments, self.previous = [], [], None  # they belong to an obsolete entry
+            self.flags, self.comments, self.previous = [], [], []  # they belong to an obsolete entry
         elif kind == "#.":
             self.comments.append(token[0][2:].strip())
         elif kind == "#,":
             self.flags.append(token)
-        elif kind == "#|" and self.previous is None:
-            self.previous = self.start_of_line(token.start())
+        elif kind == "#|":
+            self.previous.append(token)
 
     def keyword(self, token: re.Match[str]) -> None:
         self.close_value()
@@ -231,9 +233,9 @@ class _Scanner:
         if word == "domain":
             return
         if self.entry is None:
-            start = self.start_of_line(token.start()) if self.previous is None else self.previous
-            self.entry = PoEntry(start, self.line, self.flags, comments=self.comments)
-            self.flags, self.comments, self.previous = [], [], None
+            start = self.start_of_line((self.previous or [token])[0].start())
+            self.entry = PoEntry(start, self.line, self.flags, self.previous, comments=self.comments)
+            self.flags, self.comments, self.previous = [], [], []
         entry = self.entry
         if word == "msgctxt" and not (entry.context or entry.source):
             entry.context = self.value
