@@ -17,6 +17,7 @@ import pytest
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 from typer.main import get_command
 
+import dragoman
 from dragoman.cli import app, main
 from dragoman.cli.run_file_schema import run_file_schema
 from dragoman.config import load_yaml, merge, to_dict
@@ -344,6 +345,30 @@ def test_what_the_python_of_a_page_imports_exists():
             if block.language == "python":
                 for line in re.findall(r"^from dragoman.*", block.text, re.MULTILINE):
                     exec(line, {})
+
+
+def test_the_python_of_a_page_imports_public_names_from_the_package_itself():
+    for page in PAGES:
+        for block in blocks(page):
+            for names in re.findall(r"^from dragoman\.\S+ import (.*)", block.text, re.MULTILINE):
+                inner = set(re.findall(r"\w+", names.partition("#")[0])) & set(dragoman.__all__)
+                assert not inner, f"{block}: from dragoman import {', '.join(inner)}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link to a part of a page may name: its headings, as GitHub spells them, and its own ids."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text), re.MULTILINE)
+    spelled = {re.sub(r"[^\w\s-]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+    return spelled | set(re.findall(r"""\bid=["']?([\w-]+)""", text))
+
+
+def test_parts_of_pages_that_links_lead_to_exist():
+    for page in PAGES:
+        for target, part in re.findall(r"(?<!`)\[[^\]`]*\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+            where = page.parent / target if target else page
+            if not target.startswith("http") and where.suffix == ".md":
+                assert part in anchors(where), f"{page.name}: {target}#{part}"
 
 
 def test_links_and_files_named_on_the_pages_exist():
