@@ -22,8 +22,10 @@ from dragoman.cli import app, main
 from dragoman.cli.run_file_schema import run_file_schema
 from dragoman.config import load_yaml, merge, to_dict
 from dragoman.errors import ConfigError
+from dragoman.interchange.families import FAMILIES
 from dragoman.presets import PRESETS
 from dragoman.train import recipe
+from dragoman.train.distributed.processes import MEETING
 from dragoman.train.tasks import task_data_for
 
 ROOT = Path(__file__).parent.parent
@@ -378,6 +380,36 @@ def test_links_and_files_named_on_the_pages_exist():
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
         for name in re.findall(r"`((?:src|tests|benchmarks|docs)/[\w./-]+)`", text):
             assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def rows_of(heading: str) -> str:
+    """Return the rows of the table below a heading of the commands' page."""
+    text = (ROOT / "docs/commands.md").read_text()
+    return text.partition(f"### {heading}\n")[2].partition("\n#")[0]
+
+
+def test_every_extra_is_in_the_table_of_extras():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {name for row in re.findall(r"^\| (`.*?) \|", rows_of("Extras"), re.MULTILINE) for name in row.split(", ")}
+    assert named == {f"`{name}`" for name in extras if name != "dev"}
+
+
+def test_every_environment_variable_of_ours_is_in_the_table():
+    sources = "\n".join(path.read_text() for path in (ROOT / "src/dragoman").rglob("*.py"))
+    for name in set(re.findall(r"\bDRAGOMAN_[A-Z]+\b", sources)) - {MEETING}:  # which processes set for each other
+        assert f"| `{name}` |" in rows_of("Environment variables"), name
+
+
+def test_every_command_is_on_the_page_of_commands():
+    headings = " ".join(re.findall(r"^## (dragoman .*)$", (ROOT / "docs/commands.md").read_text(), re.MULTILINE))
+    for name, command in get_command(app).commands.items():
+        assert command.hidden or re.search(rf"\b{name}\b", headings), name
+
+
+def test_every_family_that_is_imported_is_on_its_page():
+    page = (ROOT / "docs/bring-your-checkpoint.md").read_text()
+    for family in FAMILIES:
+        assert any(f"`{name}`" in page for name in family.architectures), family.name
 
 
 def test_what_is_not_run_says_why():
