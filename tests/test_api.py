@@ -16,7 +16,10 @@ import tiny_run
 from test_every_command import make
 
 import dragoman
+from dragoman import capabilities
+from dragoman.api.models import LoadedModel
 from dragoman.api.rows import pair_rows
+from dragoman.api.run import TASKS
 from dragoman.config import to_dict
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.sample import Sample
@@ -88,6 +91,14 @@ for first in "", "import dragoman.train.run", "import dragoman.evaluate.metrics"
 def test_what_is_not_public_is_not_there():
     with pytest.raises(AttributeError, match="has no attribute 'tranlsator'"):
         dragoman.tranlsator  # noqa: B018  # pyright: ignore
+
+
+def test_every_kind_of_model_has_a_task_and_a_method_of_its_run():
+    kinds = [value for value in vars(capabilities).values() if isinstance(value, capabilities.Ability)]
+    assert kinds and set(TASKS) == set(kinds)
+    for loaded in LoadedModel.__args__:
+        method = getattr(dragoman.Run, loaded.__name__.lower())
+        assert inspect.signature(method).return_annotation == loaded.__name__
 
 
 # ---- rows -----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "src" / "dragoman"
 ROOMS = [
-    {"errors"},
+    {"errors", "cache_folder"},
     {"cluster", "config", "durable", "machine", "native"},
     {"output_file", "journal", "json_files"},
     {"text", "model"},  # neither knows the other

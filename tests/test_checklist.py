@@ -186,7 +186,7 @@ def test_a_perfect_translator_gets_good_marks_wherever_something_is_measured():
     rows = [
         quality.overall(material),
         quality.by_length(material),
-        quality.silly_answers(material),
+        quality.degenerate_outputs(material),
         quality.known_failures(material),
         *robustness.stays(Material(tidy, PAIRS))[3:5],
         robustness.negation(material),
@@ -200,8 +200,8 @@ def test_a_perfect_translator_gets_good_marks_wherever_something_is_measured():
 FAULTS = {
     "the translation of nothing": (quality.overall, lambda t: "?", {}),
     "one long slice": (quality.by_length, lambda t: t if len(t.split()) <= 10 else "?", {}),
-    "an empty answer": (quality.silly_answers, lambda t: "" if "yellow" in t else t, {}),
-    "a loop": (quality.silly_answers, lambda t: "on and on and on and on" if "yellow" in t else t, {}),
+    "an empty answer": (quality.degenerate_outputs, lambda t: "" if "yellow" in t else t, {}),
+    "a loop": (quality.degenerate_outputs, lambda t: "on and on and on and on" if "yellow" in t else t, {}),
     "a failure in ten": (quality.known_failures, lambda t: "zzz" if "yellow" in t else t, {}),
     "deaf to negation": (robustness.negation, lambda t: t.replace(" not", ""), {}),
     "deaf to gender": (robustness.gender, lambda t: "same", {}),

@@ -17,12 +17,15 @@ import pytest
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 from typer.main import get_command
 
+import dragoman
 from dragoman.cli import app, main
 from dragoman.cli.run_file_schema import run_file_schema
 from dragoman.config import load_yaml, merge, to_dict
 from dragoman.errors import ConfigError
+from dragoman.interchange.families import FAMILIES
 from dragoman.presets import PRESETS
 from dragoman.train import recipe
+from dragoman.train.distributed.processes import MEETING
 from dragoman.train.tasks import task_data_for
 
 ROOT = Path(__file__).parent.parent
@@ -346,6 +349,30 @@ def test_what_the_python_of_a_page_imports_exists():
                     exec(line, {})
 
 
+def test_the_python_of_a_page_imports_public_names_from_the_package_itself():
+    for page in PAGES:
+        for block in blocks(page):
+            for names in re.findall(r"^from dragoman\.\S+ import (.*)", block.text, re.MULTILINE):
+                inner = set(re.findall(r"\w+", names.partition("#")[0])) & set(dragoman.__all__)
+                assert not inner, f"{block}: from dragoman import {', '.join(inner)}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link to a part of a page may name: its headings, as GitHub spells them, and its own ids."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text), re.MULTILINE)
+    spelled = {re.sub(r"[^\w\s-]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+    return spelled | set(re.findall(r"""\bid=["']?([\w-]+)""", text))
+
+
+def test_parts_of_pages_that_links_lead_to_exist():
+    for page in PAGES:
+        for target, part in re.findall(r"(?<!`)\[[^\]`]*\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+            where = page.parent / target if target else page
+            if not target.startswith("http") and where.suffix == ".md":
+                assert part in anchors(where), f"{page.name}: {target}#{part}"
+
+
 def test_links_and_files_named_on_the_pages_exist():
     for page in PAGES:
         text = page.read_text()
@@ -353,6 +380,36 @@ def test_links_and_files_named_on_the_pages_exist():
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
         for name in re.findall(r"`((?:src|tests|benchmarks|docs)/[\w./-]+)`", text):
             assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def rows_of(heading: str) -> str:
+    """Return the rows of the table below a heading of the commands' page."""
+    text = (ROOT / "docs/commands.md").read_text()
+    return text.partition(f"### {heading}\n")[2].partition("\n#")[0]
+
+
+def test_every_extra_is_in_the_table_of_extras():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {name for row in re.findall(r"^\| (`.*?) \|", rows_of("Extras"), re.MULTILINE) for name in row.split(", ")}
+    assert named == {f"`{name}`" for name in extras if name != "dev"}
+
+
+def test_every_environment_variable_of_ours_is_in_the_table():
+    sources = "\n".join(path.read_text() for path in (ROOT / "src/dragoman").rglob("*.py"))
+    for name in set(re.findall(r"\bDRAGOMAN_[A-Z]+\b", sources)) - {MEETING}:  # which processes set for each other
+        assert f"| `{name}` |" in rows_of("Environment variables"), name
+
+
+def test_every_command_is_on_the_page_of_commands():
+    headings = " ".join(re.findall(r"^## (dragoman .*)$", (ROOT / "docs/commands.md").read_text(), re.MULTILINE))
+    for name, command in get_command(app).commands.items():
+        assert command.hidden or re.search(rf"\b{name}\b", headings), name
+
+
+def test_every_family_that_is_imported_is_on_its_page():
+    page = (ROOT / "docs/bring-your-checkpoint.md").read_text()
+    for family in FAMILIES:
+        assert any(f"`{name}`" in page for name in family.architectures), family.name
 
 
 def test_what_is_not_run_says_why():

@@ -48,6 +48,7 @@ def world(tmp_path, monkeypatch) -> Path:
     for name in ("transformer-tiny", "transformer-small"):
         monkeypatch.setitem(PRESETS, name, toy)
     monkeypatch.setitem(PRESETS, "classifier-tiny", toy_classifier)
+    (tmp_path / "glossary.tsv").write_text("source\ttarget\nwindow\tventana\n")
     return tmp_path
 
 

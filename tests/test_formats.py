@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.cache_folder import cache_folder
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError, DataError
 from dragoman.text import fetch
@@ -379,7 +380,7 @@ def test_a_wheel_that_was_damaged_in_the_cache_is_refused(index):
 def test_a_wheel_with_another_checksum_is_not_kept(index):
     with pytest.raises(DataError, match="its sha256 is"):
         fetch.fetch_wheel("pypi:App==1.0", "0" * 64)
-    assert list((fetch.cache_folder() / "wheels").iterdir()) == []
+    assert list((cache_folder() / "wheels").iterdir()) == []
 
 
 def test_what_pip_cannot_fetch_is_one_line_with_its_reason(index):

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from dragoman.model.positions.tokens import Tokens
 from dragoman.model.transformer import TransformerConfig
 from dragoman.native import library as native
 from dragoman.presets import PRESETS
+from dragoman.text import fetch
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no kernels: {native.unavailable()}")
 CLOSE = {"float32": 2e-5, "bfloat16": 0.1, "int8": 0.25}
@@ -252,6 +254,25 @@ def test_a_compiler_that_fails_is_an_answer(tmp_path, monkeypatch):
     with pytest.raises(native.Unavailable, match=r"cannot build them: x\.c:1: error: no such thing"):
         native._compiled.__wrapped__()
     assert not list((tmp_path / "dragoman").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ({"DRAGOMAN_CACHE": "a", "XDG_CACHE_HOME": "b"}, "a"),
+        ({"XDG_CACHE_HOME": "b"}, "b/dragoman"),
+        ({"DRAGOMAN_CACHE": "", "XDG_CACHE_HOME": ""}, "home/.cache/dragoman"),
+    ],
+)
+def test_one_folder_keeps_choices_and_wheels_wherever_the_environment_puts_it(given, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "home")
+    for name in ("DRAGOMAN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, given.get(name, ""))
+    monkeypatch.setattr(fetch, "_pip_download", lambda requirement, to: (to.mkdir(), (to / "a.whl").write_bytes(b"")))
+    native.cached_choice("precision", lambda: "float32")
+    assert fetch.fetch_wheel("pypi:a==1.0") == Path(folder) / "wheels" / "a-1.0" / "a.whl"
+    assert (tmp_path / folder / native.CHOICES).exists()
 
 
 def test_numbers_are_chosen_by_measurement(caplog):

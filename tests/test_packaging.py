@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.text.fetch import cache_folder
+from dragoman.cache_folder import cache_folder
 
 ROOT = Path(__file__).parent.parent
 TEXT = cache_folder() / "wheels" / "homeassistant-2026.11.0"

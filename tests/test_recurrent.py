@@ -644,7 +644,7 @@ def test_it_is_verified(name):
     assert [check for check in checks if not check.passed] == []
     skipped = {check.name for check in checks if check.skipped}
     attends = not isinstance(model.cfg.attention, NoSourceAttention)
-    assert ("attention written out" in skipped) is not attends
+    assert ("explicit attention" in skipped) is not attends
     assert any(name.startswith("cache ") for name in skipped) is not attends
 
 

@@ -148,7 +148,7 @@ def test_a_kernel_that_leaks_padding_is_found(model, by_pytorch, monkeypatch):
 def test_a_kernel_that_computes_something_else_is_found(model, by_pytorch, monkeypatch):
     fused = attention.fused
     monkeypatch.setattr(attention, "fused", lambda *arguments: 3 * fused(*arguments))
-    assert failed(asked(model, ["written out", "batches"])) == {"attention written out"}
+    assert failed(asked(model, ["explicit", "batches"])) == {"explicit attention"}
 
 
 def forgetful(extend):
@@ -179,7 +179,7 @@ def test_positions_that_are_off_by_one_while_decoding_are_found(model, by_pytorc
     for made in (model, rotary(model)):
         with monkeypatch.context() as patch:
             patch.setattr(Transformer, "positions_after", later)
-            assert "without a cache" in failed(asked(made, ["without a cache", "beginnings forced"]))
+            assert "without a cache" in failed(asked(made, ["without a cache", "forced prefix"]))
 
 
 def test_a_rotation_that_is_wrong_in_a_step_alone_is_found(model, by_pytorch, monkeypatch):
@@ -253,15 +253,15 @@ def dropping(monkeypatch):
 
 def test_dropout_that_is_alive_is_found_in_a_model_that_writes(model, dropping, monkeypatch):
     if native.available():  # kernels in C know no dropout; another cache is read by PyTorch
-        assert {"cache growing", "asked twice, cache growing"} <= failed(asked(model))
-        assert "asked twice" not in failed(asked(model, ["asked twice"]))
+        assert {"cache growing", "repeated, cache growing"} <= failed(asked(model))
+        assert "repeated" not in failed(asked(model, ["repeated"]))
     monkeypatch.setattr(precision, "unavailable", lambda: "switched off")
-    names = {"in batches of 3", "cache growing", "run in float32", "asked twice", "n-best lists"}
+    names = {"in batches of 3", "cache growing", "run in float32", "repeated", "n-best lists"}
     assert names <= failed(asked(model))
 
 
 def test_dropout_that_is_alive_is_found_in_a_model_that_reads(classifier, dropping):
-    assert {"in batches of 3", "in another order", "run in float32", "asked twice"} <= failed(read(classifier))
+    assert {"in batches of 3", "in another order", "run in float32", "repeated"} <= failed(read(classifier))
 
 
 def test_the_same_words_with_other_probabilities_are_found(model, laid_out):
@@ -303,7 +303,7 @@ def test_a_reference_that_forgets_is_found(model, monkeypatch):
 
 def test_a_beginning_that_is_not_kept_is_found(model, monkeypatch):
     monkeypatch.setattr(ForcedBeginning, "apply", lambda self, logits: logits.roll(1, dims=1))
-    assert failed(asked(model, ["forced", "batches"])) == {"beginnings forced"}
+    assert failed(asked(model, ["forced prefix", "batches"])) == {"forced prefix"}
 
 
 def test_scores_that_are_not_the_models_are_found(model, monkeypatch):
@@ -396,7 +396,7 @@ def test_a_language_model_passes_in_every_way_and_says_different_things(language
     assert failed(checks) == set()
     exact = [check for check in checks.values() if check.exact]
     assert len(exact) > 20 and all(check.of == len(PROMPTS) for check in exact)
-    assert {"without a cache", "beginnings forced", "cache paged:3", "n-best lists"} <= {name for name, _ in checks}
+    assert {"without a cache", "forced prefix", "cache paged:3", "n-best lists"} <= {name for name, _ in checks}
     answers = {h.tokens for h in WritingVerifier(language_model, BYTES, PROMPTS).reference("greedy")}
     assert len(answers) > 1
 
@@ -421,9 +421,9 @@ def test_a_model_that_reads_passes_in_every_way(classifier):
     assert exact == padded | {
         "in batches of 3",
         "in another order",
-        "attention written out",
+        "explicit attention",
         "run in float32",
-        "asked twice",
+        "repeated",
     }
     assert all(check.of == 7 for check in checks.values())
     assert 0 < checks["run in bfloat16", "outputs"].difference < 0.1
@@ -441,7 +441,7 @@ def test_each_way_to_read_can_fail(classifier, monkeypatch):
     with monkeypatch.context() as patch:
         fused = attention.fused
         patch.setattr(attention, "fused", lambda *arguments: 3 * fused(*arguments))
-        assert failed(read(classifier, ["written out"])) == {"attention written out"}
+        assert failed(read(classifier, ["explicit"])) == {"explicit attention"}
     with monkeypatch.context() as patch:
         as_it_is = layouts.TransposedLinear.forward
         patch.setattr(layouts.TransposedLinear, "forward", lambda self, x: 1.5 * as_it_is(self, x))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import dragoman
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
 from dragoman.data.log_mel import LogMel, read_wave
@@ -68,6 +69,17 @@ def test_the_folders_own_search_holds_where_none_is_chosen(other):
     transcriber, speech = Transcriber.load(other.run, precision="float32"), [foreign_speech.speech(1, 7)]
     own, chosen = (transcriber.transcribe(speech, beam=beam, max_new_tokens=9)[0] for beam in (None, 2))
     assert own.tokens == chosen.tokens
+
+
+def test_a_run_of_speech_says_its_task_and_loads_a_transcriber(made):
+    run = dragoman.Run(made.run)
+    assert run.task == "speech recognition" and "speech recognition" in repr(run) + run._repr_html_()
+    speech = [foreign_speech.speech(1, 7)]
+    loaded = run.transcriber(precision="float32").transcribe(speech, max_new_tokens=5)
+    assert (
+        loaded[0].tokens
+        == Transcriber.load(made.run, precision="float32").transcribe(speech, max_new_tokens=5)[0].tokens
+    )
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,30 @@ if TYPE_CHECKING:
     from dragoman.api.training import resume, train
     from dragoman.decode.chat import ChatModel
     from dragoman.decode.chat_template import ChatTemplate
+    from dragoman.decode.constraints.first_token import FirstToken
+    from dragoman.decode.constraints.glossary import Glossary, GlossaryEntry
+    from dragoman.decode.constraints.repetition import (
+        CountPenalty,
+        Forbidden,
+        MinimumLength,
+        NoRepeat,
+        RepetitionPenalty,
+    )
     from dragoman.decode.generator import Generation, Generator
+    from dragoman.decode.knn import NearestNeighbours, build_datastore
     from dragoman.decode.readers.answerer import Answerer
     from dragoman.decode.readers.classifier import Classifier
     from dragoman.decode.readers.embedder import Embedder
     from dragoman.decode.readers.tagger import Tagger
     from dragoman.decode.request import Request
+    from dragoman.decode.search.beam import Average, Beam, Gnmt, NoPenalty
+    from dragoman.decode.search.coverage import CoveringBeam
+    from dragoman.decode.search.diverse import DiverseBeam
+    from dragoman.decode.search.greedy import Greedy
+    from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+    from dragoman.decode.search.sample import Sample
+    from dragoman.decode.search.speculative import DraftModel, PromptLookup, Speculative
+    from dragoman.decode.search.strategy import LengthLimit
     from dragoman.decode.transcriber import Transcriber, Transcription
     from dragoman.decode.translation import Candidate, Translation
     from dragoman.decode.translator import Translator
@@ -36,11 +54,14 @@ if TYPE_CHECKING:
     from dragoman.evaluate.evaluation import Evaluation
     from dragoman.evaluate.language_modelling import LanguageModelEvaluation
     from dragoman.evaluate.outcome import EvaluationResult
+    from dragoman.text.memory import TranslationMemory
 
 __version__ = "0.1.0"
 __all__ = [
     "Answerer",
     "AttentionWeights",
+    "Average",
+    "Beam",
     "Calibrated",
     "Candidate",
     "ChatModel",
@@ -48,27 +69,49 @@ __all__ = [
     "CheckpointError",
     "Classifier",
     "ConfigError",
+    "CountPenalty",
+    "CoveringBeam",
     "DataError",
+    "DiverseBeam",
+    "DraftModel",
     "Embedder",
     "Evaluation",
     "EvaluationResult",
     "Exported",
+    "FirstToken",
+    "Forbidden",
     "Generation",
     "Generator",
+    "Glossary",
+    "GlossaryEntry",
+    "Gnmt",
+    "Greedy",
     "LanguageModelEvaluation",
+    "LengthLimit",
+    "MinimumBayesRisk",
+    "MinimumLength",
+    "NearestNeighbours",
+    "NoPenalty",
+    "NoRepeat",
+    "PromptLookup",
+    "RepetitionPenalty",
     "Request",
     "Run",
+    "Sample",
+    "Speculative",
     "StoppedEarly",
     "Tagger",
     "TokenStates",
     "Transcriber",
     "Transcription",
     "Translation",
+    "TranslationMemory",
     "Translator",
     "UserError",
     "Verification",
     "__version__",
     "attention_weights",
+    "build_datastore",
     "calibrate",
     "encoder_states",
     "evaluate",
@@ -90,20 +133,33 @@ _HOMES = {
     "api.training": "resume",
     "decode.chat": "ChatModel",
     "decode.chat_template": "ChatTemplate",
+    "decode.constraints.first_token": "FirstToken",
+    "decode.constraints.glossary": "Glossary GlossaryEntry",
+    "decode.constraints.repetition": "CountPenalty Forbidden MinimumLength NoRepeat RepetitionPenalty",
     "decode.generator": "Generation Generator",
+    "decode.knn": "NearestNeighbours build_datastore",
     "decode.readers.answerer": "Answerer",
     "decode.readers.classifier": "Classifier",
     "decode.readers.embedder": "Embedder",
     "decode.readers.tagger": "Tagger",
     "decode.request": "Request",
+    "decode.search.beam": "Average Beam Gnmt NoPenalty",
+    "decode.search.coverage": "CoveringBeam",
+    "decode.search.diverse": "DiverseBeam",
+    "decode.search.greedy": "Greedy",
+    "decode.search.minimum_risk": "MinimumBayesRisk",
+    "decode.search.sample": "Sample",
+    "decode.search.speculative": "DraftModel PromptLookup Speculative",
+    "decode.search.strategy": "LengthLimit",
     "decode.transcriber": "Transcriber Transcription",
     "decode.translation": "Candidate Translation",
     "decode.translator": "Translator",
+    "errors": "CheckpointError ConfigError DataError StoppedEarly UserError",
     "evaluate.calibrate": "Calibrated",
     "evaluate.evaluation": "Evaluation",
     "evaluate.language_modelling": "LanguageModelEvaluation",
     "evaluate.outcome": "EvaluationResult",
-    "errors": "CheckpointError ConfigError DataError StoppedEarly UserError",
+    "text.memory": "TranslationMemory",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 _FUNCTIONS = {"train": "api.training", "evaluate": "api.results"}

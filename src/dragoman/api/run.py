@@ -4,7 +4,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, DESCRIBES, EMBEDS, TAGS, TRANSLATES, ability
+from dragoman.capabilities import (
+    ANSWERS,
+    CLASSIFIES,
+    CONTINUES,
+    DESCRIBES,
+    EMBEDS,
+    TAGS,
+    TRANSCRIBES,
+    TRANSLATES,
+    ability,
+)
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.decode.brief import html_table
@@ -19,12 +29,13 @@ if TYPE_CHECKING:
     from dragoman.decode.readers.classifier import Classifier
     from dragoman.decode.readers.embedder import Embedder
     from dragoman.decode.readers.tagger import Tagger
+    from dragoman.decode.transcriber import Transcriber
     from dragoman.decode.translator import Translator
     from dragoman.train.events import Finished
 
 TASKS = {
     TRANSLATES: "translation", CONTINUES: "language model", CLASSIFIES: "classification", TAGS: "tagging",
-    ANSWERS: "question answering", EMBEDS: "embedding", DESCRIBES: "captioning",
+    ANSWERS: "question answering", EMBEDS: "embedding", DESCRIBES: "captioning", TRANSCRIBES: "speech recognition",
 }  # fmt: skip
 
 
@@ -111,6 +122,12 @@ class Run:
         from dragoman.decode.readers.embedder import Embedder
 
         return Embedder.load(self.path, checkpoint, **options)
+
+    def transcriber(self, which: str | int = "best", **options: Any) -> "Transcriber":
+        """Load the model to write down speech; see ``Transcriber.load``."""
+        from dragoman.decode.transcriber import Transcriber
+
+        return Transcriber.load(self.path, which, **options)
 
     # ---- notebooks ----
 

@@ -83,7 +83,7 @@ def _label(value: Any, where: str) -> str | int | bool:
     if isinstance(value, bool | int):
         return value
     if not isinstance(value, str):
-        remedy = "leave out rows without a label" if is_missing(value) else "labels are texts, integers or truth values"
+        remedy = "leave out rows without a label" if is_missing(value) else "labels are texts, integers or booleans"
         raise DataError(f"{where} is {described(value)}: {remedy}")
     if not value.strip():
         raise DataError(f"{where} is empty")

@@ -66,7 +66,7 @@ def train(
             --pairs``. None where ``config`` names the data, or one of the next four is given.
         texts: texts for a language model, in the same forms: strings, or a column of them. A path, or a list of
             ``Path``, names files.
-        labelled: texts with labels for a classifier: (text, label); labels are texts, integers or truth values.
+        labelled: texts with labels for a classifier: (text, label); labels are texts, integers or booleans.
         tagged: words with labels for a tagger: (list of words, list of labels).
         instructions: prompts with answers for a language model: (prompt, answer).
         config: a run file, or its content as a mapping; see ``docs/train.md``.

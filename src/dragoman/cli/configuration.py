@@ -9,7 +9,7 @@ import typer
 
 from dragoman.errors import ConfigError
 
-app = typer.Typer(help="Show, check and compare configurations.", no_args_is_help=True)
+app = typer.Typer(help="Show and compare configurations.", no_args_is_help=True)
 
 ABSENT = object()
 """Value of a setting that one of two configurations does not have."""

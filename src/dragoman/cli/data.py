@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-app = typer.Typer(help="Summarise parallel text, clean, split and mix it, remove duplicates.", no_args_is_help=True)
+app = typer.Typer(help="Summarise, clean, deduplicate, split and mix parallel text.", no_args_is_help=True)
 
 SourceArgument = Annotated[str, typer.Argument(help=sources.HELP)]
 Columns = sources.ColumnsOption
 CleaningOption = Annotated[
-    list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="Settings; see the documentation.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATH=VALUE]...",
+        help="Settings: for clean such as max_ratio=3, for dedupe near=0.8, for split test=2000.",
+    ),
 ]
 OutputPathOption = Annotated[
     str, typer.Option("--output", "-o", help="A .tsv or .jsonl file, plain, .gz or .zst, or SOURCE,TARGET.")

@@ -110,7 +110,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score a run on a test set, with intervals; outputs are kept. Translators: BLEU, chrF and more, by source length.
-    Models that read and write nothing: the figures of their task, with those of a baseline beside. Language models:
+    Encoder models: the figures of their task, with those of a baseline beside. Language models:
     perplexity per token, byte and word, or multiple choice."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli import evaluate_language_model, evaluate_reader

@@ -49,7 +49,10 @@ def train(
         str, typer.Option(help="With --resume: the checkpoint to resume from; newer ones are set aside.")
     ] = "last",
     deliberate: Annotated[
-        bool, typer.Option("--deliberate", help="With --resume: allow changes that make it a different training.")
+        bool,
+        typer.Option(
+            "--deliberate", help="With --resume: allow settings that change training, such as the learning rate."
+        ),
     ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files for TensorBoard into the run's directory.")

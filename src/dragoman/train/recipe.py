@@ -128,9 +128,9 @@ class TrainConfig:
     batch_tokens: PositiveInt = 4096
     """Tokens in a batch, padding included; of pairs, those of the larger side."""
     accumulate: PositiveInt = 1
-    """Batches whose gradients are summed before each step, for large batches in little memory."""
+    """Gradient accumulation: batches summed before each step, for large batches in little memory."""
     clip: PositiveFloat | None = 1.0
-    """Largest gradient norm; None for no limit."""
+    """Largest gradient norm (gradient clipping); None for no limit."""
     precision: Annotated[Precision, BeforeValidator(full_dtype_name)] = "auto"
     """auto: bfloat16 where the machine multiplies it faster, else float32. Weights are float32 in any case."""
     products: Products = "auto"
@@ -143,9 +143,11 @@ class TrainConfig:
     compile: Compile = Off()
     """Compile a step's forward and backward pass into one program before the first step: see ``compiling.On``."""
     recompute: bool = False
-    """Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time."""
+    """Activation (gradient) checkpointing: keep only each layer's input for the backward pass and compute the rest
+    again, which takes less memory and a third more time."""
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of a moving average of the weights, such as 0.999, to validate and use in their place; None for none."""
+    """Decay of an exponential moving average (EMA) of the weights, such as 0.999, to validate and use in their place;
+    None for none."""
     validate_every: PositiveInt = 500
     """Steps between validations, each of which also saves if it is the best one."""
     save_every: PositiveInt = 500
@@ -159,7 +161,7 @@ class TrainConfig:
     ``scored`` sentences; accuracy or macro F1; exact match or F1). None for accuracy where labels are predicted, F1
     where answers are, else the loss."""
     patience: PositiveInt | None = None
-    """Validations without improvement after which training stops; None to use up the budget."""
+    """Early stopping: validations without improvement after which training stops; None to use up the budget."""
     samples: NonNegativeInt = 5
     """Validation examples whose output is shown at each validation."""
     scored: NonNegativeInt = 0

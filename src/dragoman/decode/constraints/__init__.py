@@ -1,1 +1,1 @@
-"""Constraints on what a search may generate: repetition, forced beginnings, required and forbidden terms."""
+"""Constraints on what a search may generate: repetition, forced prefixes, required and forbidden terms."""

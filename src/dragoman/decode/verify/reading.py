@@ -79,13 +79,13 @@ class ReadingVerifier(Verifier):
             f"in batches of {self.batch}": self.outputs,
             "in another order": partial(shuffled, self.rows, self.outputs),
             f"with {PADDING} more columns of padding": partial(self.outputs, extra=PADDING),
-            "attention written out": self.written_out,
+            "explicit attention": self.written_out,
         }
         if isinstance(self.reader.material, ImageMaterial):
             del answers[f"with {PADDING} more columns of padding"]  # all images have one size
         checks: dict[str, Callable[[], Check]] = {n: partial(self.compare, n, ask) for n, ask in answers.items()}
         checks |= {f"run in {name}": partial(self.run_in, name) for name in PRECISIONS}
-        checks["asked twice"] = self.repeated_run
+        checks["repeated"] = self.repeated_run
         checks["compiled"] = self.compiled_forward
         return [CheckQuestion(name, self.searched, ask) for name, ask in checks.items()]
 
@@ -143,7 +143,7 @@ class ReadingVerifier(Verifier):
         """Check that the model gives the same outputs twice, in the precision that commands choose by default."""
         precision = precision_of("auto", self.device)
         ask = partial(self.outputs, answer=self.prepare_for_inference(precision).answer)
-        return self.compare("asked twice", ask, wanted=ask())
+        return self.compare("repeated", ask, wanted=ask())
 
     def compiled_forward(self) -> Check:
         with compiling(self.compiled):  # one batch size alone: every other one would be compiled again

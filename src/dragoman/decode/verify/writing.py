@@ -125,12 +125,12 @@ class WritingVerifier(Verifier):
             strategies = {
                 f"in batches of {self.batch}": partial(self.answers, cfg),
                 "in another order": partial(self.shuffled, cfg),
-                "batches put together": partial(self.merged_batches, cfg),
+                "merged batches": partial(self.merged_batches, cfg),
                 f"with {PADDING} more columns of padding": partial(self.answers, cfg, extra=PADDING),
-                "attention written out": partial(self.written_out, cfg),
+                "explicit attention": partial(self.written_out, cfg),
             }
             if isinstance(self.inputs, ContinuationInputs):
-                del strategies["batches put together"]  # batches of continuations are never merged
+                del strategies["merged batches"]  # batches of continuations are never merged
             found += [
                 CheckQuestion(name, searched, partial(self.compare, name, searched, ask))
                 for name, ask in strategies.items()
@@ -139,9 +139,9 @@ class WritingVerifier(Verifier):
             found += [
                 CheckQuestion(f"run in {name}", searched, partial(self.run_in, name, searched)) for name in PRECISIONS
             ]
-            for name, policy in {"asked twice": DEFAULT, "asked twice, cache growing": REFERENCE}.items():
+            for name, policy in {"repeated": DEFAULT, "repeated, cache growing": REFERENCE}.items():
                 found.append(CheckQuestion(name, searched, partial(self.repeated_run, name, searched, policy)))
-        for name, ask in {"without a cache": self.without_cache, "beginnings forced": self.forced_prefixes}.items():
+        for name, ask in {"without a cache": self.without_cache, "forced prefix": self.forced_prefixes}.items():
             found.append(CheckQuestion(name, "greedy", partial(self.compare, name, "greedy", ask)))
         found += [CheckQuestion(f"cache {text}", "logits", partial(self.logits, text)) for text in ["growing", *CACHES]]
         found.append(CheckQuestion("n-best lists", "scores", self.scores))

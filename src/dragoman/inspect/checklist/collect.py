@@ -92,7 +92,7 @@ def _of_translator(material: TranslatorMaterial) -> Iterator[ChecklistRow]:
     if (row := quality.by_source(material)) is not None:
         yield row
     yield quality.hard_set(material)
-    yield quality.silly_answers(material)
+    yield quality.degenerate_outputs(material)
     yield quality.known_failures(material)
     yield from robustness.stays(material)
     yield robustness.numbers(material)

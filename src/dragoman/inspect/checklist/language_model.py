@@ -122,11 +122,11 @@ def _continuations(texts: _Texts) -> ChecklistRow:
     answers = texts.generator.generate(prompts, search=Greedy(), max_new_tokens=TOKENS)
     looping = [k for k, answer in enumerate(answers) if repeats(answer.text)]
     empty = sum(not answer.text.strip() for answer in answers)
-    silly = len(looping) + empty
+    degenerate = len(looping) + empty
     return ChecklistRow(
         group=QUALITY,
         title=title,
-        verdict=below(silly / len(answers), 0.05, 0.25),
+        verdict=below(degenerate / len(answers), 0.05, 0.25),
         finding=f"{len(looping)} of {len(answers)} greedy continuations repeat themselves; {empty} are empty.",
         measured=f"{len(answers)} beginnings of {texts.named}, {TOKENS} tokens each",
         limits="good up to 5%, poor beyond 25%; sampling and no_repeat help",

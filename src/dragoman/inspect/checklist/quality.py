@@ -127,19 +127,19 @@ def hard_set(material: TranslatorMaterial) -> ChecklistRow:
 # ---- single answers -----------------------------------------------------------------------------------
 
 
-def silly_answers(material: TranslatorMaterial) -> ChecklistRow:
+def degenerate_outputs(material: TranslatorMaterial) -> ChecklistRow:
     """Return how many answers are empty, repeat themselves, leave the source as it is, or never end."""
-    kinds: dict[str, list[int]] = {name: [] for name in SILLY}
+    kinds: dict[str, list[int]] = {name: [] for name in DEGENERATE}
     for i, (pair, answer) in enumerate(zip(material.test, material.answers, strict=True)):
-        for name, is_so in SILLY.items():
+        for name, is_so in DEGENERATE.items():
             if is_so(pair.source, answer.text, pair.target) or (name == _ENDLESS and answer.candidates[0].truncated):
                 kinds[name].append(i)
     rows = {i for found in kinds.values() for i in found}
     return ChecklistRow(
         group=GROUP,
-        title="Silly answers",
+        title="Degenerate outputs",
         verdict=below(len(rows) / len(material.test), 0.005, 0.02),
-        finding=f"{len(rows):,} of {len(material.test):,} answers are silly "
+        finding=f"{len(rows):,} of {len(material.test):,} answers are degenerate "
         f"({percent(len(rows), len(material.test))}).",
         measured=f"{counted(len(material.test), 'pair')} of {material.named}",
         limits="good up to 0.5%, poor beyond 2%",
@@ -160,7 +160,7 @@ def _copies(source: str, answer: str, reference: str) -> bool:
 
 
 _ENDLESS = "ended by force at the length limit"
-SILLY = {
+DEGENERATE = {
     "empty": lambda source, answer, reference: not answer.strip(),
     "repeats itself": lambda source, answer, reference: repeats(answer) and not repeats(source),
     "is the source, three words or more": _copies,
@@ -169,7 +169,7 @@ SILLY = {
         len(answer) > 2 * max(len(source), len(reference)) + 20
     ),
 }
-"""Kinds of silly answers: (source, answer, reference) -> is it one."""
+"""Kinds of degenerate outputs: (source, answer, reference) -> is it one."""
 
 
 def known_failures(material: TranslatorMaterial) -> ChecklistRow:

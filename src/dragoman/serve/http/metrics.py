@@ -30,7 +30,7 @@ class ServerMetrics:
             "dragoman_request_seconds", "Time to the answer.", ["operation"], buckets=SECONDS, **options
         )
         self.first = Histogram(
-            "dragoman_first_piece_seconds", "Time to the first piece of a stream.", buckets=SECONDS, **options
+            "dragoman_first_piece_seconds", "Time to first token (TTFT) of a stream.", buckets=SECONDS, **options
         )
         self.texts = Counter("dragoman_texts", "Texts translated or continued.", ["model"], **options)
         self.characters = Counter("dragoman_characters", "Characters of these texts.", ["model"], **options)

@@ -1,4 +1,4 @@
-"""Our own API in JSON: several candidates with alignments and confidences, glossaries, forced beginnings."""
+"""Our own API in JSON: several candidates with alignments and confidences, glossaries, forced prefixes."""
 
 import asyncio
 from typing import Annotated, Any, Literal
