@@ -20,11 +20,14 @@ from typer.main import get_command
 import dragoman
 from dragoman.cli import app, main
 from dragoman.cli.run_file_schema import run_file_schema
-from dragoman.config import load_yaml, merge, to_dict
+from dragoman.config import choices, kind_of, load_yaml, merge, to_dict
 from dragoman.errors import ConfigError
 from dragoman.interchange.families import FAMILIES
 from dragoman.presets import PRESETS
+from dragoman.text.tokens.training import TokenizerConfig
 from dragoman.train import recipe
+from dragoman.train.budget import Budget
+from dragoman.train.schedule import Schedule
 from dragoman.train.distributed.processes import MEETING
 from dragoman.train.tasks import task_data_for
 
@@ -454,5 +457,7 @@ def _base_for(plain: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("text", re.findall(r"`(\{kind: [^`]*\})`", (ROOT / "docs/train.md").read_text()))
 def test_a_choice_in_the_tables_of_training_is_one(text):
-    name = "budget" if any(kind in text for kind in ("steps, ", "epochs, ", "minutes, ")) else "schedule"
-    recipe.load(BASE, [f"train.{name}={text}"])
+    kind = load_yaml(text)["kind"]
+    places = {"train.budget": Budget, "train.schedule": Schedule, "tokenizer": TokenizerConfig}
+    (place,) = (place for place, union in places.items() if kind in map(kind_of, choices(union)))
+    recipe.load(BASE, [f"{place}={text}"])
