@@ -27,8 +27,8 @@ from dragoman.presets import PRESETS
 from dragoman.text.tokens.training import TokenizerConfig
 from dragoman.train import recipe
 from dragoman.train.budget import Budget
-from dragoman.train.schedule import Schedule
 from dragoman.train.distributed.processes import MEETING
+from dragoman.train.schedule import Schedule
 from dragoman.train.tasks import task_data_for
 
 ROOT = Path(__file__).parent.parent
