@@ -119,8 +119,11 @@ def test_curves_scores_and_samples_are_all_there(run):
 @pytest.mark.parametrize("before, now", [(1, 3), (3, 1), (0, 2), (2, 0)])
 def test_validations_may_show_different_examples(run, before, now):
     def look(step, count):  # as of a language model, whose number of examples decides which they are
-        shown = [{"source": f"s{i}/{count}", "reference": "r", "output": f"{step}: {i}/{count}"} for i in range(count)]
-        return {"step": step, "samples": [{"source": "all", "reference": "r", "output": f"{step}: all"}, *shown][:count]}
+        names = ["all", *(f"{i}/{count}" for i in range(count))][:count]
+        return {
+            "step": step,
+            "samples": [{"source": name, "reference": "r", "output": f"{step}: {name}"} for name in names],
+        }
 
     text = page(run, [valid_row(1), valid_row(2)], [look(1, before), look(2, now)])
     cards = re.findall(r'<div class="card">.*?</div>', text)

@@ -15,13 +15,10 @@ from dragoman.decode.constraints.constrained import STAGES
 from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
-from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
+from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table, search_whole_characters
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.search.batching import search_all
-from dragoman.decode.search.beam import Beam
-from dragoman.decode.search.diverse import DiverseBeam
-from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import SearchConfig
@@ -43,6 +40,8 @@ from dragoman.text.tokens.tokenizer import BOS, SOURCE_FRAME, Tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with the number done and the number in all."""
+Candidates = tuple[Candidate, ...]
+"""Distinct candidates for one text, best first."""
 
 SEARCH_CHUNK = 4096
 """Most texts searched in one call: until it ends, every token emitted in any beam stays in memory."""
@@ -175,10 +174,10 @@ class Job:
             return len(text) <= self.longest
         return tags + len(self.source_tokenizer.encode(text)) + len(self.source_tokenizer.frame(SOURCE_FRAME)) <= most
 
-    def translate_requests(self, requests: list[Request], progress: Progress | None) -> list[tuple[Candidate, ...]]:
+    def translate_requests(self, requests: list[Request], progress: Progress | None) -> list[Candidates]:
         """Return the candidates of each request, in the order of the requests."""
         rows = source_rows(self.source_tokenizer, [request.pair for request in requests], self.model.max_length)
-        found: list[tuple[Candidate, ...]] = [()] * len(rows)
+        found: list[Candidates] = [()] * len(rows)
         done = 0
         for batch, batch_tokens in self.batches(requests):
 
@@ -194,22 +193,14 @@ class Job:
 
     def search(
         self, rows: list[list[int]], requests: list[Request], batch_tokens: int, report: Callable[[int], None]
-    ) -> list[tuple[Candidate, ...]]:
-        """Search, and repeat the search under the rule of ``utf8`` where a candidate is not valid UTF-8.
+    ) -> list[Candidates]:
+        """Search, again under the rule of ``utf8`` where a candidate is not valid UTF-8."""
 
-        The rule costs time in every step, and bytes that form no character are rarely the most probable. Greedy search
-        gives the same answer either way. Samples are drawn under the rule at once, because it changes their
-        distribution.
-        """
-        drawn = not isinstance(self.cfg, Greedy | Beam | DiverseBeam)
-        results = self.search_under_rules(rows, requests, batch_tokens, drawn, report)
-        broken = [i for i, each in enumerate(results) if any(REPLACEMENT in c.text for c in each)]
-        if broken and not drawn:
-            inputs = [rows[i] for i in broken], [requests[i] for i in broken]
-            repeated = self.search_under_rules(*inputs, batch_tokens, True)
-            for i, candidates in zip(broken, repeated, strict=True):
-                results[i] = candidates
-        return results
+        def search(numbers: Sequence[int], whole_characters: bool, report: Callable[[int], None]) -> list[Candidates]:
+            inputs = [rows[i] for i in numbers], [requests[i] for i in numbers]
+            return self.search_under_rules(*inputs, batch_tokens, whole_characters, report)
+
+        return search_whole_characters(search, len(rows), _is_broken, draws=self.cfg.draws, progress=report)
 
     def search_under_rules(
         self,
@@ -217,8 +208,8 @@ class Job:
         requests: list[Request],
         batch_tokens: int,
         whole_characters: bool,
-        report: Callable[[int], None] = lambda done: None,
-    ) -> list[tuple[Candidate, ...]]:
+        report: Callable[[int], None],
+    ) -> list[Candidates]:
         """Search once, under all rules; ``whole_characters`` adds that of ``utf8``."""
         table = self.utf8 if whole_characters else None
 
@@ -258,7 +249,7 @@ class Job:
         """Table of the UTF-8 rule; None where the vocabulary is not of bytes."""
         return Utf8Table.of(self.target_tokenizer, self.device)
 
-    def to_candidates(self, results: list[list[Hypothesis]]) -> list[tuple[Candidate, ...]]:
+    def to_candidates(self, results: list[list[Hypothesis]]) -> list[Candidates]:
         """Decode hypotheses into distinct candidate texts, best first."""
         hypotheses = [h for each in results for h in each]
         texts = iter(self.target_tokenizer.decode_batch([h.tokens[:-1] for h in hypotheses]))
@@ -271,7 +262,7 @@ class Job:
             for each in results
         ]
 
-    def with_alignments(self, source: list[int], candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    def with_alignments(self, source: list[int], candidates: Candidates) -> Candidates:
         """Return the candidates with word alignments, where these are wanted."""
         if self.aligner is None:
             return candidates
@@ -279,9 +270,7 @@ class Job:
             alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
         return tuple(replace(c, alignment=links) for c, links in zip(candidates, alignments, strict=True))
 
-    def assemble(
-        self, row: int, source: str, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
-    ) -> Translation:
+    def assemble(self, row: int, source: str, parts: list[TextSegment], answers: list[Candidates]) -> Translation:
         """Join the answers to the parts of a text; a text without parts is its own translation."""
         if not parts:
             text = keep_verbatim(source) if source.strip() else ""
@@ -302,9 +291,7 @@ class Job:
         judge = self.calibration.confidence
         return replace(candidate, confidence=judge.of(source, candidate) if judge else candidate.mean_probability)
 
-    def best_combinations(
-        self, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
-    ) -> tuple[Candidate, ...]:
+    def best_combinations(self, parts: list[TextSegment], answers: list[Candidates]) -> Candidates:
         """Return the best combinations of the parts' candidates, at most ``nbest``; a beam over the parts."""
         prefixes = [([c], c.score) for c in answers[0]]
         for candidates in answers[1:]:
@@ -343,7 +330,12 @@ def _concatenated_links(parts: list[TextSegment], best: list[Candidate]) -> Link
     return tuple(dict.fromkeys(links))
 
 
-def _distinct(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+def _is_broken(candidates: Candidates) -> bool:
+    """Return whether a candidate is not valid UTF-8."""
+    return any(REPLACEMENT in candidate.text for candidate in candidates)
+
+
+def _distinct(candidates: Iterable[Candidate]) -> Candidates:
     """Return the first candidate of each text: search may find one text in several tokenisations."""
     first: dict[str, Candidate] = {}
     for candidate in candidates:

@@ -110,6 +110,11 @@ class Beam:
         if not 1 <= self.nbest <= self.size:
             raise ConfigError(f"a beam of {self.size} cannot return the {self.nbest} best: 1 <= nbest <= size")
 
+    @property
+    def draws(self) -> bool:
+        """False: its choices are not random."""
+        return False
+
     def score(self, log_prob: float, length: int) -> float:
         return log_prob / self.penalty.divisor(length)
 
