@@ -236,6 +236,11 @@ def test_a_language_model_has_no_datastore(tmp_path):
         build_datastore(make(tmp_path / "lm", cfg, 1), PAIRS, tmp_path / "store")
 
 
+def test_a_precision_that_the_device_does_not_support_is_refused(run, store):
+    with pytest.raises(ConfigError, match="int8 is for CPUs, and this is meta"):
+        Translator.load(run, knn=settings(store), precision="int8", device="meta")
+
+
 def test_threads_that_share_a_model_look_up_their_own_states(run, store, monkeypatch):
     model = Translator.load(run, knn=settings(store)).model
     texts = [torch.tensor([[*BYTES.encode(source), EOS]]) for source in ("one dog", "tea")]
