@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import chain
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -73,10 +75,10 @@ class Job:
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
         self.batch_tokens, self.longest, self.splitter, self.searcher = batch_tokens, longest, splitter, searcher
-        self.device, self.calibration, self.context, self.turn = model.device, calibration, context, turn
+        self.device, self.calibration, self.context = model.device, calibration, context
         self.matcher = matcher
         sides = source_tokenizer, target_tokenizer
-        self.aligner = Aligner(model, *sides, calibration.heads) if alignments else None
+        self.aligner = Aligner(model, *sides, calibration.heads, turn=turn) if alignments else None
 
     def translate(
         self, given: Sequence[str | Request], first_row: int, progress: Progress | None = None
@@ -185,9 +187,10 @@ class Job:
                 if progress:
                     progress(before + now, len(rows))
 
-            results = self.search([rows[i] for i in batch], [requests[i] for i in batch], batch_tokens, report)
-            for i, candidates in zip(batch, results, strict=True):
-                found[i] = self.with_alignments(rows[i], candidates)
+            sources = [rows[i] for i in batch]
+            results = self.search(sources, [requests[i] for i in batch], batch_tokens, report)
+            for i, candidates in zip(batch, self.with_alignments(sources, results), strict=True):
+                found[i] = candidates
             done += len(batch)
         return found
 
@@ -262,13 +265,13 @@ class Job:
             for each in results
         ]
 
-    def with_alignments(self, source: list[int], candidates: Candidates) -> Candidates:
-        """Return the candidates with word alignments, where these are wanted."""
+    def with_alignments(self, sources: list[list[int]], found: list[Candidates]) -> list[Candidates]:
+        """Return the candidates of each source with word alignments, where these are wanted."""
         if self.aligner is None:
-            return candidates
-        with self.turn():
-            alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
-        return tuple(replace(c, alignment=links) for c, links in zip(candidates, alignments, strict=True))
+            return found
+        pairs = [(ids, c.tokens) for ids, candidates in zip(sources, found, strict=True) for c in candidates]
+        links = iter(self.aligner.align(pairs))
+        return [tuple(replace(c, alignment=next(links)) for c in candidates) for candidates in found]
 
     def assemble(self, row: int, source: str, parts: list[TextSegment], answers: list[Candidates]) -> Translation:
         """Join the answers to the parts of a text; a text without parts is its own translation."""
@@ -293,11 +296,11 @@ class Job:
 
     def best_combinations(self, parts: list[TextSegment], answers: list[Candidates]) -> Candidates:
         """Return the best combinations of the parts' candidates, at most ``nbest``; a beam over the parts."""
-        prefixes = [([c], c.score) for c in answers[0]]
+        prefixes = [_Chosen(c, None, c.score) for c in answers[0]]
         for candidates in answers[1:]:
-            longer = [([*chosen, c], score + c.score) for chosen, score in prefixes for c in candidates]
-            prefixes = sorted(longer, key=lambda prefix: -prefix[1])[: max(1, self.cfg.nbest)]
-        return _distinct(self.concatenate(parts, chosen) for chosen, _ in prefixes)
+            longer = [_Chosen(c, prefix, prefix.score + c.score) for prefix in prefixes for c in candidates]
+            prefixes = sorted(longer, key=lambda prefix: -prefix.score)[: max(1, self.cfg.nbest)]
+        return _distinct(self.concatenate(parts, prefix.candidates()) for prefix in prefixes)
 
     def concatenate(self, parts: list[TextSegment], best: list[Candidate]) -> Candidate:
         """Return one candidate made of the parts' candidates; its score is the mean of theirs."""
@@ -306,13 +309,30 @@ class Job:
             text=normalise(text),
             score=sum(c.score for c in best) / len(best),
             log_prob=sum(c.log_prob for c in best),
-            tokens=sum((c.tokens for c in best), ()),
-            token_log_probs=sum((c.token_log_probs for c in best), ()),
+            tokens=tuple(chain.from_iterable(c.tokens for c in best)),
+            token_log_probs=tuple(chain.from_iterable(c.token_log_probs for c in best)),
             truncated=any(c.truncated for c in best),
             confidence=min(c.confidence or 0.0 for c in best),
             alignment=_concatenated_links(parts, best) if self.aligner else None,
             parts=tuple(PartAnswer(part.text, c.text) for part, c in zip(parts, best, strict=True)),
         )
+
+
+class _Chosen(NamedTuple):
+    """Candidates of the first parts of a text: that of the last of them, and those before it."""
+
+    last: Candidate
+    before: "_Chosen | None"
+    score: float
+    """Sum of their scores."""
+
+    def candidates(self) -> list[Candidate]:
+        """Return the candidates in the order of the parts."""
+        found, here = list[Candidate](), self
+        while here is not None:
+            found.append(here.last)
+            here = here.before
+        return found[::-1]
 
 
 def _concatenated_links(parts: list[TextSegment], best: list[Candidate]) -> Links:
