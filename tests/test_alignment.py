@@ -115,6 +115,23 @@ def test_translations_carry_the_alignment_of_each_candidate(translator):
     translator.calibration = Calibration()
 
 
+def test_the_texts_of_a_translation_are_aligned_in_batches(translator, monkeypatch):
+    texts, batches, attention = ["ba de fi go ku la", "go ku la", "de fi ba", "la"], [], Aligner.attention
+    alone = [translator.translate([text], alignments=True, nbest=2)[0] for text in texts]
+
+    def noted(*given):
+        for rows, weights in attention(*given):
+            batches.append(rows)
+            yield rows, weights
+
+    monkeypatch.setattr(Aligner, "attention", noted)
+    together = translator.translate(texts, alignments=True, nbest=2)
+    assert [[c.alignment for c in t.candidates] for t in together] == [
+        [c.alignment for c in t.candidates] for t in alone
+    ]
+    assert len(batches) == 1 and len(batches[0]) == sum(len(t.candidates) for t in together)
+
+
 def test_alignments_of_a_long_text_count_words_on_from_part_to_part(translator):
     text = "ba de fi. go ku la"
     [found] = translator.translate([text], alignments=True, longest=10)

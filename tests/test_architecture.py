@@ -166,3 +166,17 @@ def test_the_model_room_knows_nothing_of_files(path):
     if room(path) == "model":
         assert not {name.split(".")[0] for name in imported(path)} & {"pathlib", "os", "io", "json"}
         assert "open" not in called(path)
+
+
+@every_file
+def test_a_number_of_beams_is_written_where_all_defaults_come_from(path):
+    for node in tree(path):
+        if isinstance(node, ast.arguments):
+            named = zip([*node.posonlyargs, *node.args][::-1], node.defaults[::-1], strict=False)
+            given = [(a.arg, d) for a, d in (*named, *zip(node.kwonlyargs, node.kw_defaults, strict=True)) if d]
+        elif isinstance(node, ast.Assign):
+            given = [(target.id, node.value) for target in node.targets if isinstance(target, ast.Name)]
+        else:
+            continue
+        numbers = [d.value for name, d in given if name.lower() == "beam" and isinstance(d, ast.Constant)]
+        assert all(number in (None, 1) for number in numbers) or path == ROOT / "decode" / "defaults.py"

@@ -30,8 +30,10 @@ from dragoman.model.caches.cache import (
 from dragoman.model.caches.layout import GrowingLayout
 from dragoman.model.caches.paged import PagedLayout, PagePool
 from dragoman.model.caches.storage import KV, Bfloat16, Float8, Float32, Int4, Int8, Storage, Unchanged
+from dragoman.model.longformer import LongformerPattern
 from dragoman.model.masks.visibility import Causal, Prefix
 from dragoman.model.positions.position import Alibi
+from dragoman.model.positions.tokens import Tokens, positions_of
 from dragoman.text.tokens.tokenizer import EOS, PAD
 
 STORAGES = [Unchanged(), Float32(), Bfloat16(), Float8(), Int8(), Int4()]
@@ -324,6 +326,23 @@ def test_a_narrower_layer_keeps_its_own_window():
     window = Window(tokens=8, sinks=4)
     assert window.restricted(Causal(window=5, sinks=1)) == Causal(window=5, sinks=1)
     assert window.restricted(Causal(window=50, sinks=6)) == Causal(window=8, sinks=6)
+
+
+@given(
+    st.one_of(
+        st.builds(Causal, window=st.none() | st.integers(1, 12), sinks=st.integers(0, 3)),
+        st.builds(
+            LongformerPattern, window=st.integers(1, 12), first=st.integers(0, 3), every=st.none(), causal=st.just(True)
+        ),
+    ),
+    st.builds(Window, tokens=st.integers(1, 12), sinks=st.integers(0, 3)),
+)
+def test_a_window_shows_no_token_that_the_layer_or_the_window_hides(visibility, window):
+    pos = positions_of(Tokens(torch.ones(1, 24, dtype=torch.long)))
+    limits = Causal(window=window.tokens, sinks=max(window.sinks, getattr(visibility, "sinks", 0)))
+    shown = window.restricted(visibility).allows(pos, pos)
+    assert not (shown & ~visibility.allows(pos, pos)).any() and not (shown & ~limits.allows(pos, pos)).any()
+    assert shown[0].diagonal().all()
 
 
 def test_a_window_refuses_layers_that_do_not_look_back_alone():

@@ -1,5 +1,6 @@
 """Chat models as people use them: conversations in Python, at the terminal and in files; their own settings."""
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -111,11 +112,24 @@ def test_a_conversation_that_cannot_be_read_is_named(run, monkeypatch):
     model = ChatModel.load(run)
     with pytest.raises(DataError, match="conversation 2: message 1: has no role"):
         model.reply([HELLO, [{"content": "x"}]])
-    with pytest.raises(ConfigError, match="no such setting of an answer"):
-        model.reply([HELLO], temprature=1)
     monkeypatch.setattr(type(model.generator.model), "max_length", 100)
     with pytest.raises(DataError, match="tokens, and the model reads"):
         model.reply([[{"role": "user", "content": "door " * 500}]])
+
+
+@pytest.mark.parametrize("name", ["seed", "seeds", "batch_tokens", "progress", "temprature"])
+def test_answers_have_the_settings_of_the_function_that_makes_them(run, name):
+    model = ChatModel.load(run)
+    values = {"seed": 1, "seeds": [1], "batch_tokens": 99, "progress": lambda done, count: None, "temprature": 1}
+    for make, function in (
+        (lambda **given: model.reply([HELLO], **given)[0].text, Generator.generate),
+        (lambda **given: "".join(model.stream(HELLO, **given)), Generator.stream),
+    ):
+        if name in inspect.signature(function).parameters:
+            assert isinstance(make(max_new_tokens=2, **{name: values[name]}), str)
+        else:
+            with pytest.raises(ConfigError, match=f"{name}: no such setting of an answer; known: .*max_new_tokens"):
+                make(**{name: values[name]})
 
 
 def test_the_last_message_may_be_continued(run):

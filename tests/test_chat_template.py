@@ -203,6 +203,11 @@ MISTAKES = {
     "a role that is no text": ([USER, {"role": 3, "content": "x"}], "message 2: role must be a text"),
     "NaN": ([{"role": "user", "content": float("nan")}], "message 1: holds nan"),
     "a number": ([{"role": "user", "content": 7}], "message 1: content must be a text or a list of parts, and is 7"),
+    "a key of two texts": (
+        [{"role": "user", ("a", "b"): "x"}],
+        r"message 1: holds a mapping with the key \('a', 'b'\) \(tuple\)",
+    ),
+    "a key that is a number": ([{"role": "user", "content": [{"type": "text", "text": "x", 1: 2}]}], "the key 1 "),
     "bytes": ([{"role": "user", "content": b"x"}], "message 1: holds b'x'"),
     "half of a pair": ([{"role": "user", "content": "a\ud800"}], "message 1: character 2 is half of a surrogate pair"),
     "a part that is none": ([{"role": "user", "content": ["x"]}], "message 1: part 1 of its content"),

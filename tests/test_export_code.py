@@ -126,6 +126,16 @@ def test_a_folder_with_code_answers_as_the_run_where_this_package_is_not_install
     assert not opened[name]
 
 
+@pytest.mark.slow
+def test_towers_that_judge_each_pair_by_itself_answer_as_the_run(tmp_path):
+    plain = exported.small_config("towers-small", len(Tokenizer.train(Bytes(), [])))
+    run = exported.save_run(dataclasses.replace(plain, objective="sigmoid"), tmp_path / "run")
+    assert export_huggingface(run.path, tmp_path / "folder", check=False) == "dragoman"
+    torch.save(expected(load_any(run.path)[1], run.tokenizers()[0]), tmp_path / "folder" / "expected.pt")
+    [found] = differences([tmp_path / "folder"], tmp_path).values()
+    assert found.pop("logits") < 1e-5 and not found
+
+
 def test_a_target_with_a_tokenizer_of_its_own_has_it_in_a_folder_below(tmp_path):
     source, target = Tokenizer.train(Bytes(), []), Tokenizer.train(Bytes(), [], marks=["⟨mask⟩"])
     plain = exported.small_config("transformer-small", len(target))

@@ -3,6 +3,8 @@
 import json
 import math
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.model.families import ModelConfig
 from dragoman.text.lines import Pair
-from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 from dragoman.text.tokens.training import Bytes
 
 BYTES = Tokenizer.train(Bytes(), [])
@@ -232,3 +234,31 @@ def test_a_language_model_has_no_datastore(tmp_path):
     }
     with pytest.raises(CheckpointError, match="use `dragoman generate`"):
         build_datastore(make(tmp_path / "lm", cfg, 1), PAIRS, tmp_path / "store")
+
+
+def test_a_precision_that_the_device_does_not_support_is_refused(run, store):
+    with pytest.raises(ConfigError, match="int8 is for CPUs, and this is meta"):
+        Translator.load(run, knn=settings(store), precision="int8", device="meta")
+
+
+def test_threads_that_share_a_model_look_up_their_own_states(run, store, monkeypatch):
+    model = Translator.load(run, knn=settings(store)).model
+    texts = [torch.tensor([[*BYTES.encode(source), EOS]]) for source in ("one dog", "tea")]
+
+    def step(source):
+        with torch.inference_mode(), model.without_dropout():
+            return model.decode(torch.tensor([[BOS]]), model.start(source))
+
+    alone, together = [step(source) for source in texts], threading.Barrier(2)
+    decode = model.model.decode
+
+    def at_once(*given):
+        logits = decode(*given)
+        together.wait(20)  # both output layers have run
+        return logits
+
+    monkeypatch.setattr(model.model, "decode", at_once)
+    found = list(ThreadPoolExecutor(2).map(step, texts))
+    assert not torch.equal(*alone)
+    for one, other in zip(found, alone, strict=True):
+        torch.testing.assert_close(one, other)

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -296,3 +297,31 @@ def test_a_structure_that_goes_to_c_takes_no_other_names_than_its_fields():
     for cls in found:
         with pytest.raises(AttributeError):
             cls().no_such_field = 1
+
+
+@pytest.mark.parametrize("variant", ["sinusoidal", "rotary"])
+def test_a_thread_reads_no_table_of_positions_that_another_is_still_making(variant, monkeypatch):
+    """Addresses of the tables that each of two threads may read from once they have reached a length."""
+    tower = native_of(in_float32(variant)).native_decoder
+    make, making, go_on = tower.pointer, threading.Event(), threading.Event()
+
+    def slow(values):
+        making.set()
+        assert go_on.wait(20)
+        return make(values)
+
+    def extend(found):
+        tower.ensure_positions(100)
+        found.append((tower.struct.positions, [block.self.cos_sin for block in tower.blocks]))
+
+    monkeypatch.setattr(tower, "pointer", slow)
+    first, second = [], []
+    threads = [threading.Thread(target=extend, args=(found,)) for found in (first, second)]
+    threads[0].start()
+    assert making.wait(20)
+    threads[1].start()
+    threads[1].join(0.2)
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert first == second and len(first) == 1

@@ -1,6 +1,7 @@
 """Single tokens of Mamba and Mamba-2 by a kernel in C: the numbers of PyTorch, and PyTorch where it must be."""
 
 import copy
+import threading
 from dataclasses import replace
 
 import pytest
@@ -136,3 +137,28 @@ def test_who_looks_inside_a_block_sees_its_parts(part, calls):
     fast.decode(ids(2, 8), state)
     fast.decode(ids(2, 1), state)
     assert calls == ["mixer", "block"] and len(seen) == 2  # the first block steps aside, the second does not
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba 2"])
+def test_two_threads_that_first_need_a_layer_keep_all_that_its_struct_points_to(name, monkeypatch):
+    layer = prepare_for_inference(built(MIXERS[name])).decoder.blocks[0].mixer
+    point, one_points, others_are_done = layer.pointer, threading.Event(), threading.Event()
+
+    def slow(weights):
+        address = point(weights)
+        if threading.current_thread() is first:
+            one_points.set()
+            others_are_done.wait(0.2)
+        return address
+
+    monkeypatch.setattr(layer, "pointer", slow)
+    first, second = (threading.Thread(target=lambda: layer.struct) for _ in range(2))
+    first.start()
+    assert one_points.wait(20)
+    second.start()
+    second.join(0.2)
+    others_are_done.set()
+    first.join(20)
+    second.join(20)
+    kept = {tensor.data_ptr() for tensor in layer.kept_alive}
+    assert {layer.struct.convolution, layer.struct.step_bias, layer.struct.skip, layer.struct.rates} <= kept

@@ -116,6 +116,24 @@ def test_curves_scores_and_samples_are_all_there(run):
     assert text.count("step 10 of 100") == 1
 
 
+@pytest.mark.parametrize("before, now", [(1, 3), (3, 1), (0, 2), (2, 0)])
+def test_validations_may_show_different_examples(run, before, now):
+    def look(step, count):  # as of a language model, whose number of examples decides which they are
+        names = ["all", *(f"{i}/{count}" for i in range(count))][:count]
+        return {
+            "step": step,
+            "samples": [{"source": name, "reference": "r", "output": f"{step}: {name}"} for name in names],
+        }
+
+    text = page(run, [valid_row(1), valid_row(2)], [look(1, before), look(2, now)])
+    cards = re.findall(r'<div class="card">.*?</div>', text)
+    assert len(cards) == (now or before)
+    assert [re.findall(r"([12]: [^<]+)<", card) for card in cards[1:]] == [
+        [f"{2 if now else 1}: {i}/{now or before}"] for i in range((now or before) - 1)
+    ]
+    assert ("1: all" in cards[0], "2: all" in cards[0]) == (before > 0, now > 0)
+
+
 @pytest.mark.parametrize(
     "task, learned, perplexity",
     [

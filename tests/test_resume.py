@@ -281,9 +281,13 @@ def test_a_setting_that_its_version_did_not_know_has_its_default(pairs, path):
     assert changed(older, plain, deliberate=False, where="here") == (tiny_run.config(pairs), [])
 
 
-def test_what_changes_no_weight_may_change(whole, pairs, path):
-    begun(pairs, path)
-    list(resume(path, overrides=["train.save_every=5", "train.keep.last=1", "train.samples=1"]).events())
+@pytest.mark.parametrize("samples", [0, 1, 4])
+def test_what_changes_no_weight_may_change(whole, pairs, path, samples):
+    begun(pairs, path, validate_every=2, samples=2)
+    assert [len(row["samples"]) for row in rows(path / "samples.jsonl")] == [2]
+    changes = ["train.save_every=5", "train.keep.last=1", "train.validate_every=4", f"train.samples={samples}"]
+    list(resume(path, overrides=changes).events())
+    assert len(rows(path / "samples.jsonl")[-1]["samples"]) == samples
     assert outcome(path)["tensors"] == whole[1]["tensors"]
 
 

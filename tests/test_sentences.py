@@ -2,14 +2,19 @@
 """Text sentence by sentence: where it is divided, and what comes of the parts."""
 
 import json
+import time
 
 import pytest
-from test_translator import parrot
+from test_translator import BYTES, parrot
 
+from dragoman.decode import multiline
+from dragoman.decode.documents.source_line import combine
+from dragoman.decode.job import Job
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.segmentation import TextSegment, glue_after
 from dragoman.decode.sentence_splitting import BySentences, NoSplitting, SentenceCount
+from dragoman.decode.translation import Candidate, Translation
 
 ONE = ["See e.g. this.", "Use v1.2.3 now.", "Dr. Smith came.", "Wait... then go.", "Go to https://a.b/C.D?e=F. now"]
 ONE += [
@@ -125,6 +130,34 @@ def test_candidates_of_the_whole_are_put_together_of_those_of_the_parts_best_fir
     scores = [c.score for c in several.candidates]
     assert several.text == one.text and 1 < len(scores) <= 4 and scores == sorted(scores, reverse=True)
     assert len({c.text for c in several.candidates}) == len(scores)
+
+
+def _answers(count, tokens=50):
+    candidate = Candidate("a b.", -1.0, -1.0, (5,) * tokens, (-0.1,) * tokens, truncated=False)
+    return [Translation(row, "a b.", (candidate,)) for row in range(count)]
+
+
+JOINS = {
+    "sentences": lambda job, found: job.best_combinations([TextSegment("a b.", " ")] * len(found), found),
+    "lines": lambda job, found: multiline._joined("\n".join(["a b."] * len(found)), found, ["\n"] * (len(found) - 1)),
+    "parts of a line": lambda job, found: combine(1, "a b.", "a b.", found),
+}
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_the_time_to_join_parts_grows_as_their_number_does(join):
+    job = Job(parrot().model, BYTES, BYTES, cfg=Beam(), batch_tokens=1, longest=1)
+
+    def seconds(count):
+        found, taken = _answers(count), []
+        given = [answer.candidates for answer in found] if join == "sentences" else found
+        for _ in range(3):
+            began = time.process_time()
+            JOINS[join](job, given)
+            taken.append(time.process_time() - began)
+        return min(taken)
+
+    assert seconds(8000) < 40 * seconds(500)  # 16 times as many parts; the square of it is 256
 
 
 def test_a_text_whose_beginning_or_terms_are_given_is_taken_as_one():

@@ -28,6 +28,7 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import TokenMemory
 from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Choice, LengthLimit
 from dragoman.decode.search.task import translation_task
@@ -44,6 +45,8 @@ from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned, NoEmbedding
 from dragoman.model.positions.rotary import Rotary
 from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.serve.engine.engine import Engine
+from dragoman.serve.engine.group import Group
 from dragoman.serve.engine.pages import Tally
 from dragoman.serve.engine.prefixes import PrefixCache
 from dragoman.serve.engine.requests import INTERACTIVE, Call, Row, Ticket, Waiter
@@ -659,6 +662,42 @@ def test_a_failing_model_fails_its_requests_and_no_others():
     failed, found = serving(work, ("broken", broken), ("es", model))
     assert isinstance(failed, CheckpointError) and "NaN" in str(failed)
     assert said(found) == said(translated_alone(model, texts(3), Beam()))
+
+
+@pytest.mark.parametrize(
+    "part, name",
+    [
+        (Engine, "_has_memory"),
+        (Group, "start"),
+        (PrefixCache, "find"),
+        (PrefixCache, "keep"),
+        (SearchBatch, "join"),
+        (SearchBatch, "advance"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else part.__name__,
+)
+def test_whatever_fails_every_request_is_answered_and_the_next_ones_are_served(monkeypatch, part, name):
+    model, prompts = generator(), [f"{'again and ' * 4}{text}" for text in texts(6)]
+    options = GenerateOptions(search=Greedy(), max_new_tokens=8)
+    working, failures = getattr(part, name), []
+
+    def fails_once(*given, **named):
+        if not failures:
+            failures.append(name)
+            raise MemoryError("no memory")
+        return working(*given, **named)
+
+    async def work(service):
+        monkeypatch.setattr(part, name, fails_once)
+        asked = [service.generate("lm", [prompt], options) for prompt in prompts]
+        found = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 20)
+        return found, await asyncio.gather(*(service.generate("lm", [prompt], options) for prompt in prompts))
+
+    found, later = serving(work, ("lm", model))
+    alone = [one.text for one in model.generate(prompts, search=Greedy(), max_new_tokens=8)]
+    assert any(isinstance(one, MemoryError) for one in found)
+    assert all(isinstance(one, MemoryError) or one[0].text == text for one, text in zip(found, alone, strict=True))
+    assert [one.text for [one] in later] == alone
 
 
 def test_unknown_models_and_wrong_tasks_are_named():

@@ -14,6 +14,8 @@ from PIL import Image
 
 from dragoman.checkpoint import RunDirectory, load_any
 from dragoman.cli import main
+from dragoman.config import from_dict
+from dragoman.data.tasks.contrastive import ContrastiveTask
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import ConfigError, DataError
 from dragoman.interchange.exporting import export_huggingface
@@ -22,6 +24,8 @@ from dragoman.model.contrastive import SIGMOID_BIAS, sigmoid_loss
 from dragoman.model.heads import TaggingHead
 from dragoman.model.inputs import FixedLength
 from dragoman.model.positions.tokens import Tokens
+from dragoman.train.recipe import RunConfig
+from dragoman.train.tasks import task_data_for
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
@@ -205,3 +209,18 @@ def test_towers_with_its_objective_are_trained_and_learn_their_bias(tmp_path):
     test_towers.trained(test_towers.run_config(pairs, steps=6, model=model), tmp_path / "run")
     weights = RunDirectory.open(tmp_path / "run").load("last").tensors["model"]
     assert weights["bias"] != SIGMOID_BIAS
+
+
+@pytest.mark.parametrize("objective", ["softmax", "sigmoid"])
+def test_the_validation_loss_is_that_of_the_objective(tmp_path, objective):
+    pairs = test_towers.write_pairs(tmp_path / "pairs.tsv", 80)
+    model = test_towers.TEXTS | {"objective": objective}
+    _, seen = test_towers.trained(test_towers.run_config(pairs, steps=4, model=model), tmp_path / "run")
+    run, model, config = load_any(tmp_path / "run", "last")
+    cfg = from_dict(RunConfig, config, where="run")
+    task_data = task_data_for(cfg).open(cfg, run)
+    validator: Any = task_data.validator(cfg, torch.device("cpu"))
+    batches = [task_data.form.batch(task_data.valid, rows) for rows in validator.batches]
+    with torch.no_grad():
+        summed, counts = zip(*(ContrastiveTask().loss(model, batch) for batch in batches), strict=True)
+    assert seen.loss == pytest.approx(float(sum(summed) / sum(counts)), rel=1e-4)

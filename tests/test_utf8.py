@@ -123,7 +123,12 @@ def test_a_stream_is_whole_characters_and_ends_with_one():
         assert REPLACEMENT not in "".join(generator.stream("a", search=Sample(temperature=3.0), max_new_tokens=most))
 
 
-def test_an_imported_model_chooses_as_its_original_does_and_its_text_leaves_out_what_is_no_character():
+@pytest.mark.parametrize(
+    "cfg",
+    [Greedy(), Speculative(), Sample(temperature=0), Speculative(search=Sample(temperature=0))],
+    ids=["greedy", "speculative", "temperature 0", "speculative at temperature 0"],
+)
+def test_an_imported_model_chooses_as_its_original_does_and_its_text_leaves_out_what_is_no_character(cfg):
     model, tokenizer = language_model(), copy.copy(TOKENIZERS["bytes"])
     tokenizer.__dict__["template"] = FrameTemplate((), (), {})  # as imported tokenizers have one
     generator, broken = Generator(model, tokenizer), 0
@@ -135,13 +140,13 @@ def test_an_imported_model_chooses_as_its_original_does_and_its_text_leaves_out_
             ids.append(int(logits.argmax()))
             if ids[-1] == EOS:
                 break
-        [found] = generator.generate([prompt], search=Greedy(), max_new_tokens=9)
+        [found] = generator.generate([prompt], search=cfg, max_new_tokens=9)
         written = len(tokenizer.encode(prompt))
         chosen = list(found.continuations[0].tokens)
         assert chosen[: len(ids) - written] == ids[written:]
         broken += REPLACEMENT in tokenizer.decode(ids)
         assert REPLACEMENT not in found.text
-        assert "".join(generator.stream(prompt, search=Greedy(), max_new_tokens=9)) == found.text
+        assert "".join(generator.stream(prompt, search=cfg, max_new_tokens=9)) == found.text
     assert broken, "else this shows nothing"
 
 

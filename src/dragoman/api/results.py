@@ -11,6 +11,7 @@ from dragoman.api.rows import Columns, is_paths, pair_rows
 from dragoman.api.run import Run, run_path
 from dragoman.api.task_rows import LABELLED, write_task_rows
 from dragoman.checkpoint import RunDirectory, run_config
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Translator
@@ -121,7 +122,7 @@ def calibrate(
     *,
     columns: Columns | None = None,
     good: float = 70.0,
-    beam: int = 5,
+    beam: int = BEAM,
     checkpoint: str | int = "best",
     device: str = "auto",
     progress: Progress | None = None,
@@ -180,7 +181,7 @@ def verify(
     *,
     text: str | Path | None = None,
     sentences: int = 100,
-    beam: int = 5,
+    beam: int = BEAM,
     batch: int = 32,
     max_new_tokens: int | None = None,
     compiled: bool = False,

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, OwnRunArgument, ToOption
+from dragoman.decode.defaults import BEAM
 
 
 def calibrate(
@@ -16,7 +17,7 @@ def calibrate(
         ),
     ] = None,
     good: Annotated[float, typer.Option(min=0, max=100, help="chrF from which a sentence counts as good.")] = 70.0,
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step, as when translating later.")] = 5,
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step, as when translating later.")] = BEAM,
     source_language: FromOption = None,
     target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, PrecisionOption, RunArgument, writable_file
+from dragoman.decode.defaults import BEAM
 from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def checklist(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead of a table.")] = False,
     sentences: Annotated[int, typer.Option(min=1, help="Most test examples for quality.")] = 1000,
     sample: Annotated[int, typer.Option(min=1, help="Most test examples for each change of a text.")] = 200,
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = BEAM,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",

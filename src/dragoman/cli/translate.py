@@ -48,6 +48,7 @@ from dragoman.cli.terminology import (
     WantedTerms,
     read_glossary,
 )
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.documents.redo import Redo
 from dragoman.errors import ConfigError
 
@@ -191,7 +192,7 @@ def translate(
     from dragoman.cli import document as documents
     from dragoman.cli.live_input import grouping_of
     from dragoman.cli.memory import read_memory
-    from dragoman.decode.documents.line_translation import BEAM, LineSettings
+    from dragoman.decode.documents.line_translation import LineSettings
     from dragoman.text.grouping import in_groups
 
     lines_only = nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text
@@ -295,7 +296,7 @@ def translate(
 def _search_for(chosen: "SearchConfig | None", beam: int | None, nbest: int) -> "SearchConfig | None":
     """Return the search that the options choose; None where they choose none."""
     from dragoman.decode.search.beam import Beam
-    from dragoman.decode.translator import BEAM, search_for_beam
+    from dragoman.decode.translator import search_for_beam
 
     if chosen is None and beam is None and nbest == 1:
         return None

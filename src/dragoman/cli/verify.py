@@ -9,6 +9,7 @@ import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
 from dragoman.cli.output import OutputFormat
+from dragoman.decode.defaults import BEAM
 from dragoman.json_files import json_text
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def verify(
         typer.Option(help="A text file; default: the run's own test or validation text, without one random inputs."),
     ] = None,
     sentences: Annotated[int, typer.Option(min=1, help="Largest number of examples.")] = 100,
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept in beam search; 1 skips it.")] = 5,
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept in beam search; 1 skips it.")] = BEAM,
     batch: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 32,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of an answer; default: translate's limit, 32 to continue.")

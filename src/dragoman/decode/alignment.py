@@ -7,7 +7,8 @@ hand; see ``learn``.
 B sentences of a batch, H heads of a layer, S source tokens, T target tokens, W source words, U target words, n heads.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -56,7 +57,14 @@ class Aligner:
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         heads: AlignmentHeads | None = None,
+        *,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ):
+        """
+        Args:
+            turn: held while the model computes.
+        """
+        self.turn = turn
         self.model, self.heads = model, heads or AlignmentHeads()
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.separators = [
@@ -82,7 +90,7 @@ class Aligner:
             source, target = (padded([pairs[row][side] for row in rows], self.model.device) for side in (0, 1))
             weights: list[Tensor] = []
             recording = recording_attention(attention_taps(twin), weights)
-            with lock, twin.without_dropout(), torch.inference_mode(), recording:
+            with self.turn(), lock, twin.without_dropout(), torch.inference_mode(), recording:
                 twin.hidden(shifted(target), source)
             yield rows, weights
 

@@ -1,6 +1,7 @@
 """ChatModel: a language model that answers conversations, by the chat template that it came with."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class ChatModel:
 
         Args:
             tools, documents, continue_final_message, variables: as in ``ChatTemplate.render``, for every conversation.
-            settings: as in ``Generator.generate``: ``search``, ``max_new_tokens``, ``stop``, ``rules``, ``seeds``, ...
+            settings: those of ``Generator.generate``, such as ``search``, ``max_new_tokens``, ``stop`` and ``seeds``.
 
         Raises:
             DataError: messages of the wrong form, or that the template refuses, or more than the model reads; the
@@ -97,7 +98,7 @@ class ChatModel:
                 prompts.append(self.prompt(messages, continue_final_message=continue_final_message, **given))
             except DataError as error:
                 raise DataError(f"conversation {number}: {error}") from None
-        return self.generator.generate(prompts, **self._settings(settings))
+        return self.generator.generate(prompts, **self._settings(settings, Generator.generate))
 
     def stream(
         self,
@@ -109,33 +110,28 @@ class ChatModel:
         variables: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Iterator[str]:
-        """Yield the answer to one conversation in pieces; the arguments are those of ``reply``.
+        """Yield the answer to one conversation in pieces; ``settings`` are those of ``Generator.stream``.
 
         Raises:
             DataError, ConfigError: as ``reply``; or a search with several hypotheses.
         """
         given = {"tools": tools, "documents": documents, "variables": variables}
         prompt = self.prompt(messages, continue_final_message=continue_final_message, **given)
-        return self.generator.stream(prompt, **self._settings(settings))
+        return self.generator.stream(prompt, **self._settings(settings, Generator.stream))
 
     def can_stream(self, search: Any = None) -> bool:
         """Return whether ``stream`` can yield pieces under a search, by default the model's own."""
         chosen = search or self.generator.defaults.search or Sample()
         return isinstance(chosen, Greedy) or (isinstance(chosen, Sample) and chosen.samples == 1)
 
-    def _settings(self, settings: dict[str, Any]) -> dict[str, Any]:
-        known = (
-            "search",
-            "max_new_tokens",
-            "stop",
-            "rules",
-            "seeds",
-            "seed",
-            "cache",
-            "batch_tokens",
-            "progress",
-            "ends",
-        )
+    def _settings(self, settings: dict[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+        """Return the settings with the ends of the template.
+
+        Raises:
+            ConfigError: one that ``function`` does not have.
+        """
+        parameters = inspect.signature(function).parameters.values()
+        known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
         for name in settings:
             if name not in known:
                 raise ConfigError(f"{name}: no such setting of an answer; known: {', '.join(known)}")

@@ -1,6 +1,6 @@
 """Continuations: how one search for them is set up, and what becomes of its results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -9,17 +9,15 @@ import torch
 
 from dragoman.decode.brief import quoted
 from dragoman.decode.constraints.repetition import RuleConfig
-from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
+from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table, search_whole_characters
 from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
 from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage
-from dragoman.decode.search.beam import Beam
-from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import SearchBatch, SearchConfig, own_seeds
+from dragoman.decode.search.search import SearchBatch, SearchConfig, beams_of, own_seeds
 from dragoman.decode.search.strategy import Hypothesis
-from dragoman.decode.search.task import Searcher, SearchTask
+from dragoman.decode.search.task import Progress, Searcher, SearchTask
 from dragoman.decode.search.teacher_forcing import batches_by_length, padded_in_front
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import parse_cache
@@ -77,7 +75,7 @@ class GenerationJob:
         """Tokens that end a continuation, besides EOS."""
         self.policy = parse_cache(cache) if isinstance(cache, str) else cache
         self.device = model.device
-        self.as_original = isinstance(cfg, Greedy | Beam) and tokenizer.template is not None
+        self.as_original = not cfg.draws and tokenizer.template is not None
         """An imported model chooses the tokens that it chooses elsewhere, bytes that are no character included; its
         text leaves these out."""
 
@@ -93,7 +91,7 @@ class GenerationJob:
     @property
     def beams(self) -> int:
         """Rows of each prompt."""
-        return self.cfg.start([1], self.device, [0]).beams
+        return beams_of(self.cfg)
 
     def encode(self, prompt: str | EncodedPrompt, row: int) -> list[int]:
         """Return the ids of a prompt with its frame, or those that it brings.
@@ -131,7 +129,8 @@ class GenerationJob:
         limits = [self.limit(len(row)) for row in rows]
         if whole_characters and self.utf8 is not None:
             rules.append(Utf8Rule(self.utf8, len(rows), limits, alone=not rules))
-        strategy = self.cfg.start(limits, self.device, own_seeds(ids) if seeds is None else seeds)
+        own = own_seeds(ids) if seeds is None and self.cfg.draws else seeds or ()
+        strategy = self.cfg.start(limits, self.device, own)
         images = [row.image for row in rows if isinstance(row, PromptAfterImage)]
         source = torch.stack(images).to(self.device) if images else None
         return SearchBatch(self.model, source, prompt, self.cfg, strategy, self.policy, rules)
@@ -146,41 +145,20 @@ class GenerationJob:
         rows: Sequence[Sequence[int]],
         seeds: Sequence[int] | None,
         batch_tokens: int,
-        progress: Callable[[int], None] = lambda done: None,
+        progress: Progress = lambda done: None,
     ) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each prompt.
+        """Return the hypotheses of each prompt, searched again under the rule of ``utf8`` where it was broken."""
 
-        As in ``Job.search``, only searches that would break the rule of ``utf8`` are repeated under it; samples are
-        drawn under it at once.
-        """
-        drawn = not isinstance(self.cfg, Greedy | Beam)
-        found = self.search(rows, seeds, drawn, batch_tokens, progress)
-        broken = [
-            i
-            for i, some in enumerate(found)
-            if not (drawn or self.as_original) and any(map(self.is_invalid_utf8, some))
-        ]
-        if broken:
-            own = None if seeds is None else [seeds[i] for i in broken]
-            repeated = self.search([rows[i] for i in broken], own, True, batch_tokens)
-            for i, hypotheses in zip(broken, repeated, strict=True):
-                found[i] = hypotheses
-        return found
+        def search(numbers: Sequence[int], whole_characters: bool, progress: Progress) -> list[list[Hypothesis]]:
+            own = None if seeds is None else [seeds[i] for i in numbers]
+            task = self.task([rows[i] for i in numbers], own, whole_characters)
+            return self.searcher(task, batch_tokens, progress=progress)
 
-    def is_invalid_utf8(self, hypothesis: Hypothesis) -> bool:
-        """Return whether the tokens spell bytes that form no character."""
-        return REPLACEMENT in self.tokenizer.decode(hypothesis.tokens)
+        return search_whole_characters(search, len(rows), self.is_broken, draws=self.cfg.draws, progress=progress)
 
-    def search(
-        self,
-        rows: Sequence[Sequence[int]],
-        seeds: Sequence[int] | None,
-        whole_characters: bool,
-        batch_tokens: int,
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> list[list[Hypothesis]]:
-        """Search once; return the hypotheses of each prompt."""
-        return self.searcher(self.task(rows, seeds, whole_characters), batch_tokens, progress=progress)
+    def is_broken(self, hypotheses: Sequence[Hypothesis]) -> bool:
+        """Return whether tokens spell bytes that form no character, where these are not to be kept."""
+        return not self.as_original and any(REPLACEMENT in self.tokenizer.decode(h.tokens) for h in hypotheses)
 
     def task(
         self, rows: Sequence[Sequence[int]], seeds: Sequence[int] | None, whole_characters: bool = True
@@ -206,7 +184,7 @@ class GenerationJob:
 
 
 def search_by_length(
-    task: SearchTask, batch_tokens: int, *, progress: Callable[[int], None] = lambda done: None
+    task: SearchTask, batch_tokens: int, *, progress: Progress = lambda done: None
 ) -> list[list[Hypothesis]]:
     """Search prompts in batches of similar length, one batch after the other; see ``Searcher``."""
     found: list[list[Hypothesis]] = [[] for _ in task.rows]

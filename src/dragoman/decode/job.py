@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import chain
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -15,13 +17,10 @@ from dragoman.decode.constraints.constrained import STAGES
 from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
-from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
+from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table, search_whole_characters
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.search.batching import search_all
-from dragoman.decode.search.beam import Beam
-from dragoman.decode.search.diverse import DiverseBeam
-from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import SearchConfig
@@ -43,6 +42,8 @@ from dragoman.text.tokens.tokenizer import BOS, SOURCE_FRAME, Tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with the number done and the number in all."""
+Candidates = tuple[Candidate, ...]
+"""Distinct candidates for one text, best first."""
 
 SEARCH_CHUNK = 4096
 """Most texts searched in one call: until it ends, every token emitted in any beam stays in memory."""
@@ -74,10 +75,10 @@ class Job:
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
         self.batch_tokens, self.longest, self.splitter, self.searcher = batch_tokens, longest, splitter, searcher
-        self.device, self.calibration, self.context, self.turn = model.device, calibration, context, turn
+        self.device, self.calibration, self.context = model.device, calibration, context
         self.matcher = matcher
         sides = source_tokenizer, target_tokenizer
-        self.aligner = Aligner(model, *sides, calibration.heads) if alignments else None
+        self.aligner = Aligner(model, *sides, calibration.heads, turn=turn) if alignments else None
 
     def translate(
         self, given: Sequence[str | Request], first_row: int, progress: Progress | None = None
@@ -175,10 +176,10 @@ class Job:
             return len(text) <= self.longest
         return tags + len(self.source_tokenizer.encode(text)) + len(self.source_tokenizer.frame(SOURCE_FRAME)) <= most
 
-    def translate_requests(self, requests: list[Request], progress: Progress | None) -> list[tuple[Candidate, ...]]:
+    def translate_requests(self, requests: list[Request], progress: Progress | None) -> list[Candidates]:
         """Return the candidates of each request, in the order of the requests."""
         rows = source_rows(self.source_tokenizer, [request.pair for request in requests], self.model.max_length)
-        found: list[tuple[Candidate, ...]] = [()] * len(rows)
+        found: list[Candidates] = [()] * len(rows)
         done = 0
         for batch, batch_tokens in self.batches(requests):
 
@@ -186,30 +187,23 @@ class Job:
                 if progress:
                     progress(before + now, len(rows))
 
-            results = self.search([rows[i] for i in batch], [requests[i] for i in batch], batch_tokens, report)
-            for i, candidates in zip(batch, results, strict=True):
-                found[i] = self.with_alignments(rows[i], candidates)
+            sources = [rows[i] for i in batch]
+            results = self.search(sources, [requests[i] for i in batch], batch_tokens, report)
+            for i, candidates in zip(batch, self.with_alignments(sources, results), strict=True):
+                found[i] = candidates
             done += len(batch)
         return found
 
     def search(
         self, rows: list[list[int]], requests: list[Request], batch_tokens: int, report: Callable[[int], None]
-    ) -> list[tuple[Candidate, ...]]:
-        """Search, and repeat the search under the rule of ``utf8`` where a candidate is not valid UTF-8.
+    ) -> list[Candidates]:
+        """Search, again under the rule of ``utf8`` where a candidate is not valid UTF-8."""
 
-        The rule costs time in every step, and bytes that form no character are rarely the most probable. Greedy search
-        gives the same answer either way. Samples are drawn under the rule at once, because it changes their
-        distribution.
-        """
-        drawn = not isinstance(self.cfg, Greedy | Beam | DiverseBeam)
-        results = self.search_under_rules(rows, requests, batch_tokens, drawn, report)
-        broken = [i for i, each in enumerate(results) if any(REPLACEMENT in c.text for c in each)]
-        if broken and not drawn:
-            inputs = [rows[i] for i in broken], [requests[i] for i in broken]
-            repeated = self.search_under_rules(*inputs, batch_tokens, True)
-            for i, candidates in zip(broken, repeated, strict=True):
-                results[i] = candidates
-        return results
+        def search(numbers: Sequence[int], whole_characters: bool, report: Callable[[int], None]) -> list[Candidates]:
+            inputs = [rows[i] for i in numbers], [requests[i] for i in numbers]
+            return self.search_under_rules(*inputs, batch_tokens, whole_characters, report)
+
+        return search_whole_characters(search, len(rows), _is_broken, draws=self.cfg.draws, progress=report)
 
     def search_under_rules(
         self,
@@ -217,8 +211,8 @@ class Job:
         requests: list[Request],
         batch_tokens: int,
         whole_characters: bool,
-        report: Callable[[int], None] = lambda done: None,
-    ) -> list[tuple[Candidate, ...]]:
+        report: Callable[[int], None],
+    ) -> list[Candidates]:
         """Search once, under all rules; ``whole_characters`` adds that of ``utf8``."""
         table = self.utf8 if whole_characters else None
 
@@ -258,7 +252,7 @@ class Job:
         """Table of the UTF-8 rule; None where the vocabulary is not of bytes."""
         return Utf8Table.of(self.target_tokenizer, self.device)
 
-    def to_candidates(self, results: list[list[Hypothesis]]) -> list[tuple[Candidate, ...]]:
+    def to_candidates(self, results: list[list[Hypothesis]]) -> list[Candidates]:
         """Decode hypotheses into distinct candidate texts, best first."""
         hypotheses = [h for each in results for h in each]
         texts = iter(self.target_tokenizer.decode_batch([h.tokens[:-1] for h in hypotheses]))
@@ -271,17 +265,15 @@ class Job:
             for each in results
         ]
 
-    def with_alignments(self, source: list[int], candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-        """Return the candidates with word alignments, where these are wanted."""
+    def with_alignments(self, sources: list[list[int]], found: list[Candidates]) -> list[Candidates]:
+        """Return the candidates of each source with word alignments, where these are wanted."""
         if self.aligner is None:
-            return candidates
-        with self.turn():
-            alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
-        return tuple(replace(c, alignment=links) for c, links in zip(candidates, alignments, strict=True))
+            return found
+        pairs = [(ids, c.tokens) for ids, candidates in zip(sources, found, strict=True) for c in candidates]
+        links = iter(self.aligner.align(pairs))
+        return [tuple(replace(c, alignment=next(links)) for c in candidates) for candidates in found]
 
-    def assemble(
-        self, row: int, source: str, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
-    ) -> Translation:
+    def assemble(self, row: int, source: str, parts: list[TextSegment], answers: list[Candidates]) -> Translation:
         """Join the answers to the parts of a text; a text without parts is its own translation."""
         if not parts:
             text = keep_verbatim(source) if source.strip() else ""
@@ -302,15 +294,13 @@ class Job:
         judge = self.calibration.confidence
         return replace(candidate, confidence=judge.of(source, candidate) if judge else candidate.mean_probability)
 
-    def best_combinations(
-        self, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
-    ) -> tuple[Candidate, ...]:
+    def best_combinations(self, parts: list[TextSegment], answers: list[Candidates]) -> Candidates:
         """Return the best combinations of the parts' candidates, at most ``nbest``; a beam over the parts."""
-        prefixes = [([c], c.score) for c in answers[0]]
+        prefixes = [_Chosen(c, None, c.score) for c in answers[0]]
         for candidates in answers[1:]:
-            longer = [([*chosen, c], score + c.score) for chosen, score in prefixes for c in candidates]
-            prefixes = sorted(longer, key=lambda prefix: -prefix[1])[: max(1, self.cfg.nbest)]
-        return _distinct(self.concatenate(parts, chosen) for chosen, _ in prefixes)
+            longer = [_Chosen(c, prefix, prefix.score + c.score) for prefix in prefixes for c in candidates]
+            prefixes = sorted(longer, key=lambda prefix: -prefix.score)[: max(1, self.cfg.nbest)]
+        return _distinct(self.concatenate(parts, prefix.candidates()) for prefix in prefixes)
 
     def concatenate(self, parts: list[TextSegment], best: list[Candidate]) -> Candidate:
         """Return one candidate made of the parts' candidates; its score is the mean of theirs."""
@@ -319,13 +309,30 @@ class Job:
             text=normalise(text),
             score=sum(c.score for c in best) / len(best),
             log_prob=sum(c.log_prob for c in best),
-            tokens=sum((c.tokens for c in best), ()),
-            token_log_probs=sum((c.token_log_probs for c in best), ()),
+            tokens=tuple(chain.from_iterable(c.tokens for c in best)),
+            token_log_probs=tuple(chain.from_iterable(c.token_log_probs for c in best)),
             truncated=any(c.truncated for c in best),
             confidence=min(c.confidence or 0.0 for c in best),
             alignment=_concatenated_links(parts, best) if self.aligner else None,
             parts=tuple(PartAnswer(part.text, c.text) for part, c in zip(parts, best, strict=True)),
         )
+
+
+class _Chosen(NamedTuple):
+    """Candidates of the first parts of a text: that of the last of them, and those before it."""
+
+    last: Candidate
+    before: "_Chosen | None"
+    score: float
+    """Sum of their scores."""
+
+    def candidates(self) -> list[Candidate]:
+        """Return the candidates in the order of the parts."""
+        found, here = list[Candidate](), self
+        while here is not None:
+            found.append(here.last)
+            here = here.before
+        return found[::-1]
 
 
 def _concatenated_links(parts: list[TextSegment], best: list[Candidate]) -> Links:
@@ -343,7 +350,12 @@ def _concatenated_links(parts: list[TextSegment], best: list[Candidate]) -> Link
     return tuple(dict.fromkeys(links))
 
 
-def _distinct(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+def _is_broken(candidates: Candidates) -> bool:
+    """Return whether a candidate is not valid UTF-8."""
+    return any(REPLACEMENT in candidate.text for candidate in candidates)
+
+
+def _distinct(candidates: Iterable[Candidate]) -> Candidates:
     """Return the first candidate of each text: search may find one text in several tokenisations."""
     first: dict[str, Candidate] = {}
     for candidate in candidates:

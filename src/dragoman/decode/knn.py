@@ -9,6 +9,7 @@ R rows, T tokens of a row, D width, V vocabulary, N stored states, k neighbours.
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -225,6 +226,10 @@ def model_identity(model: nn.Module) -> str:
 # ---- decoding -------------------------------------------------------------------------------------------
 
 
+_SEEN = threading.local()
+"""``states``: what an output layer read last, in this thread, since threads may share a model."""
+
+
 class NeighbourModel(SequenceModel):
     """Model whose distribution is mixed with the votes of a datastore. It keeps PyTorch's layers, whose states are
     seen."""
@@ -234,7 +239,6 @@ class NeighbourModel(SequenceModel):
         self.model, self.datastore, self.neighbours = model, datastore, cfg
         self.cfg = model.cfg  # pyright: ignore[reportAttributeAccessIssue]
         self.keeps_keys = model.keeps_keys
-        self.seen: Tensor | None = None
         model.output.register_forward_pre_hook(self._see)
 
     @property
@@ -254,8 +258,7 @@ class NeighbourModel(SequenceModel):
 
     def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
         logits = self.model.decode(tokens, state)
-        assert self.seen is not None, "the output layer has just run"
-        return self.mixed(logits, self.seen)
+        return self.mixed(logits, _SEEN.states)  # the output layer has just run
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         return self.mixed(self.model.logits(hidden), hidden)
@@ -273,4 +276,4 @@ class NeighbourModel(SequenceModel):
         return torch.logaddexp(own + math.log1p(-cfg.weight), voted.log() + math.log(cfg.weight))
 
     def _see(self, layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        self.seen = given[0]
+        _SEEN.states = given[0]

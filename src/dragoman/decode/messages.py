@@ -94,7 +94,7 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
     """Return ``value`` rebuilt from mappings, lists, texts and numbers: methods of other objects are not for templates.
 
     Raises:
-        DataError: it holds something else, or half of a surrogate pair, or is nested too deeply.
+        DataError: it holds something else, a key that is no text, or half of a surrogate pair, or is nested too deeply.
     """
     if depth > DEEPEST:
         raise DataError(f"{where}: is nested more than {DEEPEST} levels deep")
@@ -109,10 +109,16 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     if isinstance(value, Mapping):
-        return {_plain(key, where): _plain(item, where, depth + 1) for key, item in value.items()}
+        return {_key(key, where): _plain(item, where, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, where, depth + 1) for item in value]
     return _plain_object(value, where, depth)
+
+
+def _key(key: Any, where: str) -> str:
+    if not isinstance(key, str):
+        raise DataError(f"{where}: holds a mapping with the key {_named(key)}; only texts can be keys")
+    return _plain(key, where)
 
 
 def _plain_object(value: Any, where: str, depth: int) -> Any:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.request import Request
@@ -67,8 +68,8 @@ def _joined(source: str, answers: list[Translation], ends: list[str]) -> Candida
         text="".join(part for c, end in zip(best, [*ends, ""], strict=True) for part in (c.text, end)),
         score=sum(scores) / max(1, len(scores)),
         log_prob=sum((c.log_prob for c in best), 0.0),
-        tokens=sum((c.tokens for c in best), ()),
-        token_log_probs=sum((c.token_log_probs for c in best), ()),
+        tokens=tuple(chain.from_iterable(c.tokens for c in best)),
+        token_log_probs=tuple(chain.from_iterable(c.token_log_probs for c in best)),
         truncated=any(c.truncated for c in best),
         alignment=_alignment(source, best),
         confidence=min(answer.confidence for answer in answers),

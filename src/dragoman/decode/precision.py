@@ -42,12 +42,7 @@ def prepare_for_inference(model: AnyModel, device: str = "auto", precision: str 
     Raises:
         ConfigError: no such device or precision, or a precision that this device does not support.
     """
-    precision = full_dtype_name(precision)
-    if precision not in get_args(DecodingPrecision):
-        raise ConfigError(unknown("precision", precision, get_args(DecodingPrecision)))
-    place = next(on_device(model, device).parameters()).device
-    if precision == "int8" and place.type != "cpu":
-        raise ConfigError(f"precision: int8 is for CPUs, and this is {place}: use bfloat16, or device cpu")
+    place, precision = _moved(model, device, precision)
     keep_memory()
     why_not = unavailable() if place.type == "cpu" else f"{place} has kernels of its own"
     fold_weight_norm(model)
@@ -101,12 +96,24 @@ def prepare_with_states(model: AnyModel, device: str, precision: str) -> AnyMode
     Raises:
         ConfigError: as ``prepare_for_inference``.
     """
+    place, precision = _moved(model, device, precision)
+    fold_weight_norm(model)
+    return prepare_pytorch(model, place, precision, "the states of its decoder are looked up")
+
+
+def _moved(model: nn.Module, device: str, precision: str) -> tuple[torch.device, str]:
+    """Move ``model`` to a device; return the device, and the precision by its full name.
+
+    Raises:
+        ConfigError: no such device or precision, or a precision that this device does not support.
+    """
     precision = full_dtype_name(precision)
     if precision not in get_args(DecodingPrecision):
         raise ConfigError(unknown("precision", precision, get_args(DecodingPrecision)))
     place = next(on_device(model, device).parameters()).device
-    fold_weight_norm(model)
-    return prepare_pytorch(model, place, precision, "the states of its decoder are looked up")
+    if precision == "int8" and place.type != "cpu":
+        raise ConfigError(f"precision: int8 is for CPUs, and this is {place}: use bfloat16, or device cpu")
+    return place, precision
 
 
 def precision_of(precision: str, place: torch.device) -> str:

@@ -15,6 +15,7 @@ from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.generation_settings import NO_SETTINGS, GenerationSettings, read_generation_settings
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.knn import NearestNeighbours, model_identity
@@ -55,8 +56,6 @@ LONGEST = 1000
 """Most characters of a text translated at once, where no run states how long its training texts were."""
 BATCH_TOKENS = 8192
 """Source tokens translated at a time, padding included, times the hypotheses of each."""
-BEAM = 5
-"""Hypotheses kept where nothing else is said."""
 CHUNK = 4096
 """Texts read at a time from a stream, and translated in batches of similar length."""
 

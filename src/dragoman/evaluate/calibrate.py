@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from dragoman.decode.alignment import Aligner, AlignmentHeads, anchors, error_rate, learn
 from dragoman.decode.calibration import Calibration
 from dragoman.decode.confidence import Confidence, features
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.request import request_for
 from dragoman.decode.search.attention_taps import attention_taps
 from dragoman.decode.search.search import SearchConfig
@@ -70,7 +71,7 @@ def calibrate(
     test: Sequence[Pair | Sourced] = (),
     *,
     good: float = 70.0,
-    beam: int = 5,
+    beam: int = BEAM,
     progress: Progress | None = None,
 ) -> Calibrated:
     """Learn from ``pairs``, which the model was not trained on, and measure on ``test``.

@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dragoman.decode.constraints.utf8 import REPLACEMENT
+from dragoman.decode.constraints.utf8 import REPLACEMENT, search_whole_characters
 from dragoman.decode.search.beam import Beam, BeamStrategy
 from dragoman.decode.search.ranking import Best
 from dragoman.decode.search.rule import Rules
 from dragoman.decode.search.search import walk
+from dragoman.decode.search.task import Progress
 from dragoman.inspect.subject import Inputs, Subject
 from dragoman.inspect.trace import Trace
 from dragoman.model.positions.position import LearnedEmbedding, SinusoidalEmbedding
@@ -99,9 +100,15 @@ def beam_tree(subject: Subject, inputs: Inputs, beam: int | None = None) -> list
     """
     source: Any = inputs.source_ids
     cfg = subject.beam_search(beam)
-    strategy = _recorded(subject, source, cfg, whole_characters=False)
-    if subject.tokenizer and REPLACEMENT in subject.tokenizer.decode(strategy.results()[0][0].tokens[:-1]):
-        strategy = _recorded(subject, source, cfg, whole_characters=True)  # as ``translate`` searches again
+
+    def search(numbers: Sequence[int], whole_characters: bool, progress: Progress) -> list[RecordingBeam]:
+        return [_recorded(subject, source, cfg, whole_characters=whole_characters)]
+
+    def is_broken(strategy: RecordingBeam) -> bool:
+        tokenizer, best = subject.tokenizer, strategy.results()[0][0]
+        return tokenizer is not None and REPLACEMENT in tokenizer.decode(best.tokens[:-1])
+
+    [strategy] = search_whole_characters(search, 1, is_broken, draws=cfg.draws)  # as ``translate`` searches
     nodes: list[SearchNode] = []
     rows: list[int | None] = [None]  # node of each row that goes on
     for step, found in enumerate(strategy.proposed):

@@ -16,13 +16,14 @@ from dragoman.checkpoint import load_any
 from dragoman.data.material import FrameMaterial, IdMaterial, ImageMaterial, Material, material_of, to_device
 from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.utf8 import Utf8Rule, Utf8Table
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.languages import NO_LANGUAGES
 from dragoman.decode.precision import on_device
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import search
-from dragoman.decode.translator import BEAM, Translator
+from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder

@@ -84,8 +84,17 @@ class TwoTowers(nn.Module):
 
     def forward(self, first: Tensor | Tokens | Frames, second: Tensor | Tokens | Frames) -> Float[Tensor, "B B2"]:
         """Return the scaled similarity of each of ``first`` to each of ``second``: logits."""
-        similarity = self.scale() * self.first(first) @ self.second(second).T
+        return self.similarity(self.first(first), self.second(second))
+
+    def similarity(self, first: Float[Tensor, "B D"], second: Float[Tensor, "B2 D"]) -> Float[Tensor, "B B2"]:
+        """Return the scaled similarity of vectors of one side to those of the other: logits."""
+        similarity = self.scale() * first @ second.T
         return similarity + self.bias if self.cfg.objective == "sigmoid" else similarity
+
+    def loss(self, similarity: Float[Tensor, "B B"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the summed loss of the model's objective on what ``similarity`` returned, and the number of pairs."""
+        loss = sigmoid_loss if self.cfg.objective == "sigmoid" else contrastive_loss
+        return loss(similarity)
 
     def scale(self) -> Float[Tensor, ""]:
         """Return the factor of similarities, 1 / temperature."""

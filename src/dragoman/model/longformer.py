@@ -22,7 +22,8 @@ from dragoman.model.block_sparse import SparseAttention, SparseAttentionConfig, 
 from dragoman.model.caches.state import KV, KVPolicy, LayerState
 from dragoman.model.caches.summary import JoinedState
 from dragoman.model.linear import Linear
-from dragoman.model.masks.sparse import SparsePattern, columns_still_visible, free_block_size
+from dragoman.model.masks.sparse import SparsePattern, free_block_size
+from dragoman.model.masks.visibility import columns_still_visible
 from dragoman.model.positions.tokens import Positions
 
 

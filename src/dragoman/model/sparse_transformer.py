@@ -33,7 +33,8 @@ from dragoman.model.block_sparse import (
 )
 from dragoman.model.caches.state import KV, VisibleKeys
 from dragoman.model.dropout import dropout
-from dragoman.model.masks.sparse import SparsePattern, columns_still_visible
+from dragoman.model.masks.sparse import SparsePattern
+from dragoman.model.masks.visibility import columns_still_visible
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.tokens import Positions
 

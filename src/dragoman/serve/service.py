@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.documents.document import DocumentSummary, translate_document
-from dragoman.decode.documents.line_translation import BEAM, LineSettings, LineTranslator
+from dragoman.decode.documents.line_translation import LineSettings, LineTranslator
 from dragoman.decode.generator import Generation, Generator
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.decode.readers.classifier import Classified, Classifier

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dragoman.config import config
 from dragoman.data.matches import MatchedBatch
-from dragoman.model.contrastive import TwoTowers, contrastive_loss, sigmoid_loss
+from dragoman.model.contrastive import TwoTowers
 from dragoman.model.moe import auxiliary_loss
 
 
@@ -19,8 +19,6 @@ class ContrastiveTask:
     """
 
     def loss(self, model: TwoTowers, batch: MatchedBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return half of the sum of both cross-entropies over pairs, or the loss of SigLIP where the model has its
-        objective, and the number of pairs."""
-        loss = sigmoid_loss if model.cfg.objective == "sigmoid" else contrastive_loss
-        summed, count = loss(model(batch.first, batch.second).float())
+        """Return the summed loss of the model's objective, and the number of pairs."""
+        summed, count = model.loss(model(batch.first, batch.second).float())
         return summed + auxiliary_loss(model) * count, count

@@ -10,6 +10,8 @@ import unicodedata
 
 import numpy as np
 
+from dragoman.decode.constraints.utf8_bytes import SECOND, bytes_missing, may_follow
+
 APART, ALPHABETIC, INDIC, SPACE = 0, 1, 2, 3
 """Groups of characters. Those in APART never join a word: punctuation, and letters of scripts that write no spaces
 between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) or attach endings to them freely (Korean)."""
@@ -30,7 +32,6 @@ _PUNCTUATION = frozenset(
 )
 """Punctuation of scripts whose letters join words."""
 _UNFINISHED = frozenset(char[:end] for char in _INVISIBLE | _PUNCTUATION for end in range(1, len(char)))
-_SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}  # RFC 3629
 _STAND_IN = {(1, APART): b"\xe4\xb8", (1, ALPHABETIC): b"\xc3", (1, INDIC): b"\xe0\xa4", (2, APART): b"\xe4"}
 
 
@@ -57,29 +58,23 @@ def read(before: Utf8State, byte: int) -> Utf8State | None:
     if byte < 0x80:
         invisible = byte < 0x20 or byte == 0x7F or (byte == 0x20 and before == SPACE)
         return None if invisible else group(bytes([byte]))
-    return _representative(bytes([byte])) if 0xC2 <= byte <= 0xF4 else None
+    return _representative(bytes([byte])) if may_follow(b"", byte) else None
 
 
 def _go_on(before: bytes, byte: int) -> Utf8State | None:
-    low, high = _SECOND.get(before[0], (0x80, 0xBF)) if len(before) == 1 else (0x80, 0xBF)
-    if not low <= byte <= high:
+    if not may_follow(before, byte):
         return None
     character = before + bytes([byte])
-    if len(character) < _size(character[0]):
+    if bytes_missing(character):
         return _representative(character)
     return None if character in _INVISIBLE else group(character)
 
 
 def _representative(prefix: bytes) -> bytes:
     """Return the representative of all prefixes that continue as ``prefix`` does."""
-    if prefix in _UNFINISHED or (len(prefix) == 1 and (prefix[0] in _SECOND or prefix[0] == 0xE1)):
+    if prefix in _UNFINISHED or (len(prefix) == 1 and (prefix[0] in SECOND or prefix[0] == 0xE1)):
         return prefix
-    missing = _size(prefix[0]) - len(prefix)
-    return _STAND_IN.get((missing, group(prefix)), b"\xf1")
-
-
-def _size(lead: int) -> int:
-    return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+    return _STAND_IN.get((bytes_missing(prefix), group(prefix)), b"\xf1")
 
 
 # ---- the automaton as a table -----------------------------------------------------------------------

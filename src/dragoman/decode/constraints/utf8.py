@@ -7,16 +7,19 @@ length limit, a character that the tokens left cannot finish. U+FFFD itself is f
 R rows, V vocabulary, S states of the automaton.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dragoman.decode.constraints.utf8_bytes import bytes_missing, may_follow
 from dragoman.decode.search.rule import RowMemory, Rule
 from dragoman.decode.search.strategy import Choice
+from dragoman.decode.search.task import Progress
 from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
@@ -27,30 +30,18 @@ WHOLE = 0
 
 _STATES = (b"", b"\xc3", b"\xe1", b"\xe0", b"\xed", b"\xf1", b"\xf0", b"\xf4", b"\xef", b"\xef\xbf")
 """Prefixes of a character; one represents all that continue alike."""
-_SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}  # RFC 3629, section 4
+_STAND_IN = (b"", b"\xc3", b"\xe1", b"\xf1")
+"""Representative of the prefixes that any continuation bytes may follow, by how many are missing."""
 _ENOUGH = 8
 """Number of tokens left from which on the length limit is irrelevant; a character takes at most three more."""
 
 
 def _after(prefix: bytes, byte: int) -> bytes | None:
     """Return the prefix after one more byte, empty where the character is complete; None for an invalid byte."""
-    if not prefix:
-        return b"" if byte < 0x80 else _lead(byte) if 0xC2 <= byte <= 0xF4 else None
-    low, high = _SECOND.get(prefix[0], (0x80, 0xBF)) if len(prefix) == 1 else (0x80, 0xBF)
-    if not low <= byte <= high or prefix + bytes([byte]) == REPLACEMENT.encode():
+    longer = prefix + bytes([byte])
+    if not may_follow(prefix, byte) or longer == REPLACEMENT.encode():
         return None
-    if prefix == b"\xef" and byte == 0xBF:
-        return b"\xef\xbf"
-    return {2: b"", 3: b"\xc3", 4: b"\xe1"}[_size(prefix[0]) - len(prefix) + 1]
-
-
-def _lead(byte: int) -> bytes:
-    lead = bytes([byte])
-    return lead if lead in _STATES else {2: b"\xc3", 3: b"\xe1", 4: b"\xf1"}[_size(byte)]
-
-
-def _size(lead: int) -> int:
-    return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+    return longer if longer in _STATES else _STAND_IN[bytes_missing(longer)]
 
 
 def _tabulated() -> np.ndarray:
@@ -59,6 +50,42 @@ def _tabulated() -> np.ndarray:
 
 
 _NEXT = _tabulated()  # (S, 256): the state after each byte, -1 where it is invalid
+
+
+# ---- when to follow it ------------------------------------------------------------------------------
+
+Answer = TypeVar("Answer")
+
+
+def search_whole_characters(
+    search: Callable[[Sequence[int], bool, Progress], Sequence[Answer]],
+    rows: int,
+    is_broken: Callable[[Answer], bool],
+    *,
+    draws: bool,
+    progress: Progress = lambda done: None,
+) -> list[Answer]:
+    """Search, and repeat the search under the rule where an answer is not valid UTF-8.
+
+    The rule costs time in every step, and bytes that form no character are rarely the most probable. Greedy search
+    gives the same answer either way. Samples are drawn under the rule at once, because it changes their distribution.
+
+    Args:
+        search: returns the answers to the rows with these indices; True for a search under the rule.
+        rows: number of rows.
+        is_broken: tells an answer to search again.
+        draws: of the search; True where its choices are random.
+        progress: called with the number of rows done.
+    """
+    found = list(search(range(rows), draws, progress))
+    broken = [] if draws else [row for row, answer in enumerate(found) if is_broken(answer)]
+    if broken:
+        for row, answer in zip(broken, search(broken, True, lambda done: None), strict=True):
+            found[row] = answer
+    return found
+
+
+# ---- the automaton over tokens ----------------------------------------------------------------------
 
 
 class Utf8Table:

@@ -17,6 +17,7 @@ from dragoman.checkpoint import run_config
 from dragoman.config import to_dict
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.source_line import SourceQuestion
 from dragoman.decode.knn import NearestNeighbours
@@ -25,7 +26,7 @@ from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.sentence_splitting import Splitting
 from dragoman.decode.translation import Candidate, Translation
-from dragoman.decode.translator import BEAM, Progress, Translator
+from dragoman.decode.translator import Progress, Translator
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise

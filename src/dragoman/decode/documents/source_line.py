@@ -1,11 +1,11 @@
 """Lines of text to translate, and translations of them that are combined from several answers."""
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from dragoman.decode.documents.icu import ICU_KEPT
 from dragoman.decode.request import Request
@@ -78,16 +78,16 @@ def combine(
         text=text,
         score=min((c.score for c in best), default=0.0),
         log_prob=sum((c.log_prob for c in best), 0.0),
-        tokens=sum((c.tokens for c in best), ()),
-        token_log_probs=sum((c.token_log_probs for c in best), ()),
+        tokens=tuple(chain.from_iterable(c.tokens for c in best)),
+        token_log_probs=tuple(chain.from_iterable(c.token_log_probs for c in best)),
         truncated=any(c.truncated for c in best),
         confidence=confidence,
-        parts=tuple(itertools.chain(*(c.answers(p.source) for p, c in zip(parts, best, strict=True)))),
+        parts=tuple(chain.from_iterable(c.answers(p.source) for p, c in zip(parts, best, strict=True))),
     )
     found = dict.fromkeys(
-        about(row, warning) for warning in (*itertools.chain(*(p.warnings for p in parts)), *warnings)
+        about(row, warning) for warning in (*chain.from_iterable(p.warnings for p in parts), *warnings)
     )
-    matches = tuple(dict.fromkeys(itertools.chain(*(part.matches for part in parts))))
+    matches = tuple(dict.fromkeys(chain.from_iterable(part.matches for part in parts)))
     return Translation(row, source, (candidate,), tuple(found), confidence, matches)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import OneOf, config
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.search.backpointers import Backpointers, ContinuedRows, EndedHypotheses
 from dragoman.decode.search.beam_kernel import BeamState, beam_step, beam_walk
 from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, kernels_read, log_partition
@@ -93,7 +94,7 @@ _STOPS: dict[StopRule, Callable[["BeamStrategy"], Bool[Tensor, " N"]]] = {
 class Beam:
     """Keep the ``size`` best hypotheses; one that ends while among the ``size`` best of a step is a translation."""
 
-    size: int = 5
+    size: int = BEAM
     penalty: LengthPenalty = Average()
     """Comparison of finished translations of different lengths."""
     stop: StopRule = "full"
@@ -109,6 +110,11 @@ class Beam:
     def __post_init__(self) -> None:
         if not 1 <= self.nbest <= self.size:
             raise ConfigError(f"a beam of {self.size} cannot return the {self.nbest} best: 1 <= nbest <= size")
+
+    @property
+    def draws(self) -> bool:
+        """False: its choices are not random."""
+        return False
 
     def score(self, log_prob: float, length: int) -> float:
         return log_prob / self.penalty.divisor(length)

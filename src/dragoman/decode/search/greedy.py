@@ -39,6 +39,11 @@ class Greedy:
     limit: LengthLimit = LengthLimit()
 
     @property
+    def draws(self) -> bool:
+        """False: its choices are not random."""
+        return False
+
+    @property
     def size(self) -> int:
         return 1
 

@@ -75,6 +75,10 @@ class MinimumBayesRisk:
         return self.sampling.size
 
     @property
+    def draws(self) -> bool:
+        return self.sampling.draws
+
+    @property
     def limit(self) -> LengthLimit:
         return self.sampling.limit
 

@@ -130,11 +130,16 @@ class Sample:
     def nbest(self) -> int:
         return self.samples
 
+    @property
+    def draws(self) -> bool:
+        """True where its choices are random, and so depend on seeds."""
+        return self.temperature > 0
+
     def score(self, log_prob: float, length: int) -> float:
         return log_prob / length
 
-    def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int]) -> "SampleStrategy":
-        return SampleStrategy(self, limits, device, seeds)
+    def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int] = ()) -> "SampleStrategy":
+        return SampleStrategy(self, limits, device, seeds if self.draws else [0] * len(limits))
 
     def shape(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         """Return the logits to draw by."""

@@ -109,7 +109,7 @@ def start_batch(
     limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]
     rule.begin(limits)
     if seeds is None:
-        seeds = () if isinstance(cfg, Greedy | Beam) else own_seeds(source)  # which draw nothing
+        seeds = own_seeds(source) if cfg.draws else ()
     strategy = cfg.start(limits, source.device, seeds)
     return SearchBatch(model, source, source.new_full((len(source), 1), BOS), cfg, strategy, policy, rules)
 

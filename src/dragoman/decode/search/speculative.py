@@ -245,6 +245,10 @@ class Speculative:
         return self.search.nbest
 
     @property
+    def draws(self) -> bool:
+        return self.search.draws
+
+    @property
     def limit(self) -> LengthLimit:
         return self.search.limit
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dragoman.decode.constraints.beginning import Beginning, ForcedBeginning
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.precision import prepare_for_inference, resolve_auto
 from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.beam import Beam
@@ -91,7 +92,7 @@ class WritingVerifier(Verifier):
         tokenizer: Tokenizer,
         rows: IdRows,
         *,
-        beam: int = 5,
+        beam: int = BEAM,
         batch: int = 32,
         compiled: bool = False,
         max_new_tokens: int | None = None,

@@ -342,7 +342,7 @@ class DragomanTowersModel(DragomanPreTrainedModel):
         else:
             given = (pixel_values, texts) if self.images == "first" else (texts, pixel_values)
         a, b = self.network.first(given[0]), self.network.second(given[1])
-        return DragomanTowersOutput(logits=self.network.scale() * a @ b.T, first_embeds=a, second_embeds=b)
+        return DragomanTowersOutput(logits=self.network.similarity(a, b), first_embeds=a, second_embeds=b)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return a vector of length 1 for each text, by the first encoder that reads texts."""

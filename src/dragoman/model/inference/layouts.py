@@ -5,8 +5,9 @@ R rows, K inputs, N outputs of one layer; P outputs of a panel.
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
-from typing import Any, Literal
+from functools import partial
+from threading import RLock
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from jaxtyping import Float, Int8, Int32
 from torch import Tensor, nn
 
 from dragoman.native.library import library
+
+Struct = TypeVar("Struct", bound=ctypes.Structure)
 
 
 class PackedLinear(nn.Module):
@@ -143,9 +146,12 @@ class Panels(PackedLinear):
         library().linear(ctypes.addressof(self.struct), rows.data_ptr(), rows_count, y.data_ptr())
         return y
 
-    @cached_property
+    @property
     def struct(self) -> LinearStruct:
         """Addresses for the kernels, valid while this layer exists and is not moved."""
+        return built_once(self, "struct", self.build_struct)
+
+    def build_struct(self) -> LinearStruct:
         exact = self.number_format == "int8"
         return LinearStruct(
             weight=self.weight.data_ptr(),
@@ -162,6 +168,22 @@ class Panels(PackedLinear):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Panels":
         raise TypeError("a layer in panels cannot be moved or converted: move the model before packing it")
+
+
+_BUILDING = RLock()  # one struct may build others
+
+
+def built_once(layer: nn.Module, name: str, build: Callable[[], Struct]) -> Struct:
+    """Return what ``build`` returned for this layer when it was first needed.
+
+    Threads may share the layer, and what a struct points to is kept for one struct alone: the first thread builds it,
+    and the others wait.
+    """
+    if name not in layer.__dict__:
+        with _BUILDING:
+            if name not in layer.__dict__:
+                layer.__dict__[name] = build()
+    return layer.__dict__[name]
 
 
 def panels(number_format: NumberFormat) -> Callable[[Sequence[nn.Linear]], Panels]:

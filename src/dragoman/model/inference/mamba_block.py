@@ -16,7 +16,7 @@ from dragoman.model.attention import Attention, AttentionContext
 from dragoman.model.caches.state import KV
 from dragoman.model.dropout import Dropout
 from dragoman.model.exact import has_hooks, is_exactly, is_plain
-from dragoman.model.inference.layouts import Panels
+from dragoman.model.inference.layouts import Panels, built_once
 from dragoman.model.inference.packed_mamba import PackedMamba, PackedMamba2, is_single
 from dragoman.model.norm import NoResidual, Residual, RmsNormLayer, ZeroCenteredRmsNormLayer
 from dragoman.model.ops.elementwise import REGISTER, kernel_library
@@ -57,14 +57,13 @@ class MambaBlock(Block):
     ) -> Float[Tensor, "B T D"]:
         if not self.knows(x, context, state):
             return super().forward(x, context, state, real, across, source)
-        if "projection" not in self.__dict__:
-            self.build_structs()
+        projection = built_once(self, "projection", self.build_projection)
         rows, mixer = len(x), self.mixer
         past, (first, *_) = state.inputs.past, state.summary.value
         window = past.new_empty(rows, past.shape[1] + 1, past.shape[2])
         y, first, last = torch.empty_like(x), first.contiguous(), torch.empty_like(first)
         self.kernel(
-            ctypes.addressof(self.projection), ctypes.addressof(mixer.struct), x.data_ptr(), rows, past.data_ptr(),
+            ctypes.addressof(projection), ctypes.addressof(mixer.struct), x.data_ptr(), rows, past.data_ptr(),
             first.data_ptr(), window.data_ptr(), last.data_ptr(), y.data_ptr(),
         )  # fmt: skip
         state.inputs.replace(window, context.neighbours.retained)
@@ -86,16 +85,16 @@ class MambaBlock(Block):
             and not any(map(has_hooks, (mixer, self.mixer_residual, self.mixer_residual.before)))
         )
 
-    def build_structs(self) -> None:
+    @property
+    def kernel(self) -> Callable[..., None]:
+        return kernel_library().mamba_block if isinstance(self.mixer, PackedMamba) else kernel_library().mamba2_block
+
+    def build_projection(self) -> InputProjectionStruct:
         """Write down where the weights are; valid while this block exists."""
-        mixer, norm = cast(Any, self.mixer), cast(RmsNormLayer, self.mixer_residual.before)
-        if "struct" not in mixer.__dict__:
-            mixer.struct = mixer.build_struct()
+        mixer, norm = self.mixer, cast(RmsNormLayer, self.mixer_residual.before)
+        _ = mixer.struct  # what it keeps alive begins with it
         inputs = cast(Panels, mixer.inputs)
-        self.kernel: Callable[..., None] = (
-            kernel_library().mamba_block if isinstance(mixer, PackedMamba) else kernel_library().mamba2_block
-        )
-        self.projection = InputProjectionStruct(
+        return InputProjectionStruct(
             inputs=ctypes.addressof(inputs.struct),
             norm=mixer.pointer(norm.scale),
             D=inputs.in_features,
@@ -104,7 +103,7 @@ class MambaBlock(Block):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("projection", "kernel")}
+        return {name: value for name, value in self.__dict__.items() if name != "projection"}
 
 
 def is_mamba_block(block: nn.Module) -> TypeGuard[Block]:

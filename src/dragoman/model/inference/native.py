@@ -9,6 +9,7 @@ B batch, T length, D width, V vocabulary, N sentences, S source length, R rows.
 
 import ctypes
 from collections.abc import Callable
+from threading import Lock
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -127,7 +128,7 @@ class NativeTower(StepKernel):
         """Size of a token's keys and values in each layer."""
         self.source_widths = [2 * block.cross.G * block.cross.C for block in self.blocks]
         """Size of a source token's, where there is a source."""
-        self.positions_ready = 0
+        self.positions_ready, self.growing = 0, Lock()
         self.ensure_positions(64)
 
     @property
@@ -239,8 +240,13 @@ class NativeTower(StepKernel):
     def ensure_positions(self, length: int) -> None:
         if length <= self.positions_ready:
             return
-        self.positions_ready = max(length, 2 * self.positions_ready)
-        pos = torch.arange(self.positions_ready)
+        with self.growing:
+            if length > self.positions_ready:
+                self.extend_positions(max(length, 2 * self.positions_ready))
+
+    def extend_positions(self, length: int) -> None:
+        """Let the structs point to tables of this length; the old ones stay for threads that still read them."""
+        pos = torch.arange(length)
         if type(self.embed.position) is not NoPositionEmbedding:
             nothing = torch.zeros(1, len(pos), self.struct.D)
             self.struct.positions = self.pointer(self.embed.position(nothing, pos[None])[0])
@@ -249,6 +255,7 @@ class NativeTower(StepKernel):
             scheme = self.tower.schemes[number]
             if isinstance(scheme, RotaryScheme):
                 block.self.cos_sin = cos_sin.get(number) or cos_sin.setdefault(number, self.cos_sin(scheme, pos))
+        self.positions_ready = length  # last: another thread may read the tables from now on
 
     def cos_sin(self, scheme: RotaryScheme, pos: Tensor) -> int:
         """Return the address of a table with the cosines, then the sines, of each position's pairs."""

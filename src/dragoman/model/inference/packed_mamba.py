@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dragoman.model.depthwise import DepthwiseConvolution, Neighbours
 from dragoman.model.exact import is_plain
-from dragoman.model.inference.layouts import Panels
+from dragoman.model.inference.layouts import Panels, built_once
 from dragoman.model.mamba import MambaLayer
 from dragoman.model.mamba2 import GatedGroupNorm, Mamba2Layer
 from dragoman.model.ops.elementwise import REGISTER, kernel_library
@@ -89,8 +89,6 @@ class PackedMamba(PackedStep, MambaLayer):
     def forward(self, x: Float[Tensor, "B T D"], context: Recurrence, state: ConvolvedState) -> Float[Tensor, "B T D"]:
         if not is_single(x, context, state) or not self.has_kernel():
             return super().forward(x, context, state)
-        if "struct" not in self.__dict__:
-            self.struct = self.build_struct()
         both = self.inputs(x)
         E = self.struct.E
         window = windows(state.extend(both[..., :E], context), context.neighbours, self.cfg.kernel)
@@ -108,6 +106,11 @@ class PackedMamba(PackedStep, MambaLayer):
         """Return whether the kernel knows these weights."""
         layers = (self.inputs, self.selection, self.step, self.out)
         return are_known(layers, self.convolution, self.a_log.shape[0])
+
+    @property
+    def struct(self) -> MambaWeightsStruct:
+        """Addresses for the kernels, valid while this layer exists."""
+        return built_once(self, "struct", self.build_struct)
 
     def build_struct(self) -> MambaWeightsStruct:
         self.kept_alive = []
@@ -144,8 +147,6 @@ class PackedMamba2(PackedStep, Mamba2Layer):
     def forward(self, x: Float[Tensor, "B T D"], context: Recurrence, state: ConvolvedState) -> Float[Tensor, "B T D"]:
         if not is_single(x, context, state) or not self.has_kernel():
             return super().forward(x, context, state)
-        if "struct" not in self.__dict__:
-            self.struct = self.build_struct()
         every = self.inputs(x)
         E, C, _ = self.sizes
         window = windows(state.extend(every[..., E : E + C], context), context.neighbours, self.cfg.kernel)
@@ -163,6 +164,11 @@ class PackedMamba2(PackedStep, Mamba2Layer):
         """Return whether the kernel knows these weights."""
         known = are_known((self.inputs, self.out), self.convolution, *self.parts, self.cfg.state)
         return known and is_plain(self.norm, GatedGroupNorm)
+
+    @property
+    def struct(self) -> Mamba2WeightsStruct:
+        """Addresses for the kernels, valid while this layer exists."""
+        return built_once(self, "struct", self.build_struct)
 
     def build_struct(self) -> Mamba2WeightsStruct:
         self.kept_alive = []

@@ -110,14 +110,3 @@ class WindowedPattern(VisibilityRule):
 def free_block_size(window: int) -> int:
     """Return the block size for a window of that many tokens: the power of two from it on, within bounds."""
     return min(max(1 << (window - 1).bit_length(), SMALLEST_BLOCK), LARGEST_BLOCK)
-
-
-def columns_still_visible(visible: Bool[Tensor, "#B K"], seen: Positions, rewindable: int) -> Int[Tensor, " L"]:
-    """Return the columns of ``seen`` that are ``visible`` to later tokens in any row, and the newest ``rewindable``,
-    which are taken back by number."""
-    if seen.keep is not None:
-        visible = visible & seen.keep
-    if seen.segment is not None:
-        visible = visible & (seen.segment == seen.segment[:, -1:])
-    newest = torch.arange(seen.pos.shape[1], device=seen.pos.device) >= seen.pos.shape[1] - rewindable
-    return (visible.any(dim=0) | newest).nonzero().squeeze(1)

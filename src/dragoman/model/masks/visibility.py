@@ -76,8 +76,8 @@ class VisibilityRule(ABC):
         return None
 
     def in_window(self, tokens: int, sinks: int) -> "VisibilityRule | None":
-        """Return this rule limited to the last ``tokens`` and first ``sinks`` of a text; None for rules that see later
-        tokens."""
+        """Return this rule limited to the last ``tokens`` and first ``sinks`` of a text, so that nothing is seen that
+        the rule does not show; None for rules that see later tokens."""
         return None
 
 
@@ -134,9 +134,11 @@ class Causal(VisibilityRule):
     def in_window(self, tokens: int, sinks: int) -> "Causal | None":
         if not self.sees_only_past:
             return None
-        if self.window is not None and self.window <= tokens:
+        if self.window is None:
+            return Causal(window=tokens, sinks=max(sinks, self.sinks))
+        if self.window <= tokens:
             return self
-        return Causal(window=tokens, sinks=max(sinks, self.sinks))
+        return Causal(window=tokens, sinks=self.sinks)  # beyond its own window a layer has never seen other tokens
 
     def retained(self, seen: Positions, rewindable: int) -> Int[Tensor, " K"] | None:
         if self.window is None or not self.sees_only_past:
@@ -147,11 +149,7 @@ class Causal(VisibilityRule):
                 return None
             return torch.cat([torch.arange(sinks, device=device), torch.arange(K - back, K, device=device)])
         visible = (seen.pos >= seen.pos[:, -1:] + 1 - back) | (seen.pos < sinks)
-        if seen.keep is not None:
-            visible = visible & seen.keep
-        if seen.segment is not None:
-            visible = visible & (seen.segment == seen.segment[:, -1:])
-        return visible.any(dim=0).nonzero().squeeze(1)
+        return columns_still_visible(visible, seen, rewindable)
 
 
 @config
@@ -239,6 +237,17 @@ def retained_columns(visibility: VisibilityRule, seen: Positions, rewindable: in
     They stay valid if up to ``rewindable`` of the newest tokens are removed.
     """
     return visibility.retained(seen, rewindable)
+
+
+def columns_still_visible(visible: Bool[Tensor, "#B K"], seen: Positions, rewindable: int) -> Int[Tensor, " L"]:
+    """Return the columns of ``seen`` that are ``visible`` to later tokens in any row, and the newest ``rewindable``,
+    which are taken back by number."""
+    if seen.keep is not None:
+        visible = visible & seen.keep
+    if seen.segment is not None:
+        visible = visible & (seen.segment == seen.segment[:, -1:])
+    newest = torch.arange(seen.pos.shape[1], device=seen.pos.device) >= seen.pos.shape[1] - rewindable
+    return (visible.any(dim=0) | newest).nonzero().squeeze(1)
 
 
 def _reaches(window: int | None, K: int) -> bool:

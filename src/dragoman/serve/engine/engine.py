@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,7 +19,7 @@ import torch
 from dragoman.decode.search.task import Progress, Searcher, SearchTask
 from dragoman.model.caches.cache import Cache, PooledCache
 from dragoman.model.interface import SequenceModel
-from dragoman.serve.engine.group import Group, fail
+from dragoman.serve.engine.group import Group
 from dragoman.serve.engine.limits import (
     BULK_SHARE,
     FEW_SHARE,
@@ -95,6 +95,8 @@ class Engine:
         self.groups: dict[Kind, Group] = {}
         self.waiting: dict[str, deque[Row]] = {priority: deque() for priority in PRIORITIES}
         self.reading: deque[tuple[Any, Sequence[Any], Waiter]] = deque()
+        self.waiters: set[Waiter] = set()
+        """Everybody who waits, wherever their rows are."""
         self.steps = self.tokens = self.running = 0
         self.reserved = self.busy = 0.0
         self._changed, self._ending = threading.Condition(), False
@@ -120,24 +122,33 @@ class Engine:
             rows = [Row(task, i, waiter, listener, likeliest) for i in range(len(task.rows))]
             for row in rows:
                 self._check_size(row)
-            with self._changed:
-                if self._ending:
-                    raise Draining
-                self.waiting[ticket.call.priority].extend(rows)
-                self._changed.notify()
-            return waiter.wait()
+            return self._wait(waiter, lambda: self.waiting[ticket.call.priority].extend(rows))
 
         return search
 
     def read(self, reader: Any, rows: Sequence[Any], ticket: Ticket) -> list[torch.Tensor]:
         """Return what ``reader`` answers to rows that its material has prepared."""
         waiter = Waiter(len(rows), ticket)
+        return self._wait(waiter, lambda: self.reading.append((reader, rows, waiter)))
+
+    def _wait(self, waiter: Waiter, enqueue: Callable[[], None]) -> list[Any]:
+        """Hand work to the thread; return its results.
+
+        Raises:
+            Draining: the engine ends.
+            Exception: what made a row fail.
+        """
         with self._changed:
             if self._ending:
                 raise Draining
-            self.reading.append((reader, rows, waiter))
+            self.waiters.add(waiter)
+            enqueue()
             self._changed.notify()
-        return waiter.wait()
+        try:
+            return waiter.wait()
+        finally:
+            with self._changed:
+                self.waiters.discard(waiter)
 
     def wake(self) -> None:
         """Let the engine look at cancelled requests now."""
@@ -272,15 +283,12 @@ class Engine:
                 waiter.deliver(i, next(answers))
 
     def _give_up(self, error: Exception) -> None:
+        """Let everybody who waits fail: a round that was left half-way may hold rows that are nowhere else."""
         with self._changed:
-            rows = [row for queue in self.waiting.values() for row in queue]
-            rows += [row for group in self.groups.values() for row in group.rows]
-            waiters = [waiter for _, _, waiter in self.reading]
-            self.groups = {}
+            waiters, self.groups, self.running, self.reserved = list(self.waiters), {}, 0, 0.0
             self.reading.clear()
             for queue in self.waiting.values():
                 queue.clear()
-        fail(rows, error)
         for waiter in waiters:
             waiter.fail(error)
 

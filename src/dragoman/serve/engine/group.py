@@ -76,15 +76,16 @@ class Group:
     def _begin(self, rows: list[Row], start: Callable[[], SearchBatch]) -> None:
         try:
             started = _Started(start(), dict(enumerate(rows)))
+            whole = self.prefixes is None or isinstance(started.batch.cfg, Speculative)  # which guesses from all of it
+            if self.prefixes is not None and not whole and (state := self.prefixes.find(rows[0].ids)):
+                started.batch.continue_from(state)
         except Exception as error:  # the request's own fault, such as constraints that cannot be met
             fail(rows, error)
             return
-        if self.prefixes is None or isinstance(started.batch.cfg, Speculative):  # which guesses from a whole prompt
+        if whole:
             self._first_step(started)
-            return
-        if state := self.prefixes.find(rows[0].ids):
-            started.batch.continue_from(state)
-        self.reading.append(started)
+        else:
+            self.reading.append(started)
 
     def _first_step(self, started: _Started) -> int:
         """Make the first step of a batch, and let it join the others if it can; return the number of tokens chosen."""

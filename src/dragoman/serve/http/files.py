@@ -18,12 +18,13 @@ from dragoman.decode.multiline import LINE_END
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.errors import DataError
+from dragoman.serve.engine.requests import BULK
 from dragoman.serve.errors import Overloaded
 from dragoman.serve.http.guarding import AskRows, GuardedDocument, GuardedTranslation, Rows, guard_translations
 from dragoman.serve.http.keys import ANYONE, ApiKey
 from dragoman.serve.http.problems import Problem, is_refusal, problem_of_any
 from dragoman.serve.served import ServedModel
-from dragoman.serve.service import Call, Service, TranslateOptions
+from dragoman.serve.service import Service, TranslateOptions
 from dragoman.text.filled.opening import KINDS, document_of
 from dragoman.text.lines import PrecedingSentences
 
@@ -34,7 +35,6 @@ TEXT = (".txt",)
 """Extensions of files that are translated line by line."""
 EXTENSIONS = (*TEXT, *KINDS)
 """Extensions of all files that are translated."""
-BULK = Call(priority="bulk")
 TOGETHER = 128
 """Texts of a file that are asked for at a time."""
 RUNNING = 4

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.search.beam import Beam
 from dragoman.serve.http.bodies import FORM, JSON, MULTIPART
 from dragoman.serve.http.context import ServerContext
@@ -100,7 +101,7 @@ async def _alternatives(
 
     A text that the safety page decided about is not asked again: it would be counted, and handed over, twice.
     """
-    options = TranslateOptions(search=Beam(size=max(5, wanted + 1), nbest=wanted + 1))
+    options = TranslateOptions(search=Beam(size=max(BEAM, wanted + 1), nbest=wanted + 1))
     rows = [row for row, one in enumerate(best) if one.decision is None]
     own = [texts[row] for row in rows], [chosen[row] for row in rows]
     again = dict(zip(rows, await translate_chosen(context, *own, options, Call(), html=html), strict=True))

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dragoman.config import from_dict, to_dict
 from dragoman.decode.constraints.glossary import Glossary, GlossaryEntry
 from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.defaults import BEAM
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.sample import Sample
@@ -25,8 +26,6 @@ from dragoman.serve.http.translating import choose_models, translate_chosen
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, TranslateOptions
 
-BEAM = 5
-"""Beam of the command line."""
 Text = Annotated[str, Field(min_length=1)]
 
 

@@ -153,25 +153,32 @@ def _line(name: str, rows: Iterable[ReportRow], field: str, *, dots: bool = Fals
 
 
 def _samples(validations: Sequence[ReportRow]) -> str:
-    """Return a card per sample, with its output at a few validations."""
-    validations = [validation for validation in validations if validation["samples"]]
-    if not validations:
-        return ""
-    count = min(SHOWN_OUTPUTS, len(validations))
-    chosen = sorted({round(i * (len(validations) - 1) / max(count - 1, 1)) for i in range(count)})
-    cards = []
-    for number, sample in enumerate(validations[-1]["samples"]):
-        rows = [
-            (validation["step"], validation["samples"][number]["output"])
-            for validation in map(validations.__getitem__, chosen)
-        ]
-        body = "".join(f'<tr><th>{step:,}</th><td dir="auto">{html.escape(output)}</td></tr>' for step, output in rows)
-        source, reference = html.escape(sample["source"]), html.escape(sample["reference"])
-        cards.append(
-            f'<div class="card"><p class="source" dir="auto">{source}</p><table>{body}'
-            f'<tr class="reference"><th>reference</th><td dir="auto">{reference}</td></tr></table></div>'
-        )
-    return f'<h2>Answers over time</h2><div class="cards">{"".join(cards)}</div>'
+    """Return a card per sample of the newest validation that has some, with its output at a few validations.
+
+    Which examples are shown, and how many, may differ from one validation to another: a resumed run may change
+    ``train.samples``.
+    """
+    newest = next((validation["samples"] for validation in reversed(validations) if validation["samples"]), [])
+    outputs: dict[tuple[str, str], dict[int, str]] = {(one["source"], one["reference"]): {} for one in newest}
+    for validation in validations:
+        for one in validation["samples"]:
+            outputs.get((one["source"], one["reference"]), {})[validation["step"]] = one["output"]
+    cards = "".join(_card(*example, list(by_step.items())) for example, by_step in outputs.items())
+    return f'<h2>Answers over time</h2><div class="cards">{cards}</div>' if cards else ""
+
+
+def _card(source: str, reference: str, outputs: Sequence[tuple[int, str]]) -> str:
+    """Return the card of an example, with the first and the last of its outputs and some between."""
+    count = min(SHOWN_OUTPUTS, len(outputs))
+    chosen = sorted({round(i * (len(outputs) - 1) / max(count - 1, 1)) for i in range(count)})
+    body = "".join(
+        f'<tr><th>{step:,}</th><td dir="auto">{html.escape(output)}</td></tr>'
+        for step, output in map(outputs.__getitem__, chosen)
+    )
+    return (
+        f'<div class="card"><p class="source" dir="auto">{html.escape(source)}</p><table>{body}'
+        f'<tr class="reference"><th>reference</th><td dir="auto">{html.escape(reference)}</td></tr></table></div>'
+    )
 
 
 def _scores(run: RunDirectory) -> str:

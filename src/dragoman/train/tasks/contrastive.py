@@ -14,7 +14,7 @@ from dragoman.data.example_store import ExampleStore
 from dragoman.data.matches import MatchedBatch, MatchedExamples, mean_reciprocal_rank, ranks, recall
 from dragoman.data.material import IdMaterial, material_of
 from dragoman.errors import ConfigError, DataError
-from dragoman.model.contrastive import TwoTowers, TwoTowersConfig, contrastive_loss
+from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.meta_device import on_meta_device
@@ -164,7 +164,7 @@ class ContrastiveValidator(ReaderValidator):
 
     def predict(self, model: TwoTowers, batch: MatchedBatch) -> tuple[torch.Tensor, float, Sequence[Any]]:
         first, second = model.first(batch.first).float(), model.second(batch.second).float()
-        summed, count = contrastive_loss(model.scale() * first @ second.T)
+        summed, count = model.loss(model.similarity(first, second))
         return summed, float(count), list(zip(first.cpu().numpy(), second.cpu().numpy(), strict=True))
 
     def summarize(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
