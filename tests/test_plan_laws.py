@@ -212,5 +212,5 @@ def test_figures_that_cannot_be_read_are_an_error_with_their_path(family, tmp_pa
     broken = write(tmp_path, 16, 200_000)
     (broken / "metrics.jsonl").unlink()
     (broken / "metrics.jsonl").mkdir()
-    with pytest.raises(CheckpointError, match="metrics.jsonl: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: cannot be read"):
         print_laws([*family, broken])
