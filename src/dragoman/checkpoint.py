@@ -15,6 +15,7 @@ in it is pickled.
 import dataclasses
 import os
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,8 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 CONFIG, LOCK, FOLDER = "config.yaml", ".lock", "checkpoints"
 JOINT, SOURCE, TARGET = "tokenizer.json", "source.tokenizer.json", "target.tokenizer.json"
 BASE = "base.safetensors"
+SECONDS_TO_CLAIM = 1.0
+"""Time in which a lock that only a question holds (``is_being_written``) has certainly been given back."""
 
 
 # ---- the run --------------------------------------------------------------------------------------
@@ -99,14 +102,20 @@ class RunDirectory:
         import fcntl  # here, so that reading works where there is none
 
         self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise CheckpointError(f"{self.path}: another process is training here: wait for it, or stop it") from None
+        end = time.monotonic() + SECONDS_TO_CLAIM
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    self.close()
+                    busy = f"{self.path}: another process is training here: wait for it, or stop it"
+                    raise CheckpointError(busy) from None
+            time.sleep(0.02)
 
     def is_being_written(self) -> bool:
-        """Return whether a process has locked the run for writing."""
+        """Return whether a process has locked the run for writing. Asking takes the lock for a moment."""
         import fcntl
 
         try:

@@ -300,7 +300,9 @@ class Service:
         loop = asyncio.get_running_loop()
         new = await loop.run_in_executor(None, partial(ServedModel.load, name, path, **self.loading))
         await loop.run_in_executor(None, self._introduce, new)
-        self.models = self.models | {name: new}
+        old, self.models = self.models[name], self.models | {name: new}
+        await loop.run_in_executor(None, self._retire, old)
+        del old
         await loop.run_in_executor(None, settle_heap_again)
 
     async def drain(self, grace: float) -> bool:
@@ -328,6 +330,10 @@ class Service:
     def _introduce(self, model: ServedModel) -> None:
         if isinstance(model.model, Translator | Generator):
             self.engine.add(model.model.model)
+
+    def _retire(self, model: ServedModel) -> None:
+        if isinstance(model.model, Translator | Generator):
+            self.engine.retire(model.model.model)
 
     def _policy(self, model: SequenceModel) -> Any:
         return self.engine.writers[model].policy
