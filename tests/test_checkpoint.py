@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from dragoman import durable, migrations
-from dragoman.checkpoint import LOCK, RunDirectory
+from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError
+from dragoman.run_lock import LOCK
 from dragoman.snapshot import MANIFEST, Checkpoint, Damaged, step_name
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bytes
