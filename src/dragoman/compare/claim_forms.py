@@ -219,7 +219,8 @@ def named_by_form(given: Any) -> Any:
     """Return the settings of a test with its kind, the one of its settings that names a form.
 
     Raises:
-        ValueError: an unknown setting; no form or several; a setting that the form needs and that is missing, or one of another form.
+        ValueError: an unknown setting; no form or several; a setting that the form needs and that is missing, or one of
+            another form.
     """
     if not isinstance(given, dict):
         return given
