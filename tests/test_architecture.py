@@ -16,7 +16,7 @@ ROOMS = [
     {"output_file", "journal", "json_files"},
     {"text", "model"},  # neither knows the other
     {"presets", "data", "migrations"},
-    {"snapshot", "capabilities"},
+    {"snapshot", "run_lock", "capabilities"},
     {"checkpoint"},
     {"interchange", "decode"},
     {"plan"},
@@ -135,6 +135,22 @@ def docstrings(path: Path) -> Iterator[str]:
 def test_a_docstring_opens_with_a_verb_or_the_name_of_the_thing(path):
     headless = re.compile(r"(What|Of|Whether)\b")
     assert not [text.splitlines()[0] for text in docstrings(path) if headless.match(text)]
+
+
+def documented_arguments(docstring: str) -> set[str]:
+    """Return the names under ``Args:``: each begins a line, after one that ends a sentence."""
+    section = docstring.partition("Args:\n")[2].partition("\n\n")[0]
+    begun = re.findall(r"(?:^|\.\n) {4}(\*{0,2}\w+(?:, \*{0,2}\w+)*):(?=\s)", section)
+    return {name.strip(" *") for names in begun for name in names.split(",")}
+
+
+@every_file
+def test_arguments_that_a_docstring_describes_are_parameters(path):
+    for node in tree(path):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(node)):
+            given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg)
+            unknown = documented_arguments(text) - {one.arg for one in given if one}
+            assert not unknown, f"{path.name}:{node.lineno}: {node.name} has no {', '.join(sorted(unknown))}"
 
 
 @every_file

@@ -11,6 +11,7 @@ import foreign_text
 import pytest
 import torch
 
+from dragoman.api.run import Run
 from dragoman.cli import main
 from dragoman.decode.chat import ChatModel
 from dragoman.decode.constraints.repetition import NoRepeat, RepetitionPenalty
@@ -97,6 +98,14 @@ def test_answers_do_not_depend_on_the_batch_and_streams_spell_them(run):
     for messages, found in zip((HELLO, TALK), together, strict=False):
         assert model.reply([messages], search=Greedy(), max_new_tokens=10)[0].text == found.text
         assert "".join(model.stream(messages, search=Greedy(), max_new_tokens=10)) == found.text
+
+
+def test_a_run_loads_its_chat_model(run):
+    said = [
+        model.reply([HELLO], search=Greedy(), max_new_tokens=6)[0].text
+        for model in (Run(run).chat_model(), Run(run).chat_model("last", device="cpu"), ChatModel.load(run))
+    ]
+    assert said[0] == said[1] == said[2]
 
 
 def test_an_answer_ends_where_the_template_ends_a_turn(run):

@@ -1,12 +1,14 @@
 """Nothing is lost: whatever moment the machine stops, whatever byte the disk spoils."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ import torch
 from dragoman import durable, migrations
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError
+from dragoman.run_lock import LOCK
 from dragoman.snapshot import MANIFEST, Checkpoint, Damaged, step_name
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bytes
@@ -194,6 +197,16 @@ def test_only_one_process_writes(run):
     assert "another process is training here" in second.stderr
     run.close()
     RunDirectory.open(run.path, write=True).close()
+
+
+def test_a_run_can_be_claimed_while_others_ask_whether_it_is_written(run):
+    run.close()
+    with (run.path / LOCK).open("rb") as asking:  # as is_being_written does, caught in the middle
+        fcntl.flock(asking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        answered = threading.Timer(0.2, lambda: fcntl.flock(asking, fcntl.LOCK_UN))
+        answered.start()
+        RunDirectory.open(run.path, write=True).close()
+        answered.join()
 
 
 @pytest.mark.parametrize(("written", "says"), [(99, "99 is newer"), (-1, "too old"), ("x", "newer")])

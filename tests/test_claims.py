@@ -7,16 +7,18 @@ import pytest
 from study_samples import results, verdict
 
 from dragoman.cli import main
-from dragoman.compare.claims import CANNOT, HOLDS, NOT_HERE, PARTLY, Claim, ClaimTest, judge
+from dragoman.compare.claim_forms import CANNOT, HOLDS, NOT_HERE, PARTLY, ClaimTest
+from dragoman.compare.claims import Claim, judge
 from dragoman.compare.claims_page import claims_page, gallery
 from dragoman.compare.slips import slips
 from dragoman.compare.study import RESULTS
+from dragoman.config import from_dict
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 
 def said(test, found=None):
-    claim = Claim(id="x", claim="c", source="s", study="study", test=ClaimTest(**test))
+    claim = Claim(id="x", claim="c", source="s", study="study", test=from_dict(ClaimTest, test))
     return judge(claim, {"study": found or results()})
 
 
@@ -125,7 +127,7 @@ def test_trainings_collapse_all_or_in_part():
 
 
 def test_a_claim_without_a_result_says_so():
-    claim = Claim(id="x", claim="c", source="s", study="study", test=ClaimTest(**NOTHING))
+    claim = Claim(id="x", claim="c", source="s", study="study", test=from_dict(ClaimTest, NOTHING))
     assert judge(claim, {}).why == "the study has no result yet"
 
 
@@ -186,7 +188,7 @@ def test_slips_are_recomputed_on_the_page():
 
 def test_the_gallery_has_every_study_with_what_it_found():
     study = {"title": "T", "question": "Q?", "minutes": 5}
-    claim = Claim(id="c1", claim="A is better.", source="s", study="study", test=ClaimTest(**NOTHING))
+    claim = Claim(id="c1", claim="A is better.", source="s", study="study", test=from_dict(ClaimTest, NOTHING))
     found = {"study": results(command="dragoman compare study")}
     page = gallery({"study": study, "other": study}, found, [claim], [judge(claim, found)])
     assert "- A, B: a." in page and "- Claim: A is better. [Holds](claims.md#c1)." in page
@@ -241,6 +243,14 @@ MISTAKES = {
     "no width": (
         "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, equal: [A, B]}}",
         "a: test: equal: give within",
+    ),
+    "misspelt": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, better: A, thn: B}}",
+        "a: test: settings: no 'thn' here. Did you mean 'than'?",
+    ),
+    "misspelt form": (
+        "- {id: a, claim: c, source: s, study: x, test: {figure: BLEU, bettr: A, than: B}}",
+        "a: test: settings: no 'bettr' here. Did you mean 'better'?",
     ),
     "unknown": ("- {id: a, claim: c, source: s, studi: x}", "no 'studi' here. Did you mean 'study'?"),
 }

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dragoman.cli import main
 from dragoman.compare.figure import StudySubject
 from dragoman.compare.measures import MEASURES
 from dragoman.config import merge
-from dragoman.data.labels import LabelledBatch, accuracy, confusion, macro_f1
+from dragoman.data.labels import LabelledBatch, accuracy, confusion, macro_f1, true_labels
 from dragoman.data.tasks import ClassificationTask
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.embedder import Embedder
@@ -244,6 +245,22 @@ def test_labelled_files_of_every_kind_say_the_same(tmp_path):
         (tmp_path / name).write_text(content)
         found = read_labelled(guess_labelled(str(tmp_path / name)))
         assert found == [LabelledText('a "b"', "1"), LabelledText("c", "0")], name
+
+
+class OnlyRows:
+    """Column whose rows can be asked for, but not all of them."""
+
+    def __init__(self, ids):
+        self.ids = np.array(ids)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, np.ndarray)
+        return self.ids[rows]
+
+
+def test_a_batch_reads_the_labels_of_its_rows_alone():
+    store = SimpleNamespace(columns={"label": SimpleNamespace(ids=OnlyRows([0, 2, 1, 2]))})
+    assert true_labels(store, np.array([3, 2, 0])).tolist() == [2, 1, 0]  # pyright: ignore[reportArgumentType]
 
 
 def test_labels_that_are_numbers_stand_in_their_order():

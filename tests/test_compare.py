@@ -169,6 +169,10 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_to_be_changed(tmp_path, ca
     assert run(tmp_path, budget={"steps": 3}) == 2
     assert "begun with other settings: budget.steps was 2, is now 3" in capsys.readouterr().err
     assert run(tmp_path, title="Other words") == 0
+    begun = json.loads((tmp_path / "out" / "study.json").read_text())
+    earlier = dict.fromkeys(("epochs", "tokens", "flops", "minutes")) | {"kind": "training_length", "steps": 2}
+    (tmp_path / "out" / "study.json").write_text(json.dumps(begun | {"asked": begun["asked"] | {"budget": earlier}}))
+    assert run(tmp_path) == 0  # one that an earlier version began goes on
     assert run(tmp_path, "--seeds", "3") == 0 and len(found(tmp_path)["runs"]) == 6
 
 
@@ -427,6 +431,9 @@ MISTAKES = {
     "one contestant": ({"contestants": {"a": {}}}, [], "contestants: a alone: a comparison needs two or more"),
     "no length": ({"budget": {}}, [], "budget: give one of steps"),
     "two lengths": ({"budget": {"steps": 2, "epochs": 1}}, [], "budget: give one of steps"),
+    "no such length": ({"budget": {"step": 2}}, [], "budget: no 'step' here. Did you mean 'steps'?"),
+    "part of a step": ({"budget": {"steps": 2.5}}, [], "budget.steps: expected a whole number"),
+    "another length by option": ({"budget": {"steps": 2}}, ["budget.minutes=1"], "not steps and minutes"),
     "too short": ({"budget": {"flops": 10}}, [], "budget.flops: 10 is less than one step of narrow"),
     "no measure": ({"measures": ["los"]}, [], "measures: no 'los' here. Did you mean 'loss'?"),
     "no setting": ({"measures": {"translation": {"beem": 2}}}, [], "no 'beem' here. Did you mean 'beam'?"),

@@ -16,7 +16,7 @@ from dragoman.checkpoint import load_model
 from dragoman.cli import main
 from dragoman.errors import ConfigError
 from dragoman.interchange import exporting
-from dragoman.interchange.gguf import FILE, as_halves, as_neighbours, export_gguf
+from dragoman.interchange.gguf import FILE, as_neighbours, export_gguf
 from dragoman.interchange.importing import import_checkpoint
 from dragoman.model.masks.visibility import Causal
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -25,6 +25,11 @@ from dragoman.text.tokens.training import Bpe, Unigram
 gguf = pytest.importorskip("gguf")
 
 NAMES = {"lm-small": "llama", "llama-3.2-1b": "llama", "qwen2-0.5b": "llama", "qwen3-0.6b": "qwen3", "palm": "llama"}
+
+
+def as_halves(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """Undo ``as_neighbours``."""
+    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
 
 
 @pytest.fixture(scope="module", params=NAMES)

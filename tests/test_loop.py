@@ -20,6 +20,7 @@ from dragoman.train.average import MovingAverage, average_checkpoints
 from dragoman.train.distributed.micro_batch import MicroBatch, unsplit
 from dragoman.train.loop import Diverged, LoopProgress, StepRules, seed_of, train_step
 from dragoman.train.optimize import Adam, state_tensors
+from dragoman.train.progress import MetricsWindow
 
 V = 20
 TASK = TranslationTask()
@@ -76,6 +77,17 @@ def test_accumulated_gradients_equal_the_large_batchs(places):
     assert parts.tokens == whole.tokens == (batch().target_out != 0).sum()
     for name, gradient in gradients(one).items():
         torch.testing.assert_close(gradients(many)[name], gradient, atol=1e-7, rtol=1e-4)
+
+
+def test_a_step_without_targets_counts_no_token():
+    module, progress = model(), LoopProgress()
+    nothing = PairBatch(*(torch.zeros_like(tensor) if i == 2 else tensor for i, tensor in enumerate(batch())))
+    report = step(module, [nothing], progress)
+    assert all(grad is None or not grad.any() for grad in gradients(module).values())
+    assert (report.tokens, report.loss, report.skipped, progress.tokens) == (0, 0.0, False, 0)
+    window = MetricsWindow()
+    window.add(report)
+    assert window.tokens == 0 and window.mean_loss is None
 
 
 def test_clipping_shortens_the_gradient_and_keeps_its_direction():

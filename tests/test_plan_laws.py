@@ -180,3 +180,37 @@ def test_losses_that_cannot_be_compared_are_refused(family, tmp_path, changed, m
     other = write(tmp_path, 16, 200_000, **changed)
     with pytest.raises(DataError, match=f"{message} is not that of .* give runs that differ in size and budget alone"):
         print_laws([*family, other])
+
+
+@pytest.mark.parametrize(
+    "tokenizers",
+    [
+        {"tokenizer.json": "another"},
+        {"source.tokenizer.json": "one", "target.tokenizer.json": "another"},
+        {"source.tokenizer.json": "another", "target.tokenizer.json": "two"},
+    ],
+)
+def test_losses_in_tokens_of_another_tokenizer_are_refused(family, tmp_path, tokenizers):
+    usual = {"tokenizer.json": "one"} if len(tokenizers) == 1 else dict.fromkeys(tokenizers, "one")
+    usual |= {"target.tokenizer.json": "two"} if len(tokenizers) == 2 else {}
+    other = write(tmp_path, 16, 200_000)
+    for run, files in [*((run, usual) for run in family), (other, tokenizers)]:
+        for name, content in files.items():
+            (run / name).write_text(content)
+    with pytest.raises(DataError, match="its tokenizer is not that of"):
+        print_laws([*family, other])
+
+
+def test_runs_that_were_not_trained_here_are_left_out_by_name(family, tmp_path, capsys):
+    imported = write(tmp_path, 16, 200_000)
+    (imported / "metrics.jsonl").unlink()
+    print_laws([*family, imported])
+    assert f"{imported}: left out: it was never validated" in " ".join(capsys.readouterr().out.split())
+
+
+def test_figures_that_cannot_be_read_are_an_error_with_their_path(family, tmp_path):
+    broken = write(tmp_path, 16, 200_000)
+    (broken / "metrics.jsonl").unlink()
+    (broken / "metrics.jsonl").mkdir()
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: cannot be read"):
+        print_laws([*family, broken])

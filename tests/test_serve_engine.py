@@ -4,11 +4,14 @@ import asyncio
 import gc
 import random
 import threading
+import weakref
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from test_asked_twice import plain
 from test_generator import BYTES, language_model
 from test_search import transformer
@@ -43,12 +46,12 @@ from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward, NoFeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned, NoEmbedding
-from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.rotary import LongRope, NoScaling, Rotary
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.serve.engine.engine import Engine
 from dragoman.serve.engine.group import Group
 from dragoman.serve.engine.pages import Tally
-from dragoman.serve.engine.prefixes import PrefixCache
+from dragoman.serve.engine.prefixes import SHORTEST, PrefixCache
 from dragoman.serve.engine.requests import INTERACTIVE, Call, Row, Ticket, Waiter
 from dragoman.serve.engine.turns import Turns
 from dragoman.serve.errors import DeadlinePassed, Draining, Overloaded, TooLarge, UnknownModel, WrongTask
@@ -292,20 +295,97 @@ def test_a_long_prompt_does_not_hold_up_the_others():
 
 
 def test_prefixes_are_forgotten_oldest_first():
-    class State:
-        def __init__(self, tokens):
-            self.length = tokens
-
-        def fork(self, tokens):
-            return State(tokens)
-
     kept = PrefixCache(tokens=100)
     for start in (0, 1000, 2000):
-        kept.keep(range(start, start + 40), State(40))
+        kept.keep(range(start, start + 40), Forked(40))
     assert kept.tokens == 80 and kept.find([*range(0, 40), 7]) is None
     assert kept.find([*range(1000, 1040), 7]).length == 40
     assert kept.find(range(1000, 1040)).length == 39  # the last token is read again, for its logits
     assert kept.find([*range(2000, 2015), 7]) is None  # shorter than is worth a copy
+
+
+class Forked:
+    """State of a prompt, of which forks are made."""
+
+    def __init__(self, tokens):
+        self.length = tokens
+
+    def fork(self, tokens):
+        return Forked(tokens)
+
+
+def common(a, b):
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=12), st.lists(st.integers(0, 2), max_size=6))
+def test_the_prefix_that_is_found_is_the_longest_in_common(tails, asked):
+    head = tuple(range(10, 10 + SHORTEST))
+    cache, kept = PrefixCache(tokens=10_000), list[tuple[int, ...]]()
+    for tail in tails:
+        ids = (*head, *tail)
+        cache.keep(ids, Forked(len(ids)))
+        if ids not in kept:
+            kept = [other for other in kept if ids[: len(other)] != other] + [ids]  # no need of what begins another
+    assert cache.tokens == sum(map(len, kept))
+    ids = (*head, *asked, 99)
+    found = cache.find(ids)
+    assert (found.length if found else 0) == max((common(other, ids) for other in kept), default=0)
+
+
+def test_looking_up_a_prefix_compares_with_few_of_those_that_are_kept():
+    compared = 0
+
+    class Token(int):
+        __hash__ = int.__hash__
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return int(self) == int(other)
+
+        def __ne__(self, other):
+            return not self == other
+
+    def prompt(number):
+        return [Token(n) for n in (*range(100), number)]
+
+    cache = PrefixCache(tokens=100_000)
+    for number in range(500):
+        cache.keep(prompt(number), Forked(101))
+    compared = 0
+    assert cache.find([*prompt(250), Token(7)]).length == 101
+    assert compared < 100 * 20  # and not 100 * 500
+
+
+@pytest.mark.parametrize("scaling", [NoScaling(), LongRope(trained=1000, short=(1.0,) * 4, long=(2.0,) * 4)])
+def test_a_model_that_was_swapped_is_freed(monkeypatch, scaling):
+    def new():
+        mixer = AttentionConfig(heads=2, visibility=Causal(), position=Rotary(scaling=scaling))
+        block = BlockConfig(mixer=mixer, mlp=FeedForward(hidden=24), norm=LayerNorm())
+        return generator(decoder=TowerConfig(depth=2, pattern=(block,)))
+
+    async def work(service):
+        options = GenerateOptions(search=Greedy(), max_new_tokens=2)
+        for text in ("a", "b"):
+            await service.generate("lm", ["once upon a time there was " + text], options)
+        assert service.stats().engine.prefix_hits
+        old = weakref.ref(service.models["lm"].model.model)
+        await service.swap("lm", "lm")
+        await service.generate("lm", ["a"], options)
+        gc.collect()
+        return old() is None
+
+    monkeypatch.setattr(ServedModel, "load", lambda name, path, **how: served(name, new()))
+
+    async def run():
+        service = Service([served("lm", new())])
+        try:
+            return await asyncio.wait_for(work(service), 60)
+        finally:
+            service.close()
+
+    assert asyncio.run(run())
 
 
 def test_states_that_keep_no_tokens_apart_have_no_forks():

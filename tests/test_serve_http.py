@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
@@ -22,8 +23,10 @@ from dragoman.decode.translation import Candidate, Translation
 from dragoman.errors import ConfigError
 from dragoman.serve.errors import DeadlinePassed, Draining, Overloaded, TooLarge
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.event_stream import EventStream
 from dragoman.serve.http.keys import ApiKey, Keys
 from dragoman.serve.http.limits import Limits
+from dragoman.serve.http.live import LiveConnection
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.service import Service
 from dragoman.text.context import SentencesBefore
@@ -341,6 +344,118 @@ def test_a_socket_that_is_closed_cancels_its_request(service, monkeypatch):
             socket.send(json.dumps({"id": 1, "text": "the red house"}))
             assert held.begun.acquire(timeout=5)
         assert held.cancelled.acquire(timeout=5)
+
+
+def test_a_server_that_drains_refuses_new_messages_on_an_open_socket(service, monkeypatch):
+    held, context = Held(service, monkeypatch), ServerContext(service)
+    with running(context) as url, live(url) as begun, live(url) as other:
+        begun.send(json.dumps({"id": 1, "text": "the red house"}))
+        assert held.begun.acquire(timeout=5)
+        context.draining = True
+        other.send(json.dumps({"id": 2, "text": "the red house"}))
+        refused = json.loads(other.recv(20))
+        assert (refused["id"], refused["error"]["status"], refused["error"]["code"]) == (2, 503, "draining")
+        held.go.set()
+        assert json.loads(begun.recv(20))["id"] == 1  # what has begun comes to its end
+
+
+class TalkativeSocket:
+    """Sends two messages, and then nothing."""
+
+    def __init__(self):
+        self.messages = 0
+
+    async def receive(self) -> dict[str, str]:
+        self.messages += 1
+        await asyncio.sleep(0.01)
+        if self.messages > 2:
+            await asyncio.Event().wait()
+        return {"type": "websocket.receive", "text": "{}"}
+
+
+def test_a_socket_whose_task_is_cancelled_while_a_request_ends_is_not_served_on(service):
+    socket, ending = TalkativeSocket(), asyncio.Event()
+
+    class SlowToEnd(LiveConnection):
+        async def _answer(self, raw):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ending.set()
+                await asyncio.sleep(0.01)
+                raise
+
+    async def cancel_meanwhile() -> None:
+        serving = asyncio.create_task(SlowToEnd(ServerContext(service), socket).serve())
+        await asyncio.wait_for(ending.wait(), 5)
+        serving.cancel()
+        await asyncio.wait({serving}, timeout=5)
+        assert serving.cancelled()
+
+    asyncio.run(cancel_meanwhile())
+
+
+# ---- streams of events -----------------------------------------------------------------------------------
+
+
+async def one_event():
+    yield {"text": "a"}
+
+
+async def waits_for_ever() -> dict[str, str]:
+    await asyncio.Event().wait()
+    return {}
+
+
+async def ignored(message) -> None: ...
+
+
+@pytest.mark.parametrize("close_fails", [False, True])
+@pytest.mark.parametrize(
+    ("error", "raised"), [(None, None), (ConnectionResetError(), None), (RuntimeError("sent too late"), RuntimeError)]
+)
+def test_a_stream_of_events_is_closed_and_reported_however_it_ends(error, raised, close_fails):
+    calls = []
+
+    async def send(message) -> None:
+        if error is not None:
+            raise error
+
+    async def close() -> None:
+        calls.append("closed")
+        if close_fails:
+            raise OSError
+
+    stream = EventStream(one_event(), lambda error: {"error": str(error)}, close)
+    stream.ended = calls.append
+    expected = OSError if close_fails else raised
+    with pytest.raises(expected) if expected else nullcontext():
+        asyncio.run(stream({}, waits_for_ever, send))
+    assert calls == ["closed", error is None]
+
+
+def test_a_stream_of_events_whose_task_is_cancelled_is_closed_and_reported():
+    calls = []
+
+    async def endless():
+        while True:
+            await asyncio.sleep(0.001)
+            yield "a"
+
+    async def close() -> None:
+        calls.append("closed")
+
+    async def cancel_soon() -> None:
+        stream = EventStream(endless(), lambda error: {}, close)
+        stream.ended = calls.append
+        sending = asyncio.create_task(stream({}, waits_for_ever, ignored))
+        await asyncio.sleep(0.02)
+        sending.cancel()
+        await asyncio.wait({sending}, timeout=5)
+        assert sending.cancelled()
+
+    asyncio.run(cancel_soon())
+    assert calls == ["closed", False]
 
 
 @pytest.mark.parametrize(

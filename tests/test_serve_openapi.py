@@ -67,6 +67,16 @@ def test_every_endpoint_is_described_and_shown_on_a_page_that_needs_nothing_from
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
+def test_every_json_answer_has_a_schema(server):
+    described = httpx.get(f"{server}/openapi.json").json()
+    for endpoint in ENDPOINTS:
+        responses = described["paths"][endpoint.path][endpoint.method.lower()]["responses"]
+        for kind, content in responses[str(endpoint.status)]["content"].items():
+            assert content["schema"], f"{endpoint.method} {endpoint.path}: {kind}"
+    languages = described["components"]["schemas"]["LanguagesAnswer"]
+    assert languages["type"] == "array" and languages["items"]["$ref"].endswith("/LanguageAnswer")
+
+
 def test_each_operation_states_the_statuses_that_it_can_answer_with(server):
     paths = httpx.get(f"{server}/openapi.json").json()["paths"]
     stated = {path: set(next(iter(methods.values()))["responses"]) for path, methods in paths.items()}

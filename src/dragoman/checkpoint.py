@@ -34,10 +34,11 @@ from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
 from dragoman.model.loading import load
 from dragoman.model.lora import Lora, fold
+from dragoman.run_lock import LOCK, RunLock
 from dragoman.snapshot import Checkpoint, Damaged, encode, read_shapes, read_tensors, step_name
 from dragoman.text.tokens.tokenizer import Tokenizer
 
-CONFIG, LOCK, FOLDER = "config.yaml", ".lock", "checkpoints"
+CONFIG, FOLDER = "config.yaml", "checkpoints"
 JOINT, SOURCE, TARGET = "tokenizer.json", "source.tokenizer.json", "target.tokenizer.json"
 BASE = "base.safetensors"
 
@@ -51,7 +52,7 @@ class RunDirectory:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.folder = self.path / FOLDER
-        self._lock: int | None = None
+        self._lock = RunLock(self.path)
 
     @classmethod
     def create(cls, path: str | Path, config: Any) -> "RunDirectory":
@@ -69,7 +70,7 @@ class RunDirectory:
             raise CheckpointError(f"{path}: exists and is not an empty folder: choose another --run name")
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            run._claim()
+            run._lock.claim()
             run.write_config(config)
         except OSError as error:
             raise CheckpointError(f"{error.filename or path}: cannot create the run: {error.strerror}") from None
@@ -87,36 +88,16 @@ class RunDirectory:
             raise CheckpointError(f"{path}: {_what_is_there(run.path)}")
         if write:
             try:
-                run._claim()
+                run._lock.claim()
                 run._mend()
             except OSError as error:
                 run.close()
                 raise CheckpointError(f"{path}: cannot be written to: {error.strerror}") from None
         return run
 
-    def _claim(self) -> None:
-        """Lock the run until ``close`` or the end of the process."""
-        import fcntl  # here, so that reading works where there is none
-
-        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise CheckpointError(f"{self.path}: another process is training here: wait for it, or stop it") from None
-
     def is_being_written(self) -> bool:
         """Return whether a process has locked the run for writing."""
-        import fcntl
-
-        try:
-            with (self.path / LOCK).open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return self._lock.is_held()
 
     def _mend(self) -> None:
         """Remove the remains of a crash, and update the ``last`` link if the crash prevented that."""
@@ -136,9 +117,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Unlock the run for other writers."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     @property
     def config(self) -> dict[str, Any]:

@@ -30,10 +30,18 @@ class Journal:
             raise CheckpointError(f"{self.path}: {error.strerror}: make room and go on with --resume") from error
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield all complete lines, up to one that a crash truncated."""
-        if not self.path.exists():
+        """Yield all complete lines, up to one that a crash truncated; none where there is no file.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        try:
+            file = self.path.open(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
             return
-        with self.path.open(encoding="utf-8", errors="replace") as file:
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror}") from error
+        with file:
             for text in file:
                 try:
                     yield json.loads(text)

@@ -183,7 +183,6 @@ INSTRUCTIONS = RowKind(
     lambda path, columns: [to_dict(source) for source in guess_sources(path, two_columns(columns))],
     lambda path: to_dict(JsonLines(path=path)),
 )
-ROW_KINDS = (TEXTS, LABELLED, TAGGED, INSTRUCTIONS)
 
 
 # ---- reading and writing --------------------------------------------------------------------------------

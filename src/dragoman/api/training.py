@@ -19,7 +19,7 @@ from dragoman.config import merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError, StoppedEarly
 from dragoman.text.formats.pairs import JsonLines
 from dragoman.text.formats.several import guess_sources
-from dragoman.train.automatic import choose, is_automatic
+from dragoman.train.automatic import choose, is_automatic, without_preset
 from dragoman.train.events import Event, Finished, Notice, Started
 from dragoman.train.planner import Planner
 from dragoman.train.recipe import load, read_run_file
@@ -109,7 +109,7 @@ def train(
         given = merge(given, {"data": kind.data_of(**data)}) if kind else _with_data(given, data)
         if is_automatic(given, settings):
             chosen = choose(given, settings)
-            given, settings = chosen.given, [text for text in settings if not text.startswith("preset=")]
+            given, settings = chosen.given, without_preset(settings)
             reasons = chosen.reasons
         else:
             reasons = ()

@@ -11,7 +11,8 @@ from dragoman.cli.options import writable_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dragoman.compare.claims import Claim, ClaimVerdict
+    from dragoman.compare.claim_forms import ClaimVerdict
+    from dragoman.compare.claims import Claim
 
 
 def claims(

@@ -6,12 +6,11 @@ from typing import Any
 
 from dragoman.checkpoint import run_config
 from dragoman.compare.contestants import NO_DATA, parse_vary
-from dragoman.compare.study import Study, find_study, is_study, read_content, shipped, study_from
+from dragoman.compare.study import Study, find_study, is_study, read_content, shipped, study_from, unit_and_amount
 from dragoman.config import kind_of, to_dict, unknown
 from dragoman.errors import ConfigError
 from dragoman.presets import PRESETS
-from dragoman.train.budget import Epochs, Minutes, Steps
-from dragoman.train.recipe import RunConfig, load
+from dragoman.train.recipe import load
 
 _MEASURES = {"translation": ["translation", "loss"], "language_modelling": ["loss", "perplexity"]}
 
@@ -86,14 +85,5 @@ def _usual(given: Any, settings: Sequence[str]) -> dict[str, Any]:
     """Return the length and the measures that suit a run file."""
     cfg = load(given if not isinstance(given, dict) or "data" in given else {**given, "data": NO_DATA}, settings)
     kind = kind_of(type(cfg.task))
-    return {"budget": _length(cfg), "measures": _MEASURES.get(kind, ["task", "loss"])}
-
-
-def _length(cfg: RunConfig) -> dict[str, Any]:
-    match cfg.train.budget:
-        case Steps(steps=steps):
-            return {"steps": steps}
-        case Epochs(epochs=epochs):
-            return {"epochs": epochs}
-        case Minutes(minutes=minutes):
-            return {"minutes": minutes}
+    unit, amount = unit_and_amount(cfg.train.budget)
+    return {"budget": {unit: amount}, "measures": _MEASURES.get(kind, ["task", "loss"])}

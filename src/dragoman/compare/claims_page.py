@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dragoman.compare.claims import CANNOT, HOLDS, NO_RESULT, NOT_HERE, PARTLY, Claim, ClaimVerdict
+from dragoman.compare.claim_forms import CANNOT, HOLDS, NOT_HERE, PARTLY, ClaimVerdict
+from dragoman.compare.claims import NO_RESULT, Claim
 from dragoman.compare.page.charts import number
 from dragoman.compare.slips import Slip
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dragoman import durable
-from dragoman.compare.claims import Claim, ClaimVerdict
+from dragoman.compare.claim_forms import ClaimVerdict
+from dragoman.compare.claims import Claim
 from dragoman.compare.claims_page import claims_page, gallery
 from dragoman.compare.slips import slips
 from dragoman.compare.study import read_study, shipped

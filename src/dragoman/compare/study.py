@@ -6,12 +6,13 @@ A study is contestants x seeds of trainings, and measures of each finished run. 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, PositiveFloat, PositiveInt
 
-from dragoman.config import config, from_dict, load_yaml, merge, override, unknown
+from dragoman.config import OneOf, choices, config, from_dict, kind_of, load_yaml, merge, override, unknown
 from dragoman.errors import ConfigError
+from dragoman.train.budget import Budget, Epochs, Minutes, Steps
 
 SHIPPED = Path(__file__).parent.parent / "studies"
 """Folder of the studies that come with the package."""
@@ -55,37 +56,42 @@ class Tuning:
 
 
 @config
-class TrainingLength:
-    """Length of each training, in one unit: what contestants are given equally."""
+class TokensConfig:
+    """Train on a number of tokens."""
 
-    steps: PositiveInt | None = None
-    """Optimizer steps."""
-    epochs: PositiveFloat | None = None
-    """Passes over the training text."""
-    tokens: PositiveFloat | None = None
+    tokens: PositiveFloat
     """Tokens read, on either side."""
-    flops: PositiveFloat | None = None
-    """Floating-point operations: contestants whose steps are cheaper make more of them."""
-    minutes: PositiveFloat | None = None
-    """Time spent learning: contestants whose steps are faster make more of them."""
 
-    @property
-    def unit(self) -> str:
-        """Return the name of the unit that is given.
 
-        Raises:
-            ConfigError: none, or several.
-        """
-        known = [field.name for field in dataclasses.fields(self) if field.name != "kind"]
-        given = [name for name in known if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ConfigError(f"budget: give one of {', '.join(known)}, not {' and '.join(given) or 'none'}")
-        return given[0]
+@config
+class FlopsConfig:
+    """Train for a number of floating-point operations: contestants whose steps are cheaper make more of them."""
 
-    @property
-    def amount(self) -> float:
-        """Return the number in the unit that is given."""
-        return getattr(self, self.unit)
+    flops: PositiveFloat
+    """Floating-point operations."""
+
+
+def _named_by_unit(given: Any) -> Any:
+    """Return the settings of a length with the kind that their only field names: ``{steps: 400}``."""
+    if not isinstance(given, dict):
+        return given
+    units = [name for name, value in given.items() if value is not None and name != "kind"]
+    if len(units) != 1:
+        known = ", ".join(map(kind_of, choices(TrainingLength)))
+        raise ValueError(f"give one of {known}, not {' and '.join(units) or 'none'}")
+    return {"kind": units[0], units[0]: given[units[0]]}
+
+
+TrainingLength = Annotated[
+    Steps | Epochs | TokensConfig | FlopsConfig | Minutes, OneOf(), BeforeValidator(_named_by_unit)
+]
+"""Length of each training, in one unit: what contestants are given equally. In a file its one field is enough."""
+
+
+def unit_and_amount(length: TrainingLength | Budget) -> tuple[str, float]:
+    """Return the name of a length's unit, and the number of them."""
+    unit = kind_of(type(length))
+    return unit, getattr(length, unit)
 
 
 @config
@@ -112,7 +118,7 @@ class Study:
     """Contestants that take part; empty for all."""
     match: Match | None = None
     """Sizes that are fitted to make contestants equal; None for none."""
-    budget: TrainingLength = TrainingLength(steps=1000)
+    budget: TrainingLength = Steps(steps=1000)
     """Length of each training."""
     seeds: PositiveInt = 3
     """Number of trainings of each contestant, with seeds 1, 2, ...; the same ones for all."""
@@ -257,7 +263,7 @@ def check_study(study: Study, where: str = "") -> None:
     """Check settings against one another, before anything else is done.
 
     Raises:
-        ConfigError: contestants that are missing or given twice, too few seeds, an empty budget.
+        ConfigError: contestants that are missing or given twice, or too few seeds.
     """
     prefix = f"{where}: " if where else ""
     if bool(study.vary) == bool(study.contestants):
@@ -270,7 +276,6 @@ def check_study(study: Study, where: str = "") -> None:
         raise ConfigError(
             f"{prefix}seeds: {study.seeds}, and an interval needs two or more; intervals=false for figures alone"
         )
-    _ = study.budget.unit
     if not study.measure_settings():
         raise ConfigError(f"{prefix}measures: none given")
     if not study.trains and (study.match or study.tuning):

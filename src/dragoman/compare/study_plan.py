@@ -13,7 +13,7 @@ from urllib.parse import quote
 from dragoman.checkpoint import RunDirectory
 from dragoman.compare.contestants import Contestant, contestants_of
 from dragoman.compare.matching import Matched, fit_widths
-from dragoman.compare.study import Study
+from dragoman.compare.study import Study, unit_and_amount
 from dragoman.compare.study_request import DATA, PREPARED, StudyRequest
 from dragoman.compare.trial import BARE, prepare
 from dragoman.compare.tuning import most_trainings
@@ -290,7 +290,7 @@ def _counted(counter: RunCounter) -> tuple[int, float]:
 
 
 def _with_length(planned: Planned, study: Study, there: _Opened) -> Planned:
-    unit, amount = study.budget.unit, study.budget.amount
+    unit, amount = unit_and_amount(study.budget)
     assert planned.cfg is not None, "it trains"
     if unit == "minutes":
         return _lasting(planned, None, amount)
@@ -360,7 +360,7 @@ def _notes(study: Study, planned: list[Planned]) -> list[str]:
     """Return what is held equal, in sentences."""
     first = planned[0].cfg
     assert first is not None, "it trains"
-    unit, amount = study.budget.unit, study.budget.amount
+    unit, amount = unit_and_amount(study.budget)
     lengths = {one.steps for one in planned}
     steps = f"{lengths.pop():,} steps each" if len(lengths) == 1 and None not in lengths else ""
     notes = [f"Every training lasts {amount:g} {unit}" + (f": {steps}." if steps and unit != "steps" else ".")]

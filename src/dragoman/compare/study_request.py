@@ -55,13 +55,22 @@ def begun(request: StudyRequest, path: Path) -> dict[str, Any] | None:
         before, _ = known["asked"], known["measured"]
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path / STUDY}: damaged: remove {path}, or choose another --output") from None
-    if changes := differences(before, request.lasting()):
+    if changes := differences(_as_now(before), request.lasting()):
         listed = "; ".join(f"{where} was {_brief(old)}, is now {_brief(new)}" for where, old, new in changes[:3])
         more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
         raise CheckpointError(
             f"{path}: begun with other settings: {listed}{more}: restore them, or choose another --output"
         )
     return known
+
+
+def _as_now(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what was asked as this version writes it: the length had a field for every unit."""
+    length = asked["budget"]
+    if length.get("kind") != "training_length":
+        return asked
+    (given,) = ({"kind": unit, unit: amount} for unit, amount in length.items() if amount and unit != "kind")
+    return asked | {"budget": given}
 
 
 def _only_prepared(path: Path) -> bool:

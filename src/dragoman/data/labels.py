@@ -33,6 +33,7 @@ class LabelledExamples(ExampleStore):
 
     def __init__(self, material: Material, labels: Sequence[str]):
         self.material, self.labels = material, list(labels)
+        self.index = {label: i for i, label in enumerate(self.labels)}
 
     @property
     def sizes(self) -> dict[str, int | str]:
@@ -40,19 +41,20 @@ class LabelledExamples(ExampleStore):
 
     def columns(self, examples: Sequence[Any]) -> dict[str, list[Any]]:
         given = self.material.rows([e.given for e in examples], [e.where for e in examples])
-        return {"given": given, "label": [[self.labels.index(e.label)] for e in examples]}
+        return {"given": given, "label": [[self.index[e.label]] for e in examples]}
 
     def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:
         return one_sided_lengths(self.material.positions(store.columns["given"].lengths))
 
     def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> LabelledBatch:
         given = self.material.collate([store.columns["given"].raw_row(int(i)) for i in rows])
-        return LabelledBatch(given, torch.from_numpy(true_labels(store)[rows]))
+        return LabelledBatch(given, torch.from_numpy(true_labels(store, rows)))
 
 
-def true_labels(store: Store) -> Int[np.ndarray, " N"]:
-    """Return the label of every row."""
-    return np.asarray(store.columns["label"].ids, np.int64)
+def true_labels(store: Store, rows: Int[np.ndarray, " B"] | None = None) -> Int[np.ndarray, " B"]:
+    """Return the labels of these rows, by default of all."""
+    ids = store.columns["label"].ids
+    return np.asarray(ids if rows is None else ids[rows], np.int64)
 
 
 # ---- agreement ------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Rounds:
         Args:
             pools: the rows of each, none of them empty, the easiest first.
             shares: of a step, the part of the pairs that each pool gives.
-            opened: of a step, the part of each pool that may be drawn.
+            available: of a step, the part of each pool that may be drawn.
             steps_per_epoch: that one pass over all pools would take.
         """
         self.steps_per_epoch, self.steps = steps_per_epoch, min(ROUND, steps_per_epoch)

@@ -31,7 +31,8 @@ class LogisticRegression(ABC):
         self.labels = list(labels)
 
     def fit(self, features: Any, true: Sequence[str], width: int) -> None:
-        goal = torch.tensor([self.labels.index(label) for label in true])
+        index = {label: i for i, label in enumerate(self.labels)}
+        goal = torch.tensor([index[label] for label in true])
         self.weight = torch.zeros(width + 1, len(self.labels), requires_grad=True)
         optimizer = torch.optim.LBFGS([self.weight], max_iter=STEPS, line_search_fn="strong_wolfe")
 

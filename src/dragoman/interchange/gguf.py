@@ -161,11 +161,6 @@ def as_neighbours(rows: Tensor, heads: int) -> Tensor:
     return rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2).contiguous()
 
 
-def as_halves(rows: Tensor, heads: int) -> Tensor:
-    """Undo ``as_neighbours``."""
-    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
-
-
 # ---- writing ---------------------------------------------------------------------------------------
 
 

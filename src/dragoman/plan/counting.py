@@ -45,8 +45,6 @@ class Counted:
     peak: dict[str, int]
     """Those bytes by category: ``activations`` that the backward pass needs, ``logits`` (of the output layer and the
     loss), ``gradients`` of parameters, and ``workspace`` that is released at once."""
-    saved_bytes: int
-    """Bytes held between the forward and the backward pass."""
     recomputed: int
     """FLOPs of the backward pass that compute activations again (activation checkpointing)."""
     memory: LiveBytes = field(repr=False)
@@ -204,8 +202,7 @@ class _Work(TorchDispatchMode):
     def counted(self) -> Counted:
         live = self.live
         operations = [replace(operation, calls=calls) for operation, calls in self.calls.items()]
-        saved = live.saved or live.now
-        return Counted(operations, live.peak, live.at_peak(), saved, self.recomputed, live)
+        return Counted(operations, live.peak, live.at_peak(), self.recomputed, live)
 
 
 def _nbytes(tensor: Tensor) -> int:

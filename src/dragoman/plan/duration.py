@@ -28,8 +28,6 @@ class StepTime:
     seconds: float
     by_part: dict[str, float]
     """Seconds of each part of the model: see ``Operation.part``."""
-    by_limit: dict[str, float]
-    """Seconds of operations that are limited by ``compute``, by ``memory``, or by ``overhead``, the start of each."""
     flops: int
     peak: float
     """Operations per second of the device in the step's precision."""
@@ -49,33 +47,25 @@ def predict(
         precision: of the products; None for the data type of each operation.
         mfu: share of the peak that the whole step reaches; None for the roofline.
     """
-    by_part, by_limit = defaultdict[str, float](float), defaultdict[str, float](float)
-    flops, precisions = 0, Counter[str]()
+    by_part, flops, precisions = defaultdict[str, float](float), 0, Counter[str]()
     for operation in operations:
         kind = precision or _name(operation.dtype)
-        seconds, limit = _roofline(operation, device, kind)
-        by_part[operation.part] += operation.calls * seconds
-        by_limit[limit] += operation.calls * seconds
+        by_part[operation.part] += operation.calls * _roofline(operation, device, kind)
         flops += operation.calls * operation.flops
         precisions[kind] += operation.calls * operation.flops
     peak = device.speed(precisions.most_common(1)[0][0] if precisions else precision or "float32")
     total = sum(by_part.values())
     if mfu is None or not total:
-        return StepTime(total, dict(by_part), dict(by_limit), flops, peak)
+        return StepTime(total, dict(by_part), flops, peak)
     seconds = flops / (mfu * peak)
     scaled = {part: seconds * value / total for part, value in by_part.items()}
-    return StepTime(seconds, scaled, {"compute": seconds}, flops, peak)
+    return StepTime(seconds, scaled, flops, peak)
 
 
-def _roofline(operation: Operation, device: Hardware, precision: str) -> tuple[float, str]:
-    """Return the seconds of one call and what limits it."""
-    limits = {
-        "compute": operation.flops / (PRODUCTS * device.speed(precision)) if operation.flops else 0.0,
-        "memory": operation.bytes_moved / (STREAMS * device.bandwidth),
-        "overhead": device.launch,
-    }
-    limit = max(limits, key=limits.__getitem__)
-    return limits[limit], limit
+def _roofline(operation: Operation, device: Hardware, precision: str) -> float:
+    """Return the seconds of one call: those of its FLOPs, of its bytes, or of its start, whichever are most."""
+    computing = operation.flops / (PRODUCTS * device.speed(precision)) if operation.flops else 0.0
+    return max(computing, operation.bytes_moved / (STREAMS * device.bandwidth), device.launch)
 
 
 def _name(dtype: torch.dtype) -> str:

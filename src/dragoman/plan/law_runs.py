@@ -1,12 +1,12 @@
 """Runs as points of a scaling law: parameters, training tokens and last validation loss of each."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dragoman.checkpoint import RunDirectory
-from dragoman.errors import CheckpointError, DataError
+from dragoman.errors import DataError
+from dragoman.journal import Journal
 from dragoman.plan.laws import LawRun
 from dragoman.plan.parameters import parameters_of_run
 
@@ -43,7 +43,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[LawRun], list[str]]:
 def _point(run: RunDirectory, config: dict[str, Any]) -> tuple[str, LawRun | None]:
     """Return the run's point, or why it has none."""
     last, valid = None, None
-    for line in _lines(run.path / "metrics.jsonl"):
+    for line in Journal(run.path / "metrics.jsonl").lines():
         if line.get("kind") == "train":
             last = line
         elif line.get("kind") == "valid":
@@ -59,21 +59,11 @@ def _point(run: RunDirectory, config: dict[str, Any]) -> tuple[str, LawRun | Non
     return "", LawRun(str(run.path), parameters_of_run(config).total, tokens, valid["loss"])
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}: has this run been trained here?") from None
-    except ValueError:
-        raise CheckpointError(f"{path}: a line is not JSON: the file is damaged") from None
-
-
 def _facts(run: RunDirectory, config: dict[str, Any]) -> dict[str, Any]:
     """Return what the losses depend on besides the model and its training."""
     data = config.get("data", {})
-    tokenizer = run.path / "tokenizer.json"
     return {
         "task": config.get("task"),
         "validation text": data.get("valid") or data,  # where none is named, it is held out from the training text
-        "tokenizer": tokenizer.read_bytes() if tokenizer.exists() else None,
+        "tokenizer": [file.read_bytes() for file in run.tokenizer_files()],
     }

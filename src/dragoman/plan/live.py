@@ -48,8 +48,6 @@ class LiveBytes:
     peak: int = 0
     """Most bytes held at once."""
     peak_moment: int = 0
-    saved: int = 0
-    """Most bytes held when a backward pass began."""
     moment: int = 0
     allocations: list[Allocation] = field(default_factory=list)
     _known: dict[int, Any] = field(default_factory=dict)
@@ -75,14 +73,8 @@ class LiveBytes:
         made.released = self.moment
         self.now -= made.nbytes
 
-    def passing(self, nbytes: int) -> None:
-        """Note memory that an operation holds only while it runs."""
-        if self.now + nbytes > self.peak:
-            self.peak, self.peak_moment = self.now + nbytes, self.moment
-
     def begin_backward(self) -> None:
         """Mark what is held now as kept for the backward pass."""
-        self.saved = max(self.saved, self.now)
         for made, _ in self._known.values():
             made.kept = True
 

@@ -21,8 +21,6 @@ class RunPrediction:
     """Tokens read in a step, on either side, padding not counted."""
     steps: int
     epochs: float
-    flops_per_second: float
-    """Operations of the products of a step, a second of the processor."""
     shares: dict[str, float]
     """Shares of a step: products, other operations, overhead between operations, and the optimizer's update."""
     parameters: int

@@ -30,8 +30,6 @@ class Hardware:
     """Bytes per second between the device and its memory."""
     memory: int
     """Bytes of memory."""
-    interconnect: float | None = None
-    """Bytes per second to the other devices of a machine, both directions together; None where it is not given."""
     watts: float | None = None
     """Electrical power at most."""
     price: float | None = None

@@ -31,8 +31,6 @@ class ServingCount:
     """Bytes of the weights."""
     cache: int
     """Bytes of all decoding states, at the full context: keys, values, states of fixed size, encoded sources."""
-    cache_per_token: float
-    """Bytes that a further token of one row adds; 0 for states of fixed size, and for windows that are full."""
     workspace: int
     """Most bytes that a step of decoding holds besides."""
     prompt: Counted
@@ -89,12 +87,11 @@ def count_serving(
 
         prompts = count(prompt, model, fused_attention=fused)
         state = found[0]
-        before = state.nbytes
         step = count(lambda: model.decode(torch.full((users * beams, 1), ID), state), model, fused_attention=fused)
         cache = state.nbytes
     rows = users * beams
     prompts, step = (_with_weights_of(share, counted) for counted in (prompts, step))
-    return ServingCount(weights, cache, (cache - before) / rows, step.peak_bytes, prompts, step, rows)
+    return ServingCount(weights, cache, step.peak_bytes, prompts, step, rows)
 
 
 def _with_weights_of(share: float, counted: Counted) -> Counted:

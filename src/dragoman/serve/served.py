@@ -17,6 +17,7 @@ from dragoman.decode.sentence_splitting import BySentences
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError
 from dragoman.model.families import ModelConfig
+from dragoman.model.interface import SequenceModel
 from dragoman.model.meta_device import on_meta_device
 from dragoman.plan.parameters import count_parameters
 
@@ -51,6 +52,11 @@ class ServedModel:
     parameters: int
     checkpoint: str
     """Name of the checkpoint."""
+
+    @property
+    def writer(self) -> SequenceModel | None:
+        """Model that the engine searches; None where it does not write."""
+        return self.model.model if isinstance(self.model, Translator | Generator) else None
 
     @classmethod
     def load(

@@ -86,16 +86,16 @@ class Service:
         if not isinstance(policy, Cache):
             raise ConfigError(f"cache {policy}: a service needs one of key/value caches: choose another")
         self.models = {model.name: model for model in models}
-        writers = sum(isinstance(model.model, Translator | Generator) for model in models)
-        self.engine = Engine(cache_memory(memory, [model.model for model in models]), policy, writers)
+        writers = [model.writer for model in models if model.writer]
+        self.engine = Engine(cache_memory(memory, [model.model for model in models]), policy, len(writers))
         self.loading: dict[str, str] = {}
         """How models are loaded that replace others."""
         self.draining, self.queue, self.requests = False, queue, 0
         self.answered, self.failed, self.refused = Counter[str](), Counter[str](), 0
         self._rate, self._last = 0.0, time.monotonic()
         self._threads = ThreadPoolExecutor(max_workers=queue, thread_name_prefix="request")
-        for model in models:
-            self._introduce(model)
+        for writer in writers:
+            self.engine.add(writer)
 
     @classmethod
     def load(
@@ -300,8 +300,12 @@ class Service:
             raise self._unknown(name)
         loop = asyncio.get_running_loop()
         new = await loop.run_in_executor(None, partial(ServedModel.load, name, path, **self.loading))
-        await loop.run_in_executor(None, self._introduce, new)
-        self.models = self.models | {name: new}
+        if new.writer:
+            await loop.run_in_executor(None, self.engine.add, new.writer)
+        old, self.models = self.models[name], self.models | {name: new}
+        if old.writer:
+            await loop.run_in_executor(None, self.engine.retire, old.writer)
+        del old
         await loop.run_in_executor(None, settle_heap_again)
 
     async def drain(self, grace: float) -> bool:
@@ -325,10 +329,6 @@ class Service:
         return ServiceStats(self.requests, *counts, self.refused, self.engine.stats())
 
     # ---- inside ----
-
-    def _introduce(self, model: ServedModel) -> None:
-        if isinstance(model.model, Translator | Generator):
-            self.engine.add(model.model.model)
 
     def _policy(self, model: SequenceModel) -> Any:
         return self.engine.writers[model].policy

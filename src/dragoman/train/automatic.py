@@ -25,11 +25,9 @@ from dragoman.text.amount import count_tokens, count_words
 from dragoman.text.formats.pairs import read_pairs
 from dragoman.train.budget import Minutes
 from dragoman.train.prediction import available_on
-from dragoman.train.recipe import PairsConfig, RunConfig, load, writer
+from dragoman.train.recipe import AUTO, PairsConfig, RunConfig, chosen_preset, load, writer
 from dragoman.train.sizing import ENOUGH, hidden_parameters, tokens_for_each_parameter
 
-AUTO = "auto"
-"""Name of the preset that this file chooses."""
 MINUTES = 30.0
 """Time to learn where none is given."""
 VOCABULARIES = ((0, 2000), (50_000, 4000), (1_500_000, 8000), (10_000_000, 16_000), (50_000_000, 32_000))
@@ -129,13 +127,12 @@ class Chosen:
 
 def is_automatic(given: Mapping[str, Any], settings: Sequence[str] = ()) -> bool:
     """Return True if the last preset that is named is ``auto``."""
-    named = [text.partition("=")[2] for text in settings if text.startswith("preset=")]
-    return (named[-1] if named else given.get("preset")) == AUTO
+    return chosen_preset(given.get("preset"), settings)[0] == AUTO
 
 
 def without_preset(settings: Sequence[str]) -> list[str]:
     """Return the ``settings`` that name no preset."""
-    return [text for text in settings if not text.startswith("preset=")]
+    return chosen_preset(None, settings)[1]
 
 
 def as_chosen(

@@ -54,7 +54,7 @@ class StepsReported:
     step: int
     total: int | None
     loss: float | None
-    """Mean per target token or label, smoothing included; None if every step was skipped."""
+    """Mean per target token or label, smoothing included; None if every step was skipped, or had none."""
     lr: float
     grad_norm: float | None
     """Mean over the steps, before clipping."""

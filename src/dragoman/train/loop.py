@@ -54,7 +54,7 @@ class StepReport:
     step: int
     """Step number, counted from 1."""
     loss: float
-    """Mean over the tokens of the whole step, not a mean of micro-batch means."""
+    """Mean over the tokens of the whole step, not a mean of micro-batch means; 0 where there are none."""
     grad_norm: float
     """Norm of the gradient before clipping."""
     lr: float
@@ -112,18 +112,18 @@ def train_step(
     gradients = rules.exchange.gradients(model)
     norm = rules.exchange.norm(gradients)
     total, count, retries, norm = torch.stack([*sums, norm]).tolist()  # the step's only wait for a GPU
-    count = max(count, 1.0)  # rows of nothing but prompts teach nothing
-    norm /= count * scale
+    divisor = count or 1.0  # rows of nothing but prompts teach nothing
+    norm /= divisor * scale
     finite = math.isfinite(total) and math.isfinite(norm)
     if finite:
         shorten = min(1.0, rules.clip / (norm + 1e-6)) if rules.clip else 1.0
         # one division, after all micro-batches: accumulating does not change the gradient
-        torch._foreach_mul_(gradients, shorten / (count * scale))  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_(gradients, shorten / (divisor * scale))  # pyright: ignore[reportPrivateImportUsage]
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("share", 1.0)
         optimizer.step()
     progress.scale, progress.scale_steps = rules.scaling.after(scale, progress.scale_steps, finite)
-    report = StepReport(progress.step + 1, total / count, norm, lr, int(count), not finite, int(retries))
+    report = StepReport(progress.step + 1, total / divisor, norm, lr, int(count), not finite, int(retries))
     return _account(progress, report, rules)
 
 

@@ -113,7 +113,6 @@ class RunCounter:
             tokens_per_step=sample.real / sample.steps,
             steps=steps,
             epochs=steps / self.plan.steps_per_epoch,
-            flops_per_second=found.counted.learned_flops * self.work / cpu_seconds,
             shares={name: seconds / cpu_seconds for name, seconds in parts.items()},
             parameters=sum(found.weights) // 4,
             device=str(self.device),

@@ -24,3 +24,8 @@ class Prefetcher(Generic[Prepared]):
         ready = self.next[1]
         self.next = step + 1, self.thread.submit(self.make, step + 1)
         return ready.result()
+
+    def close(self) -> None:
+        """End the thread, once it has made what it is at."""
+        self.thread.shutdown(cancel_futures=True)
+        self.next = None

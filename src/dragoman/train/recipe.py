@@ -190,6 +190,8 @@ class RunConfig:
     train: TrainConfig = TrainConfig()
 
 
+AUTO = "auto"
+"""Name of the preset that ``automatic.py`` chooses."""
 SECTIONS = ("task", "data", "tokenizer", "model", "train")
 """Settings of a run that cannot be null."""
 
@@ -208,6 +210,13 @@ def read_run_file(path: str | Path) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None or name not in SECTIONS}
 
 
+def chosen_preset(preset: Any, overrides: Sequence[str]) -> tuple[Any, list[str]]:
+    """Return the preset that the last ``preset=NAME`` among ``overrides`` puts in the place of the file's, and the
+    other overrides."""
+    chosen = [text.partition("=")[2] for text in overrides if text.startswith("preset=")]
+    return (chosen[-1] if chosen else preset), [text for text in overrides if not text.startswith("preset=")]
+
+
 def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
     """Return the run that a YAML file (or its content) describes, with its ``preset`` below and ``overrides`` on top.
 
@@ -217,7 +226,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     where = "" if isinstance(source, Mapping) else str(source)
     given = dict(source) if isinstance(source, Mapping) else read_run_file(source)
     given, overrides = renamed(given), [renamed_assignment(text) for text in overrides]
-    preset, overrides = _chosen_preset(given.pop("preset", None), overrides)
+    preset, overrides = chosen_preset(given.pop("preset", None), overrides)
     data = merge(_preset(preset, where), given) if preset is not None else given
     data |= _starting_point(data.get("start_from"), overrides)
     if isinstance(start := data.get("start_from"), dict) and "run" in start:
@@ -302,15 +311,8 @@ def _check_tokenizers(cfg: RunConfig, start: WarmStart) -> None:
             )
 
 
-def _chosen_preset(preset: Any, overrides: Sequence[str]) -> tuple[Any, list[str]]:
-    """Return the preset that the last ``preset=NAME`` among ``overrides`` puts in the place of the file's, and the
-    other overrides."""
-    chosen = [text.partition("=")[2] for text in overrides if text.startswith("preset=")]
-    return (chosen[-1] if chosen else preset), [text for text in overrides if not text.startswith("preset=")]
-
-
 def _preset(name: Any, where: str) -> dict[str, Any]:
-    if name == "auto":
+    if name == AUTO:
         raise ConfigError("preset: auto is chosen when training starts: use dragoman train, or name another preset")
     place = f"{where}: preset" if where else "preset"
     if not isinstance(name, str):

@@ -18,7 +18,7 @@ class StepBatches:
     def __init__(self, task_data: TaskData, plan: StepPlan, device: torch.device, group: SingleProcess):
         self.task_data, self.plan, self.device, self.group = task_data, plan, device, group
         self.on_gpu = device.type == "cuda"
-        self.prepared = Prefetcher(self.parts) if self.on_gpu else self.parts
+        self.prefetcher = Prefetcher(self.parts) if self.on_gpu else None
         self.rows: Sequence[Any] = ()
         """Rows of the last step that was uploaded, over all processes."""
 
@@ -31,12 +31,17 @@ class StepBatches:
 
     def upload(self, step: int) -> list[MicroBatch]:
         """Return the parts that this process learns from in a step, on its device."""
-        parts, self.rows = self.prepared(step)
+        parts, self.rows = (self.prefetcher or self.parts)(step)
         return [part._replace(batch=part.batch.to(self.device)) for part in parts]
 
     def examples(self, steps: range) -> Iterator[Any]:
         """Yield the batches of these steps, on the device, without prefetching."""
         return (part.batch.to(self.device) for step in steps for part in self.parts(step)[0])
+
+    def close(self) -> None:
+        """End the prefetching."""
+        if self.prefetcher:
+            self.prefetcher.close()
 
     def count(self, progress: RunProgress) -> None:
         """Add the positions and the tokens of the last step that was uploaded to ``progress``."""

@@ -6,7 +6,7 @@ to the bit (with the same number of threads: it determines the order in which su
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from dragoman.checkpoint import CONFIG, RunDirectory
 from dragoman.config import to_dict
@@ -93,7 +93,7 @@ class Trainer:
             if count := len(self.state.forgotten):
                 yield Notice(f"the new optimizer begins without memory of past gradients for {count:,} weights")
             yield from Notice.long_warmup(self.cfg.train.schedule.warmup, self.progress)
-            with Interrupts(self.stop_wanted) as interrupts, self.stopwatch:
+            with Interrupts(self.stop_wanted) as interrupts, self.stopwatch, closing(self.batches):
                 yield from self._learn(interrupts)
         except Exception as error:
             held = self.meter.peak() if self.meter else None

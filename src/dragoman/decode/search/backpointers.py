@@ -155,7 +155,7 @@ class Backpointers:
     def _walk_back_by_kernel(
         self, first: np.ndarray, last: np.ndarray, row: np.ndarray, tokens: np.ndarray, totals: np.ndarray
     ) -> None:
-        """Do as below, in C: write ``tokens`` and ``totals``."""
+        """Do the same in C: write ``tokens`` and ``totals``."""
         places = np.array(
             [[t.data_ptr() for t in field] for field in zip(*self.continued, strict=True)], dtype=np.uint64
         )

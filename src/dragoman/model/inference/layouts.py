@@ -134,7 +134,7 @@ class Panels(PackedLinear):
             weight = (weight / scale[:, None]).round().to(torch.int8)
             self.register_buffer("scale", scale / INT8_MAX)
             self.register_buffer("excess", 128 * weight.sum(dim=1, dtype=torch.int32))
-        panels = weight.view(-1, P, weight.shape[1] // group, group)  # (N / P, P, K / together, together)
+        panels = weight.view(-1, P, weight.shape[1] // group, group)  # (N / P, P, K / group, group)
         panels = panels.transpose(1, 2)
         stored = torch.bfloat16 if number_format == "bfloat16" else weight.dtype
         self.register_buffer("weight", panels.to(stored, memory_format=torch.contiguous_format, copy=True))

@@ -231,9 +231,9 @@ class NativeTower(StepKernel):
         library().encode(self.address, given.data_ptr(), rows.data_ptr(), len(given), N, hidden.data_ptr())
         return hidden, count
 
-    def pointer(self, number_format: Tensor) -> int:
+    def pointer(self, values: Tensor) -> int:
         """Return the address of these numbers in float32, and keep them alive."""
-        kept = number_format.detach().float().contiguous()
+        kept = values.detach().float().contiguous()
         self.kept_alive.append(kept)
         return kept.data_ptr()
 
@@ -275,7 +275,7 @@ class NativeTransformer(Transformer):
     def __init__(self, model: Transformer):
         """
         Args:
-            whole: packed in panels; its parts are taken over.
+            model: packed in panels; its parts are taken over.
 
         Raises:
             UnknownToKernels: a part that the kernels cannot compute.

@@ -110,6 +110,12 @@ class Engine:
         with self.turns.take():
             self.writers[model] = ServedWriter(model, self.cache, self.share)
 
+    def retire(self, model: SequenceModel) -> None:
+        """Keep no more prefixes of a model that was swapped: their states may hold it, and so would the engine."""
+        with self.turns.take():
+            if (writer := self.writers.get(model)) and writer.prefixes:
+                writer.prefixes.close()
+
     def searcher(self, ticket: Ticket, listener: Listener | None = None, likeliest: int = 0) -> Searcher:
         """Return the searcher for a request's tasks.
 

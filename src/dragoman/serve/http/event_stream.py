@@ -39,17 +39,28 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(send))
         gone = asyncio.ensure_future(_until_gone(receive))
+        complete = False
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
             complete = sending.done() and not sending.cancelled() and sending.exception() is None
         finally:
-            for task in (sending, gone):
-                task.cancel()
-                with suppress(asyncio.CancelledError, OSError):
-                    await task
-            if self.close is not None:
-                await self.close()
-        self.ended(complete)
+            await self._end({sending, gone}, complete)
+        for task in (sending, gone):
+            with suppress(asyncio.CancelledError, OSError):  # the client is gone; anything else is a fault of ours
+                task.result()
+
+    async def _end(self, tasks: set[asyncio.Future[None]], complete: bool) -> None:
+        """Stop ``tasks``, and close and report whatever they raise."""
+        for task in tasks:
+            task.cancel()
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            try:
+                if self.close is not None:
+                    await self.close()
+            finally:
+                self.ended(complete)
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

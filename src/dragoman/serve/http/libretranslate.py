@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from starlette.responses import Response
 
 from dragoman.decode.defaults import BEAM
@@ -130,10 +130,8 @@ class LanguageAnswer(BaseModel):
     targets: list[str]
 
 
-class LanguagesAnswer(BaseModel):
+class LanguagesAnswer(RootModel[list[LanguageAnswer]]):
     """All languages."""
-
-    root: list[LanguageAnswer]
 
 
 async def languages(context: ServerContext, incoming: Incoming[Any]) -> Any:
@@ -150,6 +148,10 @@ class LibreDetectBody(Lenient):
 
     q: str | Texts
     api_key: str | None = None
+
+
+class LibreDetectAnswer(RootModel[list[DetectedAnswer] | list[list[DetectedAnswer]]]):
+    """Languages of a text, the likeliest first; for a list of texts, those of each."""
 
 
 async def detect_language(context: ServerContext, incoming: Incoming[LibreDetectBody]) -> Any:
@@ -292,6 +294,7 @@ ENDPOINTS = [
         summary="Detect a language",
         handler=detect_language,
         body=LibreDetectBody,
+        answer=LibreDetectAnswer,
         statuses=(501,),
         **SETTINGS,
     ),
@@ -300,6 +303,7 @@ ENDPOINTS = [
         path="/languages",
         summary="List the languages",
         handler=languages,
+        answer=LanguagesAnswer,
         open=True,
         style="libretranslate",
     ),

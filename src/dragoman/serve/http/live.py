@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from dragoman.serve.errors import Draining
 from dragoman.serve.http.bodies import read_json, validated
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Incoming, secret_of
@@ -18,7 +19,6 @@ from dragoman.serve.http.problems import problem_of_any
 
 PATH = "/api/live"
 POLICY_VIOLATION = 1008
-TOO_BIG = 1009
 
 
 class LiveBody(TranslateBody):
@@ -70,10 +70,11 @@ class LiveConnection:
             await self._supersede()
 
     async def _supersede(self) -> None:
+        """Cancel what is running and wait for its end; raise CancelledError only where the socket's own task is
+        cancelled."""
         if self.running is not None and not self.running.done():
             self.running.cancel()
-            with suppress(asyncio.CancelledError):
-                await self.running
+            await asyncio.wait({self.running})
         self.running = None
 
     async def _answer(self, raw: str | bytes) -> None:
@@ -92,6 +93,8 @@ class LiveConnection:
         await self._send({"id": number} | answer)
 
     async def _translate(self, data: dict[str, Any], notes: dict[str, Any]) -> dict[str, Any]:
+        if self.context.draining:
+            raise Draining
         body = validated(LiveBody, data)
         key = self.context.keys.authorise(secret_of(self.socket, body))
         notes["key"] = key.name

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dragoman.config import from_dict, to_dict
 from dragoman.decode.constraints.glossary import Glossary, GlossaryEntry
@@ -266,6 +266,17 @@ class DetectBody(Strict):
     text: str | list[str]
 
 
+class DetectedLanguage(BaseModel):
+    """Language of a text, with a confidence from 0 to 1."""
+
+    language: str
+    confidence: float
+
+
+class DetectAnswer(RootModel[list[list[DetectedLanguage]]]):
+    """Languages of each text, the likeliest first."""
+
+
 async def detect(context: ServerContext, incoming: Incoming[DetectBody]) -> Any:
     """Answer POST /api/detect."""
     text = incoming.body.text
@@ -292,6 +303,7 @@ ENDPOINTS = [
         summary="Detect the language of each text",
         handler=detect,
         body=DetectBody,
+        answer=DetectAnswer,
         statuses=(501,),
     ),
 ]

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 class Exchange:
     """Exchange of a single process: every method returns what it is given."""
 
-    """Between this process and the others, none here."""
-
     complete = True
     """True if this process has all weights: it can save, or repeat a part of a step, without the others."""
 

@@ -19,7 +19,7 @@ from dragoman.train.report.chart import COLOURS, ChartLine, draw, short
 ReportRow = dict[str, Any]
 
 
-class ReportPoint(NamedTuple):
+class LossUnit(NamedTuple):
     """Unit that a task's loss is a mean over, in singular and plural."""
 
     singular: str
@@ -28,13 +28,13 @@ class ReportPoint(NamedTuple):
     """True if the units are tokens of a text, so that the loss is the logarithm of a perplexity."""
 
 
-TOKENS = ReportPoint("token", "tokens", writes=True)
+TOKENS = LossUnit("token", "tokens", writes=True)
 LEARNED = {
-    "classification": ReportPoint("example", "examples"),
-    "contrastive": ReportPoint("pair", "pairs"),
-    "question_answering": ReportPoint("text", "texts"),
-    "tagging": ReportPoint("word", "words"),
-    "translation": ReportPoint("target token", "target tokens", writes=True),
+    "classification": LossUnit("example", "examples"),
+    "contrastive": LossUnit("pair", "pairs"),
+    "question_answering": LossUnit("text", "texts"),
+    "tagging": LossUnit("word", "words"),
+    "translation": LossUnit("target token", "target tokens", writes=True),
 }
 """Unit by task; ``TOKENS`` for the others."""
 SHOWN_OUTPUTS = 6
@@ -71,7 +71,7 @@ def _summary(train: Sequence[ReportRow]) -> str:
     return f"step {step:,}" + (f" of {total:,}" if total else "")
 
 
-def _tiles(train: Sequence[ReportRow], valid: Sequence[ReportRow], unit: ReportPoint) -> str:
+def _tiles(train: Sequence[ReportRow], valid: Sequence[ReportRow], unit: LossUnit) -> str:
     tiles: list[tuple[str, str, str]] = []
     if valid:
         best = min(valid, key=lambda row: row.get("cost", row["loss"]))
@@ -102,7 +102,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
-def _charts(train: Sequence[ReportRow], valid: Sequence[ReportRow], unit: ReportPoint) -> str:
+def _charts(train: Sequence[ReportRow], valid: Sequence[ReportRow], unit: LossUnit) -> str:
     loss = [_line("training", train, "loss"), _line("validation", valid, "loss", dots=True)]
     percent = [row | {"padding": 100 * row["padding"]} for row in train]
     used = [row | {"utilisation": 100 * row["utilisation"]} for row in train if row.get("utilisation") is not None]
