@@ -102,7 +102,7 @@ class Subject:
         """Open a run, in float32 and not packed for inference, so that all of its parts can be seen.
 
         Args:
-            run, which, device, source_language, target_language: as for ``Translator.load``.
+            run, checkpoint, device, source_language, target_language: as for ``Translator.load``.
 
         Raises:
             CheckpointError: no such run or checkpoint, or a damaged one.
