@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TO ?= es
 DRAWS ?= 300
 SEED ?= 0
-PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Python keeps what it has compiled, also where an image turns that off: tests start it some hundreds of times.
 unexport PYTHONDONTWRITEBYTECODE
 

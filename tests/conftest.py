@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,7 +40,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where shapes are checked, keep one test in 64, and those of the check itself."""
+    """Run files with the most slow tests first, so that no process is left with one when the others have ended.
+
+    Where shapes are checked, keep one test in 64, and those of the check itself.
+    """
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
     if CHECK_SHAPES:
         shares = [[], []]
         for item in items:
