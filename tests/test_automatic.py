@@ -173,7 +173,7 @@ def test_a_run_of_auto_is_resumed_by_its_file_whose_settings_still_count(pairs, 
     assert "train.clip was 1.0, is now 0.5" in capsys.readouterr().err
 
 
-def test_a_rung_is_described_for_people():
+def test_a_size_is_described_for_people():
     assert dataclasses.replace(MODEL_SIZES[1], dim=96).description == "width 96, 3 + 3 layers"
 
 

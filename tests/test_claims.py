@@ -203,6 +203,14 @@ MISTAKES = {
         "a is there twice",
     ),
     "neither": ("- {id: a, claim: c, source: s}", "a: give study and test, or cannot"),
+    "a kind that contradicts": (
+        "- {id: a, claim: c, source: s, study: x, test: {kind: better, collapses: A}}",
+        "a: test: kind: better does not go with collapses: leave it out",
+    ),
+    "a mistake where no id is": (
+        "- {claim: c, source: s, study: x, test: {figure: BLEU}}",
+        "0: test: give one of better",
+    ),
     "no form": ("- {id: a, claim: c, source: s, study: x, test: {figure: BLEU}}", "a: test: give one of better"),
     "two forms": (
         "- {id: a, claim: c, source: s, study: x, test: {better: A, than: B, collapses: A}}",

@@ -23,7 +23,8 @@ from dragoman.compare.figure import Figure
 from dragoman.compare.matching import fit_widths
 from dragoman.compare.measures import MEASURES
 from dragoman.compare.results import read_results
-from dragoman.compare.study import Match, read_study, study_from
+from dragoman.compare.study import Match, Study, read_study, study_from
+from dragoman.compare.study_request import StudyRequest, begun
 from dragoman.compare.study_trial import StudyTrial
 from dragoman.compare.tuning import RateTuning, TriedRate
 from dragoman.config import dump_yaml, merge
@@ -174,6 +175,17 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_to_be_changed(tmp_path, ca
     (tmp_path / "out" / "study.json").write_text(json.dumps(begun | {"asked": begun["asked"] | {"budget": earlier}}))
     assert run(tmp_path) == 0  # one that an earlier version began goes on
     assert run(tmp_path, "--seeds", "3") == 0 and len(found(tmp_path)["runs"]) == 6
+
+
+def test_a_study_that_was_begun_with_earlier_names_of_settings_goes_on(tmp_path):
+    optimizer = {"kind": "adam_w", "weight_decay": 0.1}
+    each = {"a": {"train.optimizer": optimizer}, "b": {"train.optimizer.weight_decay": 0.2}}
+    vary = {"train.optimizer.weight_decay": (0.1, 0.3)}
+    study = Study(title="t", base={"train": {"optimizer": optimizer}}, contestants=each, vary=vary)
+    request = StudyRequest(study, "s", "small")
+    earlier = json.dumps({"asked": request.lasting(), "measured": {}}).replace("weight_decay", "decay")
+    (tmp_path / "study.json").write_text(earlier)
+    assert begun(request, tmp_path)
 
 
 def test_a_run_that_diverges_is_marked_and_the_rest_is_finished(tmp_path, capsys):
@@ -431,6 +443,11 @@ MISTAKES = {
     "one contestant": ({"contestants": {"a": {}}}, [], "contestants: a alone: a comparison needs two or more"),
     "no length": ({"budget": {}}, [], "budget: give one of steps"),
     "two lengths": ({"budget": {"steps": 2, "epochs": 1}}, [], "budget: give one of steps"),
+    "a kind that contradicts": (
+        {"budget": {"kind": "epochs", "steps": 2}},
+        [],
+        "budget: kind: epochs does not go with steps",
+    ),
     "no such length": ({"budget": {"step": 2}}, [], "budget: no 'step' here. Did you mean 'steps'?"),
     "part of a step": ({"budget": {"steps": 2.5}}, [], "budget.steps: expected a whole number"),
     "another length by option": ({"budget": {"steps": 2}}, ["budget.minutes=1"], "not steps and minutes"),

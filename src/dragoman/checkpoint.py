@@ -306,33 +306,33 @@ def _is_intact(checkpoint: Checkpoint) -> bool:
 # ---- the trained model ----------------------------------------------------------------------------
 
 
-def load_any(path: str | Path, which: str | int = "best") -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
+def load_any(path: str | Path, checkpoint: str | int = "best") -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
     """Same as ``load_model``, but for any kind of model: return the run, its model, and its configuration."""
-    run, which = _run_and_name(Path(path), which)
-    content = run.weights(which)
+    run, checkpoint = _run_and_name(Path(path), checkpoint)
+    content = run.weights(checkpoint)
     model = load(from_dict(ModelConfig, content.config["model"], where=str(run.path)).build, content.tensors["model"])
     return run, model.eval(), content.config
 
 
-def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceModel, Tokenizer, Tokenizer]:
+def load_model(path: str | Path, checkpoint: str | int = "best") -> tuple[SequenceModel, Tokenizer, Tokenizer]:
     """Same as ``load_writer``, without the configuration."""
-    return load_writer(path, which)[:3]
+    return load_writer(path, checkpoint)[:3]
 
 
-def load_writer(path: str | Path, which: str | int) -> tuple[SequenceModel, Tokenizer, Tokenizer, dict[str, Any]]:
+def load_writer(path: str | Path, checkpoint: str | int) -> tuple[SequenceModel, Tokenizer, Tokenizer, dict[str, Any]]:
     """Return the model of a run in evaluation mode, its tokenizers (source, target) and the checkpoint's configuration.
 
     ``path`` is a run directory or a checkpoint. Averaged weights are taken where a run keeps them. Raises
     CheckpointError as ``RunDirectory.load``; or for a model that writes no text.
     """
-    run, model, config = load_any(path, which)
+    run, model, config = load_any(path, checkpoint)
     if not isinstance(model, SequenceModel):
         raise wrong_command_error(run.path, model)
     return model, *run.tokenizers(), config
 
 
 def load_reader(
-    path: str | Path, which: str | int = "best", *, tower: str = "first"
+    path: str | Path, checkpoint: str | int = "best", *, tower: str = "first"
 ) -> tuple[Encoder, Tokenizer | None, dict[str, Any]]:
     """Load the encoder model of a run, its tokenizer if it reads texts, and the run's configuration.
 
@@ -341,7 +341,7 @@ def load_reader(
     Raises:
         CheckpointError: same as ``RunDirectory.load``; or a model that generates text.
     """
-    run, model, config = load_any(path, which)
+    run, model, config = load_any(path, checkpoint)
     if isinstance(model, TwoTowers):
         model = model.second if tower == "second" else model.first
     elif tower != "first":
@@ -351,13 +351,13 @@ def load_reader(
     return model, run.tokenizers()[0] if isinstance(model.cfg.inputs, TokenInput) else None, config
 
 
-def checkpoint_at(path: str | Path, which: str | int = "best") -> Checkpoint:
+def checkpoint_at(path: str | Path, checkpoint: str | int = "best") -> Checkpoint:
     """Return the checkpoint that ``load_model`` would read.
 
     Raises:
         CheckpointError: no such run or checkpoint.
     """
-    run, name = _run_and_name(Path(path), which)
+    run, name = _run_and_name(Path(path), checkpoint)
     return run.find(name)
 
 
@@ -372,7 +372,7 @@ def run_folder(path: str | Path) -> Path:
     return whole.parent.parent if whole.parent.name == FOLDER else Path(path)
 
 
-def _run_and_name(path: Path, which: str | int) -> tuple[RunDirectory, str | int]:
+def _run_and_name(path: Path, checkpoint: str | int) -> tuple[RunDirectory, str | int]:
     """Return the run at ``path`` and the checkpoint's name, which ``path`` itself may give."""
     whole = run_folder(path)
-    return RunDirectory.open(whole), which if whole == path else path.resolve().name
+    return RunDirectory.open(whole), checkpoint if whole == path else path.resolve().name

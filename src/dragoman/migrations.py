@@ -88,6 +88,18 @@ _RENAMED_PATHS = {
 }
 
 
+def renamed_setting(path: str, value: Any) -> tuple[str, Any]:
+    """Return a setting's path and value with the names that earlier versions used replaced by today's."""
+    parts = path.split(".")
+    for part in reversed(parts):
+        value = {part: value}
+    value, now = renamed(value), []
+    for _ in parts:
+        ((part, value),) = value.items()
+        now.append(part)
+    return ".".join(now), value
+
+
 def renamed_assignment(assignment: str) -> str:
     """Return ``PATH=VALUE`` with a path that earlier versions used replaced by today's."""
     path, equals, value = assignment.partition("=")

@@ -123,11 +123,11 @@ class Run:
 
         return Embedder.load(self.path, checkpoint, **options)
 
-    def transcriber(self, which: str | int = "best", **options: Any) -> "Transcriber":
+    def transcriber(self, checkpoint: str | int = "best", **options: Any) -> "Transcriber":
         """Load the model to write down speech; see ``Transcriber.load``."""
         from dragoman.decode.transcriber import Transcriber
 
-        return Transcriber.load(self.path, which, **options)
+        return Transcriber.load(self.path, checkpoint, **options)
 
     # ---- notebooks ----
 

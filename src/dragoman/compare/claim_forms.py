@@ -225,6 +225,7 @@ def named_by_form(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     forms = {kind_of(form): {field.name: field for field in fields(form)} for form in choices(ClaimTest)}
+    kind = given.get("kind")
     given = {name: value for name, value in given.items() if value is not None and name != "kind"}
     known = [name for name in dict.fromkeys(chain(*forms.values())) if name != "kind"]
     if misspelt := [name for name in given if name not in known]:
@@ -233,6 +234,8 @@ def named_by_form(given: Any) -> Any:
     if len(named) != 1:
         raise ValueError(f"give one of {', '.join(forms)}")
     (form,) = named
+    if kind not in (None, form):
+        raise ValueError(f"kind: {kind} does not go with {form}: leave it out")
     needed = [name for name, field in forms[form].items() if field.default is MISSING and name != "kind"]
     if missing := [name for name in needed if name not in given]:
         raise ValueError(f"{form}: give {' and '.join(missing)}")

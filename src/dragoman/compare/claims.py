@@ -48,11 +48,11 @@ def read_claims(path: Path) -> list[Claim]:
     given = load_yaml(path)
     if not given:
         raise ConfigError(f"{path}: no claim in it")
-    for one in given if isinstance(given, list) else ():
+    for number, one in enumerate(given if isinstance(given, list) else ()):
         try:
             named_by_form(one.get("test") if isinstance(one, dict) else None)
         except ValueError as wrong:
-            raise ConfigError(f"{path}: {one.get('id')}: test: {wrong}") from None
+            raise ConfigError(f"{path}: {one.get('id', number)}: test: {wrong}") from None
     claims = list(from_dict(tuple[Claim, ...], given, where=str(path)))
     seen: set[str] = set()
     for claim in claims:

@@ -79,7 +79,10 @@ def _named_by_unit(given: Any) -> Any:
     if len(units) != 1:
         known = ", ".join(map(kind_of, choices(TrainingLength)))
         raise ValueError(f"give one of {known}, not {' and '.join(units) or 'none'}")
-    return {"kind": units[0], units[0]: given[units[0]]}
+    (unit,) = units
+    if given.get("kind", unit) != unit:
+        raise ValueError(f"kind: {given['kind']} does not go with {unit}: leave it out")
+    return {"kind": unit, unit: given[unit]}
 
 
 TrainingLength = Annotated[

@@ -16,6 +16,7 @@ from typing import Any
 from dragoman.compare.study import Study
 from dragoman.config import differences, to_dict
 from dragoman.errors import CheckpointError
+from dragoman.migrations import renamed, renamed_setting
 
 STUDY, DATA, PREPARED, TUNING, TRIALS = "study.json", "data", "prepared", "tuning", "trials"
 FREE = ("title", "question", "claims", "minutes", "unfair", "judge", "against", "seeds", "sizes")
@@ -37,7 +38,7 @@ class StudyRequest:
     def lasting(self) -> dict[str, Any]:
         """Return what must stay the same when a study goes on."""
         plain = {key: value for key, value in to_dict(self.study).items() if key not in FREE}
-        return json.loads(json.dumps(plain | {"size": self.size, "--budget": self.seconds}))
+        return _as_now(json.loads(json.dumps(plain | {"size": self.size, "--budget": self.seconds})))
 
 
 def begun(request: StudyRequest, path: Path) -> dict[str, Any] | None:
@@ -52,10 +53,10 @@ def begun(request: StudyRequest, path: Path) -> dict[str, Any] | None:
         return None
     try:
         known = json.loads((path / STUDY).read_text(encoding="utf-8"))
-        before, _ = known["asked"], known["measured"]
-    except (OSError, ValueError, KeyError, TypeError):
+        before, _ = _as_now(known["asked"]), known["measured"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise CheckpointError(f"{path / STUDY}: damaged: remove {path}, or choose another --output") from None
-    if changes := differences(_as_now(before), request.lasting()):
+    if changes := differences(before, request.lasting()):
         listed = "; ".join(f"{where} was {_brief(old)}, is now {_brief(new)}" for where, old, new in changes[:3])
         more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
         raise CheckpointError(
@@ -65,12 +66,23 @@ def begun(request: StudyRequest, path: Path) -> dict[str, Any] | None:
 
 
 def _as_now(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what was asked as this version writes it: the length had a field for every unit."""
-    length = asked["budget"]
-    if length.get("kind") != "training_length":
-        return asked
-    (given,) = ({"kind": unit, unit: amount} for unit, amount in length.items() if amount and unit != "kind")
-    return asked | {"budget": given}
+    """Return what was asked as this version writes it: settings had other names, and lengths a field for every unit."""
+    length, base = asked["budget"], asked["base"]
+    if length["kind"] == "training_length":
+        (length,) = ({"kind": unit, unit: amount} for unit, amount in length.items() if amount and unit != "kind")
+    return asked | {
+        "budget": length,
+        "base": renamed(base) if isinstance(base, dict) else base,
+        "contestants": {name: _settings_as_now(own) for name, own in asked["contestants"].items()},
+        "vary": {
+            renamed_setting(path, None)[0]: [renamed_setting(path, value)[1] for value in values]
+            for path, values in asked["vary"].items()
+        },
+    }
+
+
+def _settings_as_now(settings: dict[str, Any]) -> dict[str, Any]:
+    return dict(renamed_setting(path, value) for path, value in settings.items())
 
 
 def _only_prepared(path: Path) -> bool:

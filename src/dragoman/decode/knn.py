@@ -258,7 +258,7 @@ class NeighbourModel(SequenceModel):
 
     def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
         logits = self.model.decode(tokens, state)
-        return self.mixed(logits, _SEEN.states)  # the output layer has just run
+        return self.mixed(logits, _SEEN.__dict__.pop("states"))  # the output layer has just run
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         return self.mixed(self.model.logits(hidden), hidden)

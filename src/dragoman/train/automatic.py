@@ -40,7 +40,7 @@ MEASURE = 1.5
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A size of model, with the recipe that goes with its size."""
+    """Size of a model, with the recipe that goes with it."""
 
     dim: int
     depth: int

@@ -105,7 +105,7 @@ class LiveConnection:
 
     async def _send(self, answer: dict[str, Any]) -> None:
         if self.socket.client_state is WebSocketState.CONNECTED:
-            with suppress(WebSocketDisconnect, RuntimeError):
+            with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
                 async with asyncio.timeout(self.context.limits.seconds_to_send):
                     await self.socket.send_text(json.dumps(answer, ensure_ascii=False))
 
