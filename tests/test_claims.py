@@ -1,6 +1,7 @@
 """Claims: a verdict for each by rule, and a page that is never typed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,14 @@ def test_the_pages_of_the_documents_are_what_the_results_say(tmp_path):
     assert main(["claims", "-o", str(tmp_path / "claims.md"), "--gallery", str(tmp_path / "studies.md")]) == 0
     for name in ("claims.md", "studies.md"):
         assert (DOCS / name).read_text() == (tmp_path / name).read_text(), "dragoman claims -o ... --gallery ..."
+
+
+def test_the_readme_counts_claims_as_their_page_does():
+    counts = (
+        r"(\d+) hold, (\d+) hold partly, (\d+) do not hold here, (\d+) cannot be tested at this size\S (?:(\d+) wait)?"
+    )
+    readme, page = ((DOCS / name).read_text() for name in ("../README.md", "claims.md"))
+    assert re.search(counts, readme).groups() == re.search(counts, page).groups()
 
 
 @pytest.mark.parametrize("result", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
