@@ -31,7 +31,7 @@ def claims_page(
     waiting = sum(verdict.why == NO_RESULT for verdict in verdicts)
     counted = Counter(verdict.verdict for verdict in verdicts if verdict.why != NO_RESULT)
     summary = ", ".join(f"{counted[name]} {_SEVERAL[name]}" for name in MARKS if counted[name])
-    summary += f". {waiting} wait for the result of a study" if waiting else ""
+    summary += f". {waiting} wait{'s' * (waiting == 1)} for the result of a study" if waiting else ""
     lines = [
         "# Claims, tested",
         "",
