@@ -319,11 +319,11 @@ def test_processes_killed_without_a_word_are_reported_by_their_signals():
 
 def test_shards_are_for_optimizers_that_take_each_weight_by_itself():
     for optimizer in (Adam(), AdamW(), Muon(), Adafactor()):
-        check(Replicated(), optimizer)
-    check(Sharded(), Adam())
+        check(Replicated(), optimizer, None)
+    check(Sharded(), Adam(), None)
     for optimizer in (Muon(), Adafactor()):
         with pytest.raises(ConfigError, match=r"train\.parallel: sharded takes adam or adam_w; \w+ needs whole"):
-            check(Sharded(), optimizer)
+            check(Sharded(), optimizer, None)
 
 
 NOT_A_NUMBER = """

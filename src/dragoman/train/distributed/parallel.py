@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, config, kind_of
 from dragoman.errors import ConfigError
+from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.moe import MixtureLayer
 from dragoman.model.tower import Block
 from dragoman.train.distributed.exchange import Exchange
@@ -201,13 +202,20 @@ Parallel = Annotated[Replicated | Sharded, OneOf()]
 """Distribution of the model over several processes; see ``dragoman train --processes``. A single one has all of it."""
 
 
-def check(parallel: Parallel, optimizer: Any) -> None:
-    """Check that the optimizer works with the way the model is distributed.
+def check(parallel: Parallel, optimizer: Any, model: Any) -> None:
+    """Check that optimizer and model work with the way the model is distributed.
 
     Raises:
-        ConfigError: an optimizer that needs whole matrices, where each process has a shard of them.
+        ConfigError: an optimizer that needs whole matrices, where each process has a shard of them; or a model with
+            parameters that are single numbers, which have no shards.
     """
-    if isinstance(parallel, Sharded) and not isinstance(optimizer, Adam | AdamW):
+    if not isinstance(parallel, Sharded):
+        return
+    if isinstance(model, TwoTowersConfig):
+        raise ConfigError(
+            "train.parallel: sharded cannot divide the temperature of two_towers, a single number: use replicated"
+        )
+    if not isinstance(optimizer, Adam | AdamW):
         other = kind_of(type(optimizer))
         raise ConfigError(
             f"train.parallel: sharded takes adam or adam_w; {other} needs whole matrices: use replicated, or "

@@ -34,6 +34,7 @@ class ContrastiveTaskData(ReaderTaskData):
 
     learns_from, model = (PairsConfig, CaptionedImages), TwoTowersConfig
     scores = ("recall@1", "recall@5", "recall@1 back")
+    rows_are_independent = False  # the other pairs of a batch are the negatives
     form: MatchedExamples
 
     @classmethod
