@@ -444,3 +444,82 @@ def test_a_report_is_plain_data(here):
     report = examine(TinyGPT(), IDS)
     assert isinstance(report, Report)
     json.dumps(report.to_dict())
+
+
+# ---- labels of padding ---------------------------------------------------------------------------------
+
+
+def examined_loss(label, ignored, *, pad_rows=True):
+    """Findings about padding, where it is labelled ``label`` in the batch and the loss ignores ``ignored``."""
+    ids = torch.randint(1, 25, (3, 12), generator=torch.Generator().manual_seed(3))
+    inputs, labels = ids[:, :-1].clone(), ids[:, 1:].clone()
+    if pad_rows:
+        inputs[1:, 8:], labels[1:, 8:] = 0, label
+
+    def loss(model, batch):
+        return nn.functional.cross_entropy(model(batch[0])[0].flatten(0, 1), batch[1].flatten(), ignore_index=ignored)
+
+    report = examine(TinyGPT(), (inputs, labels), loss=loss, pad=0)
+    return [found for found in report.findings if found.title == "the loss counts padding"]
+
+
+@pytest.mark.parametrize("label", [0, -100])
+def test_a_loss_that_ignores_the_label_of_padding_is_right(label):
+    assert not examined_loss(label, label)
+
+
+def test_a_loss_that_counts_the_label_of_padding_is_an_error():
+    (found,) = examined_loss(0, -100)
+    assert found.severity == Severity.error and found.remedy.startswith("pass ignore_index=0")
+
+
+def test_where_the_batch_does_not_say_how_padding_is_labelled_a_loss_may_be_right():
+    assert not examined_loss(None, 0, pad_rows=False)
+    (found,) = examined_loss(None, -100, pad_rows=False)
+    assert found.severity == Severity.warning and found.remedy.startswith("where its label is -100, nothing")
+    (found,) = examined_loss(None, 24, pad_rows=False)
+    assert found.severity == Severity.error
+
+
+# ---- as many rows as positions -------------------------------------------------------------------------
+
+
+class Reader(nn.Module):
+    """A classifier with a padding mask, 1 on padding."""
+
+    def __init__(self, looks: bool):
+        super().__init__()
+        self.embed, self.output, self.looks = nn.Embedding(30, 8), nn.Linear(8, 3), looks
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+        self.positions = nn.Embedding(20, 8)
+
+    def forward(self, ids, padding_mask):
+        x = self.embed(ids) + self.positions.weight[: ids.shape[1]]
+        x = self.layer(x, src_key_padding_mask=None if self.looks else padding_mask)
+        kept = (~padding_mask)[..., None].float()
+        return self.output((x * kept).sum(1) / kept.sum(1).clamp(min=1))
+
+
+@pytest.mark.parametrize("rows", [5, 8])
+def test_a_padding_mask_is_known_in_a_batch_of_as_many_rows_as_positions(rows):
+    mask = torch.arange(8).expand(rows, 8) >= torch.arange(8, 8 - rows, -1)[:, None].clamp(min=4)
+    batch = torch.randint(1, 30, (rows, 8), generator=torch.Generator().manual_seed(1)), mask
+    torch.manual_seed(0)
+    assert_healthy(Reader(looks=False), batch)
+    assert {found.check for found in examine(Reader(looks=True), batch).errors} >= {"padding leak"}
+
+
+def test_a_causal_mask_of_a_square_batch_stays_positions_by_positions():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.output = nn.Embedding(30, 8), nn.Linear(8, 30)
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+            self.positions = nn.Embedding(20, 8)
+
+        def forward(self, ids, attn_mask):
+            return self.output(self.layer(self.embed(ids) + self.positions.weight[: ids.shape[1]], attn_mask))
+
+    ids = torch.randint(1, 30, (8, 8), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    assert_healthy(Masked(), (ids, torch.ones(8, 8, dtype=torch.bool).triu(1)), causal=True)

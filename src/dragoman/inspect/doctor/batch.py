@@ -135,7 +135,8 @@ class InputBatch:
 
     def _is_square(self, name: str, value: Tensor) -> bool:
         """Return whether a tensor is a mask of positions by positions."""
-        return "mask" in name and value.ndim == 2 and value.shape[0] == value.shape[1] and name not in KEEPS
+        padding = name in {mask.name for mask in self.masks}
+        return "mask" in name and not padding and value.ndim == 2 and value.shape[0] == value.shape[1]
 
     def select_times(self, start: int, stop: int) -> "InputBatch":
         """Return the tokens of these positions, with their mask, square masks and labels."""
@@ -340,7 +341,17 @@ def _mask_role(name: str, value: Tensor, tokens: str, source: str | None, argume
     of = source if of_source and source is not None else tokens
     if value.shape[:2] not in (arguments[of].shape[:2], arguments[of].transpose(0, 1).shape[:2]) or value.ndim != 2:
         return None
+    if _is_triangular(value):  # with as many rows as positions, shapes do not tell the two apart
+        return None
     return Mask(name, of, keeps="padding" not in name and "ignore" not in name)
+
+
+def _is_triangular(mask: Tensor) -> bool:
+    """Return whether a mask has the same value for all pairs of a position and a later one, and another for the rest."""
+    if mask.shape[0] != mask.shape[1] or len(mask) < 2:
+        return False
+    later = torch.ones_like(mask, dtype=torch.bool).triu(1)
+    return len(mask[later].unique()) == len(mask[~later].unique()) == 1 and bool(mask[0, 0] != mask[0, -1])
 
 
 # ---- what a model says of itself -------------------------------------------------------------------
