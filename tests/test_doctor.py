@@ -1,6 +1,7 @@
 """The doctor: no false alarm on healthy models, batches in every form, and its command."""
 
 import json
+import shutil
 import sys
 
 import foreign
@@ -8,13 +9,17 @@ import healthy
 import pytest
 import torch
 from museum.strangers import DeepEncoder, LSTMClassifier, LSTMWithAttention, TinyGPT, Translator17
+from tiny_tasks import run_files, write_texts
 from torch import nn
 from variants import VARIANTS
 
 from dragoman.cli import main
 from dragoman.inspect.doctor import Report, Severity, examine
 from dragoman.inspect.doctor.batch import BatchError
+from dragoman.inspect.doctor.opening import open_models
 from dragoman.presets import PRESETS
+from dragoman.train.recipe import load
+from dragoman.train.run import start
 
 TORCH = healthy.torch_models()
 FAMILIES = [
@@ -444,6 +449,50 @@ def test_a_report_is_plain_data(here):
     report = examine(TinyGPT(), IDS)
     assert isinstance(report, Report)
     json.dumps(report.to_dict())
+
+
+# ---- held-out examples of runs --------------------------------------------------------------------------
+
+HELD_OUT = {
+    "translation": 0, "classification": 0, "tagging": 0, "question_answering": 0, "contrastive": 0, "captioning": 1,
+    "frames": 1, "images": 1,
+}  # fmt: skip
+"""Tasks whose runs keep their test set, and whether as rows of ids or numbers; else as lines."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    write_texts(folder)
+    return run_files(folder)
+
+
+@pytest.mark.parametrize("task", HELD_OUT)
+def test_a_run_is_asked_whether_its_test_set_was_trained_on(task, files, tmp_path):
+    """Here the test set is the validation set, which runs keep in both forms, or a part of the training set."""
+    budget = {"budget": {"kind": "steps", "steps": 1}, "precision": "float32"}
+    list(start(load(files[task] | {"train": files[task]["train"] | budget}), tmp_path / "run").events())
+    data, as_rows = tmp_path / "run" / "data", HELD_OUT[task]
+
+    def facts():
+        return open_models(str(tmp_path / "run"))[0].facts
+
+    assert len(facts().train) > len(facts().test) > 0
+    valid, rows = facts().test[: len(facts().test) // 2], data / "test"
+    if as_rows:
+        shutil.rmtree(rows)
+        shutil.copytree(data / "valid", rows)
+    else:
+        shutil.copy(data / "valid.jsonl", data / "test.jsonl")
+    assert facts().test == [*valid, *valid]
+    if as_rows:
+        shutil.rmtree(rows)
+        shutil.copytree(data / "train", rows)
+        assert set(facts().train) <= set(facts().test)
+    else:
+        (data / "test.jsonl").write_text("no line of this kind\n")
+        assert facts().test == valid, "what can be read is compared"
+    assert len({part for row in valid for part in row[:1]}) == len(valid), "numbers are not rounded"
 
 
 # ---- labels of padding ---------------------------------------------------------------------------------

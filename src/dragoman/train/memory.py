@@ -40,7 +40,7 @@ class Stop:
         raise OutOfMemory(f"out of memory on a batch of {describe(failed)}")
 
 
-class Keep:
+class KeepWhole:
     """Report which setting fits, for batches that must not become smaller: their rows depend on one another."""
 
     def smaller(self, parts: Sequence[MicroBatch], failed: MicroBatch) -> list[MicroBatch]:

@@ -15,7 +15,7 @@ from dragoman.model.lora import trainable_weights
 from dragoman.train import loop
 from dragoman.train.average import MovingAverage
 from dragoman.train.distributed.processes import SingleProcess
-from dragoman.train.memory import Keep, OnMemory, Stop
+from dragoman.train.memory import KeepWhole, OnMemory, Stop
 from dragoman.train.optimize import load_state_tensors, state_tensors
 from dragoman.train.part_weights import copy_part_weights
 from dragoman.train.rates import apply_rate_factors
@@ -70,9 +70,9 @@ class TrainState:
             on_memory=self._on_memory(cfg),
         )
 
-    def _on_memory(self, cfg: RunConfig) -> OnMemory | Keep:
+    def _on_memory(self, cfg: RunConfig) -> OnMemory | KeepWhole:
         if not task_data_for(cfg).rows_are_independent:
-            return Keep()
+            return KeepWhole()
         return cfg.train.on_memory if self.exchange.complete else Stop()
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
