@@ -272,7 +272,7 @@ def test_progress_counts_what_is_done():
 JOINED = [(name, "encoder-decoder", "growing") for name in VARIANTS] + [(*alone, "paged:3") for alone in ALONE]
 JOINED += [
     (name, "encoder-decoder", cache)
-    for name in ("plain", "window, sinks", "rotary dynamic")
+    for name in ("plain", "window, sinks", "window 1", "rotary dynamic")
     for cache in ("preallocated:4", "paged:3")
 ]
 
