@@ -272,7 +272,7 @@ def test_progress_counts_what_is_done():
 JOINED = [(name, "encoder-decoder", "growing") for name in VARIANTS] + [(*alone, "paged:3") for alone in ALONE]
 JOINED += [
     (name, "encoder-decoder", cache)
-    for name in ("plain", "window, sinks", "rotary dynamic")
+    for name in ("plain", "window, sinks", "window 1", "rotary dynamic")
     for cache in ("preallocated:4", "paged:3")
 ]
 
@@ -308,6 +308,30 @@ def test_rows_of_states_that_were_joined_go_on_as_they_would_have(variant, shape
     for _ in range(3):
         going = say(first, going if len(going) == 4 else going + texts[6:])
     assert first.length == max(len(row) for row, _ in going)
+
+
+@pytest.mark.parametrize(
+    ("variant", "shape"), [("plain", "decoder-only"), *(a for a in ALONE if VARIANTS[a[0]].mixers)]
+)
+@pytest.mark.parametrize("age", [0, 1, 6])
+@torch.no_grad()
+def test_the_last_row_of_a_batch_is_joined_whatever_it_was_beside(variant, shape, age):
+    """A row that was padded beside a longer text, or was beside a shorter one, is left alone; another joins it then."""
+    model = build(variant, shape)
+    for kept, gone in ((4, 1), (1, 4)):
+        row, new = ids(1, kept + 2 + age), ids(1, 5)
+        first, beside, other = (model.start(None) for _ in range(3))
+        model.decode(row[:, :kept], first)
+        model.decode(ids(1, gone), beside)
+        first.join(beside)
+        model.decode(torch.cat([row[:, kept : kept + 1], ids(1, 1)]), first)
+        first.select(torch.tensor([0]))
+        for i in range(kept + 1, kept + 1 + age):
+            model.decode(row[:, i : i + 1], first)
+        model.decode(new[:, :4], other)
+        first.join(other)
+        got = model.decode(torch.cat([row[:, -1:], new[:, -1:]]), first)
+        assert_equal(got[:, 0], torch.cat([model(row)[:, -1], model(new)[:, -1]]))
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The doctor: no false alarm on healthy models, batches in every form, and its command."""
 
 import json
+import shutil
 import sys
 
 import foreign
@@ -8,13 +9,17 @@ import healthy
 import pytest
 import torch
 from museum.strangers import DeepEncoder, LSTMClassifier, LSTMWithAttention, TinyGPT, Translator17
+from tiny_tasks import run_files, write_texts
 from torch import nn
 from variants import VARIANTS
 
 from dragoman.cli import main
 from dragoman.inspect.doctor import Report, Severity, examine
 from dragoman.inspect.doctor.batch import BatchError
+from dragoman.inspect.doctor.opening import open_models
 from dragoman.presets import PRESETS
+from dragoman.train.recipe import load
+from dragoman.train.run import start
 
 TORCH = healthy.torch_models()
 FAMILIES = [
@@ -444,3 +449,126 @@ def test_a_report_is_plain_data(here):
     report = examine(TinyGPT(), IDS)
     assert isinstance(report, Report)
     json.dumps(report.to_dict())
+
+
+# ---- held-out examples of runs --------------------------------------------------------------------------
+
+HELD_OUT = {
+    "translation": 0, "classification": 0, "tagging": 0, "question_answering": 0, "contrastive": 0, "captioning": 1,
+    "frames": 1, "images": 1,
+}  # fmt: skip
+"""Tasks whose runs keep their test set, and whether as rows of ids or numbers; else as lines."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    write_texts(folder)
+    return run_files(folder)
+
+
+@pytest.mark.parametrize("task", HELD_OUT)
+def test_a_run_is_asked_whether_its_test_set_was_trained_on(task, files, tmp_path):
+    """Here the test set is the validation set, which runs keep in both forms, or a part of the training set."""
+    budget = {"budget": {"kind": "steps", "steps": 1}, "precision": "float32"}
+    list(start(load(files[task] | {"train": files[task]["train"] | budget}), tmp_path / "run").events())
+    data, as_rows = tmp_path / "run" / "data", HELD_OUT[task]
+
+    def facts():
+        return open_models(str(tmp_path / "run"))[0].facts
+
+    assert len(facts().train) > len(facts().test) > 0
+    valid, rows = facts().test[: len(facts().test) // 2], data / "test"
+    if as_rows:
+        shutil.rmtree(rows)
+        shutil.copytree(data / "valid", rows)
+    else:
+        shutil.copy(data / "valid.jsonl", data / "test.jsonl")
+    assert facts().test == [*valid, *valid]
+    if as_rows:
+        shutil.rmtree(rows)
+        shutil.copytree(data / "train", rows)
+        assert set(facts().train) <= set(facts().test)
+    else:
+        (data / "test.jsonl").write_text("no line of this kind\n")
+        assert facts().test == valid, "what can be read is compared"
+    assert len({part for row in valid for part in row[:1]}) == len(valid), "numbers are not rounded"
+
+
+# ---- labels of padding ---------------------------------------------------------------------------------
+
+
+def examined_loss(label, ignored, *, pad_rows=True):
+    """Findings about padding, where it is labelled ``label`` in the batch and the loss ignores ``ignored``."""
+    ids = torch.randint(1, 25, (3, 12), generator=torch.Generator().manual_seed(3))
+    inputs, labels = ids[:, :-1].clone(), ids[:, 1:].clone()
+    if pad_rows:
+        inputs[1:, 8:], labels[1:, 8:] = 0, label
+
+    def loss(model, batch):
+        return nn.functional.cross_entropy(model(batch[0])[0].flatten(0, 1), batch[1].flatten(), ignore_index=ignored)
+
+    report = examine(TinyGPT(), (inputs, labels), loss=loss, pad=0)
+    return [found for found in report.findings if found.title == "the loss counts padding"]
+
+
+@pytest.mark.parametrize("label", [0, -100])
+def test_a_loss_that_ignores_the_label_of_padding_is_right(label):
+    assert not examined_loss(label, label)
+
+
+def test_a_loss_that_counts_the_label_of_padding_is_an_error():
+    (found,) = examined_loss(0, -100)
+    assert found.severity == Severity.error and found.remedy.startswith("pass ignore_index=0")
+
+
+def test_where_the_batch_does_not_say_how_padding_is_labelled_a_loss_may_be_right():
+    assert not examined_loss(None, 0, pad_rows=False)
+    (found,) = examined_loss(None, -100, pad_rows=False)
+    assert found.severity == Severity.warning and found.remedy.startswith("where its label is -100, nothing")
+    (found,) = examined_loss(None, 24, pad_rows=False)
+    assert found.severity == Severity.error
+
+
+# ---- as many rows as positions -------------------------------------------------------------------------
+
+
+class Reader(nn.Module):
+    """A classifier with a padding mask, 1 on padding."""
+
+    def __init__(self, looks: bool):
+        super().__init__()
+        self.embed, self.output, self.looks = nn.Embedding(30, 8), nn.Linear(8, 3), looks
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+        self.positions = nn.Embedding(20, 8)
+
+    def forward(self, ids, padding_mask):
+        x = self.embed(ids) + self.positions.weight[: ids.shape[1]]
+        x = self.layer(x, src_key_padding_mask=None if self.looks else padding_mask)
+        kept = (~padding_mask)[..., None].float()
+        return self.output((x * kept).sum(1) / kept.sum(1).clamp(min=1))
+
+
+@pytest.mark.parametrize("rows", [5, 8])
+def test_a_padding_mask_is_known_in_a_batch_of_as_many_rows_as_positions(rows):
+    mask = torch.arange(8).expand(rows, 8) >= torch.arange(8, 8 - rows, -1)[:, None].clamp(min=4)
+    batch = torch.randint(1, 30, (rows, 8), generator=torch.Generator().manual_seed(1)), mask
+    torch.manual_seed(0)
+    assert_healthy(Reader(looks=False), batch)
+    assert {found.check for found in examine(Reader(looks=True), batch).errors} >= {"padding leak"}
+
+
+def test_a_causal_mask_of_a_square_batch_stays_positions_by_positions():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.output = nn.Embedding(30, 8), nn.Linear(8, 30)
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+            self.positions = nn.Embedding(20, 8)
+
+        def forward(self, ids, attn_mask):
+            return self.output(self.layer(self.embed(ids) + self.positions.weight[: ids.shape[1]], attn_mask))
+
+    ids = torch.randint(1, 30, (8, 8), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    assert_healthy(Masked(), (ids, torch.ones(8, 8, dtype=torch.bool).triu(1)), causal=True)

@@ -85,7 +85,7 @@ def test_tokens_taken_back_are_as_if_they_had_never_come(variant, shape, policy)
     state = model.start(source, policy)
     state.allow_rewind(3)
     found = []
-    for start, end, mistaken in ((0, 4, 3), (4, 5, 2), (5, 6, 3), (6, 9, 0), (9, 10, 1), (10, 12, 2)):
+    for start, end, mistaken in ((0, 4, 3), (4, 5, 2), (5, 6, 3), (6, 6, 2), (6, 9, 0), (9, 10, 1), (10, 12, 2)):
         wrong = ids(3, mistaken)
         tokens = Tokens(torch.cat([target[:, start:end], wrong], 1), torch.cat([keep[:, start:end], wrong > 0], 1))
         found.append(model.decode(tokens, state)[:, : end - start])

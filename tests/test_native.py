@@ -196,6 +196,8 @@ def test_tokens_are_taken_back():
     model.decode(Tokens(text[:, :2]), state)
     model.decode(Tokens(text[:, :3], torch.tensor([[True] * 3, [False, True, True]])), state)
     state.rewind(3)
+    model.decode(Tokens(text[:, :2]), state)  # fewer than may be taken back
+    state.rewind(2)
     got = model.decode(Tokens(text[:, 2:]), state)
     assert torch.equal(got, model.decode(Tokens(text), straight)[:, 2:])
 

@@ -143,6 +143,90 @@ def test_gradients_of_two_processes_equal_those_of_one_to_1e_6():
     assert ended.returncode == 0, ended.stderr
 
 
+SHARDED = """
+import warnings
+warnings.simplefilter("error", UserWarning)
+import torch
+from tiny_tasks import BLOCK, CAUSAL
+from dragoman.config import from_dict
+from dragoman.data.labels import LabelledBatch
+from dragoman.data.packing import IGNORE, TextBatch
+from dragoman.data.tasks import ClassificationTask, LanguageModellingTask, MaskedLanguageModellingTask
+from dragoman.model.families import ModelConfig
+from dragoman.train.distributed.exchange import Exchange
+from dragoman.train.distributed.launch import leave
+from dragoman.train.distributed.micro_batch import split_between_processes, unsplit
+from dragoman.train.distributed.parallel import Sharded
+from dragoman.train.distributed.processes import join_group
+from dragoman.train.loop import LoopProgress, StepRules, train_step
+from dragoman.train.optimize import AdamW
+
+EXPERTS = {"kind": "mixture", "experts": 9, "active": 1, "expert": {"kind": "feed_forward", "hidden": 8}}
+SHARED = {"kind": "shared_tower", "depth": 5, "groups": 2, "pattern": [BLOCK]}
+READER = {"kind": "encoder", "dim": 8, "inputs": {"kind": "token_input", "vocab": 20}}
+MODELS = {
+    "experts": {"vocab": 20, "dim": 8, "decoder": {"depth": 2, "pattern": [CAUSAL | {"mlp": EXPERTS}]}},
+    "shared weights": READER | {"tower": SHARED, "head": {"kind": "classification", "classes": 3}},
+    "masked words": READER | {"tower": {"depth": 1, "pattern": [BLOCK]}, "head": "masked_language"},
+}
+
+def build(name, recompute):
+    torch.manual_seed(1)
+    model = from_dict(ModelConfig, MODELS[name]).build().double()
+    for part in model.modules():
+        if hasattr(part, "recompute"):
+            part.recompute = recompute
+    return model
+
+def batches(name):
+    draw = torch.Generator().manual_seed(2)
+    for rows in (1, 3):
+        ids = torch.randint(4, 20, (rows, 2), generator=draw)
+        if name == "shared weights":
+            yield LabelledBatch(ids, torch.arange(rows) % 3)
+        else:
+            yield TextBatch(ids, torch.where(torch.rand(ids.shape, generator=draw) < 0.8, ids.roll(1, 1), IGNORE), None)
+
+TASKS = {"experts": LanguageModellingTask(), "shared weights": ClassificationTask(),
+         "masked words": MaskedLanguageModellingTask()}
+with join_group() as team:
+    for name in MODELS:
+        for recompute in (False, True):
+            one, many = build(name, recompute), build(name, recompute)
+            optimizers, exchange = [AdamW().build(one)], Sharded().build(team)
+            exchange.place(many, torch.device("cpu"))
+            optimizers.append(AdamW().build(many))
+            progress = LoopProgress(), LoopProgress()
+            for _ in range(2):
+                found = []
+                parts = unsplit(batches(name)), split_between_processes(list(batches(name)), team.count)[team.rank]
+                for i, (model, way) in enumerate(((one, Exchange()), (many, exchange))):
+                    rules = StepRules(seed=1, clip=0.5, exchange=way)
+                    found.append(train_step(model, TASKS[name].loss, parts[i], optimizers[i], progress[i], lr=1e-3,
+                                            rules=rules))
+                torch.testing.assert_close(found[1].loss, found[0].loss)
+                torch.testing.assert_close(found[1].grad_norm, found[0].grad_norm)
+                for (path, p), q in zip(many.named_parameters(), one.parameters(), strict=True):
+                    assert (p.grad is None) == (q.grad is None), (name, path)
+                    if p.grad is not None:
+                        worst = (exchange.full(many, {"g": p.grad})["g"] - q.grad).abs().max()
+                        assert worst < 1e-6, (name, path, worst)
+                if name == "experts":
+                    assert any(p.grad is None for p in one.parameters()), "some expert is idle in both"
+            with torch.no_grad(), exchange.whole(many):
+                assert torch.isfinite(TASKS[name].loss(many, parts[0][0].batch)[0])
+leave(0)
+"""
+
+
+@pytest.mark.slow
+def test_shards_of_experts_of_shared_weights_and_of_masked_words_learn_what_one_process_does():
+    """An expert may be idle in one process, or in all of them."""
+    both = TOGETHER.format(command=[sys.executable, "-c", SHARDED], codes=[0, 0])
+    ended = forked.run([sys.executable, "-c", both], environment(), LONG)
+    assert ended.returncode == 0, ended.stderr
+
+
 # ---- runs -----------------------------------------------------------------------------------------
 
 
@@ -235,11 +319,11 @@ def test_processes_killed_without_a_word_are_reported_by_their_signals():
 
 def test_shards_are_for_optimizers_that_take_each_weight_by_itself():
     for optimizer in (Adam(), AdamW(), Muon(), Adafactor()):
-        check(Replicated(), optimizer)
-    check(Sharded(), Adam())
+        check(Replicated(), optimizer, None)
+    check(Sharded(), Adam(), None)
     for optimizer in (Muon(), Adafactor()):
         with pytest.raises(ConfigError, match=r"train\.parallel: sharded takes adam or adam_w; \w+ needs whole"):
-            check(Sharded(), optimizer)
+            check(Sharded(), optimizer, None)
 
 
 NOT_A_NUMBER = """

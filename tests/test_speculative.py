@@ -38,7 +38,7 @@ SEARCHES = {
     "samples": Sample(samples=3, temperature=0.8, top_p=0.9, limit=limit(11)),
 }
 TOLD_APART = ["gqa", "learned", "rotary dynamic", "alibi", "t5", "shaw", "window", "window, sinks, dynamic", "mixture"]
-TOLD_APART += ["short convolution", "attention, short convolution"]
+TOLD_APART += ["short convolution", "attention, short convolution", "mamba", "gated delta net, attention", "min gru"]
 each_search = pytest.mark.parametrize("cfg", SEARCHES.values(), ids=SEARCHES.keys())
 
 

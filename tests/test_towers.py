@@ -5,16 +5,20 @@ import json
 import numpy as np
 import pytest
 from tiny_reader import MODEL, config, quick_disk, trained  # noqa: F401 (a fixture)
+from torch._subclasses.fake_tensor import FakeTensor
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.data.captions import CaptionTable
 from dragoman.data.matches import mean_reciprocal_rank, ranks, recall
+from dragoman.data.tasks import ContrastiveTask
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import scores_of
 from dragoman.evaluate.retrieval import TfIdf, counted_ranks
 from dragoman.text.store import Store
+from dragoman.train.distributed.processes import SingleProcess
+from dragoman.train.memory import OutOfMemory
 from dragoman.train.run import start
 
 WORDS = ["red", "blue", "green", "house", "tree", "car", "dog", "cat", "sees", "big", "small", "old"]
@@ -182,3 +186,37 @@ def test_a_prefix_is_read_and_a_source_may_lend_nothing_to_held_out_sets(pairs, 
     assert sum(first.startswith("made: ") for first in firsts) == 36
     seconds = [tokenizer.decode(store["second"][row]) for row in range(len(store["second"]))]
     assert not any(":" in second for second in seconds)
+
+
+# ---- negatives are those of the whole batch ---------------------------------------------------------
+
+
+class Two(SingleProcess):
+    """The first of two processes, before they meet."""
+
+    count = 2
+
+
+def test_no_batch_is_divided_among_processes(pairs, tmp_path):
+    with pytest.raises(ConfigError, match=r"^train\.accumulate: 3, with 2 processes: .* set a multiple of the number"):
+        start(run_config(pairs, accumulate=3), tmp_path / "run", group=Two())
+    assert not (tmp_path / "run").exists()
+    start(run_config(pairs, accumulate=4), tmp_path / "run", group=Two())
+
+
+def test_no_batch_is_divided_where_memory_is_short(pairs, tmp_path, monkeypatch):
+    ask = ContrastiveTask.loss
+
+    def exhausted(self, model, batch):
+        if len(batch.first) > 1 and not isinstance(next(model.parameters()), FakeTensor):  # those are only counted
+            raise MemoryError
+        return ask(self, model, batch)
+
+    monkeypatch.setattr(ContrastiveTask, "loss", exhausted)
+    with pytest.raises(OutOfMemory, match=r"step 1: out of memory on a batch of \d+ rows .* train\.recompute=true$"):
+        list(start(run_config(pairs), tmp_path / "run").events())
+
+
+def test_shards_are_refused_for_the_temperature(pairs, tmp_path):
+    with pytest.raises(ConfigError, match=r"^train\.parallel: sharded cannot divide the temperature"):
+        start(run_config(pairs, parallel="sharded", optimizer="adam_w"), tmp_path / "run")

@@ -63,7 +63,11 @@ class Neighbours(NamedTuple):
         newest, positions = new.pos.shape[1], seen.positions
         if positions.keep is None and positions.segment is None:
             return cls(newest, seen.retained, positions)
-        real = torch.ones_like(positions.pos, dtype=torch.bool) if positions.keep is None else positions.keep
+        rows = max(len(t) for t in positions[:3] if t is not None)
+        shape = (rows, positions.pos.shape[1])
+        real = (
+            positions.pos.new_ones(shape, dtype=torch.bool) if positions.keep is None else positions.keep.expand(shape)
+        )
         column = torch.argsort(~real, dim=1, stable=True)
         return cls(newest, seen.retained, positions, column, (real.cumsum(dim=1) - 1)[:, -newest:])
 
@@ -73,8 +77,7 @@ class Neighbours(NamedTuple):
             first = x.shape[1] - self.newest - by
             ahead = max(0, first + self.newest - x.shape[1])
             return F.pad(x[:, max(0, first) : x.shape[1] - max(0, by)], (0, 0, max(0, -first), ahead))[:, : self.newest]
-        wanted = self.rank - by
-        column = self.column.gather(1, wanted.clamp(0, x.shape[1] - 1).expand(len(self.column), -1))
+        column = self.column.gather(1, (self.rank - by).clamp(0, x.shape[1] - 1))
         found = x.gather(1, column[..., None].expand(len(x), -1, x.shape[2]))
         return found.masked_fill(~self.is_neighbour(column, by)[..., None], 0)
 

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from dragoman.errors import UserError
 from dragoman.train.distributed.exchange import Exchange
 from dragoman.train.distributed.micro_batch import MicroBatch, tensors
-from dragoman.train.memory import OnMemory, Stop, is_out_of_memory
+from dragoman.train.memory import KeepWhole, OnMemory, Stop, is_out_of_memory
 from dragoman.train.scaling import Unscaled
 
 Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
@@ -80,7 +80,7 @@ class StepRules:
     exchange: Exchange = field(default_factory=Exchange)
     """Exchange with the other processes that learn from parts of the same step."""
     scaling: Unscaled = field(default_factory=Unscaled)
-    on_memory: OnMemory = field(default_factory=Stop)
+    on_memory: OnMemory | KeepWhole = field(default_factory=Stop)
     """Strategy for a part that does not fit into memory."""
 
 

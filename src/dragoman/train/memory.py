@@ -40,6 +40,13 @@ class Stop:
         raise OutOfMemory(f"out of memory on a batch of {describe(failed)}")
 
 
+class KeepWhole:
+    """Report which setting fits, for batches that must not become smaller: their rows depend on one another."""
+
+    def smaller(self, parts: Sequence[MicroBatch], failed: MicroBatch) -> list[MicroBatch]:
+        raise OutOfMemory(f"out of memory on a batch of {describe(failed)}", divisible=False)
+
+
 @config
 class Split:
     """Repeat the step with every micro-batch as large as the failed one split in halves. The gradient is the same,

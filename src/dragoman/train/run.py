@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, override, to_dict
-from dragoman.errors import CheckpointError
+from dragoman.errors import CheckpointError, ConfigError
 from dragoman.machine import choose_precision
 from dragoman.snapshot import step_name
 from dragoman.train.budget import Epochs
@@ -35,7 +35,7 @@ def start(cfg: RunConfig, path: str | Path, *, group: SingleProcess = SINGLE_PRO
         CheckpointError: there is something at ``path`` already.
     """
     task_data_for(cfg).check(cfg)
-    _check(cfg)
+    _check(cfg, group)
     choose_precision(cfg.train.precision, group.device(cfg.train.device))
     return _publish_run(Trainer(cfg, RunDirectory.create(path, cfg), group=group))
 
@@ -70,7 +70,7 @@ def resume(
         has_tokens = (directory.path / FOLDER).is_dir()  # before tokens are stored, any setting may change
         had = content.config if content else directory.config if has_tokens else wanted
         new_cfg, changes = changed(had, wanted, deliberate=deliberate, where=str(path))
-        _check(new_cfg)
+        _check(new_cfg, group)
         group.device(new_cfg.train.device)
         epochs = isinstance(new_cfg.train.budget, Epochs)
         if content and any(change[0].startswith(BATCHES if epochs else BUDGET) for change in changes):
@@ -104,13 +104,19 @@ def follow(group: SingleProcess) -> Trainer:
     return Trainer(from_dict(RunConfig, announcement["config"]), directory, content=content, group=group)
 
 
-def _check(cfg: RunConfig) -> None:
-    """Check settings of ``train`` against one another and the model.
+def _check(cfg: RunConfig, group: SingleProcess) -> None:
+    """Check settings of ``train`` against one another, the model, and the number of processes.
 
     Raises:
-        ConfigError: settings that conflict with one another or with this model.
+        ConfigError: settings that conflict with one another, with this model, or with so many processes.
     """
-    check(cfg.train.parallel, cfg.train.optimizer)
+    check(cfg.train.parallel, cfg.train.optimizer, cfg.model)
+    if cfg.train.accumulate % group.count and not task_data_for(cfg).rows_are_independent:
+        raise ConfigError(
+            f"train.accumulate: {cfg.train.accumulate}, with {group.count} processes: a batch of this task cannot be "
+            "divided among them, because its pairs are compared with one another; set a multiple of the number of "
+            "processes"
+        )
     cfg.train.compile.check(cfg.train, cfg.model)
 
 

@@ -15,12 +15,13 @@ from dragoman.model.lora import trainable_weights
 from dragoman.train import loop
 from dragoman.train.average import MovingAverage
 from dragoman.train.distributed.processes import SingleProcess
-from dragoman.train.memory import Stop
+from dragoman.train.memory import KeepWhole, OnMemory, Stop
 from dragoman.train.optimize import load_state_tensors, state_tensors
 from dragoman.train.part_weights import copy_part_weights
 from dragoman.train.rates import apply_rate_factors
 from dragoman.train.recipe import RunConfig
 from dragoman.train.scaling import scaling_for
+from dragoman.train.tasks import task_data_for
 
 INITIALISED = "begun"
 """Key that the first process publishes once its model has its initial weights."""
@@ -66,8 +67,13 @@ class TrainState:
             precision=autocast(train.precision, self.device),
             exchange=self.exchange,
             scaling=scaling_for(train.precision),
-            on_memory=train.on_memory if self.exchange.complete else Stop(),
+            on_memory=self._on_memory(cfg),
         )
+
+    def _on_memory(self, cfg: RunConfig) -> OnMemory | KeepWhole:
+        if not task_data_for(cfg).rows_are_independent:
+            return KeepWhole()
+        return cfg.train.on_memory if self.exchange.complete else Stop()
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the parts of a checkpoint. All processes must call this at the same step."""

@@ -50,7 +50,7 @@ def masked_features(model: EncoderModel, batch: TextBatch) -> tuple[MaskedLangua
     others."""
     head = model.head
     assert isinstance(head, MaskedLanguageLayer), "checked before a run begins"
-    hidden, _ = model.encode(as_tokens(batch.ids)._replace(segment=batch.segment))
+    hidden = model.hidden(as_tokens(batch.ids)._replace(segment=batch.segment))
     vectors, targets = hidden.flatten(0, 1), batch.targets.flatten()
     if not torch.compiler.is_compiling():
         chosen = targets != IGNORE

@@ -5,7 +5,6 @@ B rows, T positions, C channels.
 
 import dataclasses
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dragoman.errors import UserError
+from dragoman.inspect.doctor.declared import is_triangular, padding_id, writes
 
 Call = Callable[[nn.Module, dict[str, Any]], Any]
 """Runs a model on named arguments."""
@@ -23,8 +23,6 @@ LABELS = ("labels", "label", "targets", "target", "y")
 KEEPS = ("attention_mask", "decoder_attention_mask", "keep", "source_keep")
 IGNORES = ("padding_mask", "ignore")
 IGNORED_LABEL = -100
-STEPWISE = ("past_key_values", "cache_params", "kv_cache", "cache", "past", "layer_past", "state")
-"""Arguments that carry a state from one token to the next: only models that write have them."""
 
 
 class BatchError(UserError, ValueError):
@@ -135,7 +133,8 @@ class InputBatch:
 
     def _is_square(self, name: str, value: Tensor) -> bool:
         """Return whether a tensor is a mask of positions by positions."""
-        return "mask" in name and value.ndim == 2 and value.shape[0] == value.shape[1] and name not in KEEPS
+        padding = name in {mask.name for mask in self.masks}
+        return "mask" in name and not padding and value.ndim == 2 and value.shape[0] == value.shape[1]
 
     def select_times(self, start: int, stop: int) -> "InputBatch":
         """Return the tokens of these positions, with their mask, square masks and labels."""
@@ -338,63 +337,9 @@ def _mask_role(name: str, value: Tensor, tokens: str, source: str | None, argume
     if source is not None and name == "attention_mask":
         of_source = True
     of = source if of_source and source is not None else tokens
-    if value.shape[:2] not in (arguments[of].shape[:2], arguments[of].transpose(0, 1).shape[:2]) or value.ndim != 2:
+    if value.ndim != 2 or value.shape not in (arguments[of].shape[:2], arguments[of].transpose(0, 1).shape[:2]):
         return None
-    return Mask(name, of, keeps="padding" not in name and "ignore" not in name)
-
-
-# ---- what a model says of itself -------------------------------------------------------------------
-
-WRITES = re.compile(r"GPT|CausalLM|LMHead|LanguageModel|Decoder|Seq2Seq|Translat|(?<!Masked)LM$")
-
-
-def writes(model: nn.Module, tokens: Tensor, labels: Any, source: str | None) -> tuple[bool | None, str]:
-    """Return whether outputs must not depend on later tokens, and what says so; None where nothing does."""
-    if isinstance(labels, Tensor) and labels.shape == tokens.shape and _follow(labels, tokens):
-        return True, "its labels are the next tokens"
-    if source is not None:
-        return True, "it reads a source and a target"
-    if hasattr(model, "config") and hasattr(model, "save_pretrained"):
-        return writes_by_configuration(model)
-    name = type(model).__name__
-    if WRITES.search(name) and not re.search("Mask|Encoder", name):
-        return True, f"a class called {name} predicts the next token"
-    taken = [name for name in inspect.signature(model.forward).parameters if name in STEPWISE]
-    if taken:
-        return True, f"its forward takes {taken[0]}, a state from step to step"
-    for path, buffer in model.named_buffers():
-        square = buffer.squeeze()
-        if square.ndim == 2 and square.shape[0] == square.shape[1] > 1 and _is_triangular(square):
-            return True, f"the buffer {path} is a causal mask"
-    return None, "nothing says so"
-
-
-def writes_by_configuration(model: Any) -> tuple[bool | None, str]:
-    """Return the same for a model of `transformers`."""
-    can = getattr(model, "can_generate", None)
-    if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):
-        return True, "its configuration says that it decodes"
-    if can is not None and can():
-        return True, "it can generate"
-    encoder = getattr(model.config, "is_decoder", None) is False or "Mask" in type(model).__name__
-    return (False, "an encoder by its configuration") if encoder else (None, "nothing says so")
-
-
-def _follow(labels: Tensor, tokens: Tensor) -> bool:
-    """Return whether labels are the next tokens."""
-    ids = not tokens.is_floating_point() and tokens.ndim == 2 and tokens.shape[1] > 1
-    return ids and float((labels[:, :-1] == tokens[:, 1:]).float().mean()) > 0.9
-
-
-def _is_triangular(square: Tensor) -> bool:
-    hidden = ~torch.isfinite(square) if square.is_floating_point() and not torch.isfinite(square).all() else square == 0
-    upper = torch.triu(torch.ones_like(hidden, dtype=torch.bool), 1)
-    return torch.equal(hidden, upper) or torch.equal(~hidden, upper)
-
-
-def padding_id(model: nn.Module) -> int | None:
-    """Return the id that a model treats as padding: ``padding_idx`` of its first embedding."""
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            return module.padding_idx
-    return None
+    keeps = "padding" not in name and "ignore" not in name
+    if keeps and name not in KEEPS and is_triangular(value):  # shapes alone do not tell as many rows as positions apart
+        return None
+    return Mask(name, of, keeps)

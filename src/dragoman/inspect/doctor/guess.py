@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dragoman.inspect.doctor.batch import BatchError, InputBatch, Mask, padding_id, writes_by_configuration
+from dragoman.inspect.doctor.batch import BatchError, InputBatch, Mask
+from dragoman.inspect.doctor.declared import padding_id, writes_by_configuration
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput

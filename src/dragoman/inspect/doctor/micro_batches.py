@@ -96,22 +96,27 @@ class MicroBatches(DoctorCheck[ExaminedModel]):
             return
         assert subject.facts.loss is not None
         short = batch.length - batch.length // 2
-        cut = batch.select_times(0, short)
-        wide = _with_padding(batch, short, pad)
-        with torch.no_grad():
-            a, b = (mean_of(subject.facts.loss(subject.model, as_given(x, subject.given))) for x in (cut, wide))
-        found = abs(float(a) - float(b)) / max(abs(float(a)), 1e-12)
-        if found > 1e-3:
-            yield self.finding(
-                Severity.error,
-                "the loss counts padding",
-                evidence=f"{float(a):.4f} for rows of {short} tokens, {float(b):.4f} for the same rows with "
-                f"{batch.length - short} columns of padding",
-                numbers={"without": float(a), "with": float(b)},
-                cause="padding is among the labels, or the mean is over all positions",
-                remedy=f"pass ignore_index={pad} to the cross-entropy, and divide by the number of tokens",
-                where=LOSS,
-            )
+        known = _label_of_padding(batch)
+        label = pad if known is None else known
+        without, padded = (
+            _mean_loss(subject, x) for x in (batch.select_times(0, short), _with_padding(batch, short, pad, label))
+        )
+        if _alike(without, padded):
+            return
+        may_ignore = known is None and _ignores_label(subject, _with_padding(batch, short, pad, IGNORED_LABEL), without)
+        remedy = f"pass ignore_index={label} to the cross-entropy, and divide by the number of tokens"
+        yield self.finding(
+            Severity.warning if may_ignore else Severity.error,
+            "the loss counts padding",
+            evidence=f"{without:.4f} for rows of {short} tokens, {padded:.4f} for the same rows with "
+            f"{batch.length - short} columns of padding, labelled {label}",
+            numbers={"without": without, "with": padded},
+            cause="padding is among the labels, or the mean is over all positions",
+            remedy=f"where its label is {IGNORED_LABEL}, nothing: this batch has none; else {remedy}"
+            if may_ignore
+            else remedy,
+            where=LOSS,
+        )
 
     def _wrong(self, evidence: str, found: float) -> Finding:
         return self.finding(
@@ -130,11 +135,42 @@ def _uneven(subject: ExaminedModel) -> InputBatch:
     batch = subject.batch
     if batch.pad is None or batch.length is None or batch.length < 4 or not batch.is_ids:
         return batch
-    return _with_padding(batch, batch.length // 2, batch.pad, rows=range(1, batch.rows))
+    known = _label_of_padding(batch)
+    label = batch.pad if known is None else known
+    return _with_padding(batch, batch.length // 2, batch.pad, label, rows=range(1, batch.rows))
 
 
-def _with_padding(batch: InputBatch, start: int, pad: int, rows: Sequence[int] | None = None) -> InputBatch:
-    """Return the batch with padding from ``start`` on, in inputs and labels."""
+def _label_of_padding(batch: InputBatch) -> int | None:
+    """Return the label that padding has, by the labels of the batch or by the convention of `transformers`; None where
+    no label says it."""
+    labels = batch.answers
+    if labels is None:
+        return None
+    if bool((labels == IGNORED_LABEL).any()) or (batch.labels_name is not None and batch.masks):
+        return IGNORED_LABEL
+    return batch.pad if batch.pad is not None and bool((labels == batch.pad).any()) else None
+
+
+def _mean_loss(subject: ExaminedModel, batch: InputBatch) -> float:
+    assert subject.facts.loss is not None
+    with torch.no_grad():
+        return float(mean_of(subject.facts.loss(subject.model, as_given(batch, subject.given))))
+
+
+def _ignores_label(subject: ExaminedModel, padded: InputBatch, without: float) -> bool:
+    """Return whether the loss of the ``padded`` batch is that ``without`` padding; a loss may refuse its labels."""
+    try:
+        return _alike(without, _mean_loss(subject, padded))
+    except (IndexError, RuntimeError):
+        return False
+
+
+def _alike(a: float, b: float) -> bool:
+    return abs(a - b) <= 1e-3 * max(abs(a), 1e-12)
+
+
+def _with_padding(batch: InputBatch, start: int, pad: int, label: int, rows: Sequence[int] | None = None) -> InputBatch:
+    """Return the batch with padding from ``start`` on, and ``label`` as its labels."""
     hidden = torch.zeros_like(batch.value, dtype=torch.bool)
     chosen = list(range(batch.rows) if rows is None else rows)
     if batch.batch_dim == 0:
@@ -146,9 +182,8 @@ def _with_padding(batch: InputBatch, start: int, pad: int, rows: Sequence[int] |
         by_row = hidden if batch.batch_dim == 0 else hidden.T
         changed[mask.name] = (~by_row if mask.keeps else by_row).to(batch.arguments[mask.name].dtype)
     labels = batch.labels
-    fill = IGNORED_LABEL if batch.labels_name is not None and batch.masks else pad
     if batch.labels_name is not None:
-        changed[batch.labels_name] = batch.arguments[batch.labels_name].masked_fill(hidden, fill)
+        changed[batch.labels_name] = batch.arguments[batch.labels_name].masked_fill(hidden, label)
     elif labels is not None and labels.shape == hidden.shape:
-        labels = labels.masked_fill(hidden, pad)
+        labels = labels.masked_fill(hidden, label)
     return dataclasses.replace(batch.replace(**changed), labels=labels)

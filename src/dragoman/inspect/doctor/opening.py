@@ -7,6 +7,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dragoman.checkpoint import RunDirectory, load_any
+from dragoman.checkpoint import load_any
 from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError, UserError
 from dragoman.inspect.doctor.subject import TrainingFacts
@@ -28,6 +29,9 @@ from dragoman.text.store import Store
 from dragoman.train import recipe
 from dragoman.train.budget import Steps
 from dragoman.train.schedule import Schedule
+from dragoman.train.tasks import task_data_for
+from dragoman.train.tasks.reading import ReaderTaskData
+from dragoman.train.tasks.translation import TranslationTaskData
 
 VOCABULARY = 300
 """Entries of a vocabulary whose size only the data give; every check works at this size."""
@@ -124,7 +128,7 @@ def _run(path: Path, checkpoint: str) -> list[OpenedModel]:
         )
     directory, model, config = load_any(path, checkpoint)
     tokenizers = directory.tokenizers() if directory.tokenizer_files() else None
-    train, test = _rows(directory, tokenizers)
+    train, test = _rows(directory.path / "data", config, tokenizers)
     facts = {
         "rates": _planned(config) or _logged(directory.path / "metrics.jsonl"),
         "tokenizer": tokenizers,
@@ -169,31 +173,47 @@ def _texts(path: Path) -> list[str]:
     return [text for pair in pairs for text in (pair.source, pair.target)]
 
 
-def _rows(directory: RunDirectory, tokenizers: Any) -> tuple[list[Any] | None, list[Any] | None]:
-    """Return training and held-out examples as ids, as far as a run stores both."""
-    data = directory.path / "data"
+def _rows(data: Path, config: dict[str, Any], tokenizers: Any) -> tuple[list[Any] | None, list[Any] | None]:
+    """Return training and held-out examples as rows of ids, as far as a run stores both."""
     if not (data / "train").is_dir():
         return None, None
     try:
         train = _stored(data / "train")
-        test = _stored(data / "valid") if (data / "valid").is_dir() else []
-        if tokenizers is not None and (data / "test.jsonl").is_file():
-            pairs = read_held_out(data / "test.jsonl")
-            sides = (
-                source_rows(tokenizers[0], pairs, None),
-                [[*tokenizers[1].encode(pair.target), tokenizers[1].eos] for pair in pairs],
-            )
-            test += [(tuple(s), tuple(t)) for s, t in zip(*sides, strict=True)]
-    except (UserError, KeyError, OSError):  # another kind of data
+    except (UserError, OSError):
         return None, None
-    return train, test or None
+    held_out: list[Any] = []
+    for read in (lambda: _stored(data / "valid"), lambda: _test_rows(data, config, tokenizers)):
+        with suppress(UserError, OSError, KeyError):  # one of them may be gone, or of an earlier version
+            held_out += read()
+    return train, held_out or None
+
+
+def _test_rows(data: Path, config: dict[str, Any], tokenizers: Any) -> list[Any]:
+    """Return the test examples of a run as ``_stored`` returns training examples; none of tasks that hold out prompts.
+
+    Raises:
+        UserError, OSError: they cannot be read.
+    """
+    if (data / "test").is_dir():
+        return _stored(data / "test")
+    path, cfg = data / "test.jsonl", from_dict(recipe.RunConfig, config)
+    task = task_data_for(cfg)
+    if issubclass(task, ReaderTaskData):
+        facts = json.loads((data / "facts.json").read_bytes())
+        columns = task.store_for(cfg, tokenizers[0], facts).columns(task.read_held_out(path, facts.get("labels", ())))
+        return [tuple(tuple(map(int, part)) for part in row) for row in zip(*columns.values(), strict=True)]
+    if not issubclass(task, TranslationTaskData):
+        return []
+    pairs = read_held_out(path)
+    targets = ([*tokenizers[1].encode(pair.target), tokenizers[1].eos] for pair in pairs)
+    return [(tuple(s), tuple(t)) for s, t in zip(source_rows(tokenizers[0], pairs, None), targets, strict=True)]
 
 
 def _stored(folder: Path) -> list[Any]:
     store = Store.open(folder)
     columns = list(store.columns.values())
     count = min(MOST_ROWS, min(map(len, columns), default=0))
-    return [tuple(tuple(column[i].tolist()) for column in columns) for i in range(count)]
+    return [tuple(tuple(column.raw_row(i).tolist()) for column in columns) for i in range(count)]
 
 
 def _config(cfg: recipe.RunConfig) -> list[OpenedModel]:

@@ -167,7 +167,8 @@ class PagedLayout(MemoryLayout):
         new = other.pool.read(other.slots(other.columns, other.table))
         self.pad(len(other.columns) - len(self.columns), new)
         last, n = self.columns[len(self.columns) - len(other.columns) :], self.pool.tokens
-        (R, before), P = (len(other.table), int(last[0]) // n), self.table.shape[1]
+        start = int(last[0]) if len(last) else self.end  # a window of one token keeps no columns
+        R, before, P = len(other.table), start // n, self.table.shape[1]
         fresh = self.pool.allocate(R * (P - before), new)
         self.pool.clear(fresh)
         table = torch.cat([self.zero_pages(R, before, new), fresh.view(R, P - before)], dim=1)

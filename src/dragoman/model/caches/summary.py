@@ -56,7 +56,7 @@ class SummaryState(LayerState):
             one = (None if x is None else x[:, i : i + 1] for x in inputs)
             output, self.value = scan(empty if self.value is None else self.value, *one)
             outputs.append(output)
-        del self.older[: len(self.older) - self.rewindable]
+        del self.older[: max(0, len(self.older) - self.rewindable)]
         return torch.cat(outputs, dim=1)
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:

@@ -232,7 +232,7 @@ class Slots(DecodingState):
         """Record the rows' lengths before each of the columns that may be removed."""
         for column in range(max(0, T - self.rewindable), T):
             self.history.append(self.lengths + (column if keep is None else keep[:, :column].sum(dim=1).int()))
-        del self.history[: len(self.history) - self.rewindable]
+        del self.history[: max(0, len(self.history) - self.rewindable)]
 
     # ---- as any state ----
 

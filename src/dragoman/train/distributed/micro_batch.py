@@ -1,6 +1,7 @@
 """Micro-batches of a step, and how they are split between processes or when memory does not suffice.
 
-A step's gradient is a sum over tokens, so it is the same however the step is split.
+A step's gradient is a sum over tokens, so it is the same however the step is split. Where the rows of a batch depend on
+one another (``TaskData.rows_are_independent``), none is cut.
 """
 
 import math

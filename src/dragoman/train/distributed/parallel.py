@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, config, kind_of
 from dragoman.errors import ConfigError
+from dragoman.model.contrastive import TwoTowersConfig
+from dragoman.model.moe import MixtureLayer
 from dragoman.model.tower import Block
 from dragoman.train.distributed.exchange import Exchange
 from dragoman.train.distributed.processes import SingleProcess
@@ -58,23 +60,51 @@ class ShardedExchange(Exchange):
 
     complete = False
 
+    def __init__(self):
+        self.active: set[nn.Module] = set()
+        """Experts that got tokens of this process in this step."""
+
     def place(self, model: nn.Module, device: torch.device) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         _make_alike(model)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        for module in [*(m for m in model.modules() if isinstance(m, Block)), model]:
-            fully_shard(module, mesh=mesh)
+        for modules in (*_blocks(model), [model]):
+            fully_shard(modules, mesh=mesh)
         for module in _parts(model):
             module.set_gradient_divide_factor(1.0)  # losses are sums
             module.set_force_sum_reduction_for_comms(True)
         if hasattr(model, "hidden"):
             register_fsdp_forward_method(model, "hidden")  # what tasks call instead of forward
+        for layer in _mixtures(model):
+            layer.register_forward_hook(self._include_idle_experts)
+
+    def _include_idle_experts(self, layer: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Let each idle expert read no token: its gradient is 0 then. FSDP sums the gradients that a process has, and
+        all processes must have the same ones."""
+        assert isinstance(layer, MixtureLayer) and layer.load is not None
+        if not torch.is_grad_enabled():
+            return output
+        none = given[0].new_empty(0, given[0].shape[-1])
+        for expert, load in zip(layer.experts, layer.load.tolist(), strict=True):
+            if load:
+                self.active.add(expert)
+            else:
+                output = output + expert(none).sum().to(output.dtype)
+        return output
 
     def all_reduce(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-        """Sum ``sums`` alone: FSDP has already reduced the gradients of this process's shard."""
-        dist.all_reduce(sums)
+        """Sum ``sums`` alone: FSDP has already reduced the gradients of this process's shard. An expert that got no
+        token in any process keeps no gradient, as in one process."""
+        experts = [expert for layer in _mixtures(model) for expert in layer.experts]
+        message = torch.cat([sums.new_tensor([expert in self.active for expert in experts]), sums])
+        dist.all_reduce(message)
+        used, sums = message[: len(experts)].tolist(), message[len(experts) :]
+        for expert, uses in zip(experts, used, strict=True):
+            if not uses:
+                expert.zero_grad(set_to_none=True)
+        self.active.clear()
         return sums
 
     def norm(self, gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
@@ -123,6 +153,25 @@ def _parts(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
+def _blocks(model: nn.Module) -> list[list[nn.Module]]:
+    """Return the blocks of all towers; those that share parameters are in one list, because FSDP gathers them
+    together."""
+    found: list[list[nn.Module]] = []
+    holders: dict[nn.Parameter, list[nn.Module]] = {}
+    for block in (module for module in model.modules() if isinstance(module, Block)):
+        parameters = list(block.parameters())
+        together = next((holders[p] for p in parameters if p in holders), None)
+        if together is None:
+            found.append(together := [])
+        together.append(block)
+        holders.update(dict.fromkeys(parameters, together))
+    return found
+
+
+def _mixtures(model: nn.Module) -> list[MixtureLayer]:
+    return [module for module in model.modules() if isinstance(module, MixtureLayer)]
+
+
 def _whole(tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor
 
@@ -153,13 +202,20 @@ Parallel = Annotated[Replicated | Sharded, OneOf()]
 """Distribution of the model over several processes; see ``dragoman train --processes``. A single one has all of it."""
 
 
-def check(parallel: Parallel, optimizer: Any) -> None:
-    """Check that the optimizer works with the way the model is distributed.
+def check(parallel: Parallel, optimizer: Any, model: Any) -> None:
+    """Check that optimizer and model work with the way the model is distributed.
 
     Raises:
-        ConfigError: an optimizer that needs whole matrices, where each process has a shard of them.
+        ConfigError: an optimizer that needs whole matrices, where each process has a shard of them; or a model with
+            parameters that are single numbers, which have no shards.
     """
-    if isinstance(parallel, Sharded) and not isinstance(optimizer, Adam | AdamW):
+    if not isinstance(parallel, Sharded):
+        return
+    if isinstance(model, TwoTowersConfig):
+        raise ConfigError(
+            "train.parallel: sharded cannot divide the temperature of two_towers, a single number: use replicated"
+        )
+    if not isinstance(optimizer, Adam | AdamW):
         other = kind_of(type(optimizer))
         raise ConfigError(
             f"train.parallel: sharded takes adam or adam_w; {other} needs whole matrices: use replicated, or "

@@ -20,7 +20,7 @@ from dragoman.model import heads
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.interface import EncoderModel
 from dragoman.text.cleaning.split import PairSplit
-from dragoman.text.formats.labelled import LabelledTexts
+from dragoman.text.formats.labelled import LabelledLines, LabelledText, LabelledTexts, read_labelled
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import ValidationSample
 from dragoman.train.recipe import RunConfig
@@ -64,6 +64,10 @@ class ClassificationTaskData(ReaderTaskData):
             super().write_held_out(folder, form, split)
         else:
             form.store(folder / "test", split.test)
+
+    @classmethod
+    def read_held_out(cls, path: Path, labels: Sequence[str]) -> Sequence[LabelledText]:
+        return read_labelled(LabelledLines(path=str(path)), labels)
 
     @property
     def unit(self) -> str:

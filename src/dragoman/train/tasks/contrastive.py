@@ -20,6 +20,7 @@ from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.meta_device import on_meta_device
 from dragoman.text.cleaning.split import PairSplit
 from dragoman.text.formats.pairs import sources_by_path, tags_of
+from dragoman.text.held_out import read_held_out
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.splits import SplitExamples, split_examples
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -34,6 +35,7 @@ class ContrastiveTaskData(ReaderTaskData):
 
     learns_from, model = (PairsConfig, CaptionedImages), TwoTowersConfig
     scores = ("recall@1", "recall@5", "recall@1 back")
+    rows_are_independent = False  # the other pairs of a batch are the negatives
     form: MatchedExamples
 
     @classmethod
@@ -85,6 +87,10 @@ class ContrastiveTaskData(ReaderTaskData):
             super().write_held_out(folder, form, split)
         else:
             form.store(folder / "test", split.test)
+
+    @classmethod
+    def read_held_out(cls, path: Path, labels: Sequence[str]) -> Sequence[Pair]:
+        return [Pair(pair.source, pair.target) for pair in read_held_out(path)]
 
     def determined_sizes(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
         towers = (("first", _towers(cfg).first), ("second", _towers(cfg).second))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,10 @@ class QuestionAnsweringTaskData(ReaderTaskData):
     def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> EncodedQuestions:
         assert tokenizer, "texts are read"
         return EncodedQuestions(tokenizer, layout_of(cfg))
+
+    @classmethod
+    def read_held_out(cls, path: Path, labels: Sequence[str]) -> Sequence[Question]:
+        return read_questions(QuestionLines(path=str(path)))
 
     @classmethod
     def record(cls, example: Question) -> dict[str, Any]:

@@ -169,6 +169,15 @@ class ReaderTaskData(TaskData):
         write_held_out(folder, split.held_out, lambda e: json.dumps(cls.record(e), ensure_ascii=False) + "\n")
 
     @classmethod
+    def read_held_out(cls, path: Path, labels: Sequence[str]) -> Sequence[Any]:
+        """Read the lines that ``write_held_out`` wrote, in tasks that hold out lines.
+
+        Raises:
+            DataError: no such file, or other lines.
+        """
+        raise NotImplementedError
+
+    @classmethod
     def record(cls, example: Any) -> dict[str, Any]:
         """Return an example as a JSON object that can be read again."""
         return example._asdict()

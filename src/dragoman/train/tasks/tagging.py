@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from dragoman.data.tags import IGNORE, TaggedBatch, TaggedExamples, mark_spans, 
 from dragoman.data.tasks.tagging import word_loss
 from dragoman.model import heads
 from dragoman.model.interface import EncoderModel
-from dragoman.text.formats.tagged import TaggedTexts
+from dragoman.text.formats.tagged import TaggedLines, TaggedText, TaggedTexts, read_tagged
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import ValidationSample
 from dragoman.train.recipe import RunConfig
@@ -30,6 +31,10 @@ class TaggingTaskData(ReaderTaskData):
         data, longest = cfg.data, encoder(cfg).inputs.position.length  # pyright: ignore[reportAttributeAccessIssue]
         assert isinstance(data, TaggedTexts) and tokenizer, "checked before a run begins"
         return TaggedExamples(tokenizer, facts["labels"], min(data.longest, longest or data.longest))
+
+    @classmethod
+    def read_held_out(cls, path: Path, labels: Sequence[str]) -> Sequence[TaggedText]:
+        return read_tagged(TaggedLines(path=str(path)), labels)
 
     @property
     def unit(self) -> str:

@@ -76,6 +76,8 @@ class TaskData(ABC):
     """Class of model configuration that the task takes."""
     scores: tuple[str, ...] = ()
     """Scores in percent, higher is better, that ``train.best_by`` may name."""
+    rows_are_independent: bool = True
+    """True where a batch's loss is the sum of its rows' losses, so that a batch can be cut by rows."""
     gives_fields: bool = False
     """True where each token has a field: the part of a row that it belongs to."""
 
