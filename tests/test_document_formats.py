@@ -879,6 +879,46 @@ def test_what_stays_at_the_edge_of_a_sentence_is_a_part_of_it_if_it_has_a_text(p
     assert [slot.text for slot in HtmlDocument(page.encode(), "p.html").slots] == [text] * bool(text)
 
 
+@pytest.mark.parametrize(
+    ("page", "codes"),
+    [
+        (
+            '<td>Price: <span class="notranslate">USD <div translate="yes">about ten</div> net</span></td>',
+            ['<span class="notranslate">USD'],
+        ),
+        (
+            '<body>Hi <span translate="no">Acme <p translate="yes">ok</p> Inc. </span> there</body>',
+            ['<span translate="no">Acme', "Inc. </span>"],
+        ),
+        ("<p>Run <code>make install\n</p>\n<p>next</p>\n", ["<code>make install\n</p>\n<p>next</p>"]),
+        ("<p>Run <code title='how'>make install \n", ["<code title='how'>make install"]),
+    ],
+)
+def test_white_space_at_the_edge_of_what_stays_makes_no_text_of_it(page, codes):
+    document = HtmlDocument(page.encode(), "p.html")
+    assert [code for slot in document.slots for code in slot.codes] == codes
+    assert all(slot.text == slot.text.strip() for slot in document.slots)
+    assert document.fill({i: Filling(slot.text) for i, slot in enumerate(document.slots)}).decode() == page
+    capital = re.sub("Price|Run|Hi|there|ok|how|about ten", lambda word: word[0].upper(), page)
+    assert filled(document).decode() == capital
+
+
+HTML_PIECES = [
+    *("Hello", "dear ", " friend", " ", "\n", "&amp;", "&lt;p&gt;", "\u00a0", "<br>", "<img alt='a b'>", "<!-- c -->"),
+    *("<b>", "</b>", "<code>", "</code>", "<span translate=no title='t'>", "<span translate=yes>", "</span>"),
+    *("<p>", "<p translate=no>", "<p translate=yes title='t'>", "</p>", "<div class=notranslate>", "<div>", "</div>"),
+    *("Hello <code>a ", "Hello <span translate=no> a ", "<p translate=yes>b</p> a </span> Hello"),
+]
+
+
+@given(found=st.lists(st.sampled_from(HTML_PIECES), max_size=12))
+def test_a_page_whose_translation_is_its_text_stays_as_it_is_but_for_white_space(found):
+    page = "".join(found)
+    document = HtmlDocument(page.encode(), "p.html")
+    done = document.fill({i: Filling(slot.text) for i, slot in enumerate(document.slots)}).decode()
+    assert re.sub("[ \\n]+", " ", done) == re.sub("[ \\n]+", " ", page)
+
+
 @pytest.mark.parametrize("attributes", ["lang='en'", 'xml:lang="en"', 'xml:lang="en" lang="en"', "XML:LANG=en"])
 def test_the_language_of_a_page_becomes_the_target_however_it_is_declared(attributes):
     page = f'<html xmlns="http://www.w3.org/1999/xhtml" {attributes}><body><p>Hello</p></body></html>'
