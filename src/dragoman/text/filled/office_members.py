@@ -6,12 +6,12 @@ be any; only OpenDocument fixes them.
 
 import posixpath
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from dragoman.text.filled.archive import ArchiveReader
 from dragoman.text.filled.office_paragraphs import CONTENTS, OPEN_DOCUMENT, PACKAGE, SHEETS, SLIDES, WORD, Dialect
 from dragoman.text.formats.markup import as_utf8, units
 
@@ -80,26 +80,26 @@ class Members(NamedTuple):
     """Members, or parts of them, with text that stays."""
 
 
-def kind_of(archive: zipfile.ZipFile, name: str) -> str:
+def kind_of(archive: ArchiveReader) -> str:
     """Return the extension of an archive whose name does not tell, by its members.
 
     Raises:
         DataError: its list of members cannot be read.
     """
     marks = {"META-INF/container.xml": ".epub", "content.xml": ".odt"}
-    kinds = [kind for mark, kind in marks.items() if mark in archive.namelist()]
-    types = _content_types(archive, name).values()
+    kinds = [kind for mark, kind in marks.items() if mark in archive.members]
+    types = _content_types(archive).values()
     kinds += [kind for kind, patterns in _MAIN.items() if any(_is_any(type_, patterns) for type_ in types)]
     return next(iter(kinds), ".docx")
 
 
-def members_of(archive: zipfile.ZipFile, kind: str, name: str) -> Members:
-    """Return the members of an archive with this extension; messages call it ``name``.
+def members_of(archive: ArchiveReader, kind: str) -> Members:
+    """Return the members of an archive with this extension.
 
     Raises:
         DataError: its list of members cannot be read.
     """
-    types = _types(archive, kind, name)
+    types = _types(archive, kind)
     glossaries = _glossaries(types)
     texts: dict[str, Dialect | None] = {}
     left: list[str] = []
@@ -129,7 +129,7 @@ def _is_any(type_: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(type_.lower(), pattern.lower()) for pattern in patterns)
 
 
-def _left(archive: zipfile.ZipFile, name: str, type_: str, kind: str) -> list[str]:
+def _left(archive: ArchiveReader, name: str, type_: str, kind: str) -> list[str]:
     """Return what a member has of text that stays: comments, and the labels of charts that an embedded workbook has."""
     if TEXTS[kind].get(type_) is OPEN_DOCUMENT:
         comments = _ANNOTATION.findall(archive.read(name))
@@ -143,43 +143,42 @@ def _left(archive: zipfile.ZipFile, name: str, type_: str, kind: str) -> list[st
 # ---- types of members ------------------------------------------------------------------------------
 
 
-def _types(archive: zipfile.ZipFile, kind: str, name: str) -> Mapping[str, str]:
+def _types(archive: ArchiveReader, kind: str) -> Mapping[str, str]:
     """Return the type of each member that has one, in the order of the archive."""
     if kind == ".epub":
-        return _media_types(archive, name)
+        return _media_types(archive)
     if kind in _MAIN:
-        return _content_types(archive, name)
-    return {
-        member: member for member in archive.namelist()
-    }  # OpenDocument tells its members apart by their names alone
+        return _content_types(archive)
+    return {member: member for member in archive.members}  # OpenDocument tells its members apart by their names alone
 
 
-def _content_types(archive: zipfile.ZipFile, name: str) -> dict[str, str]:
+def _content_types(archive: ArchiveReader) -> dict[str, str]:
     """Return the content types that a package lists, by the names of its members."""
     listing = "[Content_Types].xml"
-    if listing not in archive.namelist():
+    if listing not in archive.members:
         return {}
     types = {"Default": {}, "Override": {}}
-    for unit in units(as_utf8([archive.read(listing)], f"{name}/{listing}"), f"{name}/{listing}", "Types", *types):
+    place = f"{archive.name}/{listing}"
+    for unit in units(as_utf8([archive.read(listing)], place), place, "Types", *types):
         entry = unit.element.attributes
         names = entry.get("Extension", "") or entry.get("PartName", "").lstrip("/")
         types[unit.element.name][names.lower()] = entry.get("ContentType", "")
     found = {
         member: types["Override"].get(member.lower()) or types["Default"].get(_extension(member)[1:])
-        for member in archive.namelist()
+        for member in archive.members
         if member != listing
     }
     return {member: type_ for member, type_ in found.items() if type_}
 
 
-def _media_types(archive: zipfile.ZipFile, name: str) -> dict[str, str]:
+def _media_types(archive: ArchiveReader) -> dict[str, str]:
     """Return the media types of an e-book's members: those that its package lists, else those that their names show."""
-    names = archive.namelist()
+    names = archive.members
     container = archive.read("META-INF/container.xml") if "META-INF/container.xml" in names else b""
     types = {member: _EXTENSIONS[_extension(member)] for member in names if _extension(member) in _EXTENSIONS}
     types |= {root.decode("utf-8", "replace"): _PACKAGE for root in _ROOT_FILE.findall(container)}
     for package in [member for member in names if types.get(member) == _PACKAGE]:
-        place, folder = f"{name}/{package}", posixpath.dirname(package)
+        place, folder = f"{archive.name}/{package}", posixpath.dirname(package)
         for unit in units(as_utf8([archive.read(package)], place), place, "package", "item"):
             item = unit.element.attributes
             if _is_any(item.get("media-type", ""), TEXTS[".epub"]):
