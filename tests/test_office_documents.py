@@ -436,8 +436,21 @@ def part(type_: str) -> bytes:
 
 def test_the_type_of_an_extension_is_that_of_members_that_are_not_listed():
     listing = f'<Types><Default Extension="XML" ContentType="application/vnd.{MAIN}+xml"/></Types>'
-    raw = packed({"[Content_Types].xml": listing.encode(), "a.xml": part(MAIN), "a.png": b"kept"}, {})
-    assert [slot.place for slot in opened("a.docx", raw).slots] == ["a.docx/a.xml:1"]
+    text, other = (part(MAIN).replace(b"root", root) for root in (b"w:document", b"w:comments"))
+    kept = {
+        "docProps/core.xml": b"<cp:coreProperties xmlns:cp='c'><p>Kept</p></cp:coreProperties>",
+        "docProps/app.xml": b"\xff\xfe" + "<?xml version='1.0' encoding='UTF-16'?><Properties/>".encode("utf-16-le"),
+        "word/comments.xml": other,
+        "empty.xml": b"",
+        "a.png": b"kept",
+    }
+    raw = packed({"[Content_Types].xml": listing.encode(), **kept, "a.xml": text, "b.xml": b"<!-- <a> -->" + text}, {})
+    document = opened("a.docx", raw)
+    assert [slot.place for slot in document.slots] == ["a.docx/a.xml:1", "a.docx/b.xml:1"]
+    assert {member for member, content in members(filled(document)).items() if content != members(raw)[member]} == {
+        "a.xml",
+        "b.xml",
+    }
 
 
 @pytest.mark.parametrize("folder", ["word/glossary/", "word/"])

@@ -16,19 +16,11 @@ from dragoman.text.document import Edit, FillableDocument, Filling, Slot
 from dragoman.text.filled.archive import ArchiveReader, with_members
 from dragoman.text.filled.encrypted import refuse_compound, refuse_encrypted
 from dragoman.text.filled.html_document import HtmlDocument
-from dragoman.text.filled.office_members import TEXTS, Members, kind_of, members_of
+from dragoman.text.filled.office_members import ROOTS, TEXTS, Members, kind_of, members_of, root_of
 from dragoman.text.filled.office_paragraphs import PACKAGE, Dialect, Paragraph, characters, paragraphs
 from dragoman.text.formats.markup import Element, MarkupSource, units
 
 _LANGUAGE = re.compile(rb"(<(?:\w+:)?language(?:\s[^<>]*)?>)[^<]*(?=<)")
-_ROOTS = frozenset(
-    (
-        *("document", "hdr", "ftr", "footnotes", "endnotes", "sld", "notes", "sst", "worksheet", "macrosheet"),
-        *("dialogsheet", "wsDr", "chartSpace", "userShapes", "dataModel", "drawing"),
-        *("document-content", "document-styles", "package", "ncx"),
-    )
-)
-"""Outermost elements of members that are XML."""
 _STRING_VALUE = re.compile(rb"""\soffice:string-value\s*=\s*(?:"[^"]*"|'[^']*')""")
 
 
@@ -97,10 +89,7 @@ class XmlPart(FillableDocument):
         self.paragraphs: list[Paragraph] = []
         self.values: dict[int, Edit] = {}
         """Edits that remove the value of a slot's cell, which is its text then, by the number of the slot."""
-        root = re.search(
-            rb"<([A-Za-z][^\s/>]*)", re.sub(rb"<!--.*?-->", b"", self.markup.utf8[:65536], flags=re.DOTALL)
-        )
-        found = root[1].decode().rpartition(":")[2] if root else ""
+        found = root_of(self.markup.utf8)
         for unit in units([self.markup.utf8], name, found, *dialect.paragraphs):
             if any(map(dialect.excludes, unit.around)):
                 continue
@@ -111,7 +100,7 @@ class XmlPart(FillableDocument):
                         self.values[len(self.slots)] = value
                     key = str(len(self.slots))
                     self.slots.append(Slot(f"{name}:{paragraph.line}", paragraph.text, paragraph.codes, key=key))
-        if not self.slots and found not in _ROOTS:
+        if not self.slots and found not in ROOTS:
             raise DataError(f"{name}:1: not the content of a document: its outermost element is <{found}>")
 
     def fill(self, fillings: Mapping[int, Filling]) -> bytes:

@@ -48,10 +48,20 @@ TEXTS: dict[str, dict[str, Dialect | None]] = {
     },
 }
 """Types of the members with text, by the extension of the archive; None for members that are HTML."""
+ROOTS = frozenset(
+    (
+        *("document", "hdr", "ftr", "footnotes", "endnotes", "sld", "notes", "sst", "worksheet"),
+        *("wsDr", "chartSpace", "userShapes", "dataModel", "drawing"),
+        *("document-content", "document-styles", "package", "ncx"),
+    )
+)
+"""Outermost elements of members with text that are XML."""
 _TABLES = ("*.spreadsheetml.table+xml",)
 _GLOSSARY = ("*.document.glossary+xml",)
 """Texts that people insert, in a folder of their own, with headers and notes of theirs."""
 _COMMENTS = ("*.comments+xml", "*.threadedcomments+xml")
+_BEGINNING = 1 << 16
+"""Bytes of a member in which its outermost element begins."""
 _LETTER = rb"[^<]*[A-Za-z\x80-\xff]"
 _LEFT_TEXT = re.compile(rb"<(?:\w+:)?(?:t|text)(?:\s[^<>]*)?>" + _LETTER)
 _LABEL = re.compile(rb"<(?:\w+:)?v>" + _LETTER)
@@ -114,6 +124,12 @@ def members_of(archive: ArchiveReader, kind: str) -> Members:
     return Members(texts, [member for member, type_ in types.items() if _is_any(type_, _TABLES)], left)
 
 
+def root_of(utf8: bytes) -> str:
+    """Return the name of the outermost element of XML, without its prefix; empty if its beginning shows none."""
+    root = re.search(rb"<([A-Za-z][^\s/>]*)", re.sub(rb"<!--.*?-->", b"", utf8[:_BEGINNING], flags=re.DOTALL))
+    return root[1].decode().rpartition(":")[2] if root else ""
+
+
 def _glossaries(types: Mapping[str, str]) -> tuple[str, ...]:
     """Return the beginnings of the names of members that belong to texts that people insert."""
     found = [member for member, type_ in types.items() if _is_any(type_, _GLOSSARY)]
@@ -164,11 +180,24 @@ def _content_types(archive: ArchiveReader) -> dict[str, str]:
         names = entry.get("Extension", "") or entry.get("PartName", "").lstrip("/")
         types[unit.element.name][names.lower()] = entry.get("ContentType", "")
     found = {
-        member: types["Override"].get(member.lower()) or types["Default"].get(_extension(member)[1:])
+        member: types["Override"].get(member.lower()) or _default_type(archive, member, types["Default"])
         for member in archive.members
         if member != listing
     }
     return {member: type_ for member, type_ in found.items() if type_}
+
+
+def _default_type(archive: ArchiveReader, member: str, defaults: Mapping[str, str]) -> str:
+    """Return the type that a member has by its extension, or an empty string.
+
+    A type of text goes for all members of its extension that are not listed, and some of them are other XML, such as
+    the properties of the document: these have no type.
+    """
+    type_ = defaults.get(_extension(member)[1:], "")
+    if not any(_is_any(type_, TEXTS[kind]) for kind in _MAIN):
+        return type_
+    beginning = next(as_utf8([archive.read(member)[:_BEGINNING]], f"{archive.name}/{member}"))
+    return type_ if root_of(beginning) in ROOTS else ""
 
 
 def _media_types(archive: ArchiveReader) -> dict[str, str]:
