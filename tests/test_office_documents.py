@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 import tracemalloc
 import zipfile
 from xml.sax.saxutils import escape
@@ -19,7 +20,7 @@ from dragoman.errors import DataError
 from dragoman.text.document import Filling
 from dragoman.text.filled import archive as limits
 from dragoman.text.filled.archive import ArchiveReader
-from dragoman.text.filled.office_members import kind_of
+from dragoman.text.filled.office_members import kind_of, members_of
 from dragoman.text.filled.opening import document_of
 from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
 
@@ -530,6 +531,42 @@ def test_comments_in_open_documents_stay_and_a_note_says_so(name, around, commen
 def test_a_comment_without_words_needs_no_note():
     raw = f"<o:document-content xmlns:o='o'><t:p>a{COMMENT.format('', '', '1.')}</t:p></o:document-content>"
     assert not opened("a.odt", archive(content_xml=with_prefixes(raw))).notes
+
+
+@pytest.mark.parametrize(
+    ("comment", "has_words"),
+    [
+        ("<o:annotation a='>x'><t:p a='>b'>1<t:s/>2.</t:p><t:p/></o:annotation>", False),
+        ('<o:annotation><t:p><t:span>1</t:span> <t:a h="\'">one</t:a></t:p></o:annotation>', True),
+        ("<o:annotation/><t:p>one</t:p><o:annotation><t:p>1</t:p></o:annotation>", False),
+        ("<o:annotation a='b'/><t:p>one</t:p><o:annotation><t:p>1</t:p></o:annotation>", False),
+        ("<o:annotation><t:p>1</t:p></o:annotation><t:p>one</t:p><o:annotation-end/>", False),
+        ("<o:annotation><t:p>1</t:p></o:annotation><o:annotation><t:page>a</t:page><t:p>b</t:p></o:annotation>", True),
+    ],
+)
+def test_a_comment_has_words_if_a_paragraph_of_it_has_letters(comment, has_words):
+    raw = f"<o:document-content xmlns:o='o' xmlns:t='t'><t:p>a</t:p>{comment}</o:document-content>"
+    assert (
+        opened("a.odt", archive(content_xml=raw)).notes
+        == ["a.odt: text stays as it is in comments in content.xml"] * has_words
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<o:annotation>" + "<t:p>1</t:p>" * 60_000 + "</o:annotation>",
+        "<o:annotation><t:p>" + "<t:s/>" * 120_000 + "</t:p></o:annotation>",
+        "<o:annotation a='b'/>" * 40_000,
+        "<o:annotation a='b'/>" * 40_000 + "<o:annotation><t:p>1</t:p></o:annotation>",
+        "<o:annotation><t:p>" + ">" * 500_000 + "</t:p></o:annotation>",
+    ],
+)
+def test_comments_are_searched_in_the_time_of_reading_them(text):
+    with zipfile.ZipFile(io.BytesIO(packed({"content.xml": text.encode()}))) as file:
+        start = time.process_time()
+        assert not members_of(ArchiveReader(file, "a"), ".odt").left
+        assert time.process_time() - start < 2
 
 
 def with_prefixes(raw: str) -> str:

@@ -62,11 +62,12 @@ _GLOSSARY = ("*.document.glossary+xml",)
 _COMMENTS = ("*.comments+xml", "*.threadedcomments+xml")
 _BEGINNING = 1 << 16
 """Bytes of a member in which its outermost element begins."""
-_LETTER = rb"[^<]*[A-Za-z\x80-\xff]"
-_LEFT_TEXT = re.compile(rb"<(?:\w+:)?(?:t|text)(?:\s[^<>]*)?>" + _LETTER)
-_LABEL = re.compile(rb"<(?:\w+:)?v>" + _LETTER)
-_ANNOTATION = re.compile(rb"<(?:\w+:)?annotation[\s>].*?</(?:\w+:)?annotation\s*>", re.DOTALL)
-_ANNOTATED = re.compile(rb"<(?:\w+:)?p(?=[\s>]).*?>" + _LETTER, re.DOTALL)
+_LETTER = rb"[A-Za-z\x80-\xff]"
+_LEFT_TEXT = re.compile(rb"<(?:\w+:)?(?:t|text)(?:\s[^<>]*)?>[^<]*" + _LETTER)
+_LABEL = re.compile(rb"<(?:\w+:)?v>[^<]*" + _LETTER)
+_ANNOTATION, _ANNOTATION_END = re.compile(rb"<(?:\w+:)?annotation(?=[\s>])"), re.compile(rb"</(?:\w+:)?annotation\s*>")
+_PARAGRAPH = re.compile(rb"(?=<(?:\w+:)?p[\s>])")
+_TAG = re.compile(rb"""<(?:[^<>"']|"[^"<]*"|'[^'<]*')*>""")
 _EXTENSIONS = {
     **dict.fromkeys((".xhtml", ".html", ".htm"), "application/xhtml+xml"),
     ".ncx": "application/x-dtbncx+xml",
@@ -148,12 +149,21 @@ def _is_any(type_: str, patterns: Iterable[str]) -> bool:
 def _left(archive: ArchiveReader, name: str, type_: str, kind: str) -> list[str]:
     """Return what a member has of text that stays: comments, and the labels of charts that an embedded workbook has."""
     if TEXTS[kind].get(type_) is OPEN_DOCUMENT:
-        comments = _ANNOTATION.findall(archive.read(name))
-        return [f"comments in {name}"] if any(map(_ANNOTATED.search, comments)) else []
+        return [f"comments in {name}"] if _has_comment(archive.read(name)) else []
     if _is_any(type_, _COMMENTS):
         return [name] if _LEFT_TEXT.search(archive.read(name)) else []
     has_workbook = kind in (".docx", ".pptx") and _is_any(type_, _CHART)
     return [name] if has_workbook and _LABEL.search(archive.read(name)) else []
+
+
+def _has_comment(raw: bytes) -> bool:
+    """Return True if a member of an OpenDocument has a comment with words in it; its author's name is none of them."""
+    for piece in _ANNOTATION_END.split(raw)[:-1]:  # no pattern over a whole comment: its time would be quadratic
+        _, *begun = _ANNOTATION.split(piece)
+        _, *paragraphs = _PARAGRAPH.split(begun[-1]) if begun else [b""]
+        if re.search(_LETTER, _TAG.sub(b"", b"".join(paragraphs))):
+            return True
+    return False
 
 
 # ---- types of members ------------------------------------------------------------------------------
