@@ -386,6 +386,18 @@ def test_tags_stay_in_their_cues_where_a_sentence_is_divided(cues, text, transla
     assert document.fill({0: Filling(text)}).decode() == subtitles(*cues, head="WEBVTT\n\n")
 
 
+@pytest.mark.parametrize(
+    "cues", [("Hello",), ("Hello\nfriend",), ("Hello,", "dear\nfriend"), ("Hello,\ndear", "friend")]
+)
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_translation_empties_its_cue(cues, nothing):
+    following = "00:00:09.000 --> 00:00:10.000\nNext\n"
+    document = opened("a.vtt", subtitles(*cues, head="WEBVTT\n\n") + f"\n{following}")
+    done = document.fill({0: Filling(nothing)}).decode()
+    assert done == f"WEBVTT\n\n00:00:00.000 --> 00:00:0{len(cues)}.000\n\n\n{following}"
+    assert [slot.text for slot in opened("a.vtt", done).slots] == ["Next"]
+
+
 NEVER = ("Not now,", "at least", "never.")
 
 
