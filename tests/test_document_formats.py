@@ -386,6 +386,18 @@ def test_tags_stay_in_their_cues_where_a_sentence_is_divided(cues, text, transla
     assert document.fill({0: Filling(text)}).decode() == subtitles(*cues, head="WEBVTT\n\n")
 
 
+@pytest.mark.parametrize(
+    "cues", [("Hello",), ("Hello\nfriend",), ("Hello,", "dear\nfriend"), ("Hello,\ndear", "friend")]
+)
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_translation_empties_its_cue(cues, nothing):
+    following = "00:00:09.000 --> 00:00:10.000\nNext\n"
+    document = opened("a.vtt", subtitles(*cues, head="WEBVTT\n\n") + f"\n{following}")
+    done = document.fill({0: Filling(nothing)}).decode()
+    assert done == f"WEBVTT\n\n00:00:00.000 --> 00:00:0{len(cues)}.000\n\n\n{following}"
+    assert [slot.text for slot in opened("a.vtt", done).slots] == ["Next"]
+
+
 NEVER = ("Not now,", "at least", "never.")
 
 
@@ -877,6 +889,46 @@ def test_attributes_follow_the_translate_attribute_of_their_element():
 )
 def test_what_stays_at_the_edge_of_a_sentence_is_a_part_of_it_if_it_has_a_text(page, text):
     assert [slot.text for slot in HtmlDocument(page.encode(), "p.html").slots] == [text] * bool(text)
+
+
+@pytest.mark.parametrize(
+    ("page", "codes"),
+    [
+        (
+            '<td>Price: <span class="notranslate">USD <div translate="yes">about ten</div> net</span></td>',
+            ['<span class="notranslate">USD'],
+        ),
+        (
+            '<body>Hi <span translate="no">Acme <p translate="yes">ok</p> Inc. </span> there</body>',
+            ['<span translate="no">Acme', "Inc. </span>"],
+        ),
+        ("<p>Run <code>make install\n</p>\n<p>next</p>\n", ["<code>make install\n</p>\n<p>next</p>"]),
+        ("<p>Run <code title='how'>make install \n", ["<code title='how'>make install"]),
+    ],
+)
+def test_white_space_at_the_edge_of_what_stays_makes_no_text_of_it(page, codes):
+    document = HtmlDocument(page.encode(), "p.html")
+    assert [code for slot in document.slots for code in slot.codes] == codes
+    assert all(slot.text == slot.text.strip() for slot in document.slots)
+    assert document.fill({i: Filling(slot.text) for i, slot in enumerate(document.slots)}).decode() == page
+    capital = re.sub("Price|Run|Hi|there|ok|how|about ten", lambda word: word[0].upper(), page)
+    assert filled(document).decode() == capital
+
+
+HTML_PIECES = [
+    *("Hello", "dear ", " friend", " ", "\n", "&amp;", "&lt;p&gt;", "\u00a0", "<br>", "<img alt='a b'>", "<!-- c -->"),
+    *("<b>", "</b>", "<code>", "</code>", "<span translate=no title='t'>", "<span translate=yes>", "</span>"),
+    *("<p>", "<p translate=no>", "<p translate=yes title='t'>", "</p>", "<div class=notranslate>", "<div>", "</div>"),
+    *("Hello <code>a ", "Hello <span translate=no> a ", "<p translate=yes>b</p> a </span> Hello"),
+]
+
+
+@given(found=st.lists(st.sampled_from(HTML_PIECES), max_size=12))
+def test_a_page_whose_translation_is_its_text_stays_as_it_is_but_for_white_space(found):
+    page = "".join(found)
+    document = HtmlDocument(page.encode(), "p.html")
+    done = document.fill({i: Filling(slot.text) for i, slot in enumerate(document.slots)}).decode()
+    assert re.sub("[ \\n]+", " ", done) == re.sub("[ \\n]+", " ", page)
 
 
 @pytest.mark.parametrize("attributes", ["lang='en'", 'xml:lang="en"', 'xml:lang="en" lang="en"', "XML:LANG=en"])

@@ -2,6 +2,8 @@
 
 import io
 import re
+import time
+import tracemalloc
 import zipfile
 from xml.sax.saxutils import escape
 
@@ -16,7 +18,10 @@ from openpyxl.worksheet.table import Table
 
 from dragoman.errors import DataError
 from dragoman.text.document import Filling
-from dragoman.text.filled.office_members import kind_of
+from dragoman.text.filled import archive as limits
+from dragoman.text.filled.archive import ArchiveReader
+from dragoman.text.filled.office_members import kind_of, members_of
+from dragoman.text.filled.opening import document_of
 from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -432,8 +437,21 @@ def part(type_: str) -> bytes:
 
 def test_the_type_of_an_extension_is_that_of_members_that_are_not_listed():
     listing = f'<Types><Default Extension="XML" ContentType="application/vnd.{MAIN}+xml"/></Types>'
-    raw = packed({"[Content_Types].xml": listing.encode(), "a.xml": part(MAIN), "a.png": b"kept"}, {})
-    assert [slot.place for slot in opened("a.docx", raw).slots] == ["a.docx/a.xml:1"]
+    text, other = (part(MAIN).replace(b"root", root) for root in (b"w:document", b"w:comments"))
+    kept = {
+        "docProps/core.xml": b"<cp:coreProperties xmlns:cp='c'><p>Kept</p></cp:coreProperties>",
+        "docProps/app.xml": b"\xff\xfe" + "<?xml version='1.0' encoding='UTF-16'?><Properties/>".encode("utf-16-le"),
+        "word/comments.xml": other,
+        "empty.xml": b"",
+        "a.png": b"kept",
+    }
+    raw = packed({"[Content_Types].xml": listing.encode(), **kept, "a.xml": text, "b.xml": b"<!-- <a> -->" + text}, {})
+    document = opened("a.docx", raw)
+    assert [slot.place for slot in document.slots] == ["a.docx/a.xml:1", "a.docx/b.xml:1"]
+    assert {member for member, content in members(filled(document)).items() if content != members(raw)[member]} == {
+        "a.xml",
+        "b.xml",
+    }
 
 
 @pytest.mark.parametrize("folder", ["word/glossary/", "word/"])
@@ -458,7 +476,7 @@ def test_text_that_people_insert_stays_with_its_headers(folder):
 )
 def test_the_kind_of_an_archive_shows_in_its_types(kind, type_):
     with zipfile.ZipFile(io.BytesIO(packed({"x/main.xml": b"<x/>"}, {"x/main.xml": OFFICE + type_}))) as file:
-        assert kind_of(file, "a") == kind
+        assert kind_of(ArchiveReader(file, "a")) == kind
 
 
 def test_a_list_of_types_that_is_no_xml_is_refused():
@@ -513,6 +531,42 @@ def test_comments_in_open_documents_stay_and_a_note_says_so(name, around, commen
 def test_a_comment_without_words_needs_no_note():
     raw = f"<o:document-content xmlns:o='o'><t:p>a{COMMENT.format('', '', '1.')}</t:p></o:document-content>"
     assert not opened("a.odt", archive(content_xml=with_prefixes(raw))).notes
+
+
+@pytest.mark.parametrize(
+    ("comment", "has_words"),
+    [
+        ("<o:annotation a='>x'><t:p a='>b'>1<t:s/>2.</t:p><t:p/></o:annotation>", False),
+        ('<o:annotation><t:p><t:span>1</t:span> <t:a h="\'">one</t:a></t:p></o:annotation>', True),
+        ("<o:annotation/><t:p>one</t:p><o:annotation><t:p>1</t:p></o:annotation>", False),
+        ("<o:annotation a='b'/><t:p>one</t:p><o:annotation><t:p>1</t:p></o:annotation>", False),
+        ("<o:annotation><t:p>1</t:p></o:annotation><t:p>one</t:p><o:annotation-end/>", False),
+        ("<o:annotation><t:p>1</t:p></o:annotation><o:annotation><t:page>a</t:page><t:p>b</t:p></o:annotation>", True),
+    ],
+)
+def test_a_comment_has_words_if_a_paragraph_of_it_has_letters(comment, has_words):
+    raw = f"<o:document-content xmlns:o='o' xmlns:t='t'><t:p>a</t:p>{comment}</o:document-content>"
+    assert (
+        opened("a.odt", archive(content_xml=raw)).notes
+        == ["a.odt: text stays as it is in comments in content.xml"] * has_words
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<o:annotation>" + "<t:p>1</t:p>" * 60_000 + "</o:annotation>",
+        "<o:annotation><t:p>" + "<t:s/>" * 120_000 + "</t:p></o:annotation>",
+        "<o:annotation a='b'/>" * 40_000,
+        "<o:annotation a='b'/>" * 40_000 + "<o:annotation><t:p>1</t:p></o:annotation>",
+        "<o:annotation><t:p>" + ">" * 500_000 + "</t:p></o:annotation>",
+    ],
+)
+def test_comments_are_searched_in_the_time_of_reading_them(text):
+    with zipfile.ZipFile(io.BytesIO(packed({"content.xml": text.encode()}))) as file:
+        start = time.process_time()
+        assert not members_of(ArchiveReader(file, "a"), ".odt").left
+        assert time.process_time() - start < 2
 
 
 def with_prefixes(raw: str) -> str:
@@ -674,6 +728,58 @@ def test_a_flipped_byte_is_a_refusal_or_a_document():
             filled(opened("a.docx", damaged))
         except DataError as error:
             assert str(error).startswith("a.docx")
+
+
+LARGE = b"<a>" + b" " * 5000 + b"</a>"
+LONG_LIST = f"<Types>{' ' * 5000}</Types>".encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "raw"),
+    [
+        ("a.docx", "word/document.xml", LARGE),
+        ("a.docx", "word/comments.xml", LARGE),
+        ("a.docx", "[Content_Types].xml", LONG_LIST),
+        ("a.pptx", "ppt/charts/chart1.xml", LARGE),
+        ("a.xlsx", "xl/tables/table1.xml", LARGE),
+        ("a.odt", "content.xml", LARGE),
+        ("a.ods", "META-INF/manifest.xml", LARGE),
+        ("a.epub", "a.opf", LARGE),
+        ("a.epub", "META-INF/container.xml", LARGE),
+        ("a.epub", "META-INF/encryption.xml", LARGE),
+        ("upload", "[Content_Types].xml", LONG_LIST),
+    ],
+)
+def test_nothing_that_unpacks_to_too_much_is_read(name, member, raw, monkeypatch):
+    read, unpack = [], zipfile.ZipFile.read
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name: read.append(name) or unpack(self, name))
+    monkeypatch.setattr(limits, "MOST", 4000)
+    types = TYPES if raw is LARGE else {}
+    with pytest.raises(DataError, match=f"^{name}/{re.escape(member)}: the text of this archive unpacks to more than"):
+        document_of(lambda: packed({member: raw}, types), name, kind=".docx")
+    assert member not in read
+
+
+def test_the_limit_holds_for_all_members_together_and_counts_each_once(monkeypatch):
+    pages = {f"{n}.xhtml": b"<p>" + b"a" * 1000 for n in range(4)}
+    monkeypatch.setattr(limits, "MOST", 4 * 1003)
+    assert len(opened("a.epub", packed(pages)).slots) == 4
+    text = f"<o:document-content xmlns:o='o' xmlns:t='t'><t:p>{'a' * 3000}</t:p></o:document-content>"
+    assert len(opened("a.odt", packed({"content.xml": text.encode()})).slots) == 1
+    with pytest.raises(DataError, match=r"^a.epub/4.xhtml: the text of this archive"):
+        opened("a.epub", packed({**pages, "4.xhtml": b"a"}))
+
+
+def test_members_that_are_copied_are_never_whole_in_memory():
+    size = 1 << 24
+    raw = packed({"word/document.xml": part(MAIN), "word/media/a.bmp": bytes(size)})
+    tracemalloc.start()
+    try:
+        done = filled(opened("a.docx", raw))
+        assert tracemalloc.get_traced_memory()[1] < size / 4
+    finally:
+        tracemalloc.stop()
+    assert members(done) == members(raw) | {"word/document.xml": part(MAIN).replace(b"Hello", b"HELLO")}
 
 
 # ---- encrypted documents -------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """Encrypted office documents and e-books: told apart from damaged ones, so that the message says what to do."""
 
 import re
-import zipfile
 from collections.abc import Iterable
 
 from dragoman.errors import DataError
+from dragoman.text.filled.archive import ArchiveReader
 
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """Beginning of Microsoft's compound files: Word, Excel and PowerPoint before 2007, and every encrypted one since."""
@@ -27,7 +27,7 @@ def refuse_compound(raw: bytes, name: str, kind: str) -> None:
         raise DataError(f"{name}: has a password, or an older format than {kind}: save it as {kind} without a password")
 
 
-def refuse_encrypted(archive: zipfile.ZipFile, name: str, members: Iterable[str]) -> None:
+def refuse_encrypted(archive: ArchiveReader, members: Iterable[str]) -> None:
     """Refuse an archive whose texts are encrypted; encrypted fonts are no hindrance.
 
     Args:
@@ -38,8 +38,8 @@ def refuse_encrypted(archive: zipfile.ZipFile, name: str, members: Iterable[str]
     """
     wanted = {_WHOLE, *members}
     for listing, pattern in _LISTS.items():
-        if listing not in archive.namelist():
+        if listing not in archive.members:
             continue
         for found in re.findall(pattern, archive.read(listing)):
             if found.decode("utf-8", "replace") in wanted:
-                raise DataError(f"{name}: is encrypted: save it without a password or copy protection")
+                raise DataError(f"{archive.name}: is encrypted: save it without a password or copy protection")

@@ -8,6 +8,7 @@ text becomes single spaces, as browsers show it.
 import html
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dragoman.errors import DataError
 from dragoman.text.document import Edit, Filling, splice
@@ -152,20 +153,18 @@ class HtmlDocument(SpannedDocument):
         kept = self.trimmed(list(block))
         if not any(piece.kind == "text" and self.raw(piece).strip() for piece in kept):
             return
+        kept = self.without_outer_space(kept)
         spellings: dict[str, str] = {}
         parts = [
             InlinePart(_read(self.raw(piece), spellings)) if piece.kind == "text" else InlinePart(self.raw(piece), True)
             for piece in kept
         ]
         text, codes = joined(parts, with_references)
-        start, end = kept[0].start, kept[-1].end
-        whole = self.text_file.text[start:end]
-        start, end = start + len(whole) - len(whole.lstrip(_SPACE)), end - len(whole) + len(whole.rstrip(_SPACE))
         tags = [piece for piece in kept if piece.kind != "text"]
         self.add(
-            (start, end),
-            text.strip(_SPACE),
-            place=self.text_file.place(start),
+            (kept[0].start, kept[-1].end),
+            text,
+            place=self.text_file.place(kept[0].start),
             key=self.next_key(""),
             codes=codes,
             write=lambda text, codes: spelled(text, codes, lambda plain: with_references(plain, spellings)),
@@ -190,6 +189,13 @@ class HtmlDocument(SpannedDocument):
             else:
                 break
         return block
+
+    def without_outer_space(self, block: Sequence[HtmlPiece]) -> list[HtmlPiece]:
+        """Return a trimmed block without the white space at its edges, whether text or an element that stays has it."""
+        first, *others = block
+        first = replace(first, start=first.end - len(self.raw(first).lstrip(_SPACE)))
+        *others, last = [first, *others]
+        return [*others, replace(last, end=last.start + len(self.raw(last).rstrip(_SPACE)))]
 
     def is_blank(self, piece: HtmlPiece) -> bool:
         return piece.kind == "other" or (piece.kind == "text" and not self.raw(piece).strip())

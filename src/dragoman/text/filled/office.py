@@ -13,24 +13,15 @@ from collections.abc import Mapping, Sequence
 from dragoman.errors import DataError, UserError
 from dragoman.text.compressed import extension
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
+from dragoman.text.filled.archive import ArchiveReader, with_members
 from dragoman.text.filled.encrypted import refuse_compound, refuse_encrypted
 from dragoman.text.filled.html_document import HtmlDocument
-from dragoman.text.filled.office_members import TEXTS, Members, kind_of, members_of
+from dragoman.text.filled.office_members import ROOTS, TEXTS, Members, kind_of, members_of, root_of
 from dragoman.text.filled.office_paragraphs import PACKAGE, Dialect, Paragraph, characters, paragraphs
 from dragoman.text.formats.markup import Element, MarkupSource, units
 
 _LANGUAGE = re.compile(rb"(<(?:\w+:)?language(?:\s[^<>]*)?>)[^<]*(?=<)")
-_ROOTS = frozenset(
-    (
-        *("document", "hdr", "ftr", "footnotes", "endnotes", "sld", "notes", "sst", "worksheet", "macrosheet"),
-        *("dialogsheet", "wsDr", "chartSpace", "userShapes", "dataModel", "drawing"),
-        *("document-content", "document-styles", "package", "ncx"),
-    )
-)
-"""Outermost elements of members that are XML."""
 _STRING_VALUE = re.compile(rb"""\soffice:string-value\s*=\s*(?:"[^"]*"|'[^']*')""")
-MOST = 1 << 30
-"""Largest number of bytes that a member may unpack to."""
 
 
 class OfficeDocument(FillableDocument):
@@ -78,7 +69,7 @@ class OfficeDocument(FillableDocument):
             changed |= {
                 member: self.with_language(changed.get(member, content)) for member, content in self.packages.items()
             }
-        return _with_members(self.raw, changed) if changed else self.raw
+        return with_members(self.raw, changed) if changed else self.raw
 
     def with_language(self, package: bytes) -> bytes:
         """Return the description of an e-book with the language of the translation, unless it names several."""
@@ -98,10 +89,7 @@ class XmlPart(FillableDocument):
         self.paragraphs: list[Paragraph] = []
         self.values: dict[int, Edit] = {}
         """Edits that remove the value of a slot's cell, which is its text then, by the number of the slot."""
-        root = re.search(
-            rb"<([A-Za-z][^\s/>]*)", re.sub(rb"<!--.*?-->", b"", self.markup.utf8[:65536], flags=re.DOTALL)
-        )
-        found = root[1].decode().rpartition(":")[2] if root else ""
+        found = root_of(self.markup.utf8)
         for unit in units([self.markup.utf8], name, found, *dialect.paragraphs):
             if any(map(dialect.excludes, unit.around)):
                 continue
@@ -112,7 +100,7 @@ class XmlPart(FillableDocument):
                         self.values[len(self.slots)] = value
                     key = str(len(self.slots))
                     self.slots.append(Slot(f"{name}:{paragraph.line}", paragraph.text, paragraph.codes, key=key))
-        if not self.slots and found not in _ROOTS:
+        if not self.slots and found not in ROOTS:
             raise DataError(f"{name}:1: not the content of a document: its outermost element is <{found}>")
 
     def fill(self, fillings: Mapping[int, Filling]) -> bytes:
@@ -163,20 +151,18 @@ def _read_members(raw: bytes, name: str) -> tuple[Members, dict[str, bytes]]:
     """Return the members of an archive, and the content of those that are read.
 
     Raises:
-        DataError: no archive, or a member that cannot be read.
+        DataError: no archive, or a member that cannot be read, or too much of it to read.
     """
     refuse_compound(raw, name, extension(name))
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            kind = extension(name) if extension(name) in TEXTS else kind_of(archive, name)
-            members = members_of(archive, kind, name)
-            refuse_encrypted(archive, name, members.texts)
+            reader = ArchiveReader(archive, name)
+            kind = extension(name) if extension(name) in TEXTS else kind_of(reader)
+            members = members_of(reader, kind)
+            refuse_encrypted(reader, members.texts)
             if damaged := archive.testzip():  # all are copied, so all must be whole
                 raise zipfile.BadZipFile(f"{damaged} in it fails its checksum")
-            for info in map(archive.getinfo, wanted := [*members.texts, *members.tables]):
-                if info.file_size > MOST:
-                    raise DataError(f"{name}/{info.filename}: unpacks to {info.file_size:,} bytes, which is too much")
-            contents = {member: archive.read(member) for member in wanted}
+            contents = {member: reader.read(member) for member in (*members.texts, *members.tables)}
     except UserError:
         raise
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError) as error:
@@ -186,17 +172,6 @@ def _read_members(raw: bytes, name: str) -> tuple[Members, dict[str, bytes]]:
     if not members.texts:
         raise DataError(f"{name}: an archive of another kind: no member of it is listed as text of a {kind} file")
     return members, contents
-
-
-def _with_members(raw: bytes, changed: Mapping[str, bytes]) -> bytes:
-    """Return an archive with some members replaced; all else about it stays."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive, zipfile.ZipFile(out, "w") as new:
-        new.comment = archive.comment
-        for info in archive.infolist():
-            content = changed.get(info.filename)
-            new.writestr(info, archive.read(info) if content is None else content, compress_type=info.compress_type)
-    return out.getvalue()
 
 
 def _table_headers(tables: Mapping[str, bytes]) -> frozenset[str]:

@@ -1,10 +1,10 @@
 """Subtitles, SubRip (``.srt``) and WebVTT (``.vtt``): times stay, and sentences across cues are translated as a whole.
 
 A sentence that runs over several cues is joined, translated, and divided among the same cues by their shares of the
-source. Where the translation has fewer words than there are cues, neighbouring cues become one that lasts as long as
-both. Lines are wrapped again to the width that the file has. Settings, notes, styles and formatting tags stay; tags
-around the whole of a cue, such as voices and italics, stay in that cue. Character references of WebVTT are read, and
-written again.
+source. Where the translation has fewer words than there are cues, neighbouring cues become one. It lasts from the start
+of the first to the end of the last. Lines are wrapped again to the width that the file has. Settings, notes, styles and
+formatting tags stay; tags around the whole of a cue, such as voices and italics, stay in that cue. Character references
+of WebVTT are read, and written again.
 """
 
 import itertools
@@ -203,7 +203,7 @@ class SubtitleDocument(SpannedDocument):
         if "\n" in text:
             return text.replace("\n", self.text_file.line_end)
         lines = cue.text.count("\n") + 1
-        narrowest = -(-len(text) // lines) if lines > 1 else self.width
+        narrowest = max(-(-len(text) // lines), 1) if lines > 1 else self.width
         found = [text]
         for width in range(min(narrowest, self.width), self.width + 1):  # lines of about equal length
             found = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
