@@ -140,7 +140,7 @@ def test_the_pages_of_the_documents_are_what_the_results_say(tmp_path):
 
 def test_the_readme_counts_claims_as_their_page_does():
     counts = (
-        r"(\d+) hold, (\d+) hold partly, (\d+) do not hold here, (\d+) cannot be tested at this size\S (?:(\d+) wait)?"
+        r"(\d+) hold, (\d+) hold partly, (\d+) do not hold here, (\d+) cannot be tested at this size\S\s(?:(\d+) wait)?"
     )
     readme, page = ((DOCS / name).read_text() for name in ("../README.md", "claims.md"))
     assert re.search(counts, readme).groups() == re.search(counts, page).groups()
