@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from itertools import chain, repeat
@@ -508,6 +509,14 @@ def test_files_that_match_a_pattern_go_into_a_folder_or_one_after_the_other_into
     assert list(read_lines("out/b.txt.zst")) == [f"{i} b" for i in range(6)]
     assert dragoman("translate", run, "*.txt.zst", "-o", "both.txt", "--workers", 2) == 0
     assert list(read_lines("both.txt")) == [f"{i} {name}" for name in "ab" for i in range(6)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="this system has no files below /dev")
+def test_a_file_in_shared_memory_is_a_file_like_others(run, sentences, monkeypatch):
+    monkeypatch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(Backwards()))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        assert dragoman("translate", run, sentences, "-o", f"{folder}/out.txt", "--workers", 2) == 0
+        assert Path(folder, "out.txt").read_text().count("\n") == sentences.read_text().count("\n")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

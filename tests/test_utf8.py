@@ -125,7 +125,7 @@ def test_a_stream_is_whole_characters_and_ends_with_one():
 
 @pytest.mark.parametrize(
     "cfg",
-    [Greedy(), Speculative(), Sample(temperature=0), Speculative(search=Sample(temperature=0))],
+    [Greedy(), Speculative(), Sample(temperature=0.0), Speculative(search=Sample(temperature=0.0))],
     ids=["greedy", "speculative", "temperature 0", "speculative at temperature 0"],
 )
 def test_an_imported_model_chooses_as_its_original_does_and_its_text_leaves_out_what_is_no_character(cfg):

@@ -89,6 +89,11 @@ def is_live(path: str | Path) -> bool:
     return False
 
 
+def is_open_file(path: str | Path) -> bool:
+    """Return whether ``path`` names a file that this process has open, such as ``/dev/stdout`` or ``-``."""
+    return _descriptor(Path(path)) is not None
+
+
 @contextmanager
 def open_output(path: str | Path) -> Iterator[BinaryIO]:
     """Open the file ``path`` for bytes; it has the new content when the block ends, and the old one if the block fails.

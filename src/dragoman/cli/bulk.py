@@ -83,7 +83,7 @@ def bulk_inputs(
         DataError: nothing has such a name.
     """
     from dragoman.cli.document import output_paths
-    from dragoman.output_file import check_output_file, is_live
+    from dragoman.output_file import check_output_file, is_live, is_open_file
 
     if redo:
         raise ConfigError(f"--redo: is for documents, and {option} for files of lines: leave one of them out")
@@ -104,7 +104,7 @@ def bulk_inputs(
         goals = [BulkInput(files, output)]
     for goal in goals:
         check_output_file(goal.output)
-        if str(goal.output).startswith((STDIN, "/dev/", "/proc/")) or is_live(goal.output):
+        if is_open_file(goal.output) or is_live(goal.output):
             raise ConfigError(f"{goal.output}: {option} writes into a file, since what is finished is kept beside it")
         if any(os.path.exists(name) and os.path.realpath(name) == os.path.realpath(goal.output) for name in goal.names):
             raise ConfigError(

@@ -124,7 +124,7 @@ def _print(fitted: "LawFit", found: dict) -> None:
 
     screen = console()
     for reason in found["left_out"]:
-        screen.print(reason, style="dim", markup=False)
+        screen.print(reason, style="dim", markup=False, soft_wrap=True)
     sizes, tokens = [r.parameters for r in fitted.runs], [r.tokens for r in fitted.runs]
     screen.print(
         f"{len(fitted.runs)} runs: {short(min(sizes))} to {short(max(sizes))} parameters, {short(min(tokens))} to "
@@ -189,4 +189,4 @@ def _print_budgets(budgets: Sequence[dict]) -> None:
     console().print("best split of a budget of 6 N D:", highlight=False)
     console().print(table)
     for reason in dict.fromkeys(one["unsupported"] for one in budgets if one["unsupported"]):
-        console().print(f"not supported: {reason}", style="dim", markup=False, highlight=False)
+        console().print(f"not supported: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
