@@ -5,7 +5,7 @@ Any change to the content of a checkpoint (a parameter renamed, a field of the c
 memory after loading.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,67 +46,63 @@ MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _products, 2: _renamed
 """Functions that convert format N to N+1, by N."""
 
 
+_RENAMED = {
+    ("init",): "start_from",
+    ("model", "silent"): "suppressed",
+    ("train", "optimizer", "decay"): "weight_decay",
+    ("train", "optimizer", "others", "decay"): "weight_decay",
+}
+"""Today's name of the last part of a path that earlier versions used."""
+
+
 def renamed(config: dict[str, Any]) -> dict[str, Any]:
     """Return a run's configuration with the names that earlier versions used replaced by today's.
 
     Run files and ``config.yaml`` carry no format number, so this accepts either spelling and leaves today's as it is.
     """
-    config = dict(config)
     match config:
         case {"data": {"kind": "data"} as data}:
-            config["data"] = {**data, "kind": "pairs"}
+            config = {**config, "data": {**data, "kind": "pairs"}}
     match config:
-        case {"init": {"run": _} as start}:
-            del config["init"]
-            config["start_from"] = {name: value for name, value in start.items() if name != "kind"}
-        case {"init": None}:
-            del config["init"]
-            config["start_from"] = None
-    match config:
-        case {"model": {"silent": suppressed, **model}}:
-            config["model"] = {**model, "suppressed": suppressed}
-    match config:
-        case {"train": {"optimizer": {} as optimizer, **train}}:
-            config["train"] = {**train, "optimizer": _weight_decay(optimizer)}
+        case {"init": {"kind": _, **start}}:
+            config = {**config, "init": start}
+    for path, name in _RENAMED.items():
+        config = _with_name(config, path, name)
     return config
 
 
-def _weight_decay(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """Rename ``decay`` of an optimizer, and of the one within it, to ``weight_decay``."""
-    found = {("weight_decay" if name == "decay" else name): value for name, value in optimizer.items()}
-    match found:
-        case {"others": {} as others}:
-            found["others"] = _weight_decay(others)
-    return found
+def _with_name(config: Any, path: Sequence[str], name: str) -> Any:
+    """Return a configuration in which the last part of ``path``, where it is there, is called ``name``."""
+    first, *rest = path
+    if not isinstance(config, dict) or first not in config:
+        return config
+    if rest:
+        return {**config, first: _with_name(config[first], rest, name)}
+    return {(name if key == first else key): value for key, value in config.items() if key != name}
 
 
-_RENAMED_PATHS = {
-    "init": "start_from",
-    "model.silent": "model.suppressed",
-    "train.optimizer.decay": "train.optimizer.weight_decay",
-    "train.optimizer.others.decay": "train.optimizer.others.weight_decay",
-}
+def _renamed_parts(path: str) -> list[str]:
+    parts = path.split(".")
+    for old, name in _RENAMED.items():
+        if tuple(parts[: len(old)]) == old:
+            parts[len(old) - 1] = name
+    return parts
 
 
 def renamed_setting(path: str, value: Any) -> tuple[str, Any]:
     """Return a setting's path and value with the names that earlier versions used replaced by today's."""
-    parts = path.split(".")
-    for part in reversed(parts):
+    for part in reversed(path.split(".")):
         value = {part: value}
-    value, now = renamed(value), []
-    for _ in parts:
-        ((part, value),) = value.items()
-        now.append(part)
+    value = renamed(value)
+    for part in (now := _renamed_parts(path)):
+        value = value[part]
     return ".".join(now), value
 
 
 def renamed_assignment(assignment: str) -> str:
     """Return ``PATH=VALUE`` with a path that earlier versions used replaced by today's."""
     path, equals, value = assignment.partition("=")
-    for old, new in _RENAMED_PATHS.items():
-        if path == old or path.startswith(f"{old}."):
-            return f"{new}{path.removeprefix(old)}{equals}{value}"
-    return assignment
+    return f"{'.'.join(_renamed_parts(path))}{equals}{value}"
 
 
 def migrate(content: Content, written: Any, where: str) -> Content:

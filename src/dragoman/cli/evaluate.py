@@ -110,8 +110,8 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score a run on a test set, with intervals; outputs are kept. Translators: BLEU, chrF and more, by source length.
-    Encoder models: the figures of their task, with those of a baseline beside. Language models:
-    perplexity per token, byte and word, or multiple choice."""
+    Encoders, dual encoders and captioners: the figures of their task, with those of a baseline beside. Language
+    models: perplexity per token, byte and word, or multiple choice."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli import evaluate_language_model, evaluate_reader
     from dragoman.cli import follow as following

@@ -1,8 +1,7 @@
-"""Characters of HTML and WebVTT: character references are read, and written again where the source has them."""
+"""Character references of HTML and WebVTT, read as the characters that they stand for."""
 
 import html
 import re
-from collections.abc import Mapping
 
 _REFERENCE = re.compile(r"&(?:#[xX]?[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);?")
 
@@ -17,9 +16,3 @@ def with_characters(raw: str, spellings: dict[str, str]) -> str:
         return character
 
     return _REFERENCE.sub(read, raw)
-
-
-def with_references(text: str, spellings: Mapping[str, str] = {}) -> str:
-    """Return characters as they are written: ``&``, ``<``, ``>`` and those of ``spellings`` as references."""
-    written = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return written.translate(str.maketrans(dict(spellings)))

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from dragoman.errors import DataError
 from dragoman.text.document import Edit, Filling, splice
-from dragoman.text.filled.html_characters import with_characters, with_references
+from dragoman.text.filled.html_characters import with_characters
 from dragoman.text.filled.html_pieces import VOID, HtmlPiece, is_excluded, pieces
 from dragoman.text.filled.spans import SpannedDocument, TextFile, Write
-from dragoman.text.formats.inline import InlinePart, joined, spelled
+from dragoman.text.formats.inline import InlinePart, joined, spelled, with_references
 from dragoman.text.formats.markup import encoding_of
 
 INLINE = set(

@@ -18,9 +18,9 @@ import regex
 from dragoman.errors import DataError
 from dragoman.text.amount import SPACELESS
 from dragoman.text.compressed import extension
-from dragoman.text.filled.html_characters import with_characters, with_references
+from dragoman.text.filled.html_characters import with_characters
 from dragoman.text.filled.spans import SpannedDocument, TextFile
-from dragoman.text.formats.inline import InlinePart, joined, spelled
+from dragoman.text.formats.inline import InlinePart, joined, spelled, with_references
 
 _TIME = re.compile(r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}")
 _TIMES = re.compile(rf"(?m)^[ \t]*{_TIME.pattern}[ \t]*-->[ \t]*(?P<until>{_TIME.pattern})[^\n]*(?:\n|\Z)")

@@ -185,9 +185,15 @@ def to_xml(text: str, original: Inline) -> str:
     return re.sub("^ +| +$", lambda spaces: edge * len(spaces[0]), content) if edge else content
 
 
-_ALWAYS = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
+def with_references(text: str, spellings: Mapping[str, str] = {}) -> str:
+    """Return characters as HTML and XML have them: ``&``, ``<``, ``>`` and those of ``spellings`` as references."""
+    return text.translate(str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", **spellings}))
 
 
 def escaped(text: str, spellings: Mapping[str, str] = {}) -> str:
-    """Return characters as XML; ``spellings`` has further ones that are written as references."""
-    return text.translate(str.maketrans({**_ALWAYS, **spellings}))
+    """Return characters as XML, whose readers take a carriage return for a line end.
+
+    Args:
+        spellings: further characters that are written as references.
+    """
+    return with_references(text, {"\r": "&#13;", **spellings})
