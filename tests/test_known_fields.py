@@ -6,7 +6,7 @@ import pytest
 
 from dragoman.config import from_dict, merge
 from dragoman.interchange.family import _NO_MATTER
-from dragoman.migrations import _RENAMED_PATHS
+from dragoman.migrations import _RENAMED
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inference.known import check_known
@@ -29,5 +29,5 @@ def test_fields_that_no_family_describes_exist():
 
 
 def test_migrations_end_at_fields_that_exist():
-    ours = {path.removeprefix("model.") for path in _RENAMED_PATHS.values() if path.startswith("model.")}
-    assert ours <= names(TransformerConfig)
+    ours = {name for path, name in _RENAMED.items() if path[:-1] == ("model",)}
+    assert ours and ours <= names(TransformerConfig)
