@@ -21,10 +21,11 @@ import torch
 from smoke import add_smoke, run_of, write_results
 
 from dragoman.checkpoint import load_model
+from dragoman.data.padding import padded
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
-from dragoman.decode.search.teacher_forcing import batches_by_length, padded
+from dragoman.decode.search.teacher_forcing import batches_by_length
 from dragoman.decode.translator import Translator
 from dragoman.machine import keep_memory
 from dragoman.model.caches.cache import parse_cache

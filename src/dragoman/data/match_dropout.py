@@ -4,11 +4,11 @@ Which ones is a function of (seed, step, row) alone, so a resumed run sees what 
 """
 
 import numpy as np
-import torch
 
 from dragoman.data.batch import PairBatch
 from dragoman.data.corruption import RandomDraw
-from dragoman.data.pretraining import CorruptedRows, padded
+from dragoman.data.padding import padded
+from dragoman.data.pretraining import CorruptedRows
 from dragoman.text.lines import MATCH
 from dragoman.text.retrieval import FuzzyMatches, NoRetrieval
 from dragoman.text.tokens.tokenizer import PAD, Tokenizer
@@ -30,7 +30,7 @@ def drop_matches(
         else source[source != PAD]
         for row, source in zip(rows.rows.tolist(), batch.source.numpy(), strict=True)
     ]
-    return batch._replace(source=torch.from_numpy(padded(sources)))
+    return batch._replace(source=padded(sources))
 
 
 def _without_matches(source: np.ndarray, match: int, tags: set[int]) -> np.ndarray:

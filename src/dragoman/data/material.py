@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.data.image_files import is_pillow_image, normalized, prepare_pixels, read_image
+from dragoman.data.padding import padded
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.inputs import FrameInput, Input, PatchInput, TokenInput
-from dragoman.model.positions.tokens import PAD, Frames
+from dragoman.model.positions.tokens import Frames
 from dragoman.model.preprocessing import ExactSize, ImagePreprocessing
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, Tokenizer
 
@@ -100,14 +101,6 @@ def _each(inputs: Tensor | Frames, change: Callable[[Tensor], Tensor]) -> Tensor
     if isinstance(inputs, Tensor):
         return change(inputs)
     return Frames(change(inputs.values), None if inputs.keep is None else change(inputs.keep))
-
-
-def padded(rows: Sequence[np.ndarray], value: int = PAD) -> Int[Tensor, "B T"]:
-    """Return the rows of ids as one tensor, padded with ``value``."""
-    ids = np.full((len(rows), max(map(len, rows))), value, np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-    return torch.from_numpy(ids)
 
 
 class ImageMaterial(Material):

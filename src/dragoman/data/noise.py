@@ -10,13 +10,13 @@ from itertools import pairwise
 from typing import Annotated
 
 import numpy as np
-import torch
 from pydantic import Field, NonNegativeInt
 
 from dragoman.config import OneOf, config
 from dragoman.data.batch import PairBatch, PairRows, collate
 from dragoman.data.corruption import MASK, IdArray, RandomDraw
-from dragoman.data.pretraining import CorruptedRows, padded
+from dragoman.data.padding import padded
+from dragoman.data.pretraining import CorruptedRows
 from dragoman.text.context import SEPARATOR
 from dragoman.text.lines import MATCH
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
@@ -67,7 +67,7 @@ class WordNoise:
             for start, end in pairwise([begin - 1, *ends, len(ids) - 1]):
                 parts += [self.apply(ids[start + 1 : end], draw, blank), ids[end : end + 1]]
             sources.append(np.concatenate(parts))
-        return collate(corpus, rows.rows)._replace(source=torch.from_numpy(padded(sources)))
+        return collate(corpus, rows.rows)._replace(source=padded(sources))
 
     def apply(self, ids: IdArray, draw: RandomDraw, blank: int) -> IdArray:
         """Return a noisy copy of a text; at least one token of a non-empty text remains."""

@@ -3,17 +3,17 @@
 B batch, T length, S input length, N texts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
 
 from dragoman.data.batch import Batches, PairBatch, as_batch
 from dragoman.data.corruption import Corruption, CorruptionVocabulary, IdArray, Masking, RandomDraw, corrupt_texts
 from dragoman.data.packing import IGNORE, PackedRow, RowBatches, TextBatch, pieces
+from dragoman.data.padding import padded_array
 from dragoman.data.rounds import Rounds
 from dragoman.text.store import Column
 from dragoman.text.tokens.tokenizer import PAD
@@ -99,18 +99,10 @@ def hide(
 ) -> PairBatch:
     """Return each row as a corrupted source and the target to be generated."""
     texts, draws = zip(*(one for row in rows.rows for one in _drawn(text, row, seed, rows.step)), strict=True)
-    return as_batch(*map(padded, corrupt_texts(texts, draws, corruption, vocabulary)))
+    return as_batch(*map(padded_array, corrupt_texts(texts, draws, corruption, vocabulary)))
 
 
 def _drawn(text: Column, row: PackedRow, seed: int, step: int) -> Iterator[tuple[IdArray, RandomDraw]]:
     """Yield each piece of the row with random numbers of its own."""
     for begin, length in row.tolist():
         yield np.array(text.ids[begin : begin + length], np.int64), RandomDraw([seed, step, begin])
-
-
-def padded(rows: Sequence[IdArray]) -> Int[np.ndarray, "B S"]:
-    """Return the rows of ids as one array, padded."""
-    found = np.full((len(rows), max(map(len, rows))), PAD, np.int64)
-    for row, ids in zip(found, rows, strict=True):
-        row[: len(ids)] = ids
-    return found

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat
 
 from dragoman.config import OneOf, config, kind_of
 from dragoman.data.corruption import IdArray, RandomDraw
-from dragoman.data.pretraining import padded
+from dragoman.data.padding import padded_array
 from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.tokens.sampling import SegmentationSampler, bpe_dropout, unigram_sampling
@@ -126,7 +126,7 @@ class SampledPairs:
     def padded(self, rows: Int[np.ndarray, "B"]) -> tuple[Int[np.ndarray, "B S"], Int[np.ndarray, "B T"]]:
         """Return the ids of these pairs, one per row, padded."""
         sources, targets = zip(*(self[row] for row in rows.tolist()), strict=True)
-        return padded(sources), padded(targets)
+        return padded_array(sources), padded_array(targets)
 
     def _sampled(self, row: int, side: int, ids: IdArray) -> IdArray:
         if (sampler := self.samplers[side]) is None:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.data.example_store import ExampleStore, one_sided_lengths
-from dragoman.data.material import padded
+from dragoman.data.padding import padded
 from dragoman.errors import ConfigError
 from dragoman.model.positions.tokens import PAD, Tokens, as_tokens
 from dragoman.text.formats.questions import Answer, Question

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dragoman.data.example_store import ExampleStore, one_sided_lengths
-from dragoman.data.material import padded
+from dragoman.data.padding import padded
 from dragoman.text.formats.tagged import TaggedText
 from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import EOS, INPUT_FRAME, Tokenizer

@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dragoman.config import config
+from dragoman.data.padding import padded
 from dragoman.decode.search.attention_taps import attention_taps, recording_attention, twin_of
-from dragoman.decode.search.teacher_forcing import batches_by_length, padded, shifted
+from dragoman.decode.search.teacher_forcing import batches_by_length, shifted
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.context import SEPARATOR

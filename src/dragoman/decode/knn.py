@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from dragoman.capabilities import TRANSLATES, check
 from dragoman.checkpoint import load_writer
 from dragoman.config import config
+from dragoman.data.padding import padded
 from dragoman.decode.generation_settings import read_generation_settings
 from dragoman.decode.languages import read_languages
 from dragoman.decode.precision import on_device
-from dragoman.decode.search.teacher_forcing import batches_by_length, padded, shifted
+from dragoman.decode.search.teacher_forcing import batches_by_length, shifted
 from dragoman.decode.state_index import StateIndex, build_state_index
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT

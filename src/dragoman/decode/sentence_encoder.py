@@ -20,11 +20,12 @@ from torch import Tensor
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory, load_any
+from dragoman.data.padding import padded
 from dragoman.decode.knn import model_identity
 from dragoman.decode.precision import on_device
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.search.strategy import not_numbers
-from dragoman.decode.search.teacher_forcing import batches_by_length, padded
+from dragoman.decode.search.teacher_forcing import batches_by_length
 from dragoman.errors import CheckpointError, DataError
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder

@@ -20,10 +20,11 @@ from jaxtyping import Float
 from dragoman import __version__, durable
 from dragoman.checkpoint import RunDirectory, run_config, run_folder
 from dragoman.config import from_dict
+from dragoman.data.padding import padded
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.search.strategy import not_numbers
-from dragoman.decode.search.teacher_forcing import batches_by_length, padded
+from dragoman.decode.search.teacher_forcing import batches_by_length
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import Comparison, Metric, Score, compare_counts, score_of
 from dragoman.json_files import json_text

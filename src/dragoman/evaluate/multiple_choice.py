@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from dragoman import __version__
+from dragoman.data.padding import padded
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.search.strategy import not_numbers
-from dragoman.decode.search.teacher_forcing import batches_by_length, padded
+from dragoman.decode.search.teacher_forcing import batches_by_length
 from dragoman.errors import DataError
 from dragoman.evaluate.classification import Accuracy
 from dragoman.evaluate.language_modelling import BATCH_TOKENS, CONTEXT, Progress

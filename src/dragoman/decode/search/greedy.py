@@ -106,10 +106,7 @@ class GreedyStrategy(Strategy):
         struct = EmittedStruct(rows, model.output_size, EOS, made, *addresses)
         walked = walk(library().walk_greedy, struct, model, slots, token, rows=rows, steps=steps, few=few)
         self.steps, every = struct.steps, sum(walked.ended)
-        before = every - walked.ended[-1]
-        if before:
-            self.emitted.append(Emitted(*(field[:before] for field in emitted)))
-        self.emitted.append(Emitted(*(field[before:every] for field in emitted)))
+        self.emitted.append(Emitted(*(field[:every] for field in emitted)), newest=walked.ended[-1])
         self.sentence, self.limit = self.sentence[: walked.left], self.limit[: walked.left]
         return Walk(self.steps - made, Choice(None, None, walked.token) if walked.left else None)
 
@@ -171,10 +168,14 @@ class EmittedTokens:
         self.rows = rows
         """Number of rows whose tokens are here."""
         self.steps: list[Emitted] = []
-        """A record of each step; earlier steps may share one."""
+        """Records of one or more steps each."""
+        self.newest_tokens = 0
+        """Number of tokens of the last step, which end the last record."""
 
-    def append(self, step: Emitted) -> None:
-        self.steps.append(step)
+    def append(self, steps: Emitted, newest: int | None = None) -> None:
+        """Append a record, of whose last step are the last ``newest`` tokens; None for all of them."""
+        self.steps.append(steps)
+        self.newest_tokens = len(steps.row) if newest is None else newest
 
     def join(self, other: "EmittedTokens", rows: int) -> None:
         """Append the tokens of a batch whose rows follow ``rows`` others."""
@@ -183,7 +184,7 @@ class EmittedTokens:
 
     def newest(self) -> list[tuple[int, int, float]]:
         """Return row, token and log-probability of each token of the last step."""
-        step = self.steps[-1]
+        step = Emitted(*(field[len(field) - self.newest_tokens :] for field in self.steps[-1]))
         rows, tokens, log_probs = (field[step.real].tolist() for field in (step.row, step.token, step.log_prob))
         return list(zip(rows, tokens, log_probs, strict=True))
 

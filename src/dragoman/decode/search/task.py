@@ -13,10 +13,10 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Int
 from torch import Tensor
 
+from dragoman.data.padding import padded
 from dragoman.decode.search.rule import Rule
 from dragoman.decode.search.search import SearchBatch, SearchConfig, beams_of, start_batch
 from dragoman.decode.search.strategy import Hypothesis
-from dragoman.decode.search.teacher_forcing import padded
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
@@ -90,4 +90,4 @@ def translation_task(
 
     limits = [0 if cfg is None else cfg.limit.of(len(row)) for row in rows]
     beams = 1 if cfg is None else beams_of(cfg)
-    return SearchTask(model, rows, limits, beams, start, (cfg, str(policy), kind), None if alone else start_rows)
+    return SearchTask(model, rows, limits, beams, start, (cfg, policy, kind), None if alone else start_rows)

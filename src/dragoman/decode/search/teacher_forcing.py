@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dragoman.data.padding import padded
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.text.tokens.tokenizer import BOS, PAD
@@ -53,12 +54,6 @@ def token_log_probs(
 def shifted(target: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """Return the decoder's input under teacher forcing: ``target`` with BOS in front and without its last token."""
     return torch.cat([target.new_full((len(target), 1), BOS), target[:, :-1]], dim=1)
-
-
-def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "B T"]:
-    """Return the rows as one tensor, padded behind with PAD."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], device=device)
 
 
 def padded_in_front(rows: Sequence[Sequence[int]], device: torch.device, extra: int = 0) -> Tokens:

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dragoman.data.padding import padded
 from dragoman.decode.prompt import PromptAfterImage
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.search.rule import Rule, Rules
 from dragoman.decode.search.search import SearchConfig, own_seeds, search, walk
 from dragoman.decode.search.strategy import Hypothesis, LengthLimit
-from dragoman.decode.search.teacher_forcing import padded, padded_in_front, shifted, token_log_probs
+from dragoman.decode.search.teacher_forcing import padded_in_front, shifted, token_log_probs
 from dragoman.model.caches.cache import DEFAULT, Cache
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.text.tokens.tokenizer import EOS, PAD

@@ -18,6 +18,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from dragoman.data.padding import padded
 from dragoman.decode.constraints.beginning import Beginning, ForcedBeginning
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.defaults import BEAM
@@ -29,7 +30,6 @@ from dragoman.decode.search.ranking import first_largest
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis, LengthLimit
 from dragoman.decode.search.task import translation_task
-from dragoman.decode.search.teacher_forcing import padded
 from dragoman.decode.verify.checks import (
     COMPILED,
     PADDING,
