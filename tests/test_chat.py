@@ -20,6 +20,7 @@ from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Average, Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.speculative import Speculative
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.interchange.generation import OBEYED
 from dragoman.interchange.importing import import_checkpoint, import_notes
@@ -98,6 +99,21 @@ def test_answers_do_not_depend_on_the_batch_and_streams_spell_them(run):
     for messages, found in zip((HELLO, TALK), together, strict=False):
         assert model.reply([messages], search=Greedy(), max_new_tokens=10)[0].text == found.text
         assert "".join(model.stream(messages, search=Greedy(), max_new_tokens=10)) == found.text
+
+
+@pytest.mark.parametrize(
+    "search",
+    [Greedy(), Sample(), Sample(samples=2), Beam(size=2), Speculative(), Speculative(search=Sample(samples=2))],
+    ids=str,
+)
+def test_what_can_be_streamed_is_what_streams_take(search, run):
+    model = ChatModel.load(run)
+    if model.can_stream(search):
+        pieces = model.stream(HELLO, search=search, max_new_tokens=6, seed=3)
+        assert "".join(pieces) == model.reply([HELLO], search=search, max_new_tokens=6, seeds=[3])[0].text
+    else:
+        with pytest.raises(ConfigError, match="streamed"):
+            model.stream(HELLO, search=search)
 
 
 def test_a_run_loads_its_chat_model(run):

@@ -12,6 +12,8 @@ from torch import nn
 from dragoman.checkpoint import BASE, RunDirectory, load_model
 from dragoman.cli import main
 from dragoman.config import from_dict, merge, to_dict
+from dragoman.decode.alignment import AlignmentHeads
+from dragoman.decode.calibration import Calibration
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.families import ModelConfig
 from dragoman.model.lora import Adapted, Lora, fold
@@ -236,11 +238,14 @@ def test_a_chat_template_goes_with_the_weights(earlier, tmp_path):
 
 def test_a_merged_run_says_the_same_and_needs_no_other(adapted, tmp_path, capsys):
     shutil.copytree(adapted, tmp_path / "run", symlinks=True)
+    calibration = Calibration(heads=AlignmentHeads(heads=((0, 0),)))
+    calibration.write(tmp_path / "run")
     assert main(["merge", str(tmp_path / "run"), "--checkpoint", "last"]) == 0
     assert "run-merged: a run without adapters" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "run")
     merged = tmp_path / "run-merged"
     assert not (merged / BASE).exists()
+    assert Calibration.read(merged) == calibration
     ids = torch.randint(3, 200, (2, 7))
     before, after = load_model(adapted, "last")[0], load_model(merged)[0]
     torch.testing.assert_close(after(ids, ids), before(ids, ids), atol=1e-5, rtol=0)

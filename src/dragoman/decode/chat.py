@@ -10,8 +10,8 @@ from dragoman.decode.chat_template import ChatTemplate, template_from_file
 from dragoman.decode.generator import Generation, Generator
 from dragoman.decode.messages import Message
 from dragoman.decode.prompt import EncodedPrompt
-from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import beams_of
 from dragoman.errors import ConfigError, DataError
 
 Schemas = Sequence[Mapping[str, Any]]
@@ -121,8 +121,7 @@ class ChatModel:
 
     def can_stream(self, search: Any = None) -> bool:
         """Return whether ``stream`` can yield pieces under a search, by default the model's own."""
-        chosen = search or self.generator.defaults.search or Sample()
-        return isinstance(chosen, Greedy) or (isinstance(chosen, Sample) and chosen.samples == 1)
+        return beams_of(search or self.generator.defaults.search or Sample()) == 1
 
     def _settings(self, settings: dict[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
         """Return the settings with the ends of the template.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dragoman import durable
 from dragoman.checkpoint import BASE, RunDirectory
+from dragoman.decode.calibration import NAME as CALIBRATION
 from dragoman.decode.memory_vectors import ENCODER
 from dragoman.errors import CheckpointError
 from dragoman.interchange.importing import ORIGIN
@@ -16,7 +17,7 @@ from dragoman.train.tasks.task_data import FOLDER
 def merge_adapters(run: str | Path, merged: str | Path, checkpoint: str | int = "best") -> RunDirectory:
     """Create the run directory ``merged``: one checkpoint of weights alone, which every command opens without ``run``.
 
-    The texts to validate and test with are copied, and the files that an export needs.
+    The texts to validate and test with are copied, as are the calibration and the files that an export needs.
 
     Raises:
         CheckpointError: a run without adapters, one that cannot be read, or ``merged`` exists.
@@ -34,8 +35,8 @@ def merge_adapters(run: str | Path, merged: str | Path, checkpoint: str | int = 
             made = RunDirectory(partial)
             made.write_config(config)
             folders = (earlier.path / name for name in (FOLDER, ORIGIN, f"{FOLDER}/{ENCODER}"))
-            templates = filter(Path.is_file, (earlier.path / CHAT_TEMPLATE,))
-            for file in (*earlier.tokenizer_files(), *templates, *chain(*map(_small, folders))):
+            single = filter(Path.is_file, (earlier.path / CHAT_TEMPLATE, earlier.path / CALIBRATION))
+            for file in (*earlier.tokenizer_files(), *single, *chain(*map(_small, folders))):
                 target = partial / file.relative_to(earlier.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
