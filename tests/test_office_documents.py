@@ -499,6 +499,54 @@ def test_open_documents_keep_spans_notes_and_numbers():
     assert members(filled(document))["content.xml"].decode() == expected
 
 
+STYLES = "".join(
+    f"<x:style x:name='{name}' x:family='{family}'{parent}><x:text-properties {properties}/></x:style>"
+    for name, family, parent, properties in (
+        ("edited", "text", "", "rs:rsid='0012ab'"),
+        ("french", "text", "", "fo:language='fr' fo:country='FR' x:country-asian='none' rs:rsid='0012ab'"),
+        ("bold", "text", "", "fo:font-weight='bold' rs:rsid='0012ab'"),
+        ("named", "text", " x:parent-style-name='Emphasis'", "rs:rsid='0012ab'"),
+        ("body", "paragraph", "", "rs:rsid='0012ab'"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "read", "written"),
+    [
+        ("Hel<t:span t:style-name='edited'>lo</t:span> all", "Hello all", "HELLO ALL"),
+        ("<t:span t:style-name='french'>Hel</t:span>lo all", "Hello all", "HELLO ALL"),
+        (
+            "Hi <t:span t:style-name='edited'>a<t:span t:style-name='french'>ll</t:span> &amp; o</t:span>ne",
+            "Hi all & one",
+            "HI ALL &amp; ONE",
+        ),
+        ("Hello<t:span t:style-name='edited'/> all", "Hello all", "HELLO ALL"),
+        ("<t:span t:style-name='edited'> </t:span>Hello", "Hello", "<t:span t:style-name='edited'> </t:span>HELLO"),
+        (
+            "Hi <t:span t:style-name='edited'>all<t:tab/>of</t:span> you",
+            "Hi <g1>all<x2/>of</g1> you",
+            "HI <t:span t:style-name='edited'>ALL<t:tab/>OF</t:span> YOU",
+        ),
+        *(
+            (
+                f"Hi <t:span t:style-name='{style}'>all</t:span> of you",
+                "Hi <g1>all</g1> of you",
+                f"HI <t:span t:style-name='{style}'>ALL</t:span> OF YOU",
+            )
+            for style in ("bold", "named", "body", "unknown")
+        ),
+    ],
+)
+def test_edits_and_languages_do_not_divide_the_sentences_of_open_documents(content, read, written):
+    raw = with_prefixes(
+        f"<o:document-content xmlns:o='o' xmlns:fo='fo' xmlns:rs='rs'>{STYLES}<t:p>{{}}</t:p></o:document-content>"
+    )
+    document = opened("a.odt", archive(content_xml=raw.format(content)))
+    assert [slot.text for slot in document.slots] == [read]
+    assert members(filled(document))["content.xml"].decode() == raw.format(written)
+
+
 COMMENT = (
     "<office:annotation office:name='1'><dc:creator>Bob</dc:creator><t:p{}>{}</t:p>"
     "<t:list><t:list-item><t:p>{}</t:p></t:list-item></t:list></office:annotation>"

@@ -16,8 +16,9 @@ from dragoman.text.document import Edit, FillableDocument, Filling, Slot
 from dragoman.text.filled.archive import ArchiveReader, with_members
 from dragoman.text.filled.encrypted import refuse_compound, refuse_encrypted
 from dragoman.text.filled.html_document import HtmlDocument
+from dragoman.text.filled.office_dialects import PACKAGE, Dialect, characters
 from dragoman.text.filled.office_members import ROOTS, TEXTS, Members, kind_of, members_of, root_of
-from dragoman.text.filled.office_paragraphs import PACKAGE, Dialect, Paragraph, characters, paragraphs
+from dragoman.text.filled.office_paragraphs import Paragraph, paragraphs
 from dragoman.text.formats.markup import Element, MarkupSource, units
 
 _LANGUAGE = re.compile(rb"(<(?:\w+:)?language(?:\s[^<>]*)?>)[^<]*(?=<)")
@@ -90,7 +91,11 @@ class XmlPart(FillableDocument):
         self.values: dict[int, Edit] = {}
         """Edits that remove the value of a slot's cell, which is its text then, by the number of the slot."""
         found = root_of(self.markup.utf8)
-        for unit in units([self.markup.utf8], name, found, *dialect.paragraphs):
+        styles = () if dialect.style is None else (dialect.style,)
+        for unit in units([self.markup.utf8], name, found, *dialect.paragraphs, *styles):
+            if unit.element.name in styles:
+                dialect = dialect.with_style(unit.element)
+                continue
             if any(map(dialect.excludes, unit.around)):
                 continue
             for paragraph in paragraphs(unit.element, dialect, self.markup.utf8):

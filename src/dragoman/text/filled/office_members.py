@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from dragoman.text.filled.archive import ArchiveReader
-from dragoman.text.filled.office_paragraphs import CONTENTS, OPEN_DOCUMENT, PACKAGE, SHEETS, SLIDES, WORD, Dialect
+from dragoman.text.filled.office_dialects import CONTENTS, OPEN_DOCUMENT, PACKAGE, SHEETS, SLIDES, WORD, Dialect
 from dragoman.text.formats.markup import as_utf8, units
 
 _CHART = ("*.chart+xml", "*.chartex+xml")

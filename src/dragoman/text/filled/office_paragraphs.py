@@ -11,70 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from dragoman.text.filled.office_dialects import SHEETS, Dialect
 from dragoman.text.filled.run_properties import format_of, show_on_blanks, without_marks
 from dragoman.text.formats.markup import Element
 
 _CODE = re.compile(r"(</?g\d+>|<(?:x|it)\d+/>)")
-_CHARACTER = re.compile(r"_x([0-9A-Fa-f]{4})_")
-"""Character as Excel writes those that XML does not hold as they are."""
 
 
-class Dialect(NamedTuple):
-    """Names of a paragraph's parts in a format."""
-
-    paragraphs: tuple[str, ...]
-    """Elements that hold one text each."""
-    run: str | None
-    """Element of a stretch of text in one format; None where text stands by itself."""
-    containers: tuple[str, ...] = ()
-    """Elements inside a paragraph whose runs are part of its text, such as links."""
-    dropped: tuple[str, ...] = ()
-    """Elements that are left out when a paragraph is written anew."""
-    partly: tuple[tuple[str, str], ...] = ()
-    """Containers of which only one child, named second, holds text: the words below their reading (furigana)."""
-    excluded: tuple[str, ...] = ()
-    """Elements whose paragraphs stay, such as comments."""
-    characters: re.Pattern[str] | None = None
-    """Pattern of characters that are written as code."""
-
-    def inside(self, element: Element) -> Element | None:
-        """Return the element whose runs are part of a paragraph's text: a container, or the child of one that is."""
-        child = dict(self.partly).get(element.name)
-        found = element.find(child) if child else element if element.name in self.containers else None
-        return None if found is None or found.is_one_tag else found
-
-    def excludes(self, element: Element) -> bool:
-        """Return True if the paragraphs in an element stay: comments, numbers, results of formulas."""
-        if element.name not in ("table-cell", "covered-table-cell"):
-            return element.name in self.excluded
-        cell = element.attributes
-        return cell.get("office:value-type", "string") != "string" or "table:formula" in cell
-
-
-WORD = Dialect(
-    ("p",),
-    "r",
-    ("hyperlink", "ins", "moveTo", "smartTag", "customXml", "fldSimple", "dir", "bdo"),
-    dropped=("proofErr", "lastRenderedPageBreak"),
-    partly=(("sdt", "sdtContent"), ("ruby", "rubyBase")),
-)
-SLIDES = Dialect(("p",), "r")
-SHEETS = Dialect(("si", "is"), "r", dropped=("phoneticPr", "rPh"), characters=_CHARACTER)
-OPEN_DOCUMENT = Dialect(
-    ("p", "h"),
-    None,
-    ("span", "a"),
-    dropped=("soft-page-break",),
-    partly=(("ruby", "ruby-base"),),
-    excluded=("tracked-changes", "annotation"),
-)
-CONTENTS = Dialect(("text",), None)
-"""Labels of an e-book's table of contents."""
-PACKAGE = Dialect(("title",), None)
-"""Title of an e-book."""
 _FIELD = {"fldChar", "instrText"}
 """Parts of a field of Word's, which is written over several runs: they must stay in their order."""
 
@@ -172,11 +117,6 @@ class Paragraph:
         return content if self.style == "t" else f"<{self.prefix}r>{properties}{content}</{self.prefix}r>"
 
 
-def characters(text: str) -> str:
-    """Return a text with the characters that Excel writes as code, such as _x000a_ for a line break."""
-    return _CHARACTER.sub(lambda found: chr(int(found[1], 16)), text)
-
-
 def paragraphs(element: Element, dialect: Dialect, utf8: bytes) -> Iterator[Paragraph]:
     """Yield the paragraphs of an element and of those inside of it, outer ones first, without those that stay."""
     if element.name in dialect.paragraphs and not element.is_one_tag:
@@ -223,6 +163,11 @@ class _Atoms:
 
     def container(self, element: Element, properties: str = "", run: tuple[int, int] | None = None) -> Iterator[Atom]:
         """Yield a container's beginning, the pieces inside of it and its end, or one piece for anything else."""
+        if self.dialect.passes_over(element):
+            pieces = [] if element.is_one_tag else list(self.of(element))
+            if all(piece.kind == "text" for piece in pieces):
+                yield Atom("text", element.start, element.end, "".join(piece.text for piece in pieces))
+                return
         if inside := self.dialect.inside(element):
             self.containers += 1
             number = self.containers
