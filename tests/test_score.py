@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,15 @@ from tiny_run import config as tiny_config
 from tiny_run import write_pairs
 
 from dragoman.cli import main
+from dragoman.decode.constraints.first_token import FirstToken
+from dragoman.decode.constraints.repetition import CountPenalty, Forbidden, MinimumLength, NoRepeat, RepetitionPenalty
 from dragoman.decode.scoring import perplexity
+from dragoman.decode.search import beam
 from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.diverse import DiverseBeam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.rule import SearchStart
+from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.search.teacher_forcing import token_log_probs
@@ -43,6 +51,56 @@ def test_what_search_reports_of_each_of_its_hypotheses_is_what_scoring_says_of_t
     for (_, h), values in zip(pairs, scored, strict=True):
         assert values == pytest.approx(h.token_log_probs, abs=1e-5)
         assert sum(values) == pytest.approx(h.log_prob, abs=1e-5)
+
+
+RULES = [
+    RepetitionPenalty(factor=1.5),
+    RepetitionPenalty(factor=0.7),
+    CountPenalty(presence=-0.5, frequency=-0.25),  # a rule may make what is chosen likelier than the model does
+    NoRepeat(),
+]
+SEARCHES = [Greedy(), Beam(size=4, nbest=3), DiverseBeam(size=4, groups=2), Sample(samples=3)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("cfg", SEARCHES, ids=str)
+@pytest.mark.parametrize("by_kernels", [True, False])
+def test_under_rules_log_probabilities_are_still_the_models_own(rule, cfg, by_kernels, monkeypatch):
+    if not by_kernels:
+        monkeypatch.setattr(beam, "kernels_read", lambda *_: False)
+    model, batch = Recurrent(50), sources(50, 6)
+    start = SearchStart(batch.new_full((len(batch), 1), BOS), batch)
+    found = search(model, batch, replace(cfg, limit=LengthLimit(tokens=12)), rules=[rule.start(start)])
+    pairs = [(source, h) for source, some in zip(rows(batch), found, strict=True) for h in some]
+    scored = token_log_probs(model, [source for source, _ in pairs], [h.tokens for _, h in pairs])
+    for (_, h), values in zip(pairs, scored, strict=True):
+        assert h.token_log_probs == pytest.approx(values, abs=2e-5)
+        assert h.log_prob == pytest.approx(sum(values), abs=1e-4)
+
+
+@pytest.mark.parametrize("cfg", SEARCHES, ids=str)
+def test_a_first_token_that_is_given_has_no_log_probability_in_any_search(cfg):
+    model, batch = Recurrent(50), sources(50, 6)
+    rule = FirstToken(token=7).start(SearchStart(batch.new_full((len(batch), 1), BOS), batch))
+    found = search(model, batch, replace(cfg, limit=LengthLimit(tokens=12)), rules=[rule])
+    pairs = [(source, h) for source, some in zip(rows(batch), found, strict=True) for h in some]
+    scored = token_log_probs(model, [source for source, _ in pairs], [h.tokens for _, h in pairs])
+    for (_, h), values in zip(pairs, scored, strict=True):
+        assert h.token_log_probs == pytest.approx((0.0, *values[1:]), abs=1e-5)
+
+
+@pytest.mark.parametrize("cfg", SEARCHES, ids=str)
+@pytest.mark.parametrize("by_kernels", [True, False])
+def test_a_minimum_length_raises_the_limit_and_no_end_comes_before_it(cfg, by_kernels, monkeypatch):
+    if not by_kernels:
+        monkeypatch.setattr(beam, "kernels_read", lambda *_: False)
+    model, batch = Recurrent(50), sources(50, 6)
+    cfg, start = replace(cfg, limit=LengthLimit(tokens=6)), SearchStart(batch.new_full((len(batch), 1), BOS), batch)
+    found = search(model, batch, cfg, rules=[MinimumLength(tokens=15).start(start)])
+    assert all(len(h.tokens) == 16 for some in found for h in some)
+    endless = [rule.start(start) for rule in (MinimumLength(tokens=15), Forbidden(tokens=(EOS,)))]
+    found = search(model, batch, cfg, rules=endless)
+    assert all(h.truncated for some in found for h in some), "the limit alone ended it"
 
 
 @each_family

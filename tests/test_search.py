@@ -501,3 +501,13 @@ def test_log_partition_is_logsumexp():
     for shape in [(1, 7), (300, 1000), (2, 140_000)]:
         logits = torch.randn(*shape) * 5
         torch.testing.assert_close(log_partition(logits), logits.logsumexp(dim=1))
+
+
+@pytest.mark.parametrize("impossible", [slice(0, 100), slice(2, 200), slice(64, 128), slice(150, 300)])
+def test_tokens_that_cannot_be_leave_the_others_their_probabilities(impossible):
+    logits = torch.randn(3, 300)
+    logits[:, impossible] = -torch.inf
+    torch.testing.assert_close(log_partition(logits), logits.logsumexp(dim=1))
+    token, log_prob = likeliest(logits, 2)
+    torch.testing.assert_close(log_prob, logits.log_softmax(dim=1).gather(1, token[:, None])[:, 0])
+    assert likeliest(torch.full_like(logits, -torch.inf), 2).log_prob.isnan().all()

@@ -10,7 +10,7 @@
 enum { EARLY_STOP, FIRST_STOP, HEURISTIC_STOP, FULL_STOP, CERTAIN_STOP }; /* the first and the heuristic differ only in nbest */
 
 typedef struct {
-    float *score;
+    float *score, *log_prob; /* to rank by, and of the model */
     int64_t *beam, *token;
     uint8_t *truncated;
 } Candidates; /* 2 K of a sentence, best first */
@@ -23,7 +23,7 @@ static void end_all(const Step *s, int64_t n, Candidates c) {
     int64_t *top = room(W * sizeof(int64_t));
     int some_may = 0;
     partition(logits, W, V, all);
-    largest(logits + s->eos, W, V - s->eos, V, top);
+    largest(ranked + s->eos, W, V - s->eos, V, top);
     for (int64_t w = 0; w < W; w++) some_may |= ranked[w * V + s->eos] > -INFINITY;
     for (int64_t w = 0; w < W; w++) {
         const int may = !some_may || ranked[w * V + s->eos] > -INFINITY;
@@ -31,10 +31,12 @@ static void end_all(const Step *s, int64_t n, Candidates c) {
         int64_t at = w;
         for (; at > 0 && score > c.score[at - 1]; at--) {
             c.score[at] = c.score[at - 1];
+            c.log_prob[at] = c.log_prob[at - 1];
             c.beam[at] = c.beam[at - 1];
             c.truncated[at] = c.truncated[at - 1];
         }
         c.score[at] = score;
+        c.log_prob[at] = score + (s->log_prob[n * W + w] - s->total[n * W + w]);
         c.beam[at] = w;
         c.truncated[at] = top[w] != 0;
     }
@@ -56,7 +58,7 @@ static void end(Step *s, int64_t n, Candidates c) {
         const int64_t e = s->ended++;
         s->ended_sentence[e] = s->sentence[n];
         s->ended_parent[e] = n * s->W + c.beam[k];
-        s->ended_total[e] = total;
+        s->ended_log_prob[e] = c.log_prob[k];
         s->ended_score[e] = score;
         s->real[e] = (uint8_t)real;
         s->truncated[e] = c.truncated[k];
@@ -87,6 +89,7 @@ static void go_on(Step *s, int64_t n, Candidates c) {
         for (int64_t k = 0; k < 2 * K && count < K; k++) {
             if ((c.token[k] == s->eos) != ended) continue;
             s->new_total[to + count] = c.score[k];
+            s->new_log_prob[to + count] = c.log_prob[k];
             s->parent[to + count] = n * s->W + c.beam[k];
             s->token[to + count] = c.token[k];
             s->row[to + count] = to + c.beam[k];
@@ -105,7 +108,7 @@ static void go_on(Step *s, int64_t n, Candidates c) {
 
 void beam_step(Step *s) {
     const int64_t count = 2 * s->K, N = s->N;
-    float *score = room(N * count * sizeof(float)), *own = NULL;
+    float *score = room(2 * N * count * sizeof(float)), *log_prob = score + N * count, *own = NULL;
     int64_t *beam = room(2 * N * count * sizeof(int64_t)), *token = beam + N * count;
     uint8_t *truncated = room(count);
     if (s->ranked != s->logits) {
@@ -113,9 +116,15 @@ void beam_step(Step *s) {
         partition(s->logits, N * s->W, s->vocabulary, own);
     }
     continuations(s->ranked, s->total, own, N, s->W, s->vocabulary, count, s->eos, score, beam, token);
+    for (int64_t i = 0; i < N * count; i++) {
+        const int64_t r = i / count * s->W + beam[i];
+        const float by_model = own ? s->logits[r * s->vocabulary + token[i]] + (s->log_prob[r] - own[r])
+                                   : score[i] + (s->log_prob[r] - s->total[r]);
+        log_prob[i] = score[i] > -INFINITY ? by_model : score[i];
+    }
     s->left = s->moved = s->ended = 0;
     for (int64_t n = 0; n < N; n++) {
-        const Candidates c = {score + n * count, beam + n * count, token + n * count, truncated};
+        const Candidates c = {score + n * count, log_prob + n * count, beam + n * count, token + n * count, truncated};
         memset(truncated, 0, count);
         s->length[n]++;
         if (s->limit[n] <= s->length[n]) end_all(s, n, c);

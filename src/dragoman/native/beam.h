@@ -12,12 +12,12 @@ typedef struct {
     const float *divisors;        /* length penalty: what a score is divided by, at each length */
     int64_t *sentence, *limit, *length, *finished; /* (N): updated; those of unfinished sentences are moved to the front */
     float *best;                                   /* (N, nbest): the best scores first; moved likewise */
-    const float *total;                            /* (N, W) */
+    const float *total, *log_prob; /* (N, W): what hypotheses are ranked by, as rules changed it, and what the model says */
     /* hypotheses that continue (at most N K) */
-    float *new_total;
+    float *new_total, *new_log_prob;
     int64_t *parent, *token, *row, *keep; /* row: the kept row that each continues; keep (N): the unfinished sentences */
     /* hypotheses that ended (at most N K) */
-    float *ended_total, *ended_score;
+    float *ended_log_prob, *ended_score;
     int64_t *ended_sentence, *ended_parent;
     uint8_t *real, *truncated;
     int64_t left, moved, ended; /* unfinished sentences; whether any row continues another row; hypotheses that ended */

@@ -27,11 +27,12 @@ static float partition_of(const float *x, int64_t V, float *tops) {
             sum *= exponential_below_1(highest - top);
             highest = top;
         }
+        const float base = highest > -INFINITY ? highest : 0; /* a difference of two infinities is no number */
 #pragma omp simd reduction(+ : more)
-        for (int64_t i = 0; i < count; i++) more += exponential_below_1(x[i] - highest);
+        for (int64_t i = 0; i < count; i++) more += exponential_below_1(x[i] - base);
         sum += more;
     }
-    return logf(sum) + highest;
+    return highest > -INFINITY ? logf(sum) + highest : NAN;
 }
 
 void partition(const float *logits, int64_t R, int64_t V, float *to) {

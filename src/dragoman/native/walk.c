@@ -66,9 +66,9 @@ void walk_beam(Walk *w, Step *step) {
         if (step->moved || step->left < step->N || step->W != K) follow(w, step->parent, rows);
         if (step->left < step->N && w->state->source) keep_sources(w->state, step->keep, step->left);
         if (rows) memcpy(w->token, step->token, rows * sizeof(int64_t));
-        step->total = step->new_total;
-        step->new_total += rows, step->parent += rows, step->token += rows;
-        step->ended_total += e, step->ended_score += e, step->ended_sentence += e, step->ended_parent += e;
+        step->total = step->new_total, step->log_prob = step->new_log_prob;
+        step->new_total += rows, step->new_log_prob += rows, step->parent += rows, step->token += rows;
+        step->ended_log_prob += e, step->ended_score += e, step->ended_sentence += e, step->ended_parent += e;
         step->real += e, step->truncated += e;
         step->N = step->left, step->W = w->state->beams = K;
     } while (++w->steps < w->most && w->left > w->few);

@@ -41,12 +41,15 @@ class GivenFirst(Rule):
         self.first = RowMemory(torch.ones(rows, dtype=torch.bool, device=device))
         self.needs = [1] * rows
 
-    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+    def given(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         if not self.at_start or self.token >= logits.shape[1]:
             return logits
         only = torch.full_like(logits, -torch.inf)
-        only[:, self.token] = logits.float().logsumexp(dim=1).to(logits.dtype)  # log-probability 0: it is certain
+        only[:, self.token] = 0.0
         return torch.where(self.first.rows[:, None], only, logits)
+
+    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        return logits
 
     def follow(self, choice: Choice) -> None:
         self.first.follow(choice)

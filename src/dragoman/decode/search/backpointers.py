@@ -25,8 +25,8 @@ class ContinuedRows(NamedTuple):
     parent: Int[Tensor, " R"]
     """Row of the step before; at the first step, row of the batch."""
     token: Int[Tensor, " R"]
-    total: Float[Tensor, " R"]
-    """Log-probability up to and including the token."""
+    log_prob: Float[Tensor, " R"]
+    """The model's own log-probability up to and including the token."""
 
 
 class EndedHypotheses(NamedTuple):
@@ -36,7 +36,7 @@ class EndedHypotheses(NamedTuple):
     """False where none ended."""
     sentence: Int[Tensor, " E"]
     parent: Int[Tensor, " E"]
-    total: Float[Tensor, " E"]
+    log_prob: Float[Tensor, " E"]
     score: Float[Tensor, " E"]
     truncated: Bool[Tensor, " E"]
 
@@ -99,14 +99,14 @@ class Backpointers:
         if sentences is not None:
             theirs = np.isin(fields[1], wanted)
             step, fields = step[theirs], [field[theirs] for field in fields]
-        real, sentence, parent, total, score, truncated = (field.tolist() for field in fields)
+        real, sentence, parent, log_prob, score, truncated = (field.tolist() for field in fields)
         found: dict[int, list[int]] = {i: [] for i in wanted}
         for at, i in enumerate(sentence):
             if real[at]:
                 found[i].append(at)
         none = dict[int, UserError]()
         if not all(found.values()):
-            damaged = {i for at, i in enumerate(sentence) if math.isnan(total[at])}
+            damaged = {i for at, i in enumerate(sentence) if math.isnan(log_prob[at])}
             none = {i: not_numbers() if i in damaged else nothing_allowed() for i in found if not found[i]}
         if len(none) == len(found):
             return {**none}
@@ -116,16 +116,16 @@ class Backpointers:
         chosen = [at for places in found.values() for at in places]
         first = np.array([self.first_steps[sentence[at]] for at in chosen])
         last, row = (np.array([field[at] for at in chosen]) for field in (step, parent))
-        tokens, totals = self._walk_back(first, last, row, np.array([total[at] for at in chosen]))
+        tokens, totals = self._walk_back(first, last, row, np.array([log_prob[at] for at in chosen]))
         written = zip(chosen, (last - first + 1).tolist(), tokens.tolist(), np.diff(totals).tolist(), strict=True)
         hypotheses = {
-            at: Hypothesis(tuple(ids[:n]), tuple(log_probs[:n]), total[at], score[at], truncated[at])
+            at: Hypothesis(tuple(ids[:n]), tuple(log_probs[:n]), log_prob[at], score[at], truncated[at])
             for at, n, ids, log_probs in written
         }
         return {i: none[i] if i in none else [hypotheses[at] for at in places] for i, places in found.items()}
 
     def _walk_back(
-        self, first: np.ndarray, last: np.ndarray, row: np.ndarray, total: np.ndarray
+        self, first: np.ndarray, last: np.ndarray, row: np.ndarray, log_prob: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens (n, T) of answers and their cumulative log-probabilities (n, T + 1).
 
@@ -133,11 +133,11 @@ class Backpointers:
             first: step before the first token of each answer.
             last: step at which it ended.
             row: row that it extends at its last step.
-            total: its log-probability.
+            log_prob: its log-probability.
         """
         n, T = len(last), int((last - first).max()) + 1
         tokens, totals = np.full((n, T), EOS), np.zeros((n, T + 1), dtype=np.float64)
-        totals[np.arange(n), last - first + 1] = total
+        totals[np.arange(n), last - first + 1] = log_prob
         if T == 1:
             return tokens, totals
         if self.continued[-1].parent.is_cpu and available():

@@ -125,7 +125,7 @@ class Beam:
 
 # ---- the search -----------------------------------------------------------------------------------
 
-_OF_SENTENCES = ("sentence", "limit", "length", "total", "finished", "best")
+_OF_SENTENCES = ("sentence", "limit", "length", "total", "log_prob", "finished", "best")
 """Names of the attributes that hold a row for each sentence still being translated."""
 
 
@@ -143,7 +143,10 @@ class BeamStrategy(Strategy):
         self.length = torch.zeros_like(self.limit)  # (N,): tokens emitted
         self.divisors = _divisors(cfg.penalty, max(limits)).to(device)  # of the score, by length
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
-        self.total = torch.zeros(len(limits), 1, device=device)  # (N, W): log-probability of each hypothesis
+        self.total = torch.zeros(
+            len(limits), 1, device=device
+        )  # (N, W): log-probability as rules changed it, to rank by
+        self.log_prob = torch.zeros_like(self.total)  # (N, W): the model's own
         self.finished = torch.zeros_like(self.limit)  # (N,): translations that have ended
         self.kept = self.beams if cfg.stop == "heuristic" else cfg.nbest
         self.best = torch.full((len(limits), self.kept), -torch.inf, device=device)  # (N, kept): their best scores
@@ -156,13 +159,18 @@ class BeamStrategy(Strategy):
         self.length = self.length + 1
         N, W = self.total.shape
         found = self.propose(logits, ranked)
+        log_prob = self.own_log_prob(found, None if ranked is logits else logits)
         truncated = torch.zeros_like(found.token, dtype=torch.bool)
         if self.steps >= self.earliest:
-            found, truncated = self.truncate(found, logits, ranked)
+            at_limit = (self.limit <= self.length)[:, None, None]
+            ending, truncated = self.truncate(logits, ranked)
+            log_prob = torch.where(at_limit, self.own_log_prob(ending), log_prob)
+            found = Best(*(torch.where(at_limit, a, b) for a, b in zip(ending, found, strict=True)))
+            truncated = at_limit & truncated
         parent = found.beam + W * torch.arange(N, device=found.beam.device)[:, None, None]
         ends = found.token == EOS
-        self.end(found, ends, parent, truncated)
-        return self.go_on(found, ends, parent)
+        self.end(found, log_prob, ends, parent, truncated)
+        return self.go_on(found, log_prob, ends, parent)
 
     def step_by_kernel(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         """Make a step in C. It equals that of the methods below."""
@@ -172,7 +180,8 @@ class BeamStrategy(Strategy):
         if continued is None:
             self.sentence = self.sentence[:0]
             return None
-        self.sentence, self.limit, self.length, self.finished, self.best, self.total = state
+        for name, field in zip(BeamState._fields, state, strict=True):
+            setattr(self, name, field)
         self.backpointers.continued.append(continued)
         return choice
 
@@ -182,7 +191,8 @@ class BeamStrategy(Strategy):
         self.steps += len(found.ended)
         self.backpointers.ended += found.ended
         self.backpointers.continued += found.continued
-        self.sentence, self.limit, self.length, self.finished, self.best, self.total = found.state
+        for name, field in zip(BeamState._fields, found.state, strict=True):
+            setattr(self, name, field)
         return Walk(len(found.ended), Choice(None, None, found.walked.token) if found.walked.left else None)
 
     def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
@@ -194,10 +204,21 @@ class BeamStrategy(Strategy):
         found = best_continuations(ranked.unflatten(0, self.total.shape), self.total, 2 * self.each, EOS, own)
         return Best(*(field[:, None] for field in found))
 
+    def own_log_prob(self, found: Best, logits: Float[Tensor, "R V"] | None = None) -> Float[Tensor, "N G C"]:
+        """Return the model's own log-probability of each candidate; without ``logits``, no rule changed those here."""
+        row, token = found.beam.flatten(1), found.token.flatten(1)
+        if logits is None:
+            own = found.score + (self.log_prob - self.total).gather(1, row).view(found.score.shape)
+        else:
+            before = self.log_prob - log_partition(logits).view(self.total.shape)
+            chosen = logits.view(len(row), -1).gather(1, row * logits.shape[1] + token).float()
+            own = (chosen + before.gather(1, row)).view(found.score.shape)
+        return torch.where(found.score > -torch.inf, own, found.score)
+
     def truncate(
-        self, found: Best, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]
     ) -> tuple[Best, Bool[Tensor, "N G C"]]:
-        """At a sentence's limit, replace its candidates by the ends of its rows.
+        """Return the candidates of a sentence at its limit: the ends of its rows.
 
         Also return which of these rows would have gone on. A row that may not end is a candidate only where none may.
         """
@@ -207,15 +228,12 @@ class BeamStrategy(Strategy):
         w = score.shape[2]
         beam = best(score.flatten(0, 1), w).view(score.shape)
         score, row = score.gather(2, beam), beam + self.first_rows()
-        would_go_on = (first_largest(logits[:, EOS:]) != 0).view(self.total.shape)
+        would_go_on = (first_largest(ranked[:, EOS:]) != 0).view(self.total.shape)
         would_go_on = would_go_on.gather(1, row.flatten(1)).view(row.shape)
-        missing, at_limit = (0, 2 * self.each - w), (self.limit <= self.length)[:, None, None]
-        found = Best(
-            torch.where(at_limit, F.pad(score, missing, value=-torch.inf), found.score),
-            torch.where(at_limit, F.pad(row, missing), found.beam),
-            torch.where(at_limit, EOS, found.token),
-        )
-        return found, at_limit & F.pad(would_go_on, missing)
+        missing = (0, 2 * self.each - w)
+        row = F.pad(row, missing)
+        found = Best(F.pad(score, missing, value=-torch.inf), row, torch.full_like(row, EOS))
+        return found, F.pad(would_go_on, missing)
 
     def in_groups(self, rows: Float[Tensor, "N W"]) -> Float[Tensor, "N G w"]:
         """Return the rows by group; at the first step the one row of a sentence is in the first group."""
@@ -228,26 +246,37 @@ class BeamStrategy(Strategy):
         size = self.each if self.total.shape[1] == self.beams else 0
         return size * torch.arange(self.groups, device=self.total.device)[:, None]
 
-    def end(self, found: Best, ends: Bool[Tensor, "N G C"], parent: Tensor, truncated: Bool[Tensor, "N G C"]) -> None:
+    def end(
+        self,
+        found: Best,
+        log_prob: Float[Tensor, "N G C"],
+        ends: Bool[Tensor, "N G C"],
+        parent: Tensor,
+        truncated: Bool[Tensor, "N G C"],
+    ) -> None:
         """Record which of the K best candidates of each group end."""
-        total, ends, parent, truncated = (
-            field[:, :, : self.each].flatten(1) for field in (found.score, ends, parent, truncated)
+        total, log_prob, ends, parent, truncated = (
+            field[:, :, : self.each].flatten(1) for field in (found.score, log_prob, ends, parent, truncated)
         )
         real = ends & (total > -torch.inf)
         beam = found.beam[:, :, : self.each].flatten(1)
         score = total / self.divisors[self.length][:, None] + self.bonus(beam)
         sentence = self.sentence.repeat_interleave(real.shape[1])
-        fields = (field.flatten() for field in (parent, total, score, truncated))
+        fields = (field.flatten() for field in (parent, log_prob, score, truncated))
         self.backpointers.ended.append(EndedHypotheses(real.flatten(), sentence, *fields))
         self.finished = self.finished + real.sum(dim=1)
         scores = torch.cat([self.best, score.masked_fill(~real, -torch.inf)], dim=1)
         self.best = scores.topk(self.kept, dim=1).values
 
-    def go_on(self, found: Best, ends: Bool[Tensor, "N G C"], parent: Tensor) -> Choice | None:
+    def go_on(
+        self, found: Best, log_prob: Float[Tensor, "N G C"], ends: Bool[Tensor, "N G C"], parent: Tensor
+    ) -> Choice | None:
         """Continue with each group's K best candidates that do not end, in the sentences that are not done."""
         K, first = self.beams, self.total.shape[1] < self.beams
         order = ends.int().argsort(dim=2, stable=True)[:, :, : self.each]
-        self.total, beam, token, parent = (field.gather(2, order).flatten(1) for field in (*found, parent))
+        self.total, beam, token, self.log_prob, parent = (
+            field.gather(2, order).flatten(1) for field in (*found, log_prob, parent)
+        )
 
         done = _STOPS[self.cfg.stop](self) | (self.limit <= self.length)
         moved = (beam != torch.arange(K, device=beam.device)).any()
@@ -261,7 +290,7 @@ class BeamStrategy(Strategy):
             keep = done.int().argsort(stable=True)[:left]
             beam, token, parent = beam[keep], token[keep], parent[keep]
             self.keep(keep)
-        self.backpointers.continued.append(ContinuedRows(parent.flatten(), token.flatten(), self.total.flatten()))
+        self.backpointers.continued.append(ContinuedRows(parent.flatten(), token.flatten(), self.log_prob.flatten()))
         rows = (beam + K * torch.arange(left, device=beam.device)[:, None]).flatten() if moved and not first else None
         return Choice(keep, rows, token.flatten())
 
@@ -297,7 +326,7 @@ class BeamStrategy(Strategy):
     def best_attainable(self) -> Float[Tensor, " N"]:
         """Return a score that no unfinished hypothesis can surpass.
 
-        Log-probabilities only fall, and no divisor exceeds the limit's.
+        Log-probabilities only fall, unless a rule raises them, and no divisor exceeds the limit's.
         """
         return self.total.amax(dim=1) / self.divisors[self.limit]
 

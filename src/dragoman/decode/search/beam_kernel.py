@@ -31,9 +31,9 @@ class StepStruct(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("N", "W", "K", "vocabulary", "nbest", "eos", "stop")),
         *((name, ctypes.c_void_p) for name in ("logits", "ranked", "divisors")),
-        *((name, ctypes.c_void_p) for name in ("sentence", "limit", "length", "finished", "best", "total")),
-        *((name, ctypes.c_void_p) for name in ("new_total", "parent", "token", "row", "keep")),
-        *((name, ctypes.c_void_p) for name in ("ended_total", "ended_score", "ended_sentence", "ended_parent")),
+        *((name, ctypes.c_void_p) for name in ("sentence", "limit", "length", "finished", "best", "total", "log_prob")),
+        *((name, ctypes.c_void_p) for name in ("new_total", "new_log_prob", "parent", "token", "row", "keep")),
+        *((name, ctypes.c_void_p) for name in ("ended_log_prob", "ended_score", "ended_sentence", "ended_parent")),
         *((name, ctypes.c_void_p) for name in ("real", "truncated")),
         *((name, ctypes.c_int64) for name in ("left", "moved", "ended")),
     ]
@@ -53,7 +53,9 @@ class BeamState(NamedTuple):
     best: Float[Tensor, "N nbest"]
     """Their best scores."""
     total: Float[Tensor, "N W"]
-    """Log-probability of each hypothesis."""
+    """Log-probability of each hypothesis as rules changed it, to rank by."""
+    log_prob: Float[Tensor, "N W"]
+    """The model's own."""
 
 
 class BeamStep(NamedTuple):
@@ -97,7 +99,7 @@ def beam_step(
     choice = Choice(
         keep[:left] if left < N else None, row[: left * beams] if step.moved and beams == W else None, continued.token
     )
-    state = state._replace(total=continued.total.view(left, beams))
+    state = state._replace(total=found.totals(left, beams), log_prob=continued.log_prob.view(left, beams))
     return BeamStep(state, choice, found.ended(step.ended), continued)
 
 
@@ -105,7 +107,7 @@ class _Outcome:
     """Room for what the kernel finds in one or several steps: up to ``size`` hypotheses in all, ``rows`` of a step."""
 
     def __init__(self, size: int, rows: int):
-        self.numbers, self.whole = torch.empty(3, size), torch.empty(4, size, dtype=torch.long)
+        self.numbers, self.whole = torch.empty(4, size), torch.empty(4, size, dtype=torch.long)
         self.flags, self.places = torch.empty(2, size, dtype=torch.bool), torch.empty(2, rows, dtype=torch.long)
 
     def struct(
@@ -119,23 +121,27 @@ class _Outcome:
         ranked: int | None = None,
     ) -> StepStruct:
         """Return the step as the kernel reads it; ``logits`` and ``ranked`` are addresses, None where it sets them."""
-        total, *ended_numbers = _addresses(self.numbers)
+        total, log_prob, *ended_numbers = _addresses(self.numbers)
         parent, token, *ended_places = _addresses(self.whole)
         return StepStruct(
             *(*state.total.shape, beams, vocabulary, state.best.shape[1], EOS, STOPS.index(stop)),
             *(logits, ranked, divisors.data_ptr(), *(field.data_ptr() for field in state)),
-            *(total, parent, token, *_addresses(self.places)),
+            *(total, log_prob, parent, token, *_addresses(self.places)),
             *(*ended_numbers, *ended_places, *_addresses(self.flags)),
         )
 
     def ended(self, count: int) -> EndedHypotheses:
         """Return the first ``count`` hypotheses that ended."""
-        fields = self.flags[0], self.whole[2], self.whole[3], self.numbers[1], self.numbers[2], self.flags[1]
+        fields = self.flags[0], self.whole[2], self.whole[3], self.numbers[2], self.numbers[3], self.flags[1]
         return EndedHypotheses(*(field[:count] for field in fields))
 
     def continued(self, count: int) -> ContinuedRows:
         """Return the first ``count`` rows that continued."""
-        return ContinuedRows(*(field[:count] for field in (self.whole[0], self.whole[1], self.numbers[0])))
+        return ContinuedRows(*(field[:count] for field in (self.whole[0], self.whole[1], self.numbers[1])))
+
+    def totals(self, sentences: int, beams: int, before: int = 0) -> Float[Tensor, "N K"]:
+        """Return what the hypotheses that continued are ranked by, after ``before`` of earlier steps."""
+        return self.numbers[0, before : before + sentences * beams].view(sentences, beams)
 
 
 def _addresses(rows: Tensor) -> Iterator[int]:
@@ -186,5 +192,6 @@ def beam_walk(
     ends = [EndedHypotheses(*each) for each in zip(*(f.split(walked.ended) for f in ended), strict=True)]
     state = BeamState(*(field[:left] for field in state))
     if left:
-        state = state._replace(total=by_step[-1].total.view(left, beams))
+        totals, log_prob = found.totals(left, beams, sum(counts[:-1])), by_step[-1].log_prob.view(left, beams)
+        state = state._replace(total=totals, log_prob=log_prob)
     return BeamWalk(walked, state, ends, by_step)

@@ -1,7 +1,8 @@
 """Rules between the model's logits and the search that chooses among them.
 
 A rule may change the logits of each step before the strategy reads them: minus infinity forbids a token. The strategy
-chooses by the changed logits; the log-probabilities it reports are always the model's own.
+chooses by the changed logits; the log-probabilities it reports are always the model's own. A token that is given to the
+model, not chosen, has log-probability 0.
 
 Users configure a rule by a config class with ``start(search_start) -> Rule``; see ``repetition``.
 
@@ -39,12 +40,22 @@ class Rule(ABC):
     needs: Sequence[int] | None = None
     """Tokens that each sentence must be allowed for the rule to be satisfied, its end not counted; None for none."""
 
+    least = 0
+    """Fewest tokens of an answer, its end not counted; its limit is raised to allow as many."""
+
     joinable = True
     """True where batches under this rule may be merged after their first step; ``join`` is then called."""
 
     def begin(self, limits: Sequence[int]) -> None:
         """Receive, before the first step, the most tokens that each sentence can have, its end included."""
         return
+
+    def given(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        """Return the logits with those rows changed whose next token is given, not chosen: its probability is 1 there.
+
+        ``logits`` must not be modified; the default returns it.
+        """
+        return logits
 
     @abstractmethod
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
@@ -111,10 +122,16 @@ class Rules(Rule):
         self.rules = list(rules)
         needs = [rule.needs for rule in self.rules if rule.needs is not None]
         self.needs = [sum(each) for each in zip(*needs, strict=True)] if needs else None
+        self.least = max((rule.least for rule in self.rules), default=0)
 
     def begin(self, limits: Sequence[int]) -> None:
         for rule in self.rules:
             rule.begin(limits)
+
+    def given(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        for rule in self.rules:
+            logits = rule.given(logits)
+        return logits
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         for rule in self.rules:

@@ -106,7 +106,8 @@ def start_batch(
     longest, lengths = model.max_length or sys.maxsize, lengths or (source != PAD).sum(dim=1).tolist()
     rule = Rules(rules)
     needs = rule.needs or [0] * len(lengths)
-    limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]
+    least = [1 + max(rule.least, needed) for needed in needs]
+    limits = [min(longest, max(cfg.limit.of(n), fewest)) for n, fewest in zip(lengths, least, strict=True)]
     rule.begin(limits)
     if seeds is None:
         seeds = own_seeds(source) if cfg.draws else ()
@@ -142,7 +143,8 @@ class SearchBatch:
         """Let the model read the tokens chosen last, and choose the next; None once all sentences have hypotheses."""
         # Inference mode is left after each step: it would also hold for the code that consumes the generator.
         with torch.inference_mode(), self.strategy.forward_context(self.model, self.source):
-            logits = self.opened().first(self.prompt) if self.choice is None else self.opened().next(self.choice)
+            read = self.opened().first(self.prompt) if self.choice is None else self.opened().next(self.choice)
+            logits = self.rule.given(read)
             self.likeliest = likeliest_tokens(logits, self.likeliest_count, EOS) if self.likeliest_count else []
             self.choice = self.strategy.step(logits, self.rule.apply(logits))
             self.steps += 1
