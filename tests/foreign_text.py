@@ -258,16 +258,17 @@ def same_answers(run: Path, theirs: Any, tokenizer: Any, case: Case, texts: tupl
             input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, num_beams=1, max_new_tokens=LONGEST,
             suppress_tokens=never or None, pad_token_id=vocabulary.eos if vocabulary.pad is None else vocabulary.pad,
         )[0].tolist()  # fmt: skip
-        said = out[1:] if generator is None else out[ids.shape[1] :]
-        said = said[: said.index(vocabulary.eos)] if vocabulary.eos in said else said
         if generator is None:
+            said = out[1:]
+            said = said[: said.index(vocabulary.eos)] if vocabulary.eos in said else said
             limit = LengthLimit(tokens=LONGEST + 1, ratio=0.0, extra=LONGEST + 1)
-            found = search(model, inverse[ids], Greedy(limit=limit))[0][0].tokens
+            found = search(model, inverse[ids], Greedy(limit=limit))[0][0].tokens[:-1]
         else:
+            said = out[ids.shape[1] :]
             # a model at random writes bytes that are no text, which ours never does: compare without that rule
             with mock.patch.object(Utf8Table, "of", return_value=None):
                 found = generator.generate([text], search=Greedy(), max_new_tokens=LONGEST)[0].continuations[0].tokens
-        good += order[list(found)].tolist()[:-1] == said
+        good += order[list(found)].tolist() == said
     return good, count
 
 

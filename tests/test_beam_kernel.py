@@ -15,9 +15,13 @@ from dragoman.text.tokens.tokenizer import EOS
 VOCABULARY = 23
 
 
-def run(cfg: Beam, limits: list[int], seed: int, *, ties: bool, ruled: bool, joined: bool = False) -> list:
+def run(
+    cfg: Beam, limits: list[int], seed: int, *, ties: bool, ruled: bool, joined: bool = False, continued: bool = False
+) -> list:
     """Search in random logits; return every choice, and the hypotheses."""
     strategy, draw, seen = cfg.start(limits, torch.device("cpu")), torch.Generator().manual_seed(seed), []
+    if continued:
+        strategy.continue_text((5, 9))
     step = 0
     while True:
         rows = strategy.total.numel()
@@ -26,13 +30,19 @@ def run(cfg: Beam, limits: list[int], seed: int, *, ties: bool, ruled: bool, joi
         logits = logits.round() if ties else logits
         forbidden = torch.rand(logits.shape, generator=draw) < 0.5 if ruled else torch.zeros_like(logits).bool()
         ranked = logits.masked_fill(forbidden, -torch.inf) if ruled else logits
-        choice = strategy.step(logits, ranked)
+        over = torch.rand(rows, generator=draw) < 0.2 if continued and step else None
+        if over is not None:
+            end = torch.full((VOCABULARY,), -torch.inf).index_fill(0, torch.tensor(EOS), 0.0)
+            logits, ranked = (torch.where(over[:, None], end, each) for each in (logits, ranked))
+        choice = strategy.step(logits, ranked, over)
         if choice is None:
             return [seen, strategy.results()]
         seen.append([None if field is None else field.tolist() for field in choice])
         step += 1
         if joined and step == 2:
             other = cfg.start([4, 9], torch.device("cpu"))
+            if continued:
+                other.continue_text((5, 9))
             logits = 3 * torch.randn(2, VOCABULARY, generator=draw)
             other.step(logits, logits)
             strategy.join(other)
@@ -41,17 +51,19 @@ def run(cfg: Beam, limits: list[int], seed: int, *, ties: bool, ruled: bool, joi
 @needed
 @pytest.mark.parametrize("stop", get_args(StopRule))
 @pytest.mark.parametrize(("ties", "ruled", "joined"), [(False, False, True), (True, False, False), (True, True, True)])
-def test_the_kernel_chooses_as_its_slow_twin_does(monkeypatch, stop, ties, ruled, joined):
+@pytest.mark.parametrize("continued", [False, True])
+def test_the_kernel_chooses_as_its_slow_twin_does(monkeypatch, stop, ties, ruled, joined, continued):
     ended = 0
     for seed, (size, nbest, penalty) in enumerate(
         [(1, 1, Average()), (2, 2, NoPenalty()), (5, 1, Average()), (5, 5, Gnmt()), (8, 3, Average(alpha=0.5))]
     ):
         cfg, limits = Beam(size=size, nbest=nbest, penalty=penalty, stop=stop), [1, 2, 7, 12, 12, 5]
-        fast = run(cfg, limits, seed, ties=ties, ruled=ruled, joined=joined)
+        settings = {"ties": ties, "ruled": ruled, "joined": joined, "continued": continued}
+        fast = run(cfg, limits, seed, **settings)
         with monkeypatch.context() as patch:
             patch.setattr(beams, "kernels_read", lambda *_: False)
             patch.setattr(backpointers, "available", lambda: False)
-            assert run(cfg, limits, seed, ties=ties, ruled=ruled, joined=joined) == fast
+            assert run(cfg, limits, seed, **settings) == fast
         ended += sum(len(found) for found in fast[1])
     assert ended > 5 * len(limits)
 

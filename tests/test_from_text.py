@@ -5,6 +5,7 @@ import shutil
 
 import foreign_text
 import pytest
+import torch
 from tokenizers import AddedToken
 
 from dragoman.checkpoint import RunDirectory, load_model
@@ -12,7 +13,7 @@ from dragoman.cli import main
 from dragoman.decode.chat_template import ChatTemplate
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.greedy import Greedy
-from dragoman.interchange.importing import import_checkpoint
+from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.interchange.vocabulary import special_ids
 from dragoman.text.chat_template_files import write_template_sources
 from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
@@ -75,6 +76,33 @@ def test_a_text_ends_at_any_of_the_tokens_that_end_one(chat):
     assert all(6 not in one.tokens[:-1] for one in with_end)
     assert all(len(one.tokens) == len(one.token_log_probs) for one in with_end)
     assert all(one.log_prob == pytest.approx(sum(one.token_log_probs), abs=1e-4) for one in with_end)
+
+
+MANY_ENDS = [2, *range(70, 170)]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(("ends", "tokens"), [(2, 6), ([2, 6], 12), (MANY_ENDS, 12), (MANY_ENDS, 3)])
+def test_a_limit_and_further_ends_of_a_text_act_as_in_the_original(ends, tokens, early, beams, chat, tmp_path):
+    shutil.copytree(chat / "folder", tmp_path / "folder")
+    path = tmp_path / "folder" / "generation_config.json"
+    own = {"eos_token_id": ends, "num_beams": beams, "early_stopping": early, "max_new_tokens": tokens}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    import_checkpoint(tmp_path / "folder", tmp_path / "run")
+    generator = Generator.load(tmp_path / "run", precision="float32")
+    order = origin_vocabulary(RunDirectory.open(tmp_path / "run")).order()
+    original = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "folder").eval()
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "folder")
+    for text in TEXTS:
+        ids = torch.tensor([reader(text).input_ids])
+        if not ids.shape[1]:
+            continue
+        settings = {"do_sample": False, "suppress_tokens": [0, 1], "pad_token_id": 0}
+        theirs = original.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, ids.shape[1] :].tolist()
+        ours = generator.generate([text])[0].continuations[0]
+        assert order[list(ours.tokens)].tolist() == [token for token in theirs if token != 0]
+        assert (ours.ended == "end") == (ours.tokens[-1] in (EOS, *generator.tokenizer.ends))
 
 
 def test_chat_templates_are_kept_through_import_and_export(chat, tmp_path):

@@ -115,7 +115,7 @@ def test_a_greedy_continuation_is_the_argmax_loop_without_a_cache(generator):
             ranked = generator.model(torch.tensor([ids]))[0, -1].argsort(descending=True).tolist()
             ids = [*ids, next(token for token in ranked if goes_on([*ids[len(start) :], token], left))]
         [best] = found.continuations
-        assert list(best.tokens) == ids[len(start) :] + [EOS] * (ids[-1] != EOS)
+        assert list(best.tokens) == ids[len(start) :]
         assert best.ended == ("end" if ids[-1] == EOS else "length")
         p = generator.model(torch.tensor([[*start, *best.tokens[:-1]]]))[0, len(start) - 1 :].log_softmax(-1)
         assert best.log_prob == pytest.approx(p.gather(1, torch.tensor([best.tokens]).T).sum().item(), abs=1e-3)
@@ -190,6 +190,32 @@ def test_no_end_of_the_model_comes_before_the_minimum_length(generator, cfg):
         assert all(len(one.tokens) > 14 and not {EOS, *ends} & {*one.tokens[:14]} for one in found.continuations)
 
 
+@pytest.mark.parametrize("stop", [" ###", "###", "# the", " "])
+def test_a_stop_string_at_the_beginning_of_an_answer_ends_it_at_once(stop):
+    tokenizer = Tokenizer.train(Bpe(vocab=278), ["the cat sat on the mat ### and the dog ### sat on the cat"] * 20)
+    text = "### the cat sat on the mat and the dog"
+    [found] = Spelling(text, tokenizer).generate(["the dog"], search=Greedy(), max_new_tokens=40, stop=[stop])
+    assert found.text == (" " + text).partition(stop)[0]
+    assert found.continuations[0].ended == "stop" and len(found.continuations[0].tokens) <= 2
+
+
+@pytest.mark.parametrize("cfg", [Beam(size=4, nbest=4), Sample(samples=4)], ids=str)
+@pytest.mark.parametrize("end", [{"ends": [40, 60]}, {"stop": ["a", "b", "1"]}, {"max_new_tokens": 5}], ids=str)
+@torch.no_grad()
+def test_what_ends_an_answer_besides_the_model_counts_in_no_score(cfg, end, generator):
+    together = generator.generate(PROMPTS, search=cfg, **{"max_new_tokens": 12} | end)
+    for prompt, found in zip(PROMPTS, together, strict=True):
+        scores = [one.score for one in found.continuations]
+        assert scores == sorted(scores, reverse=True)
+        for one in found.continuations:
+            ids = torch.tensor([[BOS, *BYTES.encode(prompt), *one.tokens]])
+            p = generator.model(ids[:, :-1])[0, -len(one.tokens) :].log_softmax(-1)
+            log_probs = p.gather(1, torch.tensor([one.tokens]).T)[:, 0]
+            assert one.token_log_probs == pytest.approx(log_probs.tolist(), abs=1e-4)
+            assert one.score == pytest.approx(log_probs.mean().item(), abs=1e-4)
+            assert one.ended != "length" or len(one.tokens) == end.get("max_new_tokens", 12)
+
+
 def test_a_stop_string_ends_a_text_that_has_not_its_minimum_length():
     rules = [MinimumLength(tokens=6)]
     [found] = Spelling("one two three").generate(["x"], search=Greedy(), stop=["e"], rules=rules, max_new_tokens=20)
@@ -211,7 +237,7 @@ def test_a_model_with_learned_positions_says_as_much_as_it_can_read():
     generator.model.output.weight.data[EOS + 1] *= 9
     for found in generator.generate(["abc", "abcdefghi"], search=Greedy()):
         ended = found.continuations[0]
-        assert ended.ended == "end" or len(ended.tokens) - 1 + len(found.prompt) + 1 == 10
+        assert ended.ended == "end" or 1 + len(found.prompt) + len(ended.tokens) == max(10, 1 + len(found.prompt) + 1)
     with pytest.raises(DataError, match="prompt 2: 11 tokens, and the model reads 10: shorten it"):
         generator.generate(["a", "a" * 10])
 

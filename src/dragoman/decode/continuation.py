@@ -10,7 +10,7 @@ import torch
 from dragoman.decode.brief import quoted
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table, search_whole_characters
-from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
+from dragoman.decode.detokenizer import StopAt, TextStream
 from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import Rule, SearchStart
@@ -23,7 +23,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
-from dragoman.text.tokens.tokenizer import BOS, PROMPT_FRAME, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
 
 EndReason = Literal["end", "stop", "length"]
 """Reason why a continuation ended: the model's end token, a stop string, or the limit of tokens."""
@@ -39,9 +39,9 @@ class Continuation:
     score: float
     """Value that continuations are ranked by: the log-probability, corrected for length by the search."""
     log_prob: float
-    """Natural logarithm of its probability, its end included."""
+    """Natural logarithm of the probability of its tokens."""
     tokens: tuple[int, ...]
-    """Ends with EOS, or with another token that ends a text of this model."""
+    """Ends with EOS or another token that ends a text of this model, if the model ended it."""
     token_log_probs: tuple[float, ...]
 
     def __repr__(self) -> str:
@@ -122,23 +122,22 @@ class GenerationJob:
         prompt = padded_in_front(rows, self.device)
         ids, start = prompt.ids, SearchStart(prompt.ids, ends=self.ends)
         rules: list[Rule] = [rule.start(start) for rule in self.rules]
-        if self.ends:
-            rules.append(EndAfter(self.ends))
         if self.stops:
             rules.append(StopAt(self.stops, self.tokenizer, ids))
         limits = [self.limit(len(row)) for row in rows]
         if whole_characters and self.utf8 is not None:
-            rules.append(Utf8Rule(self.utf8, len(rows), limits, alone=not rules))
+            rules.append(Utf8Rule(self.utf8, len(rows), [1 + most for most in limits], alone=not rules))
         own = own_seeds(ids) if seeds is None and self.cfg.draws else seeds or ()
         strategy = self.cfg.start(limits, self.device, own)
+        strategy.continue_text(self.ends)
         images = [row.image for row in rows if isinstance(row, PromptAfterImage)]
         source = torch.stack(images).to(self.device) if images else None
         return SearchBatch(self.model, source, prompt, self.cfg, strategy, self.policy, rules)
 
     def limit(self, length: int) -> int:
-        """Return the most tokens of a continuation, its end included, which the model never reads."""
+        """Return the most tokens of a continuation, its end included, where the model gives one."""
         max_tokens = self.model.max_length
-        return 1 + (self.max_tokens if max_tokens is None else min(self.max_tokens, max_tokens - length))
+        return self.max_tokens if max_tokens is None else max(1, min(self.max_tokens, max_tokens - length))
 
     def results(
         self,
@@ -174,13 +173,11 @@ class GenerationJob:
 
     def to_continuation(self, row: list[int], found: Hypothesis) -> Continuation:
         """Decode a hypothesis, up to its end or a stop string."""
-        stream = TextStream(self.tokenizer, row, self.stops)
-        text = self.readable_text("".join(map(stream.add, found.tokens[:-1])) + stream.rest())
-        ended: EndReason = "stop" if stream.stopped else "length" if found.truncated else "end"
-        tokens, log_probs, total = found.tokens, found.token_log_probs, found.log_prob
-        if tokens[-2:-1] and tokens[-2] in self.ends:  # the text ended there; a rule then forced EOS
-            tokens, log_probs, total, ended = tokens[:-1], log_probs[:-1], total - log_probs[-1], "end"
-        return Continuation(text, ended, found.score, total, tokens, log_probs)
+        stream, has_end = TextStream(self.tokenizer, row, self.stops), found.tokens[-1] in (EOS, *self.ends)
+        text = "".join(map(stream.add, found.tokens[:-1] if has_end else found.tokens)) + stream.rest()
+        ended: EndReason = "stop" if stream.stopped else "end" if has_end else "length"
+        log_probs = found.token_log_probs
+        return Continuation(self.readable_text(text), ended, found.score, found.log_prob, found.tokens, log_probs)
 
 
 def search_by_length(
@@ -188,7 +185,7 @@ def search_by_length(
 ) -> list[list[Hypothesis]]:
     """Search prompts in batches of similar length, one batch after the other; see ``Searcher``."""
     found: list[list[Hypothesis]] = [[] for _ in task.rows]
-    lengths, done = [len(row) + limit - 1 for row, limit in zip(task.rows, task.limits, strict=True)], 0
+    lengths, done = [len(row) + limit for row, limit in zip(task.rows, task.limits, strict=True)], 0
     with task.model.without_dropout():
         for numbers in batches_by_length(lengths, batch_tokens):
             batch = task.start(numbers)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dragoman.decode.search.rule import Rule, TokenMemory
 from dragoman.decode.search.strategy import Choice
-from dragoman.text.tokens.tokenizer import EOS, PAD, Tokenizer
+from dragoman.text.tokens.tokenizer import PAD, Tokenizer
 
 _UNFINISHED = "\ufffd"
 """Character that a tokenizer decodes bytes to that are no character, or not yet one."""
@@ -62,52 +62,29 @@ def first_stop(text: str, stops: Sequence[str]) -> int | None:
     return min((at for at in map(text.find, stops) if at >= 0), default=None)
 
 
-def end_where(over: Bool[Tensor, " R"], logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-    """Allow these rows nothing but EOS, whatever the rules before say of it."""
-    end = logits[:, EOS]
-    ended = torch.full_like(logits, -torch.inf)
-    ended[:, EOS] = end.masked_fill(end == -torch.inf, 0.0)
-    return torch.where(over[:, None], ended, logits)
-
-
 class StopAt(Rule):
     """End an answer that contains a stop string."""
 
     def __init__(self, stops: Sequence[str], tokenizer: Tokenizer, prompt: Tensor):
         self.stops, self.tokenizer = stops, tokenizer
-        self.reach = 4 + max(len(stop.encode()) for stop in stops)  # a token is at least a byte
-        self.emitted = TokenMemory(prompt[:, :0])
+        self.reach = 5 + max(len(stop.encode()) for stop in stops)  # a token is at least a byte
+        self.newest = TokenMemory(prompt[:, -1:])
+        """The newest tokens, those before an answer included: a tokenizer may drop a space where a text begins."""
+
+    def over(self) -> Bool[Tensor, " R"] | None:
+        rows = [[t for t in row if t != PAD] for row in self.newest.rows.tolist()]
+        texts, before = (self.tokenizer.decode_batch(some) for some in (rows, [row[:1] for row in rows]))
+        tails = (text[len(first) :] for text, first in zip(texts, before, strict=True))
+        over = [first_stop(tail, self.stops) is not None for tail in tails]
+        return torch.tensor(over, device=self.newest.rows.device) if any(over) else None
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        tails = self.tokenizer.decode_batch([[t for t in row if t != PAD] for row in self.emitted.rows.tolist()])
-        over = torch.tensor([first_stop(tail, self.stops) is not None for tail in tails], device=logits.device)
-        return end_where(over, logits) if over.any() else logits
+        return logits
 
     def follow(self, choice: Choice) -> None:
-        self.emitted.append(choice)
-        self.emitted.rows = self.emitted.rows[:, -self.reach :]
+        self.newest.append(choice)
+        self.newest.rows = self.newest.rows[:, -self.reach :]
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, StopAt)
-        self.emitted.join(other.emitted)
-
-
-class EndAfter(Rule):
-    """End an answer whose newest token is one of ``tokens``: a model may have several tokens that end a text."""
-
-    def __init__(self, tokens: Sequence[int]):
-        self.tokens = tokens
-        self.newest: Tensor | None = None
-
-    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        if self.newest is None:
-            return logits
-        return end_where(torch.isin(self.newest, torch.tensor(self.tokens, device=logits.device)), logits)
-
-    def follow(self, choice: Choice) -> None:
-        self.newest = choice.tokens
-
-    def join(self, other: Rule) -> None:
-        assert isinstance(other, EndAfter)
-        assert self.newest is not None and other.newest is not None
-        self.newest = torch.cat([self.newest, other.newest])
+        self.newest.join(other.newest)

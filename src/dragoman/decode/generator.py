@@ -242,10 +242,12 @@ class Generator:
 
     def _stream_pieces(self, job: GenerationJob, row: list[int], seeds: list[int] | None) -> Iterator[str]:
         text = TextStream(self.tokenizer, row, job.stops)
-        batch = job.batch([row], seeds, not job.as_original)
+        batch, goes_on = job.batch([row], seeds, not job.as_original), True
         with self.model.without_dropout():
-            while choice := batch.step():
-                if piece := job.readable_text(text.add(int(choice.tokens[0]))):
+            while goes_on:
+                goes_on = batch.step() is not None
+                tokens = [new.token for new in batch.strategy.newest(1)]
+                if piece := job.readable_text("".join(text.add(t) for t in tokens if t not in batch.strategy.ends)):
                     yield piece
         batch.strategy.results()  # which raises where the text is no answer
         if piece := job.readable_text(text.rest()):

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dragoman.decode.constraints.utf8 import REPLACEMENT, search_whole_characters
-from dragoman.decode.search.beam import Beam, BeamStrategy
+from dragoman.decode.search.beam import Beam, BeamCandidates, BeamStrategy
 from dragoman.decode.search.ranking import Best
 from dragoman.decode.search.rule import Rules
-from dragoman.decode.search.search import walk
+from dragoman.decode.search.search import begin_rules, walk
 from dragoman.decode.search.task import Progress
 from dragoman.inspect.subject import Inputs, Subject
 from dragoman.inspect.trace import Trace
@@ -87,9 +87,9 @@ class RecordingBeam(BeamStrategy):
         super().__init__(cfg, limits, device)
         self.proposed: list[Best] = []
 
-    def end(self, found: Best, ends: Tensor, parent: Tensor, truncated: Tensor) -> None:
-        super().end(found, ends, parent, truncated)
-        self.proposed.append(found)
+    def end(self, candidates: BeamCandidates) -> None:
+        super().end(candidates)
+        self.proposed.append(Best(candidates.total, candidates.beam, candidates.token))
 
 
 def beam_tree(subject: Subject, inputs: Inputs, beam: int | None = None) -> list[SearchNode]:
@@ -124,9 +124,8 @@ def beam_tree(subject: Subject, inputs: Inputs, beam: int | None = None) -> list
 def _recorded(subject: Subject, source: Tensor, cfg: Beam, *, whole_characters: bool) -> RecordingBeam:
     """Return the search for translations of a source (1, S), made to its end."""
     model: Any = subject.model
-    limits = [min(cfg.limit.of(source.shape[1]), model.max_length or 10**9)]
     rules = subject.rules(source, whole_characters=whole_characters)
-    Rules(rules).begin(limits)
+    limits = begin_rules(Rules(rules), cfg, model, [source.shape[1]])
     strategy = RecordingBeam(cfg, limits, source.device)
     for _ in walk(model, source, source.new_full((1, 1), BOS), cfg, strategy, rules=rules):
         pass

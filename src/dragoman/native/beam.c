@@ -13,7 +13,13 @@ typedef struct {
     float *score, *log_prob; /* to rank by, and of the model */
     int64_t *beam, *token;
     uint8_t *truncated;
-} Candidates; /* 2 K of a sentence, best first */
+} Candidates; /* of a sentence, best first */
+
+static int is_end(const Step *s, int64_t token) {
+    for (int64_t i = 0; i < s->end_count; i++)
+        if (token == s->ends[i]) return 1;
+    return 0;
+}
 
 /* At its length limit a sentence's candidates are its rows, each ended here. A row that may not end counts only where none may. */
 static void end_all(const Step *s, int64_t n, Candidates c) {
@@ -40,7 +46,7 @@ static void end_all(const Step *s, int64_t n, Candidates c) {
         c.beam[at] = w;
         c.truncated[at] = top[w] != 0;
     }
-    for (int64_t k = 0; k < 2 * s->K; k++) {
+    for (int64_t k = 0; k < s->candidates; k++) {
         c.token[k] = s->eos;
         if (k >= W) c.score[k] = -INFINITY, c.beam[k] = 0, c.truncated[k] = 0;
     }
@@ -50,18 +56,21 @@ static void end_all(const Step *s, int64_t n, Candidates c) {
 
 /* Record which of the K best candidates end. */
 static void end(Step *s, int64_t n, Candidates c) {
+    const int at_limit = s->open_ended && s->limit[n] <= s->length[n];
     float *best = s->best + n * s->nbest;
     for (int64_t k = 0; k < s->K; k++) {
-        const float total = c.score[k], score = total / s->divisors[s->length[n]];
+        const int over = s->over && s->over[n * s->W + c.beam[k]], ends = is_end(s, c.token[k]);
+        const float total = c.score[k], score = total / s->divisors[s->length[n] - over];
         const int real = total > -INFINITY;
-        if (c.token[k] != s->eos || (total == -INFINITY)) continue; /* NaN is recorded: the caller raises */
+        if (!(ends || at_limit) || total == -INFINITY) continue; /* NaN is recorded: the caller raises */
         const int64_t e = s->ended++;
         s->ended_sentence[e] = s->sentence[n];
         s->ended_parent[e] = n * s->W + c.beam[k];
+        s->ended_token[e] = over ? -1 : c.token[k];
         s->ended_log_prob[e] = c.log_prob[k];
         s->ended_score[e] = score;
         s->real[e] = (uint8_t)real;
-        s->truncated[e] = c.truncated[k];
+        s->truncated[e] = at_limit ? !ends : c.truncated[k];
         s->finished[n] += real;
         if (!real || !(score > best[s->nbest - 1])) continue;
         int64_t at = s->nbest - 1;
@@ -86,8 +95,8 @@ static void go_on(Step *s, int64_t n, Candidates c) {
     const int64_t K = s->K, to = s->left * K;
     int64_t count = 0;
     for (int ended = 0; ended < 2; ended++)
-        for (int64_t k = 0; k < 2 * K && count < K; k++) {
-            if ((c.token[k] == s->eos) != ended) continue;
+        for (int64_t k = 0; k < s->candidates && count < K; k++) {
+            if (is_end(s, c.token[k]) != ended) continue;
             s->new_total[to + count] = c.score[k];
             s->new_log_prob[to + count] = c.log_prob[k];
             s->parent[to + count] = n * s->W + c.beam[k];
@@ -107,7 +116,7 @@ static void go_on(Step *s, int64_t n, Candidates c) {
 }
 
 void beam_step(Step *s) {
-    const int64_t count = 2 * s->K, N = s->N;
+    const int64_t count = s->candidates, N = s->N;
     float *score = room(2 * N * count * sizeof(float)), *log_prob = score + N * count, *own = NULL;
     int64_t *beam = room(2 * N * count * sizeof(int64_t)), *token = beam + N * count;
     uint8_t *truncated = room(count);
@@ -127,7 +136,7 @@ void beam_step(Step *s) {
         const Candidates c = {score + n * count, log_prob + n * count, beam + n * count, token + n * count, truncated};
         memset(truncated, 0, count);
         s->length[n]++;
-        if (s->limit[n] <= s->length[n]) end_all(s, n, c);
+        if (s->limit[n] <= s->length[n] && !s->open_ended) end_all(s, n, c);
         end(s, n, c);
         go_on(s, n, c);
     }

@@ -69,6 +69,7 @@ void walk_beam(Walk *w, Step *step) {
         step->total = step->new_total, step->log_prob = step->new_log_prob;
         step->new_total += rows, step->new_log_prob += rows, step->parent += rows, step->token += rows;
         step->ended_log_prob += e, step->ended_score += e, step->ended_sentence += e, step->ended_parent += e;
+        step->ended_token += e;
         step->real += e, step->truncated += e;
         step->N = step->left, step->W = w->state->beams = K;
     } while (++w->steps < w->most && w->left > w->few);
@@ -78,6 +79,7 @@ void walk_beam(Walk *w, Step *step) {
 
 typedef struct {
     int64_t N, vocabulary, eos;
+    int64_t open_ended;         /* the limit ends an answer after its last token, not by eos */
     int64_t steps;              /* made before this call */
     int64_t *sentence, *limit;  /* (N): updated; those of unfinished sentences are moved to the front */
     int64_t *row, *token;       /* of each step, for each of its sentences: its index in the batch, and its token */
@@ -93,10 +95,11 @@ static void truncate_at_limit(const Walk *w, const Emitted *e, const float *logi
         float all;
         e->truncated[r] = 0;
         if (e->limit[r] > e->steps || wanted == e->eos) continue;
+        e->truncated[r] = 1;
+        if (e->open_ended) continue;
         partition(x, 1, e->vocabulary, &all);
         e->token[r] = e->eos;
         e->log_prob[r] = x[e->eos] - all;
-        e->truncated[r] = 1;
     }
 }
 
@@ -115,7 +118,7 @@ void walk_greedy(Walk *w, Emitted *e) {
         truncate_at_limit(w, e, logits);
         for (int64_t r = 0; r < rows; r++) {
             e->row[r] = e->sentence[r];
-            if (e->token[r] == e->eos) continue;
+            if (e->token[r] == e->eos || e->limit[r] <= e->steps) continue;
             keep[left] = r;
             w->token[left] = e->token[r];
             e->sentence[left] = e->sentence[r];

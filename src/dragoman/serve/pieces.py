@@ -33,11 +33,9 @@ class PieceStream:
 
     def add(self, token: int, log_prob: float, likeliest: Likeliest = ()) -> Piece | None:
         """Return the piece that a token completes, if it does."""
-        over = token == EOS and bool(self.tokens) and self.tokens[-1] in self.job.ends
-        if not over:  # an end of the model's own stands for EOS
-            self.tokens.append(token)
-            self.log_probs.append(log_prob)
-            self.likeliest.append(likeliest)
+        self.tokens.append(token)
+        self.log_probs.append(log_prob)
+        self.likeliest.append(likeliest)
         if token == EOS:
             return None
         text = self.job.readable_text(self.text.add(token))

@@ -178,7 +178,7 @@ class BankedStrategy(BeamStrategy):
         proposals = []
         for bank in range(self.groups):
             here = ranked.masked_fill(self.rule.banks != bank, -torch.inf).unflatten(0, shape)
-            proposals.append(best_continuations(here, self.total, 2 * self.each, EOS, own))
+            proposals.append(best_continuations(here, self.total, self.candidate_count, EOS, own))
         return Best(*(torch.stack(fields, dim=1) for fields in zip(*proposals, strict=True)))
 
     def best_unfinished(self) -> Float[Tensor, " N"]:

@@ -18,6 +18,8 @@ from dragoman.errors import UserError
 from dragoman.native.library import available, library
 from dragoman.text.tokens.tokenizer import EOS
 
+NO_TOKEN = -1
+
 
 class ContinuedRows(NamedTuple):
     """Rows that continue after a step."""
@@ -36,6 +38,8 @@ class EndedHypotheses(NamedTuple):
     """False where none ended."""
     sentence: Int[Tensor, " E"]
     parent: Int[Tensor, " E"]
+    token: Int[Tensor, " E"]
+    """Last token; ``NO_TOKEN`` where the hypothesis was complete before."""
     log_prob: Float[Tensor, " E"]
     score: Float[Tensor, " E"]
     truncated: Bool[Tensor, " E"]
@@ -95,11 +99,11 @@ class Backpointers:
             return {}
         ends = [(t, ended) for t, ended in enumerate(self.ended) if ended.real.numel()]  # at most steps nothing ends
         step = np.repeat([t for t, _ in ends], [ended.real.numel() for _, ended in ends])
-        fields = _concatenate([ended for _, ended in ends]) or [step] * 6
+        fields = _concatenate([ended for _, ended in ends]) or [step] * len(EndedHypotheses._fields)
         if sentences is not None:
             theirs = np.isin(fields[1], wanted)
             step, fields = step[theirs], [field[theirs] for field in fields]
-        real, sentence, parent, log_prob, score, truncated = (field.tolist() for field in fields)
+        real, sentence, parent, token, log_prob, score, truncated = (field.tolist() for field in fields)
         found: dict[int, list[int]] = {i: [] for i in wanted}
         for at, i in enumerate(sentence):
             if real[at]:
@@ -117,7 +121,10 @@ class Backpointers:
         first = np.array([self.first_steps[sentence[at]] for at in chosen])
         last, row = (np.array([field[at] for at in chosen]) for field in (step, parent))
         tokens, totals = self._walk_back(first, last, row, np.array([log_prob[at] for at in chosen]))
-        written = zip(chosen, (last - first + 1).tolist(), tokens.tolist(), np.diff(totals).tolist(), strict=True)
+        lengths = last - first + 1
+        tokens[np.arange(len(chosen)), lengths - 1] = [token[at] for at in chosen]
+        lengths -= [token[at] == NO_TOKEN for at in chosen]
+        written = zip(chosen, lengths.tolist(), tokens.tolist(), np.diff(totals).tolist(), strict=True)
         hypotheses = {
             at: Hypothesis(tuple(ids[:n]), tuple(log_probs[:n]), log_prob[at], score[at], truncated[at])
             for at, n, ids, log_probs in written

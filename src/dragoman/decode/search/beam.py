@@ -6,7 +6,7 @@ K hypotheses (one of them in plain beam search), C candidates of a group, V voca
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dragoman.config import OneOf, config
 from dragoman.decode.defaults import BEAM
-from dragoman.decode.search.backpointers import Backpointers, ContinuedRows, EndedHypotheses
-from dragoman.decode.search.beam_kernel import BeamState, beam_step, beam_walk
+from dragoman.decode.search.backpointers import NO_TOKEN, Backpointers, ContinuedRows, EndedHypotheses
+from dragoman.decode.search.beam_kernel import BeamSettings, BeamState, beam_step, beam_walk
 from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, kernels_read, log_partition
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Outcome, Strategy, Walk, all_found
 from dragoman.errors import ConfigError, UserError
@@ -125,8 +125,32 @@ class Beam:
 
 # ---- the search -----------------------------------------------------------------------------------
 
+
+@lru_cache
+def _as_tensor(ends: tuple[int, ...]) -> Int[Tensor, " n"]:
+    return torch.tensor(ends)
+
+
 _OF_SENTENCES = ("sentence", "limit", "length", "total", "log_prob", "finished", "best")
 """Names of the attributes that hold a row for each sentence still being translated."""
+
+
+class BeamCandidates(NamedTuple):
+    """BeamCandidates of each group, best first."""
+
+    total: Float[Tensor, "N G C"]
+    """Log-probability as rules changed it, to rank by."""
+    beam: Int[Tensor, "N G C"]
+    """The hypothesis of its sentence that each one extends."""
+    token: Int[Tensor, "N G C"]
+    log_prob: Float[Tensor, "N G C"]
+    """The model's own."""
+    parent: Int[Tensor, "N G C"]
+    """Row that each one extends."""
+    ends: Bool[Tensor, "N G C"]
+    truncated: Bool[Tensor, "N G C"]
+    complete: Bool[Tensor, "N G C"]
+    """True where the answer was complete before; its last token is no part of it."""
 
 
 class BeamStrategy(Strategy):
@@ -152,30 +176,55 @@ class BeamStrategy(Strategy):
         self.best = torch.full((len(limits), self.kept), -torch.inf, device=device)  # (N, kept): their best scores
         self.backpointers = Backpointers(len(limits))
 
-    def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
+    @property
+    def candidate_count(self) -> int:
+        """Number of candidates of each group: besides K that go on, all that may end."""
+        return (1 + len(self.ends)) * self.each
+
+    @property
+    def settings(self) -> BeamSettings:
+        """Return what the kernel needs to know besides the state."""
+        ends = _as_tensor(self.ends)
+        return BeamSettings(self.divisors, self.beams, self.cfg.stop, ends, self.candidate_count, self.open_ended)
+
+    def step(
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None = None
+    ) -> Choice | None:
         self.steps += 1
         if type(self) is BeamStrategy and kernels_read(logits, ranked, self.total):
-            return self.step_by_kernel(logits, ranked)
+            return self.step_by_kernel(logits, ranked, over)
         self.length = self.length + 1
+        candidates = self.extended(logits, ranked, over)
+        self.end(candidates)
+        return self.go_on(candidates)
+
+    def extended(
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None
+    ) -> "BeamCandidates":
+        """Return the candidates of a step."""
         N, W = self.total.shape
         found = self.propose(logits, ranked)
         log_prob = self.own_log_prob(found, None if ranked is logits else logits)
+        at_limit = (self.limit <= self.length)[:, None, None]
         truncated = torch.zeros_like(found.token, dtype=torch.bool)
-        if self.steps >= self.earliest:
-            at_limit = (self.limit <= self.length)[:, None, None]
+        if self.steps >= self.earliest and not self.open_ended:
             ending, truncated = self.truncate(logits, ranked)
             log_prob = torch.where(at_limit, self.own_log_prob(ending), log_prob)
             found = Best(*(torch.where(at_limit, a, b) for a, b in zip(ending, found, strict=True)))
             truncated = at_limit & truncated
+        ends = self.is_end(found.token)
+        if self.open_ended:
+            ends, truncated = ends | at_limit, at_limit & ~ends
         parent = found.beam + W * torch.arange(N, device=found.beam.device)[:, None, None]
-        ends = found.token == EOS
-        self.end(found, log_prob, ends, parent, truncated)
-        return self.go_on(found, log_prob, ends, parent)
+        complete = torch.zeros_like(ends) if over is None else over[parent]
+        return BeamCandidates(*found, log_prob, parent, ends, truncated, complete)
 
-    def step_by_kernel(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
+    def step_by_kernel(
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None
+    ) -> Choice | None:
         """Make a step in C. It equals that of the methods below."""
         state = BeamState(*(getattr(self, name) for name in BeamState._fields))
-        state, choice, ended, continued = beam_step(state, logits, ranked, self.divisors, self.beams, self.cfg.stop)
+        state, choice, ended, continued = beam_step(state, logits, ranked, over, self.settings)
         self.backpointers.ended.append(ended)
         if continued is None:
             self.sentence = self.sentence[:0]
@@ -187,7 +236,7 @@ class BeamStrategy(Strategy):
 
     def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
         state = BeamState(*(getattr(self, name) for name in BeamState._fields))
-        found = beam_walk(state, self.divisors, self.beams, self.cfg.stop, model, slots, token, most, few)
+        found = beam_walk(state, self.settings, model, slots, token, most, few)
         self.steps += len(found.ended)
         self.backpointers.ended += found.ended
         self.backpointers.continued += found.continued
@@ -196,12 +245,12 @@ class BeamStrategy(Strategy):
         return Walk(len(found.ended), Choice(None, None, found.walked.token) if found.walked.left else None)
 
     def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
-        """Return the 2K best candidates of each group.
+        """Return the best candidates of each group, 2K where one token ends an answer.
 
         At most K of them end, one for each row, so that K are left to go on. PAD and BOS lie below EOS.
         """
         own = None if ranked is logits else log_partition(logits).view(self.total.shape)
-        found = best_continuations(ranked.unflatten(0, self.total.shape), self.total, 2 * self.each, EOS, own)
+        found = best_continuations(ranked.unflatten(0, self.total.shape), self.total, self.candidate_count, EOS, own)
         return Best(*(field[:, None] for field in found))
 
     def own_log_prob(self, found: Best, logits: Float[Tensor, "R V"] | None = None) -> Float[Tensor, "N G C"]:
@@ -230,7 +279,7 @@ class BeamStrategy(Strategy):
         score, row = score.gather(2, beam), beam + self.first_rows()
         would_go_on = (first_largest(ranked[:, EOS:]) != 0).view(self.total.shape)
         would_go_on = would_go_on.gather(1, row.flatten(1)).view(row.shape)
-        missing = (0, 2 * self.each - w)
+        missing = (0, self.candidate_count - w)
         row = F.pad(row, missing)
         found = Best(F.pad(score, missing, value=-torch.inf), row, torch.full_like(row, EOS))
         return found, F.pad(would_go_on, missing)
@@ -246,37 +295,26 @@ class BeamStrategy(Strategy):
         size = self.each if self.total.shape[1] == self.beams else 0
         return size * torch.arange(self.groups, device=self.total.device)[:, None]
 
-    def end(
-        self,
-        found: Best,
-        log_prob: Float[Tensor, "N G C"],
-        ends: Bool[Tensor, "N G C"],
-        parent: Tensor,
-        truncated: Bool[Tensor, "N G C"],
-    ) -> None:
+    def end(self, candidates: "BeamCandidates") -> None:
         """Record which of the K best candidates of each group end."""
-        total, log_prob, ends, parent, truncated = (
-            field[:, :, : self.each].flatten(1) for field in (found.score, log_prob, ends, parent, truncated)
-        )
+        some = (field[:, :, : self.each].flatten(1) for field in candidates)
+        total, beam, token, log_prob, parent, ends, truncated, complete = some
         real = ends & (total > -torch.inf)
-        beam = found.beam[:, :, : self.each].flatten(1)
-        score = total / self.divisors[self.length][:, None] + self.bonus(beam)
+        length, token = self.length[:, None] - complete.long(), token.masked_fill(complete, NO_TOKEN)
+        score = total / self.divisors[length] + self.bonus(beam)
         sentence = self.sentence.repeat_interleave(real.shape[1])
-        fields = (field.flatten() for field in (parent, log_prob, score, truncated))
+        fields = (field.flatten() for field in (parent, token, log_prob, score, truncated))
         self.backpointers.ended.append(EndedHypotheses(real.flatten(), sentence, *fields))
         self.finished = self.finished + real.sum(dim=1)
         scores = torch.cat([self.best, score.masked_fill(~real, -torch.inf)], dim=1)
         self.best = scores.topk(self.kept, dim=1).values
 
-    def go_on(
-        self, found: Best, log_prob: Float[Tensor, "N G C"], ends: Bool[Tensor, "N G C"], parent: Tensor
-    ) -> Choice | None:
+    def go_on(self, candidates: "BeamCandidates") -> Choice | None:
         """Continue with each group's K best candidates that do not end, in the sentences that are not done."""
         K, first = self.beams, self.total.shape[1] < self.beams
-        order = ends.int().argsort(dim=2, stable=True)[:, :, : self.each]
-        self.total, beam, token, self.log_prob, parent = (
-            field.gather(2, order).flatten(1) for field in (*found, log_prob, parent)
-        )
+        order = candidates.ends.int().argsort(dim=2, stable=True)[:, :, : self.each]
+        some = (field.gather(2, order).flatten(1) for field in candidates[:5])
+        self.total, beam, token, self.log_prob, parent = some
 
         done = _STOPS[self.cfg.stop](self) | (self.limit <= self.length)
         moved = (beam != torch.arange(K, device=beam.device)).any()

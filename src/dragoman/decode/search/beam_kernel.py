@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.decode.search.backpointers import ContinuedRows, EndedHypotheses
@@ -30,10 +30,12 @@ class StepStruct(ctypes.Structure):
     __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("N", "W", "K", "vocabulary", "nbest", "eos", "stop")),
-        *((name, ctypes.c_void_p) for name in ("logits", "ranked", "divisors")),
+        *((name, ctypes.c_int64) for name in ("end_count", "candidates", "open_ended")),
+        *((name, ctypes.c_void_p) for name in ("ends", "logits", "ranked", "over", "divisors")),
         *((name, ctypes.c_void_p) for name in ("sentence", "limit", "length", "finished", "best", "total", "log_prob")),
         *((name, ctypes.c_void_p) for name in ("new_total", "new_log_prob", "parent", "token", "row", "keep")),
-        *((name, ctypes.c_void_p) for name in ("ended_log_prob", "ended_score", "ended_sentence", "ended_parent")),
+        *((name, ctypes.c_void_p) for name in ("ended_log_prob", "ended_score")),
+        *((name, ctypes.c_void_p) for name in ("ended_sentence", "ended_parent", "ended_token")),
         *((name, ctypes.c_void_p) for name in ("real", "truncated")),
         *((name, ctypes.c_int64) for name in ("left", "moved", "ended")),
     ]
@@ -58,6 +60,23 @@ class BeamState(NamedTuple):
     """The model's own."""
 
 
+class BeamSettings(NamedTuple):
+    """What does not change from step to step."""
+
+    divisors: Float[Tensor, " lengths"]
+    """Divisors of the score of an answer, by its length."""
+    beams: int
+    """Hypotheses of each sentence, K."""
+    stop: str
+    """One of ``STOPS``."""
+    ends: Int[Tensor, " n"]
+    """Tokens that end an answer."""
+    candidates: int
+    """Candidates of a sentence at each step."""
+    open_ended: bool
+    """True where the limit ends an answer after its last token; False where that token is EOS."""
+
+
 class BeamStep(NamedTuple):
     """The outcome of a step."""
 
@@ -71,9 +90,8 @@ def beam_step(
     state: BeamState,
     logits: Float[Tensor, "R V"],
     ranked: Float[Tensor, "R V"],
-    divisors: Float[Tensor, " lengths"],
-    beams: int,
-    stop: str,
+    over: Bool[Tensor, " R"] | None,
+    settings: BeamSettings,
 ) -> BeamStep:
     """Make a step of a beam search.
 
@@ -81,13 +99,14 @@ def beam_step(
         state: the sentences; its tensors are used up.
         logits: of the model.
         ranked: the logits after the rules; the same tensor where none changed them.
-        divisors: of the score of a translation, by its length.
-        beams: hypotheses of each sentence, K.
-        stop: one of ``STOPS``.
+        over: rows whose answers are complete; EOS, which ends them, is no part of them.
+        settings: what does not change from step to step.
     """
-    (N, W), rows = state.total.shape, len(state.total) * beams
-    found = _Outcome(rows, rows)
-    step = found.struct(state, divisors, beams, stop, logits.shape[1], logits.data_ptr(), ranked.data_ptr())
+    (N, W), beams = state.total.shape, settings.beams
+    found = _Outcome(N * beams, N * beams)
+    over = None if over is None else over.contiguous()
+    addresses = logits.data_ptr(), ranked.data_ptr(), None if over is None else over.data_ptr()
+    step = found.struct(state, settings, logits.shape[1], *addresses)
     library().beam_step(ctypes.addressof(step))
     left = step.left
     if left == 0:
@@ -107,32 +126,32 @@ class _Outcome:
     """Room for what the kernel finds in one or several steps: up to ``size`` hypotheses in all, ``rows`` of a step."""
 
     def __init__(self, size: int, rows: int):
-        self.numbers, self.whole = torch.empty(4, size), torch.empty(4, size, dtype=torch.long)
+        self.numbers, self.whole = torch.empty(4, size), torch.empty(5, size, dtype=torch.long)
         self.flags, self.places = torch.empty(2, size, dtype=torch.bool), torch.empty(2, rows, dtype=torch.long)
 
     def struct(
         self,
         state: BeamState,
-        divisors: Float[Tensor, " lengths"],
-        beams: int,
-        stop: str,
+        settings: BeamSettings,
         vocabulary: int,
         logits: int | None = None,
         ranked: int | None = None,
+        over: int | None = None,
     ) -> StepStruct:
         """Return the step as the kernel reads it; ``logits`` and ``ranked`` are addresses, None where it sets them."""
         total, log_prob, *ended_numbers = _addresses(self.numbers)
         parent, token, *ended_places = _addresses(self.whole)
         return StepStruct(
-            *(*state.total.shape, beams, vocabulary, state.best.shape[1], EOS, STOPS.index(stop)),
-            *(logits, ranked, divisors.data_ptr(), *(field.data_ptr() for field in state)),
+            *(*state.total.shape, settings.beams, vocabulary, state.best.shape[1], EOS, STOPS.index(settings.stop)),
+            *(len(settings.ends), settings.candidates, settings.open_ended, settings.ends.data_ptr(), logits, ranked),
+            *(over, settings.divisors.data_ptr(), *(field.data_ptr() for field in state)),
             *(total, log_prob, parent, token, *_addresses(self.places)),
             *(*ended_numbers, *ended_places, *_addresses(self.flags)),
         )
 
     def ended(self, count: int) -> EndedHypotheses:
         """Return the first ``count`` hypotheses that ended."""
-        fields = self.flags[0], self.whole[2], self.whole[3], self.numbers[2], self.numbers[3], self.flags[1]
+        fields = self.flags[0], *self.whole[2:], *self.numbers[2:], self.flags[1]
         return EndedHypotheses(*(field[:count] for field in fields))
 
     def continued(self, count: int) -> ContinuedRows:
@@ -162,9 +181,7 @@ class BeamWalk(NamedTuple):
 
 def beam_walk(
     state: BeamState,
-    divisors: Float[Tensor, " lengths"],
-    beams: int,
-    stop: str,
+    settings: BeamSettings,
     model: StepKernel,
     slots: Slots,
     token: Int[Tensor, " R"],
@@ -174,17 +191,18 @@ def beam_walk(
     """Make several steps of a beam search, and let the model read before each.
 
     Args:
-        state, divisors, beams, stop: as of ``beam_step``.
+        state, settings: as of ``beam_step``.
         model: what reads the tokens.
         slots: its state; it follows the search.
         token: the tokens to read first.
         most: most steps.
         few: it ends when no more than so many sentences are left.
     """
+    beams = settings.beams
     rows = len(state.total) * max(beams, state.total.shape[1])
     steps = most_steps(slots.pool, rows, min(most, int((state.limit - state.length).max())))
     found = _Outcome(rows * steps, rows)
-    step = found.struct(state, divisors, beams, stop, model.output_size)
+    step = found.struct(state, settings, model.output_size)
     walked = walk(library().walk_beam, step, model, slots, token, rows=rows, steps=steps, few=few)
     left, counts = walked.left, walked.continued if walked.left else walked.continued[:-1]
     ended, continued = found.ended(sum(walked.ended)), found.continued(sum(counts))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import config
@@ -57,11 +57,13 @@ class CoveringStrategy(BeamStrategy):
         self.recorded: list[Tensor] = []
         return recording_attention(attention_taps(model), self.recorded)
 
-    def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
+    def step(
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None = None
+    ) -> Choice | None:
         # A layer gives (N, H, W, S): the hypotheses of a sentence attend to its source in one call.
         mean = torch.stack([weights.float().mean(dim=1) for weights in self.recorded]).mean(dim=0)
         self.attention = self.attention + mean.view(self.attention.shape)
-        return super().step(logits, ranked)
+        return super().step(logits, ranked, over)
 
     def bonus(self, beam: Int[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         logs = self.attention.clamp(min=1e-9, max=1.0).log().masked_fill(~self.source[:, None], 0.0)

@@ -60,9 +60,11 @@ class DiverseStrategy(BeamStrategy):
         for first in self.first_rows()[:, 0].tolist():
             rows = slice(first, first + self.each)
             costs = self.cfg.strength * chosen_before[:, None]
-            found = best_continuations(by_row[:, rows] - costs, self.total[:, rows], 2 * self.each, EOS, own[:, rows])
+            found = best_continuations(
+                by_row[:, rows] - costs, self.total[:, rows], self.candidate_count, EOS, own[:, rows]
+            )
             score = found.score + self.cfg.strength * chosen_before.gather(1, found.token)
-            chosen = (found.token == EOS).int().argsort(dim=1, stable=True)[:, : self.each]
+            chosen = self.is_end(found.token).int().argsort(dim=1, stable=True)[:, : self.each]
             chosen_before = chosen_before.scatter_add(1, found.token.gather(1, chosen), torch.ones_like(found.score))
             proposals.append(Best(score, found.beam + first, found.token))
         return Best(*(torch.stack(fields, dim=1) for fields in zip(*proposals, strict=True)))

@@ -18,6 +18,7 @@ from dragoman.decode.search.strategy import (
     Choice,
     Hypothesis,
     LengthLimit,
+    Newest,
     Outcome,
     Strategy,
     Walk,
@@ -68,19 +69,23 @@ class GreedyStrategy(Strategy):
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
         self.emitted = EmittedTokens(len(limits))
 
-    def step(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Choice | None:
+    def step(
+        self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"], over: Bool[Tensor, " N"] | None = None
+    ) -> Choice | None:
         self.steps += 1
         emitted = self.choose(logits, ranked)
-        self.emitted.append(emitted)
+        self.emitted.append(emitted if over is None else emitted._replace(real=~over))
         token = emitted.token
-        over = token == EOS
-        left = len(over) - int(over.sum())  # the one wait for the device
+        done = self.is_end(token)
+        if self.open_ended and self.steps >= self.earliest:
+            done |= self.limit <= self.steps
+        left = len(done) - int(done.sum())  # the one wait for the device
         if left == 0:
             self.sentence = self.sentence[:0]
             return None
-        if left == len(over):
+        if left == len(done):
             return Choice(None, None, token)
-        keep = over.int().argsort(stable=True)[:left]
+        keep = done.int().argsort(stable=True)[:left]
         self.sentence, self.limit = self.sentence[keep], self.limit[keep]
         return Choice(keep, None, token[keep])
 
@@ -88,13 +93,13 @@ class GreedyStrategy(Strategy):
         real = torch.ones_like(self.sentence, dtype=torch.bool)
         if ranked is logits and self.steps < self.earliest:
             return Emitted(self.sentence, *likeliest(logits, EOS), ~real, real)
-        wanted = self.guess(ranked, 0)
-        token = wanted.masked_fill(self.limit <= self.steps, EOS)
+        wanted, at_limit = self.guess(ranked, 0), self.limit <= self.steps
+        token = wanted if self.open_ended else wanted.masked_fill(at_limit, EOS)
         log_prob = log_prob_of(logits, token)
         if ranked is not logits:
             nothing = ranked.gather(1, wanted[:, None])[:, 0] == -torch.inf  # which is chosen where none is allowed
             log_prob = log_prob.masked_fill(nothing, -torch.inf)
-        return Emitted(self.sentence, token, log_prob, token != wanted, real)
+        return Emitted(self.sentence, token, log_prob, at_limit & ~self.is_end(wanted), real)
 
     def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
         rows, made = len(self.sentence), self.steps
@@ -103,7 +108,7 @@ class GreedyStrategy(Strategy):
         emitted = Emitted(whole[0], whole[1], torch.empty(rows * steps), flags[0], flags[1])
         self.sentence, self.limit = self.sentence.clone(), self.limit.clone()  # earlier steps point to those
         addresses = (t.data_ptr() for t in (self.sentence, self.limit, *emitted[:4]))
-        struct = EmittedStruct(rows, model.output_size, EOS, made, *addresses)
+        struct = EmittedStruct(rows, model.output_size, EOS, self.open_ended, made, *addresses)
         walked = walk(library().walk_greedy, struct, model, slots, token, rows=rows, steps=steps, few=few)
         self.steps, every = struct.steps, sum(walked.ended)
         self.emitted.append(Emitted(*(field[:every] for field in emitted)), newest=walked.ended[-1])
@@ -123,8 +128,8 @@ class GreedyStrategy(Strategy):
         ending = torch.isin(self.sentence, torch.tensor(list(sentences), device=self.sentence.device))
         self.limit, self.earliest = self.limit.masked_fill(ending, self.steps), min(self.earliest, self.steps)
 
-    def newest(self) -> list[tuple[int, int, float]]:
-        return self.emitted.newest()
+    def newest(self, rows: int) -> list[Newest]:
+        return self.emitted.newest(rows)
 
     def take_finished(self) -> dict[int, Outcome]:
         rows, emitted = self.emitted.take_all_but(self.sentence)
@@ -139,7 +144,7 @@ class EmittedStruct(ctypes.Structure):
 
     __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("N", "vocabulary", "eos", "steps")),
+        *((name, ctypes.c_int64) for name in ("N", "vocabulary", "eos", "open_ended", "steps")),
         *((name, ctypes.c_void_p) for name in ("sentence", "limit", "row", "token", "log_prob", "truncated")),
     ]
 
@@ -156,9 +161,9 @@ class Emitted(NamedTuple):
     log_prob: Float[Tensor, "*R"]
     """Minus infinity where the rules allowed no token; the row then has no hypothesis."""
     truncated: Bool[Tensor, "*R"]
-    """True where the length limit forced the token."""
+    """True where the length limit ended the row; it would have gone on, or could have."""
     real: Bool[Tensor, "*R"]
-    """False in rows that had already ended."""
+    """False in rows that had already ended, and where an answer was complete before."""
 
 
 class EmittedTokens:
@@ -182,11 +187,12 @@ class EmittedTokens:
         self.rows += other.rows
         self.steps += [step._replace(row=step.row + rows) for step in other.steps]
 
-    def newest(self) -> list[tuple[int, int, float]]:
-        """Return row, token and log-probability of each token of the last step."""
+    def newest(self, rows: int) -> list[Newest]:
+        """Return the tokens of the last step, whose logits had so many rows."""
         step = Emitted(*(field[len(field) - self.newest_tokens :] for field in self.steps[-1]))
-        rows, tokens, log_probs = (field[step.real].tolist() for field in (step.row, step.token, step.log_prob))
-        return list(zip(rows, tokens, log_probs, strict=True))
+        fields = (field.flatten().tolist() for field in (step.row, step.token, step.log_prob, step.real))
+        each, tokens = step.row.numel() // rows, enumerate(zip(*fields, strict=True))
+        return [Newest(row, token, log_prob, i // each) for i, (row, token, log_prob, real) in tokens if real]
 
     def take_all_but(self, rows: Int[Tensor, "*R"]) -> tuple[list[int], list[Emitted]]:
         """Remove the tokens of all rows but ``rows``; return the indices of these others, and their tokens with rows

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dragoman.decode.search.strategy import Choice
@@ -56,6 +56,10 @@ class Rule(ABC):
         ``logits`` must not be modified; the default returns it.
         """
         return logits
+
+    def over(self) -> Bool[Tensor, " R"] | None:
+        """Return which rows hold a complete answer; None where none can. The next step ends them, without a token."""
+        return None
 
     @abstractmethod
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
@@ -137,6 +141,10 @@ class Rules(Rule):
         for rule in self.rules:
             logits = rule.apply(logits)
         return logits
+
+    def over(self) -> Bool[Tensor, " R"] | None:
+        known = [over for rule in self.rules if (over := rule.over()) is not None]
+        return torch.stack(known).any(dim=0) if known else None
 
     def follow(self, choice: Choice) -> None:
         for rule in self.rules:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
@@ -21,13 +21,15 @@ from dragoman.config import config
 from dragoman.decode.search.greedy import Emitted, EmittedTokens, outcomes
 from dragoman.decode.search.ranking import first_largest, log_partition
 from dragoman.decode.search.rng import draw, key
-from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Outcome, Strategy, all_found
+from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Newest, Outcome, Strategy, all_found
 from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """A number of 64 bits."""
+_COLDEST = 1e-20
+"""Temperature below which logits divided by it exceed float32; nothing but the most probable token is left there."""
 SamplingTemperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # ---- shaping: logits in, logits out, minus infinity for what must not be drawn --------------------------
@@ -143,7 +145,7 @@ class Sample:
 
     def shape(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         """Return the logits to draw by."""
-        if self.temperature == 0:
+        if self.temperature < _COLDEST:
             return keep_likeliest(logits.float())
         logits = apply_temperature(logits.float(), self.temperature)
         if self.top_k is not None:
@@ -173,16 +175,20 @@ class SampleStrategy(Strategy):
         self.over = torch.zeros_like(self.keys, dtype=torch.bool)  # (N, n)
         self.emitted = EmittedTokens(self.row.numel())
 
-    def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
+    def step(
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None = None
+    ) -> Choice | None:
         wanted = self.guess(ranked, 0).view_as(self.keys)
         self.steps += 1
-        token = wanted.masked_fill(self.over | (self.limit <= self.steps - self.first), EOS)
+        at_limit = (self.limit <= self.steps - self.first).expand_as(wanted)
+        token = wanted.masked_fill(self.over if self.open_ended else self.over | at_limit, EOS)
         log_prob = _of_tokens(logits, token).float() - log_partition(logits).view(len(token), -1)
         if ranked is not logits:
             log_prob = log_prob.masked_fill(_of_tokens(ranked, wanted) == -torch.inf, -torch.inf)  # none is allowed
-        self.emitted.append(Emitted(self.row, token, log_prob, token != wanted, ~self.over))
+        real = ~self.over if over is None else ~(self.over | over.view_as(self.over))
+        self.emitted.append(Emitted(self.row, token, log_prob, at_limit & ~self.is_end(wanted), real))
 
-        self.over = self.over | (token == EOS)
+        self.over = self.over | self.is_end(token) | at_limit
         done = self.over.all(dim=1)
         left = int((~done).sum())  # the one wait for the device
         if left == 0:
@@ -215,8 +221,8 @@ class SampleStrategy(Strategy):
         ending = torch.isin(self.sentence, torch.tensor(list(sentences), device=self.row.device))
         self.limit = self.limit.masked_fill(ending[:, None], 0)
 
-    def newest(self) -> list[tuple[int, int, float]]:
-        return self.emitted.newest()
+    def newest(self, rows: int) -> list[Newest]:
+        return self.emitted.newest(rows)
 
     def take_finished(self) -> dict[int, Outcome]:
         rows, emitted = self.emitted.take_all_but(self.row)

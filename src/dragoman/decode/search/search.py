@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import OneOf
@@ -103,16 +103,20 @@ def start_batch(
     Args:
         lengths: of the sources, where they are known.
     """
-    longest, lengths = model.max_length or sys.maxsize, lengths or (source != PAD).sum(dim=1).tolist()
-    rule = Rules(rules)
-    needs = rule.needs or [0] * len(lengths)
-    least = [1 + max(rule.least, needed) for needed in needs]
-    limits = [min(longest, max(cfg.limit.of(n), fewest)) for n, fewest in zip(lengths, least, strict=True)]
-    rule.begin(limits)
+    limits = begin_rules(Rules(rules), cfg, model, lengths or (source != PAD).sum(dim=1).tolist())
     if seeds is None:
         seeds = own_seeds(source) if cfg.draws else ()
     strategy = cfg.start(limits, source.device, seeds)
     return SearchBatch(model, source, source.new_full((len(source), 1), BOS), cfg, strategy, policy, rules)
+
+
+def begin_rules(rule: Rules, cfg: SearchConfig, model: SequenceModel, lengths: Sequence[int]) -> list[int]:
+    """Let the rules begin; return the most tokens of each translation, given the lengths of the sources."""
+    least = [1 + max(rule.least, needed) for needed in rule.needs or [0] * len(lengths)]
+    longest = model.max_length or sys.maxsize
+    limits = [min(longest, max(cfg.limit.of(n), fewest)) for n, fewest in zip(lengths, least, strict=True)]
+    rule.begin(limits)
+    return limits
 
 
 class SearchBatch:
@@ -144,9 +148,13 @@ class SearchBatch:
         # Inference mode is left after each step: it would also hold for the code that consumes the generator.
         with torch.inference_mode(), self.strategy.forward_context(self.model, self.source):
             read = self.opened().first(self.prompt) if self.choice is None else self.opened().next(self.choice)
-            logits = self.rule.given(read)
+            logits, over = self.rule.given(read), self.rule.over()
             self.likeliest = likeliest_tokens(logits, self.likeliest_count, EOS) if self.likeliest_count else []
-            self.choice = self.strategy.step(logits, self.rule.apply(logits))
+            ranked = self.rule.apply(logits)
+            if over is not None:
+                unchanged, logits = ranked is logits, _ending(logits, over)
+                ranked = logits if unchanged else _ending(ranked, over)
+            self.choice = self.strategy.step(logits, ranked, over)
             self.steps += 1
             if self.choice:
                 self.rule.follow(self.choice)
@@ -157,7 +165,8 @@ class SearchBatch:
 
         It ends when no more than ``few`` sentences are left.
         """
-        if type(self.strategy) not in WALKING or self.likeliest_count or self.rule.rules:
+        several_ends = len(self.strategy.ends) > 1
+        if type(self.strategy) not in WALKING or several_ends or self.likeliest_count or self.rule.rules:
             return self.step()  # others open the session in a context of their own
         with torch.inference_mode():
             session = self.opened()
@@ -224,6 +233,13 @@ def walking_model(session: DecoderSession) -> StepKernel | None:
         return None
     known = isinstance(state, Slots) and not state.rewindable and model.logit_cap is None
     return model.native_decoder if known else None
+
+
+def _ending(logits: Float[Tensor, "R V"], over: Bool[Tensor, " R"]) -> Float[Tensor, "R V"]:
+    """Return the logits with nothing but EOS possible in the rows that are over."""
+    certain = torch.full_like(logits, -torch.inf)
+    certain[:, EOS] = 0.0
+    return torch.where(over[:, None], certain, logits)
 
 
 def _ids_of(prompt: Int[Tensor, "B P"] | Tokens) -> Int[Tensor, "B P"]:

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import config
@@ -26,7 +27,7 @@ class Hypothesis:
     """One finished translation, in ids."""
 
     tokens: tuple[int, ...]
-    """Ends with EOS."""
+    """Ends with EOS, or another token that ends an answer; in continuations that were stopped or truncated, without."""
     token_log_probs: tuple[float, ...]
     """Natural logarithm of each token's probability, given those before it and the source."""
     log_prob: float
@@ -34,7 +35,7 @@ class Hypothesis:
     score: float
     """Value that hypotheses of one source are ranked by: ``log_prob``, corrected for length by the search."""
     truncated: bool
-    """True where the length limit ended it; the model would have gone on."""
+    """True where the length limit ended it; the model would have gone on, or could have."""
 
 
 Outcome = list[Hypothesis] | UserError
@@ -90,6 +91,17 @@ class Choice(NamedTuple):
     """Next token of each row."""
 
 
+class Newest(NamedTuple):
+    """A token of the last step."""
+
+    row: int
+    """Its row among all rows of the batch."""
+    token: int
+    log_prob: float
+    logits_row: int
+    """Row of the logits that it was chosen by."""
+
+
 class Walk(NamedTuple):
     """Several steps that were made at once."""
 
@@ -107,13 +119,30 @@ class Strategy(ABC):
     """Indices in the batch of the sentences still being translated; only strategies that can ``join`` set it."""
     sentences: int
     """Number of sentences that the batch has had so far; only strategies that can ``join`` set it."""
+    ends: tuple[int, ...] = (EOS,)
+    """Tokens that end an answer."""
+    open_ended = False
+    """True where the limit ends an answer after its last token; False where that token is EOS."""
+
+    def continue_text(self, ends: Sequence[int]) -> None:
+        """Search continuations: ``ends`` end an answer besides EOS, and the limit ends one that could go on."""
+        self.ends, self.open_ended = (EOS, *ends), True
+
+    def is_end(self, token: Int[Tensor, "*R"]) -> Bool[Tensor, "*R"]:
+        """Return which of these tokens end an answer."""
+        if len(self.ends) == 1:
+            return token == EOS
+        return torch.isin(token, torch.tensor(self.ends, device=token.device))
 
     @abstractmethod
-    def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
+    def step(
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None = None
+    ) -> Choice | None:
         """Take the logits that follow the tokens chosen last; return None once every sentence has its hypotheses.
 
         ``ranked`` are the logits after the rules, or ``logits`` itself where no rule changed them. Tokens are chosen by
-        ``ranked``; the log-probabilities in ``results`` are those of ``logits``.
+        ``ranked``; the log-probabilities in ``results`` are those of ``logits``. Answers of the rows in ``over`` are
+        complete. EOS alone can follow them, with probability 1, and it is no part of them.
         """
 
     def forward_context(self, model: SequenceModel, source: Tensor | None) -> AbstractContextManager[object]:
@@ -157,8 +186,8 @@ class Strategy(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} tells its results at the end of the batch")
 
-    def newest(self) -> list[tuple[int, int, float]]:
-        """Return the tokens of the last step: row (its index among all rows of the batch), token, log-probability.
+    def newest(self, rows: int) -> list["Newest"]:
+        """Return the tokens of the last step, whose logits had so many rows.
 
         Only searches whose tokens are final as they are chosen have this.
         """

@@ -90,12 +90,13 @@ class Group:
     def _first_step(self, started: _Started) -> int:
         """Make the first step of a batch, and let it join the others if it can; return the number of tokens chosen."""
         joinable = can_be_joined(started.batch)
-        most = STEPS if self.prefixes is None else 1  # whose state is kept as it is after the prompt
+        most = STEPS if self.prefixes is None else None  # the state that is kept is the one after the prompt
+        prompt = started.rows[0].ids
         tokens = self._step(started, keeps_results=not joinable, most=most)
+        if self.prefixes is not None and tokens:
+            self.prefixes.keep(prompt, started.batch.opened().state)
         if not started.batch.choice or not started.rows:
             return tokens
-        if self.prefixes is not None:
-            self.prefixes.keep(started.rows[0].ids, started.batch.opened().state)
         if not joinable:
             self.apart.append(started)
         elif self.shared is None:
@@ -142,16 +143,19 @@ class Group:
         self.reading = waiting
         return ready
 
-    def _step(self, started: _Started, *, keeps_results: bool = False, most: int = STEPS) -> int:
+    def _step(self, started: _Started, *, keeps_results: bool = False, most: int | None = STEPS) -> int:
         """Make a step, or up to ``most`` where nobody listens to each; deliver what is finished.
 
-        ``keeps_results`` is True for a batch that tells them at its end.
+        ``keeps_results`` is True for a batch that tells them at its end. With None for ``most``, the state keeps the
+        rows that end.
         """
         started.batch.likeliest_count = max((row.likeliest for row in started.rows.values()), default=0)
-        most = 1 if any(row.listener for row in started.rows.values()) else most
+        if most is not None and any(row.listener for row in started.rows.values()):
+            most = 1
         rows, before = len(started.rows), started.batch.steps
         try:
-            choice = started.batch.advance(most, few=rows - 1)  # those that are done leave at once
+            # those that are done leave at once
+            choice = started.batch.step() if most is None else started.batch.advance(most, few=rows - 1)
             self._tell(started)
             if not keeps_results:
                 self._deliver(started, started.batch.strategy.take_finished())
@@ -176,13 +180,12 @@ class Group:
         """Tell those who listen which tokens were chosen."""
         if not any(row.listener for row in started.rows.values()):
             return
-        step, beams, noted = started.batch.strategy.newest(), started.batch.strategy.beams, started.batch.likeliest
-        if len(noted) != len(step):  # a speculative step chooses several tokens of a row
-            noted = [()] * len(step)
-        for (place, token, log_prob), likeliest in zip(step, noted, strict=True):
-            row = started.rows.get(place // beams)
+        strategy, noted = started.batch.strategy, started.batch.likeliest
+        for new in strategy.newest(len(noted) or 1):
+            row = started.rows.get(new.row // strategy.beams)
             if row is not None and row.listener is not None:
-                row.listener(place % beams, token, log_prob, likeliest[: row.likeliest])
+                likeliest = noted[new.logits_row][: row.likeliest] if noted else ()
+                row.listener(new.row % strategy.beams, new.token, new.log_prob, likeliest)
 
     # ---- leaving ----
 
