@@ -22,7 +22,8 @@ from dragoman.interchange.whitelist import unknown_parts
 from dragoman.model.mlp import FeedForward
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import LayerNorm, RmsNorm
-from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.rotary import DynamicNtkScaling, LongRope, Rotary
+from dragoman.model.short_convolution import ShortConvolution
 
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
@@ -126,6 +127,23 @@ def test_what_an_exporter_does_not_know_is_refused_by_its_path(case, tmp_path, c
     cfg, layout, message = REFUSED[case]
     said = refused(test_export.save(cfg, tmp_path / "run"), layout, tmp_path / "folder", capsys)
     assert said and re.search(message, said), said
+
+
+SCALINGS = {
+    "dynamic_ntk_scaling": DynamicNtkScaling(trained=16, factor=2.0),
+    "long_rope": LongRope(trained=16, short=(1.0,) * 3, long=(2.0,) * 3),
+}
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("beside", ["attention", "a convolution"])
+def test_angles_that_depend_on_the_length_of_a_text_do_not_become_a_graph(beside, scaling, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    attention = dataclasses.replace(LANGUAGE_MODEL.decoder.pattern[0].mixer, position=Rotary(scaling=SCALINGS[scaling]))
+    cfg = test_export.with_mixers(ShortConvolution() if beside == "a convolution" else attention, attention)
+    said = refused(test_export.save(cfg, tmp_path / "run"), "onnx", tmp_path / "folder", capsys)
+    path = rf"model\.decoder\.pattern\.[01]\.mixer\.position\.scaling: {scaling}: does not become an ONNX graph"
+    assert said and re.search(path, said), said
 
 
 def test_a_subclass_of_a_known_part_is_not_known():

@@ -87,7 +87,7 @@ _HEADS = (
 )
 _NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, ProjectionRmsNorm, NoNorm)
 _RESIDUALS = (PlainResidual, DeepNorm, NoSkip, LayerScale)
-_SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
+_SCALINGS = (NoScaling, LinearScaling, NtkScaling, Yarn, Llama3Scaling)
 _POSITIONS = (
     NoEmbedding,
     Learned,
@@ -113,7 +113,7 @@ ONNX: Whitelist = {
     for part in (*_MODELS, *_FEED_FORWARDS, Mixture, *_INPUTS, *_HEADS, *_NORMS, *_RESIDUALS, *_POSITIONS, *_ATTENTION)
 }
 """Parts that become graphs. Mixtures are among them with all experts: which are needed depends on the tokens. LongRoPE
-is not: its angles depend on how long a text gets, and a graph is the same for all."""
+and dynamic NTK scaling are not: their angles depend on how long a text gets, and a graph is the same for all."""
 _MIXERS = (DisentangledAttention, ShortConvolution, Mlstm, Mamba, Mamba2)
-_MORE = (LongRope, TwoTowersConfig, FrameInput, FrameConvolution)
+_MORE = (LongRope, DynamicNtkScaling, TwoTowersConfig, FrameInput, FrameConvolution)
 HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (*_MORE, *_MIXERS)}}

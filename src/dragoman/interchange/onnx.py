@@ -116,17 +116,26 @@ def graphs_of(cfg: ModelConfig, model: nn.Module) -> "dict[str, tuple[nn.Module,
     if isinstance(model, TwoTowers) and isinstance(cfg, TwoTowersConfig):
         return _tower_graphs(cfg, model)
     plain = _keeps_keys_alone(model) if isinstance(model, Transformer) else isinstance(model, Encoder)
-    if plain and (unknown := next(unknown_parts(cfg, ONNX), None)):  # others have a list of their own
-        raise ConfigError(f"{unknown}: does not become an ONNX graph")
+    if plain:  # others have a list of their own
+        _check_known(cfg, "model")
     return _graphs(with_dense_mixtures(model))
+
+
+def _check_known(part: Any, path: str) -> None:
+    """Check that a part, and all parts in it, become graphs.
+
+    Raises:
+        ConfigError: one does not; the message names its path.
+    """
+    if unknown := next(unknown_parts(part, ONNX, path), None):
+        raise ConfigError(f"{unknown}: does not become an ONNX graph")
 
 
 def _tower_graphs(cfg: TwoTowersConfig, model: TwoTowers) -> "dict[str, tuple[nn.Module, GraphExample]]":
     towers = {"first": (cfg.first, model.first)} | ({"second": (cfg.second, model.second)} if cfg.second else {})
     found = {}
     for name, (part, tower) in towers.items():
-        if unknown := next(unknown_parts(part, ONNX, f"model.{name}"), None):
-            raise ConfigError(f"{unknown}: does not become an ONNX graph")
+        _check_known(part, f"model.{name}")
         found |= {f"{name}.onnx": graph for graph in _graphs(tower).values()}
     return found
 
@@ -200,6 +209,8 @@ def _check_states(model: Transformer) -> None:
             if type(block.mixer) not in known:
                 kind = kind_of(type(block.mixer))
                 raise ConfigError(f"model.{side}.pattern.{i}.mixer: {kind}: its state does not become a graph")
+            if isinstance(block.mixer, AttentionConfig):
+                _check_known(block.mixer, f"model.{side}.pattern.{i}.mixer")
 
 
 def _check_caches(model: Transformer) -> None:
