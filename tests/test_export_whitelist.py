@@ -19,9 +19,11 @@ from dragoman.interchange import checking, ctranslate2, exporting, family, known
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import obstacles, shape_of
 from dragoman.interchange.whitelist import unknown_parts
+from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import LayerNorm, RmsNorm
+from dragoman.model.positions.position import Learned, NoPosition, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LongRope, Rotary
 from dragoman.model.short_convolution import ShortConvolution
 
@@ -98,6 +100,17 @@ def with_block(cfg, **options):
     return dataclasses.replace(cfg, decoder=decoder)
 
 
+def reading(cfg, **options):
+    """``cfg`` with other self-attention in the encoder."""
+    (block,) = cfg.encoder.pattern
+    encoder = dataclasses.replace(cfg.encoder, pattern=(with_mixer(block, **options),))
+    return dataclasses.replace(cfg, encoder=encoder)
+
+
+def with_mixer(block, **options):
+    return dataclasses.replace(block, mixer=dataclasses.replace(block.mixer, **options))
+
+
 def crossing(**options):
     return with_block(MODERN, cross=dataclasses.replace(MODERN.decoder.pattern[0].cross, **options))
 
@@ -117,6 +130,22 @@ REFUSED = {
         with_final_norm(LANGUAGE_MODEL, LayerNorm(eps=1e-6)), "ctranslate2", r"decoder\.final_norm"),
     "an activation the engine has not": (
         with_block(LANGUAGE_MODEL, mlp=TANH), "ctranslate2", r"mlp\.activation: tanh"),
+    "an encoder without positions": (
+        reading(MODERN, position=NoPosition()), "ctranslate2", r"encoder\.pattern\.0\.mixer\.position: no_position"),
+    "a decoder without positions": (
+        test_export.changed(MODERN, position=NoPosition()), "ctranslate2",
+        r"decoder\.pattern\.0\.mixer\.position: no_position"),
+    "rotations in the encoder, and sines": (
+        reading(test_export.BASE, position=Rotary()), "ctranslate2", r"encoder\.pattern\.0\.mixer\.position: rotary"),
+    "biases in the encoder, and learned positions": (
+        dataclasses.replace(
+            reading(test_export.BASE, position=T5Bias(buckets=8, reach=12, bidirectional=True)),
+            position=Learned(length=64)),
+        "ctranslate2", r"encoder\.pattern\.0\.mixer\.position: t5_bias"),
+    "an encoder that sees only the past": (
+        reading(MODERN, visibility=Causal()), "ctranslate2", r"encoder\.pattern\.0\.mixer\.visibility: causal"),
+    "a source of which a part is seen": (
+        crossing(visibility=Causal()), "ctranslate2", r"decoder\.pattern\.0\.cross\.visibility: causal"),
     "experts in the engine": (
         with_block(LANGUAGE_MODEL, mlp=EXPERTS), "ctranslate2", r"mlp: mixture"),
 }  # fmt: skip
