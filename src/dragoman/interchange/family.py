@@ -119,9 +119,10 @@ class Obstacle(NamedTuple):
 _NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "pad", "preprocessing", "temperature"})
 
 
-def obstacles(family: Family, cfg: Expressible) -> Iterator[Obstacle]:
+def obstacles(family: Family, cfg: Expressible, stated: Mapping[str, Any] | None = None) -> Iterator[Obstacle]:
     """Yield where ``cfg`` and its description in this family differ: nothing if the family expresses all of ``cfg``.
 
+    ``stated`` are fields of config.json that something else than the configuration decides, such as the tokenizer.
     Parts of different kinds differ as a whole. The path ``model`` comes with the reason why there is no description.
     """
     for path, mixer in mixers(cfg):
@@ -129,7 +130,7 @@ def obstacles(family: Family, cfg: Expressible) -> Iterator[Obstacle]:
             yield Obstacle(path, kind_of(type(mixer)), " or ".join(map(kind_of, family.mixers)))
             return
     try:
-        again = family.config(HubConfig(family.describe(cfg)))
+        again = family.config(HubConfig(family.describe(cfg) | dict(stated or {})))
     except ConfigError as error:
         yield Obstacle(WHOLE, str(error), family.name)
         return

@@ -59,7 +59,7 @@ def find_layout(cfg: ModelConfig, weights: ModelWeights, run: RunDirectory) -> L
     refusal, cfg = None, _without_held(cfg, run)
     for candidate, values in ((cfg, weights), *_folded(cfg, weights)):
         try:
-            return _numbered_from_padding(Layout(choose_family(candidate, run), candidate, values), run)
+            return _numbered_layout(Layout(choose_family(candidate, run), candidate, values), run)
         except ConfigError as error:
             if refusal is None or _SCALE.match(str(refusal)):  # that, folding has removed
                 refusal = error
@@ -105,23 +105,28 @@ def _folded(cfg: Expressible, weights: ModelWeights) -> Iterator[tuple[Expressib
         )
 
 
-def _numbered_from_padding(layout: Layout, run: RunDirectory) -> Layout:
-    """Return RoBERTa's layout with positions that begin behind the id of padding, as transformers numbers them.
+def _numbered_from_padding(cfg: Expressible, family: Family, run: RunDirectory) -> Expressible:
+    """Return RoBERTa's configuration with positions that begin behind the id of padding, as transformers numbers them.
 
     A model trained here pads with id 0; an imported one keeps its own.
     """
-    cfg = layout.cfg
-    if layout.family.name != "roberta" or _origin(run) or not isinstance(cfg, EncoderConfig):
-        return layout
+    if family.name != "roberta" or _origin(run) or not isinstance(cfg, EncoderConfig):
+        return cfg
     if not (isinstance(cfg.inputs, TokenInput) and isinstance(cfg.inputs.position, Learned)):
-        return layout
-    unused = cfg.inputs.position.offset - (PAD + 1)
-    if unused <= 0:
-        return layout
+        return cfg
     position = dataclasses.replace(cfg.inputs.position, offset=PAD + 1)
-    table = {"inputs.position.weight": layout.weights["inputs.position.weight"][unused:]}
-    inputs = dataclasses.replace(cfg.inputs, position=position)
-    return Layout(layout.family, dataclasses.replace(cfg, inputs=inputs), dict(layout.weights) | table)
+    return dataclasses.replace(cfg, inputs=dataclasses.replace(cfg.inputs, position=position))
+
+
+def _numbered_layout(layout: Layout, run: RunDirectory) -> Layout:
+    """Return a layout whose positions are numbered as transformers does, with as many unused rows in their table."""
+    cfg = _numbered_from_padding(layout.cfg, layout.family, run)
+    if cfg == layout.cfg:
+        return layout
+    name = "inputs.position.weight"
+    used = layout.weights[name][layout.cfg.inputs.position.offset :]  # pyright: ignore[reportAttributeAccessIssue]
+    table = torch.cat([used.new_zeros(PAD + 1, used.shape[1]), used])
+    return Layout(layout.family, cfg, dict(layout.weights) | {name: table})
 
 
 def _origin(run: RunDirectory) -> str | None:
@@ -158,11 +163,13 @@ def choose_family(cfg: Expressible, run: RunDirectory) -> Family:
             settings.
     """
     origin = _origin(run)
+    stated = {} if origin else {"pad_token_id": PAD}  # positions of some families begin behind it
     found = []
     for family in FAMILIES:
         if origin not in (None, family.name) or family.shape != shape_of(cfg):
             continue
-        hindrances = list(obstacles(family, to_layout(cfg, family)))
+        written = to_layout(_numbered_from_padding(cfg, family, run), family)
+        hindrances = list(obstacles(family, written, stated))
         if not hindrances:
             return family
         found.append((family, hindrances))
