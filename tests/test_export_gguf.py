@@ -221,7 +221,7 @@ def refusal(cfg, folder, capsys) -> str:
     return said
 
 
-def with_parts(name, depth=1, **parts) -> Any:
+def with_parts(name: str, parts: dict[str, dict[str, Any]], depth: int = 1) -> Any:
     """The model of a preset, with other fields of some parts of its last block."""
     cfg: Any = exported.small_config(name, 259)
     [block] = cfg.decoder.pattern
@@ -237,7 +237,7 @@ OTHER_ACTIVATIONS = [name for name in get_args(Activation) if name != "silu"]
 @pytest.mark.parametrize("activation", OTHER_ACTIVATIONS)
 def test_an_activation_that_llama_cpp_does_not_compute_is_refused(name, activation, tmp_path, capsys):
     """A file cannot name an activation: with any other than SiLU it would be that of another model."""
-    said = refusal(with_parts(name, mlp={"activation": activation}), tmp_path, capsys)
+    said = refusal(with_parts(name, {"mlp": {"activation": activation}}), tmp_path, capsys)
     assert f"model.decoder.pattern.0.mlp.activation: {activation}" in said or "no name in transformers" in said, said
 
 
@@ -249,11 +249,11 @@ def test_ids_that_are_never_generated_are_refused(name, tmp_path, capsys):
 
 @pytest.mark.parametrize("part", ["mixer", "mlp"])
 def test_biases_that_qwen_3_of_llama_cpp_has_not_are_refused(part, tmp_path, capsys):
-    said = refusal(with_parts("qwen3-0.6b", **{part: {"bias": True}}), tmp_path, capsys)
+    said = refusal(with_parts("qwen3-0.6b", {part: {"bias": True}}), tmp_path, capsys)
     assert f"model.decoder.pattern.0.{part}.bias" in said
 
 
 @pytest.mark.parametrize("name", ["qwen2-0.5b", "qwen3-0.6b"])
 def test_a_window_is_refused_wherever_it_is(name, tmp_path, capsys):
-    cfg = with_parts(name, depth=2, mixer={"visibility": Causal(window=4)})
+    cfg = with_parts(name, {"mixer": {"visibility": Causal(window=4)}}, depth=2)
     assert "model.decoder.pattern.1.mixer.visibility: a window is not written" in refusal(cfg, tmp_path, capsys)

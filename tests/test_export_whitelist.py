@@ -81,7 +81,7 @@ def test_the_setting_to_blame_is_one_that_the_model_has(name, shape, tmp_path):
     try:
         layouts.choose_family(cfg, RunDirectory(tmp_path))
     except ConfigError as error:
-        path, value = re.match(r"(\S+): (.*) cannot be expressed", str(error)).groups()
+        path, _, value = str(error).partition(" cannot be expressed")[0].partition(": ")
         found = {"model": to_dict(cfg)}
         for key in path.split("."):
             found = found[int(key) % len(found)] if isinstance(found, list) else found[key]
@@ -108,7 +108,7 @@ def reading(cfg, **options):
 
 
 def with_mixer(block, **options):
-    return dataclasses.replace(block, mixer=dataclasses.replace(block.mixer, **options))
+    return dataclasses.replace(block, mixer=dataclasses.replace(block.attention, **options))
 
 
 def crossing(**options):

@@ -111,7 +111,7 @@ class Obstacle(NamedTuple):
     ours: Any
     """Its value, or the kind of the part."""
     theirs: Any
-    """What the family has there."""
+    """The same of the family."""
     settings: int = 1
     """Number of settings of the part."""
 

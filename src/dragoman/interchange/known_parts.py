@@ -5,8 +5,10 @@ compared field by field. A part added to the model is refused by both until it i
 """
 
 import dataclasses
+from typing import Any
 
-from dragoman.interchange.whitelist import FieldRule, Whitelist
+from dragoman.errors import ConfigError
+from dragoman.interchange.whitelist import FieldRule, Whitelist, unknown_parts
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.disentangled import DisentangledAttention
@@ -117,3 +119,13 @@ and dynamic NTK scaling are not: their angles depend on how long a text gets, an
 _MIXERS = (DisentangledAttention, ShortConvolution, Mlstm, Mamba, Mamba2)
 _MORE = (LongRope, DynamicNtkScaling, TwoTowersConfig, FrameInput, FrameConvolution)
 HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (*_MORE, *_MIXERS)}}
+
+
+def check_graph(part: Any, path: str) -> None:
+    """Check that a part, and all parts in it, become ONNX graphs.
+
+    Raises:
+        ConfigError: one does not; the message names its path.
+    """
+    if unknown := next(unknown_parts(part, ONNX, path), None):
+        raise ConfigError(f"{unknown}: does not become an ONNX graph")
