@@ -23,11 +23,13 @@ from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.ctranslate2 import export_ctranslate2, tokens
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint
+from dragoman.model.heads import ClassificationHead
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal
+from dragoman.model.mlp import Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
-from dragoman.model.positions.position import Alibi, Learned
+from dragoman.model.positions.position import Alibi, InclusiveSinusoidal, Learned
 from dragoman.model.positions.rotary import LinearScaling, Rotary
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.transformer import TransformerConfig
@@ -50,6 +52,22 @@ def changed(cfg: TransformerConfig, *, decoder_only: bool = False, **mixer) -> T
     )
     decoder = dataclasses.replace(cfg.decoder, pattern=(block,))
     return dataclasses.replace(cfg, decoder=decoder, encoder=None if decoder_only else cfg.encoder)
+
+
+def with_feed_forward(cfg: TransformerConfig, mlp: Gated) -> TransformerConfig:
+    (block,) = cfg.decoder.pattern
+    pattern = (dataclasses.replace(block, mlp=mlp),)
+    return dataclasses.replace(cfg, decoder=dataclasses.replace(cfg.decoder, pattern=pattern))
+
+
+def with_positions_before_norms(position: InclusiveSinusoidal) -> TransformerConfig:
+    """The model of 2017 with norms before its sublayers, and other sines."""
+    towers = {}
+    for side in ("encoder", "decoder"):
+        tower = getattr(BASE, side)
+        pattern = (dataclasses.replace(tower.pattern[0], placement="pre"),)
+        towers[side] = dataclasses.replace(tower, pattern=pattern, final_norm=LayerNorm())
+    return dataclasses.replace(BASE, position=position, **towers)
 
 
 BASE = vaswani2017(dim=18, heads=3, hidden=29, depth=2, dropout=0.0)
@@ -91,6 +109,7 @@ LAYOUTS = {
     "marian": BASE,
     "llama": LANGUAGE_MODEL,
     "mistral": changed(LANGUAGE_MODEL, visibility=Causal(window=5)),
+    "smollm3": with_feed_forward(changed(LANGUAGE_MODEL, visibility=Causal(window=5)), Gated(hidden=31, bias=True)),
     "qwen3": changed(LANGUAGE_MODEL, qk_norm=RmsNorm(), position=Rotary(theta=500_000.0)),
     "gpt2": GPT,
 }
@@ -231,6 +250,12 @@ def test_a_quantization_that_a_format_has_not_is_refused_and_not_left_out(layout
 WITH_CODE = {
     "alibi in marian": (changed(BASE, position=Alibi()), r"model\.decoder\.pattern\.0\.mixer\.position"),
     "the 2026 encoder-decoder": (MODERN, r"^model\.\S+: .* cannot be expressed in a Hugging"),
+    "an id that is never generated": (dataclasses.replace(LANGUAGE_MODEL, suppressed=(5,)), r"model\.suppressed: \[5"),
+    "a feed-forward's biases in qwen3": (
+        with_feed_forward(changed(LANGUAGE_MODEL, qk_norm=RmsNorm()), Gated(hidden=31, bias=True)),
+        r"model\.decoder\.pattern\.0\.mlp\.bias",
+    ),
+    "a translator with such an id": (dataclasses.replace(BASE, suppressed=(5, 9)), r"model\.suppressed: \[5, 9\]"),
 }
 
 
@@ -242,8 +267,35 @@ def test_what_no_layout_holds_is_written_with_its_code_and_the_setting_to_blame_
     said = capsys.readouterr().out
     assert re.search(message, said), said
     assert "trust_remote_code=True" in said and "the same answers" in said
-    code = {"configuration_dragoman.py", "modeling_dragoman.py", "network_dragoman.py"}
-    assert code == {path.name for path in (tmp_path / "folder").iterdir() if path.suffix == ".py" or path.is_dir()}
+    code = sorted(path.name for path in (tmp_path / "folder").iterdir() if path.suffix == ".py" or path.is_dir())
+    assert re.fullmatch(r"configuration_dragoman\.py modeling_dragoman\.py network_dragoman_\w+\.py", " ".join(code))
+
+
+def test_a_bias_of_the_layout_suppresses_what_the_bias_of_the_model_does(tmp_path):
+    cfg = dataclasses.replace(BASE, output_bias=True, suppressed=(5,))
+    assert export_huggingface(save(cfg, tmp_path / "run").path, tmp_path / "folder") == "marian"
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "folder").eval()
+    assert theirs(input_ids=torch.tensor([[9, EOS]]), decoder_input_ids=torch.tensor([[1, 8]])).logits[0, -1, 5] < -9e3
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 5])
+def test_sines_that_begin_behind_padding_are_those_of_m2m_and_others_come_with_their_code(offset, tmp_path):
+    """transformers numbers positions of M2M-100 from the id of padding on, which is 0 for a model trained here."""
+    cfg = with_positions_before_norms(InclusiveSinusoidal(offset=offset))
+    run = save(cfg, tmp_path / "run")
+    assert export_huggingface(run.path, tmp_path / "folder") == ("m2m_100" if offset == 1 else "dragoman")
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 5])
+def test_learned_positions_of_an_encoder_begin_behind_padding_wherever_they_began(offset, tmp_path, capsys):
+    cfg = exported.small_config("roberta-base", 259)
+    position = Learned(length=60, offset=offset)
+    head = ClassificationHead(classes=3, activation="tanh")
+    cfg = dataclasses.replace(cfg, inputs=dataclasses.replace(cfg.inputs, position=position), head=head)
+    run = exported.save_run(cfg, tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "huggingface", "-o", str(tmp_path / "folder")]) == 0
+    said = capsys.readouterr().out
+    assert f"in the layout of {'roberta' if offset else 'bert'}" in said and "the same answers" in said
 
 
 def test_a_folder_is_never_overwritten(tmp_path, capsys):

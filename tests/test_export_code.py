@@ -20,6 +20,7 @@ from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.remote_code import bundle
+from dragoman.interchange.remote_code.writing import write_code
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import SpansHead
@@ -108,15 +109,16 @@ def opened(tmp_path_factory) -> dict[str, dict[str, Any]]:
         assert export_huggingface(run.path, base / name, check=False) == "dragoman"
         model, tokenizer = load_any(run.path)[1], run.tokenizers()[0] if run.tokenizer_files() else None
         torch.save(expected(model, tokenizer), base / name / "expected.pt")
-    return differences([base / name for name in NAMES], base)
+    found = differences([base / name for name in NAMES], base)
+    return {folder.name: differing for folder, differing in found.items()}
 
 
-def differences(folders: list[Path], cache: Path) -> dict[str, dict[str, Any]]:
+def differences(folders: list[Path], cache: Path) -> dict[Path, dict[str, Any]]:
     command = [sys.executable, str(Path(__file__).with_name("open_exported.py")), *map(str, folders)]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment = clean | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(cache / "cache")}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    return {Path(folder).name: found for folder, found in json.loads(done.stdout.splitlines()[-1]).items()}
+    return {Path(folder): found for folder, found in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 @pytest.mark.slow
@@ -134,6 +136,30 @@ def test_towers_that_judge_each_pair_by_itself_answer_as_the_run(tmp_path):
     torch.save(expected(load_any(run.path)[1], run.tokenizers()[0]), tmp_path / "folder" / "expected.pt")
     [found] = differences([tmp_path / "folder"], tmp_path).values()
     assert found.pop("logits") < 1e-5 and not found
+
+
+@pytest.mark.slow
+def test_folders_of_one_name_each_run_their_own_code_in_one_process(tmp_path):
+    folders = [tmp_path / name / "exported" for name in ("transformer-base-lm", "chinchilla")]
+    for folder in folders:
+        run = exported.save_preset(folder.parent.name, folder.parent / "run")
+        assert export_huggingface(run.path, folder, check=False) == "dragoman"
+        torch.save(expected(load_any(run.path)[1], run.tokenizers()[0]), folder / "expected.pt")
+    found = differences(folders, tmp_path)
+    assert [differing.pop("logits") < 1e-5 and not differing for differing in found.values()] == [True, True]
+
+
+def test_other_code_has_another_name_and_the_same_code_the_same(tmp_path):
+    """transformers keeps one module of a name, and one class of models for a class of configurations."""
+    configurations, names = [], []
+    for name, preset in (("one", "chinchilla"), ("again", "chinchilla"), ("other", "transformer-base-lm")):
+        (tmp_path / name).mkdir()
+        write_code(tmp_path / name, exported.small_config(preset, 259))
+        configurations.append((tmp_path / name / "configuration_dragoman.py").read_text(encoding="utf-8"))
+        names.append(next((tmp_path / name).glob("network_dragoman_*.py")).stem)
+        assert f"from .{names[-1]} import" in (tmp_path / name / "modeling_dragoman.py").read_text(encoding="utf-8")
+    for one, again, other in (configurations, names):
+        assert one == again != other
 
 
 def test_a_target_with_a_tokenizer_of_its_own_has_it_in_a_folder_below(tmp_path):

@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import exported
 import foreign_text
@@ -19,6 +19,7 @@ from dragoman.interchange import exporting
 from dragoman.interchange.gguf import FILE, as_neighbours, export_gguf
 from dragoman.interchange.importing import import_checkpoint
 from dragoman.model.masks.visibility import Causal
+from dragoman.model.mlp import Activation
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bpe, Unigram
 
@@ -211,13 +212,48 @@ def test_text_is_cut_in_a_way_that_llama_cpp_has_or_refused(case, tmp_path):
     assert fields["tokenizer.ggml.pre"].contents() == name
 
 
-@pytest.mark.parametrize("name", ["qwen2-0.5b", "qwen3-0.6b"])
-def test_a_window_is_refused_wherever_it_is(name, tmp_path, capsys):
+def refusal(cfg, folder, capsys) -> str:
+    """The one line that says why a model is not exported."""
+    run = exported.save_run(cfg, folder / "run")
+    assert main(["export", str(run.path), "--to", "gguf", "-o", str(folder / "folder"), "--no-check"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and not (folder / "folder").exists(), said
+    return said
+
+
+def with_parts(name: str, parts: dict[str, dict[str, Any]], depth: int = 1) -> Any:
+    """The model of a preset, with other fields of some parts of its last block."""
     cfg: Any = exported.small_config(name, 259)
     [block] = cfg.decoder.pattern
-    windowed = replace(block, mixer=replace(block.mixer, visibility=Causal(window=4)))
-    decoder = replace(cfg.decoder, depth=2, pattern=(block, windowed))
-    run = exported.save_run(replace(cfg, decoder=decoder), tmp_path / "run")
-    assert main(["export", str(run.path), "--to", "gguf", "-o", str(tmp_path / "folder")]) == 2
-    said = capsys.readouterr().err
-    assert "model.decoder.pattern.1.mixer.visibility: a window is not written" in said and said.count("\n") == 1
+    changed = replace(block, **{part: replace(getattr(block, part), **fields) for part, fields in parts.items()})
+    pattern = (*(block,) * (depth - 1), changed)
+    return replace(cfg, decoder=replace(cfg.decoder, depth=depth, pattern=pattern))
+
+
+OTHER_ACTIVATIONS = [name for name in get_args(Activation) if name != "silu"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("activation", OTHER_ACTIVATIONS)
+def test_an_activation_that_llama_cpp_does_not_compute_is_refused(name, activation, tmp_path, capsys):
+    """A file cannot name an activation: with any other than SiLU it would be that of another model."""
+    said = refusal(with_parts(name, {"mlp": {"activation": activation}}), tmp_path, capsys)
+    assert f"model.decoder.pattern.0.mlp.activation: {activation}" in said or "no name in transformers" in said, said
+
+
+@pytest.mark.parametrize("name", ["lm-small", "qwen3-0.6b"])
+def test_ids_that_are_never_generated_are_refused(name, tmp_path, capsys):
+    said = refusal(replace(exported.small_config(name, 259), suppressed=(5, 9)), tmp_path, capsys)
+    assert "model.suppressed" in said
+
+
+@pytest.mark.parametrize("part", ["mixer", "mlp"])
+def test_biases_that_qwen_3_of_llama_cpp_has_not_are_refused(part, tmp_path, capsys):
+    said = refusal(with_parts("qwen3-0.6b", {part: {"bias": True}}), tmp_path, capsys)
+    assert f"model.decoder.pattern.0.{part}.bias" in said
+
+
+@pytest.mark.parametrize("name", ["qwen2-0.5b", "qwen3-0.6b"])
+def test_a_window_is_refused_wherever_it_is(name, tmp_path, capsys):
+    cfg = with_parts(name, {"mixer": {"visibility": Causal(window=4)}}, depth=2)
+    assert "model.decoder.pattern.1.mixer.visibility: a window is not written" in refusal(cfg, tmp_path, capsys)

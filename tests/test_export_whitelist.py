@@ -12,16 +12,20 @@ import variants
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
-from dragoman.config import config
+from dragoman.config import config, to_dict
 from dragoman.data.material import IdMaterial
-from dragoman.interchange import checking, ctranslate2, exporting, family, known_parts
+from dragoman.errors import ConfigError
+from dragoman.interchange import checking, ctranslate2, exporting, family, known_parts, layouts
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import obstacle, shape_of
+from dragoman.interchange.family import obstacles, shape_of
 from dragoman.interchange.whitelist import unknown_parts
+from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import LayerNorm, RmsNorm
-from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.position import Learned, NoPosition, T5Bias
+from dragoman.model.positions.rotary import DynamicNtkScaling, LongRope, Rotary
+from dragoman.model.short_convolution import ShortConvolution
 
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
@@ -65,9 +69,26 @@ def test_hugging_face_has_the_same_answers_or_refuses_every_variant(tmp_path, ca
     for i, (name, shape) in enumerate(CASES):
         cfg = made(name, shape)
         families = [family for family in FAMILIES if family.shape == shape_of(cfg)]
-        if any(obstacle(family, exporting.to_layout(cfg, family)) is None for family in families):
+        if not all(any(obstacles(family, exporting.to_layout(cfg, family))) for family in families):
             run = test_export.save(cfg, tmp_path / f"run{i}")
             assert refused(run, "huggingface", tmp_path / f"folder{i}", capsys) is None
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES)
+def test_the_setting_to_blame_is_one_that_the_model_has(name, shape, tmp_path):
+    """Where a model has another kind of part than a layout, the fields of the layout's part are none of the model's."""
+    cfg = dataclasses.replace(made(name, shape), vocab=259)
+    try:
+        layouts.choose_family(cfg, RunDirectory(tmp_path))
+    except ConfigError as error:
+        path, _, value = str(error).partition(" cannot be expressed")[0].partition(": ")
+        found = {"model": to_dict(cfg)}
+        for key in path.split("."):
+            found = found[int(key) % len(found)] if isinstance(found, list) else found[key]
+        if isinstance(found, dict):
+            assert value == found["kind"]
+        elif found is not None:  # what None stands for is written out
+            assert value == str(found)
 
 
 MODERN, LANGUAGE_MODEL = test_export.MODERN, test_export.LANGUAGE_MODEL
@@ -77,6 +98,17 @@ def with_block(cfg, **options):
     (block,) = cfg.decoder.pattern
     decoder = dataclasses.replace(cfg.decoder, pattern=(dataclasses.replace(block, **options),))
     return dataclasses.replace(cfg, decoder=decoder)
+
+
+def reading(cfg, **options):
+    """``cfg`` with other self-attention in the encoder."""
+    (block,) = cfg.encoder.pattern
+    encoder = dataclasses.replace(cfg.encoder, pattern=(with_mixer(block, **options),))
+    return dataclasses.replace(cfg, encoder=encoder)
+
+
+def with_mixer(block, **options):
+    return dataclasses.replace(block, mixer=dataclasses.replace(block.attention, **options))
 
 
 def crossing(**options):
@@ -98,6 +130,22 @@ REFUSED = {
         with_final_norm(LANGUAGE_MODEL, LayerNorm(eps=1e-6)), "ctranslate2", r"decoder\.final_norm"),
     "an activation the engine has not": (
         with_block(LANGUAGE_MODEL, mlp=TANH), "ctranslate2", r"mlp\.activation: tanh"),
+    "an encoder without positions": (
+        reading(MODERN, position=NoPosition()), "ctranslate2", r"encoder\.pattern\.0\.mixer\.position: no_position"),
+    "a decoder without positions": (
+        test_export.changed(MODERN, position=NoPosition()), "ctranslate2",
+        r"decoder\.pattern\.0\.mixer\.position: no_position"),
+    "rotations in the encoder, and sines": (
+        reading(test_export.BASE, position=Rotary()), "ctranslate2", r"encoder\.pattern\.0\.mixer\.position: rotary"),
+    "biases in the encoder, and learned positions": (
+        dataclasses.replace(
+            reading(test_export.BASE, position=T5Bias(buckets=8, reach=12, bidirectional=True)),
+            position=Learned(length=64)),
+        "ctranslate2", r"encoder\.pattern\.0\.mixer\.position: t5_bias"),
+    "an encoder that sees only the past": (
+        reading(MODERN, visibility=Causal()), "ctranslate2", r"encoder\.pattern\.0\.mixer\.visibility: causal"),
+    "a source of which a part is seen": (
+        crossing(visibility=Causal()), "ctranslate2", r"decoder\.pattern\.0\.cross\.visibility: causal"),
     "experts in the engine": (
         with_block(LANGUAGE_MODEL, mlp=EXPERTS), "ctranslate2", r"mlp: mixture"),
 }  # fmt: skip
@@ -108,6 +156,23 @@ def test_what_an_exporter_does_not_know_is_refused_by_its_path(case, tmp_path, c
     cfg, layout, message = REFUSED[case]
     said = refused(test_export.save(cfg, tmp_path / "run"), layout, tmp_path / "folder", capsys)
     assert said and re.search(message, said), said
+
+
+SCALINGS = {
+    "dynamic_ntk_scaling": DynamicNtkScaling(trained=16, factor=2.0),
+    "long_rope": LongRope(trained=16, short=(1.0,) * 3, long=(2.0,) * 3),
+}
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("beside", ["attention", "a convolution"])
+def test_angles_that_depend_on_the_length_of_a_text_do_not_become_a_graph(beside, scaling, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    attention = dataclasses.replace(LANGUAGE_MODEL.decoder.pattern[0].mixer, position=Rotary(scaling=SCALINGS[scaling]))
+    cfg = test_export.with_mixers(ShortConvolution() if beside == "a convolution" else attention, attention)
+    said = refused(test_export.save(cfg, tmp_path / "run"), "onnx", tmp_path / "folder", capsys)
+    path = rf"model\.decoder\.pattern\.[01]\.mixer\.position\.scaling: {scaling}: does not become an ONNX graph"
+    assert said and re.search(path, said), said
 
 
 def test_a_subclass_of_a_known_part_is_not_known():

@@ -216,6 +216,15 @@ def test_what_ends_an_answer_besides_the_model_counts_in_no_score(cfg, end, gene
             assert one.ended != "length" or len(one.tokens) == end.get("max_new_tokens", 12)
 
 
+@each_search
+def test_an_end_that_is_no_token_of_the_model_changes_nothing(generator, cfg):
+    asked = {"search": cfg, "rules": [MinimumLength(tokens=2)], "max_new_tokens": 5}
+    plain, unknown = (generator.generate(PROMPTS, ends=ends, **asked) for ends in ((), (99_999,)))
+    assert [one.tokens for found in plain for one in found.continuations] == [
+        one.tokens for found in unknown for one in found.continuations
+    ]
+
+
 def test_a_stop_string_ends_a_text_that_has_not_its_minimum_length():
     rules = [MinimumLength(tokens=6)]
     [found] = Spelling("one two three").generate(["x"], search=Greedy(), stop=["e"], rules=rules, max_new_tokens=20)

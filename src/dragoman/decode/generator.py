@@ -141,7 +141,8 @@ class Generator:
             max_new_tokens: most tokens of each continuation, its end not counted; fewer where the model can read no
                 more. By default as ``defaults`` says, or else 256.
             stop: strings before the first of which a continuation ends.
-            ends: ids of tokens that end a continuation, besides those that end every text of the model.
+            ends: ids of tokens that end a continuation, besides those that end every text of the model; unknown ones
+                end none.
             rules: constraints on the tokens; the prompt counts as emitted. By default those of ``defaults`` where no
                 search is given, or else none.
             seeds: a number for each prompt, which its samples depend on besides the seed of ``search``. By default it

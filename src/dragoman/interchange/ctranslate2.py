@@ -154,9 +154,6 @@ def obstacles(cfg: TransformerConfig) -> Iterator[str]:
         return  # the checks below assume known parts
     towers = {"decoder": cfg.decoder} | ({"encoder": cfg.encoder} if cfg.encoder else {})
     yield from _tower_obstacles(cfg, towers)
-    inside = cfg.decoder.pattern[0].attention.position
-    if isinstance(cfg.position, NoEmbedding) != isinstance(inside, Rotary | T5Bias | Alibi):
-        yield f"model.position: {_kind(cfg.position)} with {_kind(inside)} inside attention"
 
 
 def _tower_obstacles(cfg: TransformerConfig, towers: dict[str, TowerConfig]) -> Iterator[str]:
@@ -169,6 +166,10 @@ def _tower_obstacles(cfg: TransformerConfig, towers: dict[str, TowerConfig]) -> 
             if isinstance(block.norm, NoNorm):
                 yield f"{path}.norm: no norm"
             yield from _attention_obstacles(block, path, crossing=cfg.encoder is not None)
+            yield from _visibility_obstacles(block, path, side)
+        inside = first.attention.position  # without positions there, the engine adds those of the embeddings, or sines
+        if isinstance(cfg.position, NoEmbedding) != isinstance(inside, Rotary | T5Bias | Alibi):
+            yield f"model.{side}.pattern.0.mixer.position: {_kind(inside)} after model.position: {_kind(cfg.position)}"
         if isinstance(tower.final_norm, NoNorm) != (first.placement == "post"):
             yield f"model.{side}.final_norm: {_kind(tower.final_norm)} after {first.placement}-norm blocks"
         yield from _norm_obstacles(cfg, tower, f"model.{side}")
@@ -211,6 +212,14 @@ def _attention_obstacles(block: BlockConfig, path: str, *, crossing: bool) -> It
     for name in ("heads", "kv_heads", "head_dim"):
         if getattr(block.cross, name) != getattr(block.mixer, name):
             yield f"{path}.cross.{name}: another than the mixer's"
+
+
+def _visibility_obstacles(block: BlockConfig, path: str, side: str) -> Iterator[str]:
+    """The engine's encoder sees all of a source, and its decoder too."""
+    if side == "encoder" and not isinstance(block.attention.visibility, Full):
+        yield f"{path}.mixer.visibility: {_kind(block.attention.visibility)}"
+    if block.cross is not None and not isinstance(block.cross.visibility, Full):
+        yield f"{path}.cross.visibility: {_kind(block.cross.visibility)}"
 
 
 def _kind(choice: object) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dragoman.config import kind_of, to_dict
 from dragoman.errors import ConfigError
@@ -100,28 +100,43 @@ class Family:
 
 Expressible = TransformerConfig | EncoderConfig | TwoTowersConfig
 """Kinds of models that some family has."""
-_NO_MATTER = frozenset(
-    {"dropout", "init", "vocab", "source_vocab", "suppressed", "pad", "preprocessing", "temperature"}
-)
+WHOLE = "model"
+"""Path of the model."""
 
 
-def obstacle(family: Family, cfg: Expressible) -> tuple[str, Any, Any] | None:
-    """Return the first path where ``cfg`` and its description in this family differ, with both values.
+class Obstacle(NamedTuple):
+    """A setting, or a part as a whole, that a family cannot express."""
 
-    Return None if the family expresses all of ``cfg``.
+    path: str
+    ours: Any
+    """Its value, or the kind of the part."""
+    theirs: Any
+    """The same of the family."""
+    settings: int = 1
+    """Number of settings of the part."""
+
+
+_NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "pad", "preprocessing", "temperature"})
+
+
+def obstacles(family: Family, cfg: Expressible, stated: Mapping[str, Any] | None = None) -> Iterator[Obstacle]:
+    """Yield where ``cfg`` and its description in this family differ: nothing if the family expresses all of ``cfg``.
+
+    ``stated`` are fields of config.json that something else than the configuration decides, such as the tokenizer.
+    Parts of different kinds differ as a whole. The path ``model`` comes with the reason why there is no description.
     """
     for path, mixer in mixers(cfg):
         if not isinstance(mixer, family.mixers):
-            return path, kind_of(type(mixer)), " or ".join(map(kind_of, family.mixers))
+            yield Obstacle(path, kind_of(type(mixer)), " or ".join(map(kind_of, family.mixers)))
+            return
     try:
-        again = family.config(HubConfig(family.describe(cfg)))
+        again = family.config(HubConfig(family.describe(cfg) | dict(stated or {})))
     except ConfigError as error:
-        return "model", str(error), family.name
-    ours, theirs = (dict(_leaves(_plain(one), "model")) for one in (cfg, again))
-    for path in sorted(ours.keys() | theirs.keys(), key=lambda p: (p.count("."), p)):
-        if ours.get(path) != theirs.get(path):
-            return path, ours.get(path), theirs.get(path)
-    return None
+        yield Obstacle(WHOLE, str(error), family.name)
+        return
+    yield from sorted(
+        _differences(_plain(cfg), _plain(again), WHOLE), key=lambda found: (found[0].count("."), found[0])
+    )
 
 
 def mixers(cfg: Expressible) -> Iterator[tuple[str, Mixer]]:
@@ -168,16 +183,24 @@ def _plain(value: Any, dim: int = 0) -> Any:
         scorer = plain["scorer"]
         if "scale" in scorer:
             scorer["scale"] = round(scorer["scale"] or plain["head_dim"] ** -0.5, 9)
-        if scorer["kind"] == "dot":
-            plain["scorer"] = {"kind": "scaled_dot", "scale": 1.0}
+            if scorer["scale"] == 1.0:
+                plain["scorer"] = {"kind": "dot"}
     if plain.get("kind") == "mamba":
         plain["rank"] = Mamba(rank=plain["rank"]).step_rank(dim)
     return plain
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, below in value.items():
-            yield from _leaves(below, f"{path}.{key}")
+def _differences(ours: Any, theirs: Any, path: str) -> Iterator[Obstacle]:
+    if ours == theirs:
+        return
+    kinds = [value.get("kind") if isinstance(value, dict) else None for value in (ours, theirs)]
+    if isinstance(ours, dict) and isinstance(theirs, dict) and kinds[0] == kinds[1]:
+        for key in ours.keys() | theirs.keys():
+            yield from _differences(ours.get(key), theirs.get(key), f"{path}.{key}")
     else:
-        yield path, value
+        yield Obstacle(path, kinds[0] or ours, kinds[1] or theirs, _settings(ours))
+
+
+def _settings(value: Any) -> int:
+    """Return the number of settings of a part, those of its parts included."""
+    return sum(map(_settings, value.values())) if isinstance(value, dict) else 1

@@ -35,6 +35,8 @@ from dragoman.text.chat_template_files import read_template_sources
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """Layouts that are written, with the names that llama.cpp has for them."""
+ACTIVATION = "silu"
+"""Activation of their feed-forwards: llama.cpp has no other for these architectures, and a file cannot name one."""
 TYPES = ("f32", "f16", "bf16", "q8_0")
 FILE = "model.gguf"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -103,6 +105,10 @@ def gguf_obstacle(layout: Layout) -> str | None:
     for i, block in enumerate(cfg.decoder.pattern):
         if block.attention.visibility.window is not None:
             return f"model.decoder.pattern.{i}.mixer.visibility: a window is not written"
+        if (activation := getattr(block.mlp, "activation", ACTIVATION)) != ACTIVATION:
+            return f"model.decoder.pattern.{i}.mlp.activation: {activation} is not written"
+        if layout.family.name == "qwen3" and block.attention.bias:
+            return f"model.decoder.pattern.{i}.mixer.bias: biases are not written beside norms on queries and keys"
     position = cfg.decoder.pattern[0].attention.position
     if not isinstance(position, Rotary) or not isinstance(
         position.scaling, NoScaling | LinearScaling | Llama3Scaling | Yarn

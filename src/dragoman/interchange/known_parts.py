@@ -5,8 +5,10 @@ compared field by field. A part added to the model is refused by both until it i
 """
 
 import dataclasses
+from typing import Any
 
-from dragoman.interchange.whitelist import FieldRule, Whitelist
+from dragoman.errors import ConfigError
+from dragoman.interchange.whitelist import FieldRule, Whitelist, unknown_parts
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.disentangled import DisentangledAttention
@@ -87,7 +89,7 @@ _HEADS = (
 )
 _NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, ProjectionRmsNorm, NoNorm)
 _RESIDUALS = (PlainResidual, DeepNorm, NoSkip, LayerScale)
-_SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
+_SCALINGS = (NoScaling, LinearScaling, NtkScaling, Yarn, Llama3Scaling)
 _POSITIONS = (
     NoEmbedding,
     Learned,
@@ -113,7 +115,17 @@ ONNX: Whitelist = {
     for part in (*_MODELS, *_FEED_FORWARDS, Mixture, *_INPUTS, *_HEADS, *_NORMS, *_RESIDUALS, *_POSITIONS, *_ATTENTION)
 }
 """Parts that become graphs. Mixtures are among them with all experts: which are needed depends on the tokens. LongRoPE
-is not: its angles depend on how long a text gets, and a graph is the same for all."""
+and dynamic NTK scaling are not: their angles depend on how long a text gets, and a graph is the same for all."""
 _MIXERS = (DisentangledAttention, ShortConvolution, Mlstm, Mamba, Mamba2)
-_MORE = (LongRope, TwoTowersConfig, FrameInput, FrameConvolution)
+_MORE = (LongRope, DynamicNtkScaling, TwoTowersConfig, FrameInput, FrameConvolution)
 HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (*_MORE, *_MIXERS)}}
+
+
+def check_graph(part: Any, path: str) -> None:
+    """Check that a part, and all parts in it, become ONNX graphs.
+
+    Raises:
+        ConfigError: one does not; the message names its path.
+    """
+    if unknown := next(unknown_parts(part, ONNX, path), None):
+        raise ConfigError(f"{unknown}: does not become an ONNX graph")

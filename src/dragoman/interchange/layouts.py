@@ -13,8 +13,8 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of
 from dragoman.errors import ConfigError
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Expressible, Family, has_mixers, obstacle, shape_of
-from dragoman.interchange.importing import ORIGIN, RECORD
+from dragoman.interchange.family import WHOLE, Expressible, Family, Obstacle, has_mixers, obstacles, shape_of
+from dragoman.interchange.importing import ORIGIN, RECORD, origin_vocabulary
 from dragoman.interchange.known_parts import HUGGINGFACE
 from dragoman.interchange.rope import LONGEST, their_longest
 from dragoman.interchange.whitelist import unknown_parts
@@ -56,15 +56,27 @@ def find_layout(cfg: ModelConfig, weights: ModelWeights, run: RunDirectory) -> L
         raise ConfigError(f"model.kind: {kind_of(type(cfg))} cannot be expressed in a Hugging Face layout")
     if unknown := next(unknown_parts(cfg, HUGGINGFACE), None):
         raise ConfigError(f"{unknown}: cannot be expressed in a Hugging Face layout")
-    refusal = None
+    refusal, cfg = None, _without_held(cfg, run)
     for candidate, values in ((cfg, weights), *_folded(cfg, weights)):
         try:
-            return _numbered_from_padding(Layout(choose_family(candidate, run), candidate, values), run)
+            return _numbered_layout(Layout(choose_family(candidate, run), candidate, values), run)
         except ConfigError as error:
             if refusal is None or _SCALE.match(str(refusal)):  # that, folding has removed
                 refusal = error
     assert refusal is not None
     raise refusal
+
+
+def _without_held(cfg: Expressible, run: RunDirectory) -> Expressible:
+    """Return the configuration without the suppressed ids that no layout need name.
+
+    Rows that an import added are not written. A bias of the logits, where the weights have one, suppresses the others.
+    """
+    if not isinstance(cfg, TransformerConfig) or not cfg.suppressed:
+        return cfg
+    vocabulary = origin_vocabulary(run)
+    held = cfg.suppressed if cfg.output_bias else vocabulary.suppressed if vocabulary else ()
+    return dataclasses.replace(cfg, suppressed=tuple(i for i in cfg.suppressed if i not in held))
 
 
 def _folded(cfg: Expressible, weights: ModelWeights) -> Iterator[tuple[Expressible, ModelWeights]]:
@@ -93,23 +105,28 @@ def _folded(cfg: Expressible, weights: ModelWeights) -> Iterator[tuple[Expressib
         )
 
 
-def _numbered_from_padding(layout: Layout, run: RunDirectory) -> Layout:
-    """Return RoBERTa's layout with positions that begin behind the id of padding, as transformers numbers them.
+def _numbered_from_padding(cfg: Expressible, family: Family, run: RunDirectory) -> Expressible:
+    """Return RoBERTa's configuration with positions that begin behind the id of padding, as transformers numbers them.
 
     A model trained here pads with id 0; an imported one keeps its own.
     """
-    cfg = layout.cfg
-    if layout.family.name != "roberta" or _origin(run) or not isinstance(cfg, EncoderConfig):
-        return layout
+    if family.name != "roberta" or _origin(run) or not isinstance(cfg, EncoderConfig):
+        return cfg
     if not (isinstance(cfg.inputs, TokenInput) and isinstance(cfg.inputs.position, Learned)):
-        return layout
-    unused = cfg.inputs.position.offset - (PAD + 1)
-    if unused <= 0:
-        return layout
+        return cfg
     position = dataclasses.replace(cfg.inputs.position, offset=PAD + 1)
-    table = {"inputs.position.weight": layout.weights["inputs.position.weight"][unused:]}
-    inputs = dataclasses.replace(cfg.inputs, position=position)
-    return Layout(layout.family, dataclasses.replace(cfg, inputs=inputs), dict(layout.weights) | table)
+    return dataclasses.replace(cfg, inputs=dataclasses.replace(cfg.inputs, position=position))
+
+
+def _numbered_layout(layout: Layout, run: RunDirectory) -> Layout:
+    """Return a layout whose positions are numbered as transformers does, with as many unused rows in their table."""
+    cfg = _numbered_from_padding(layout.cfg, layout.family, run)
+    if cfg == layout.cfg:
+        return layout
+    name = "inputs.position.weight"
+    used = layout.weights[name][layout.cfg.inputs.position.offset :]  # pyright: ignore[reportAttributeAccessIssue]
+    table = torch.cat([used.new_zeros(PAD + 1, used.shape[1]), used])
+    return Layout(layout.family, cfg, dict(layout.weights) | {name: table})
 
 
 def _origin(run: RunDirectory) -> str | None:
@@ -142,22 +159,32 @@ def choose_family(cfg: Expressible, run: RunDirectory) -> Family:
     """Return the family that a model was imported from, or else the first that can express it.
 
     Raises:
-        ConfigError: none can; the message names what stands in the way in the nearest one.
+        ConfigError: none can; the message names what stands in the way in the nearest one, which differs in fewest
+            settings.
     """
     origin = _origin(run)
+    stated = {} if origin else {"pad_token_id": PAD}  # positions of some families begin behind it
     found = []
     for family in FAMILIES:
         if origin not in (None, family.name) or family.shape != shape_of(cfg):
             continue
-        hindrance = obstacle(family, to_layout(cfg, family))
-        if hindrance is None:
+        written = to_layout(_numbered_from_padding(cfg, family, run), family)
+        hindrances = list(obstacles(family, written, stated))
+        if not hindrances:
             return family
-        found.append((family, hindrance))
-    family, (path, ours, theirs) = max(found, key=lambda f: (has_mixers(f[0], cfg), f[1][0].count(".")))
+        found.append((family, hindrances))
+    family, hindrances = min(found, key=lambda f: (not has_mixers(f[0], cfg), *_distance(f[1])))
+    path, ours, theirs, _ = hindrances[0]
+    nearest = "" if path == WHOLE else f"; the nearest, {family.name}, has {theirs} there"
     raise ConfigError(
-        f"{path}: {ours} cannot be expressed in a Hugging Face layout; the nearest, {family.name}, has {theirs} there. "
+        f"{path}: {ours} cannot be expressed in a Hugging Face layout{nearest}. "
         f"Layouts: {', '.join(known.name for known in FAMILIES)}"
     )
+
+
+def _distance(hindrances: list[Obstacle]) -> tuple[bool, int]:
+    """Return how far a family is from a model: whether it cannot describe it at all, and the settings that differ."""
+    return hindrances[0].path == WHOLE, sum(found.settings for found in hindrances)
 
 
 def to_layout(cfg: Expressible, family: Family) -> Expressible:

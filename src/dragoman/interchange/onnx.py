@@ -31,7 +31,7 @@ from dragoman.errors import ConfigError
 from dragoman.interchange.checking import built, check_onnx, checker_missing
 from dragoman.interchange.dense_mixture import with_dense_mixtures
 from dragoman.interchange.exporting import check_free, weights_of
-from dragoman.interchange.known_parts import ONNX
+from dragoman.interchange.known_parts import check_graph
 from dragoman.interchange.nearest import nearest_preset
 from dragoman.interchange.state_graphs import (
     BeginGraph,
@@ -41,7 +41,6 @@ from dragoman.interchange.state_graphs import (
     free_dimensions,
     tensors_of,
 )
-from dragoman.interchange.whitelist import unknown_parts
 from dragoman.model.attention import Attention, AttentionConfig
 from dragoman.model.caches.state import KV, KVState, LayerState
 from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
@@ -116,8 +115,8 @@ def graphs_of(cfg: ModelConfig, model: nn.Module) -> "dict[str, tuple[nn.Module,
     if isinstance(model, TwoTowers) and isinstance(cfg, TwoTowersConfig):
         return _tower_graphs(cfg, model)
     plain = _keeps_keys_alone(model) if isinstance(model, Transformer) else isinstance(model, Encoder)
-    if plain and (unknown := next(unknown_parts(cfg, ONNX), None)):  # others have a list of their own
-        raise ConfigError(f"{unknown}: does not become an ONNX graph")
+    if plain:  # others have a list of their own
+        check_graph(cfg, "model")
     return _graphs(with_dense_mixtures(model))
 
 
@@ -125,8 +124,7 @@ def _tower_graphs(cfg: TwoTowersConfig, model: TwoTowers) -> "dict[str, tuple[nn
     towers = {"first": (cfg.first, model.first)} | ({"second": (cfg.second, model.second)} if cfg.second else {})
     found = {}
     for name, (part, tower) in towers.items():
-        if unknown := next(unknown_parts(part, ONNX, f"model.{name}"), None):
-            raise ConfigError(f"{unknown}: does not become an ONNX graph")
+        check_graph(part, f"model.{name}")
         found |= {f"{name}.onnx": graph for graph in _graphs(tower).values()}
     return found
 
@@ -200,6 +198,8 @@ def _check_states(model: Transformer) -> None:
             if type(block.mixer) not in known:
                 kind = kind_of(type(block.mixer))
                 raise ConfigError(f"model.{side}.pattern.{i}.mixer: {kind}: its state does not become a graph")
+            if isinstance(block.mixer, AttentionConfig):
+                check_graph(block.mixer, f"model.{side}.pattern.{i}.mixer")
 
 
 def _check_caches(model: Transformer) -> None:

@@ -161,8 +161,9 @@ class MinimumLengthRule(Rule):
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         if self.longest_wait <= 0:
             return logits
-        ended = logits.index_select(1, self.ends).masked_fill(self.missing.rows[:, None] > 0, -torch.inf)
-        return logits.index_copy(1, self.ends, ended)
+        ends = self.ends[self.ends < logits.shape[1]]  # unknown ones end nothing
+        ended = logits.index_select(1, ends).masked_fill(self.missing.rows[:, None] > 0, -torch.inf)
+        return logits.index_copy(1, ends, ended)
 
     def follow(self, choice: Choice) -> None:
         self.missing.follow(choice)

@@ -3,6 +3,7 @@
 The families that follow its layout (Mistral, Qwen, Gemma, Mixtral) reuse this code.
 """
 
+import dataclasses
 from typing import Any
 
 from dragoman.errors import ConfigError
@@ -57,11 +58,12 @@ def attention(given: HubConfig, **options: Any) -> AttentionConfig:
 
 
 def gated(given: HubConfig) -> Gated:
-    return Gated(
-        hidden=given["intermediate_size"],
-        activation=given.activation("hidden_act"),
-        bias=bool(given.get("mlp_bias", False)),
-    )
+    return Gated(hidden=given["intermediate_size"], activation=given.activation("hidden_act"))
+
+
+def gated_with_bias(given: HubConfig) -> Gated:
+    """Return the feed-forward of a family that obeys ``mlp_bias``: LLaMA and SmolLM 3 do, no other of its followers."""
+    return dataclasses.replace(gated(given), bias=bool(given.get("mlp_bias", False)))
 
 
 def rms_norm(given: HubConfig) -> RmsNorm:
@@ -104,7 +106,7 @@ def windows(given: HubConfig, *, every: bool) -> list[Visibility]:
 
 def config(given: HubConfig) -> TransformerConfig:
     given.only("pretraining_tp", 1)
-    block = BlockConfig(mixer=attention(given), mlp=gated(given), norm=rms_norm(given))
+    block = BlockConfig(mixer=attention(given), mlp=gated_with_bias(given), norm=rms_norm(given))
     return model(given, [block], rms_norm(given))
 
 

@@ -47,7 +47,7 @@ def masks(given: HubConfig, has_rope: list[bool]) -> list[Visibility]:
 def config(given: HubConfig) -> TransformerConfig:
     norm, mlp, positions, has_rope = (
         llama.rms_norm(given),
-        llama.gated(given),
+        llama.gated_with_bias(given),
         read_rotary(given, theta=THETA),
         rotated(given),
     )

@@ -1,6 +1,7 @@
 """Files of a Hugging Face folder for ``trust_remote_code``: its code, and the model's description and weights."""
 
 import dataclasses
+import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -116,12 +117,14 @@ def shape_with_code(cfg: ModelConfig) -> Shape:
 def write_code(folder: Path, cfg: ModelConfig) -> None:
     """Write the three files of code.
 
+    The network's file is named after a digest of all three, and the two others name it. Elsewhere transformers would
+    run the code of one folder for another of the same name: it keeps a module for each name, and a class of models for
+    each class of configurations.
+
     Raises:
         ConfigError: the model needs a part that cannot leave this package; the message names it.
     """
     types = list(dict.fromkeys(type(part) for part in _parts(cfg)))
-    for name in _FILES:
-        (folder / f"{name}.py").write_text(_with_relative_imports(_source(name)), encoding="utf-8")
     facade = importlib.import_module(f"{_HERE}.{_NETWORK}")
     try:
         imports, code = bundle([*types, *(getattr(facade, name) for name in facade.__all__)], _CALLED)
@@ -133,7 +136,11 @@ def write_code(folder: Path, cfg: ModelConfig) -> None:
     )
     text = "\n".join([opening, "", "from __future__ import annotations", "", *imports, "", "", code])
     text += f"\n\nPARTS.update({{\n{parts}}})\n"
-    (folder / f"{_NETWORK}.py").write_text(text, encoding="utf-8")
+    texts = {name: _with_relative_imports(_source(name)) for name in _FILES} | {_NETWORK: text}
+    digest = hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:8]
+    for name, content in texts.items():
+        renamed = [one.replace(_NETWORK, f"{_NETWORK}_{digest}") for one in (name, content)]
+        (folder / f"{renamed[0]}.py").write_text(renamed[1], encoding="utf-8")
 
 
 def _source(name: str) -> str:
