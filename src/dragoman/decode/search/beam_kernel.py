@@ -61,7 +61,7 @@ class BeamState(NamedTuple):
 
 
 class BeamSettings(NamedTuple):
-    """What does not change from step to step."""
+    """Settings of a beam search, the same at all steps."""
 
     divisors: Float[Tensor, " lengths"]
     """Divisors of the score of an answer, by its length."""
