@@ -3,9 +3,11 @@
 import inspect
 import json
 import pickle
+import sqlite3
 import subprocess
 import sys
 import threading
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from test_every_command import make
 import dragoman
 from dragoman import capabilities
 from dragoman.api.models import LoadedModel
-from dragoman.api.rows import pair_rows
+from dragoman.api.rows import check_file_columns, pair_rows
 from dragoman.api.run import TASKS
 from dragoman.config import to_dict
 from dragoman.decode.search.beam import Beam
@@ -104,6 +106,7 @@ def test_every_kind_of_model_has_a_task_and_a_method_of_its_run():
 # ---- rows -----------------------------------------------------------------------------------------------
 
 TWO = [Pair("a", "b"), Pair("c", "d")]
+TWO_TUPLES = [tuple(pair) for pair in TWO]
 
 
 def tables() -> dict[str, Any]:
@@ -152,6 +155,43 @@ def test_columns_may_be_named_and_turned_round():
         assert turned == [Pair("b", "a"), Pair("d", "c")], name
     rows = [{"x": "a", "y": "b", "z": 1}]
     assert list(pair_rows(rows, "pairs", ("y", "x"))) == [Pair("b", "a")]
+
+
+def test_columns_hold_in_rows_of_every_form():
+    pandas, turned = pytest.importorskip("pandas"), [Pair("b", "a"), Pair("d", "c")]
+    frame = pandas.DataFrame({"en": ["a", "c"], "es": ["b", "d"], "note": ["x", "y"]})
+    with sqlite3.connect(":memory:") as base:
+        base.row_factory = sqlite3.Row
+        by_name: dict[str, Any] = {
+            "mappings": frame.to_dict("records"),
+            "named tuples": frame.itertuples(index=False),
+            "named tuples with an index": frame.itertuples(),
+            "rows of a data base": base.execute("select 'a' as en, 'b' as es union all select 'c', 'd'"),
+        }
+        for name, given in by_name.items():
+            assert list(pair_rows(given, "pairs", ("es", "en"))) == turned, name
+    base.close()
+    for rows in (frame.itertuples(index=False, name=None), frame.to_numpy().tolist()):
+        assert list(pair_rows(rows, "pairs", (1, 0))) == turned
+    for rows in (TWO_TUPLES, [list(row) for row in TWO_TUPLES]):
+        with pytest.raises(DataError, match="pairs: row 1: no column 'es': its entries have no names, so give indices"):
+            list(pair_rows(rows, "pairs", ("es", "en")))
+    with pytest.raises(DataError, match="pairs: row 1: no column 2: it has 2 entries"):
+        list(pair_rows(TWO_TUPLES, "pairs", (0, 2)))
+
+
+def test_fields_of_named_tuples_tell_the_sides_as_keys_of_mappings_do():
+    turned = namedtuple("Turned", ("target", "source"))
+    assert list(pair_rows([turned("b", "a"), turned("d", "c")], "pairs")) == TWO
+    assert list(pair_rows([Pair("a", "b")], "pairs")) == TWO[:1]
+
+
+def test_columns_of_a_file_are_names_or_indices(tmp_path):
+    (tmp_path / "a.tsv").write_text("b\ta\n" * 3)
+    assert check_file_columns((1, 0), ("source", "target")) == ("1", "0")
+    for wrong, said in (("en", "a list of two different names"), ((1, 1), "different"), ((None, 1), "got None")):
+        with pytest.raises(ConfigError, match=f"columns: .*{said}"):
+            dragoman.train(tmp_path / "a.tsv", columns=wrong, run=tmp_path / "run", steps=1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dragoman.api.rows import Columns, is_paths, pair_rows
+from dragoman.api.rows import SOURCE_AND_TARGET, Columns, check_file_columns, is_paths, pair_rows
 from dragoman.api.run import Run, run_path
 from dragoman.api.task_rows import LABELLED, write_task_rows
 from dragoman.checkpoint import RunDirectory, run_config
@@ -242,7 +242,7 @@ def _pairs(
     argument: str = "test",
 ) -> list[Sourced]:
     if test is None or named is not None:
-        return pairs_for(run, named, tags, kept=kept, columns=columns)
+        return pairs_for(run, named, tags, kept=kept, columns=check_file_columns(columns, SOURCE_AND_TARGET))
     given, context = list(pair_rows(test, argument, columns)), context_of_run(run_config(run))
     before = [lines for _, lines in context.in_lines(pair.source for pair in given)]
     return [

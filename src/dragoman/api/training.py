@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dragoman.api.rows import is_paths, write_rows
+from dragoman.api.rows import SOURCE_AND_TARGET, Columns, check_file_columns, is_paths, write_rows
 from dragoman.api.run import Run
-from dragoman.api.task_rows import INSTRUCTIONS, LABELLED, TAGGED, TEXTS, RowKind, two_columns, write_task_rows
+from dragoman.api.task_rows import INSTRUCTIONS, LABELLED, TAGGED, TEXTS, RowKind, write_task_rows
 from dragoman.checkpoint import CONFIG
 from dragoman.config import merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError, StoppedEarly
@@ -47,7 +47,7 @@ def train(
     minutes: float | None = None,
     steps: int | None = None,
     overrides: Overrides = (),
-    columns: Sequence[str] | None = None,
+    columns: Columns | None = None,
     valid: Any = None,
     test: Any = None,
     run: str | Path | None = None,
@@ -75,8 +75,8 @@ def train(
         minutes: time to learn.
         steps: steps to learn, instead of ``minutes``.
         overrides: settings on top, by path.
-        columns: which columns of rows or files hold source and target, or text and label, ...; by default as their
-            names tell.
+        columns: which columns of rows or files hold source and target, or text and label, ...: their names, or indices
+            from 0 where rows have no names. By default as their names tell.
         valid: rows that choose the best checkpoint, given as those to train on; by default some are held out.
         test: rows for the final scores, given likewise; texts and instructions have none.
         run: directory of the run; by default ``runs/run``, or the first of ``runs/run-2``, ... that is free.
@@ -310,7 +310,7 @@ class _RowFiles:
             shutil.rmtree(self.partial, ignore_errors=True)
 
     def sources(
-        self, given: Any, argument: str, columns: Sequence[str] | None, kind: RowKind | None = None
+        self, given: Any, argument: str, columns: Columns | None, kind: RowKind | None = None
     ) -> list[dict[str, Any]]:
         """Return the sources of ``given`` as a run file has them; rows are written to a file.
 
@@ -323,7 +323,8 @@ class _RowFiles:
             paths: Iterable[Any] = [given] if isinstance(given, str | Path) else given
             if kind is not None:
                 return [source for path in paths for source in kind.sources(str(path), columns)]
-            return [to_dict(source) for path in paths for source in guess_sources(str(path), two_columns(columns))]
+            named = check_file_columns(columns, SOURCE_AND_TARGET)
+            return [to_dict(source) for path in paths for source in guess_sources(str(path), named)]
         if self.partial is None:
             self.run.parent.mkdir(parents=True, exist_ok=True)
             self.partial = Path(tempfile.mkdtemp(prefix=f".{self.run.name}-", dir=self.run.parent))
@@ -331,7 +332,7 @@ class _RowFiles:
         if kind is not None:
             write_task_rows(given, kind, argument, file, columns)
             return [kind.source_of_rows(str(file))]
-        write_rows(given, argument, file, two_columns(columns))
+        write_rows(given, argument, file, columns)
         return [to_dict(JsonLines(path=str(file)))]
 
     def final(self, given: dict[str, Any]) -> dict[str, Any]:
