@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_run
+import torch
 from test_every_command import make
 
 import dragoman
@@ -26,6 +27,7 @@ from dragoman.config import to_dict
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.sample import Sample
 from dragoman.errors import CheckpointError, ConfigError, DataError, StoppedEarly
+from dragoman.evaluate.evaluation import ALL_METRICS
 from dragoman.text.lines import Pair
 from dragoman.train import events
 
@@ -324,6 +326,52 @@ def test_settings_are_given_as_a_mapping_or_as_texts(tmp_path):
     )
 
 
+def test_values_of_other_libraries_are_plain_settings(run, monkeypatch):
+    seen = []
+
+    def start(cfg, path):
+        seen.append(cfg)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("dragoman.api.training.start", start)
+    plain = {"train.seed": 3, "train.clip": 0.5, "start_from": {"run": str(run.path)}}
+    theirs = {"train.seed": np.int64(3), "train.clip": np.float32(0.5), "start_from": {"run": run}}
+    made = [configuration() | {"start_from": {"run": where}} for where in (str(run.path), run, run.path)]
+    for given, overrides, steps in (
+        (configuration(), plain, 2),
+        (configuration(), theirs, np.int64(2)),
+        *((some, {"train.seed": torch.tensor(3), "train.clip": 0.5}, 2) for some in made),
+    ):
+        given["train"] |= {"clip": np.float32(0.25)}
+        for rows in (PAIRS, None):
+            more = given if rows else given | {"data": {"kind": "parallel", "train": [run.path / "given/pairs.jsonl"]}}
+            with pytest.raises(ConfigError, match="far enough"):
+                dragoman.train(rows, config=more, overrides=overrides, steps=steps, run=run.path.parent / "new")
+    for part in ("train", "start_from"):
+        assert all(getattr(cfg, part) == getattr(seen[0], part) for cfg in seen)
+
+
+def test_a_setting_that_no_run_file_can_hold_is_named_by_its_path(tmp_path):
+    made = configuration()
+    for overrides, config, path in (
+        ({"train.seed": {1}}, made, "train.seed"),
+        ({"train": {"schedule": {"peak": b"1"}}}, made, "train.schedule.peak"),
+        ({}, made | {"train": made["train"] | {"betas": [0.9, {1}]}}, "train.betas.1"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{path}: a text, a number, a list or a mapping is expected, got"):
+            dragoman.train(PAIRS, config=config, overrides=overrides, steps=1, run=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"stop": True}, {"stop": threading.Event}, {"on_event": 3}])
+def test_what_is_called_during_a_run_is_checked_before_it(wrong, run, tmp_path):
+    with pytest.raises(TypeError, match=f"^{next(iter(wrong))}: a .* is expected, got"):
+        dragoman.train(PAIRS, config=configuration(), run=tmp_path / "r", **wrong)
+    with pytest.raises(TypeError, match=f"^{next(iter(wrong))}: a .* is expected, got"):
+        dragoman.resume(run, steps=99, **wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_given_validation_and_test_rows_are_used(tmp_path):
     found = dragoman.train(
         PAIRS[20:], valid=PAIRS[:9], test=PAIRS[9:20], config=configuration(), steps=1, run=tmp_path / "r"
@@ -473,6 +521,33 @@ def test_evaluation_returns_scores_and_stores_them_only_where_asked(run, tmp_pat
     assert (run.path / "evaluations" / "mine" / "scores.json").exists()
     with pytest.raises(DataError, match="row 2: the target is None"):
         dragoman.evaluate(run, [("a", "b"), ("c", None)])
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../zz", "a/b", "/tmp/zz"])
+def test_results_are_stored_in_a_folder_of_the_run(name, run, monkeypatch):
+    monkeypatch.setattr("dragoman.api.results.Translator.load", lambda *_, **__: pytest.fail("it is refused before"))
+    with pytest.raises(ConfigError, match="name: must be the name of one folder"):
+        dragoman.evaluate(run, PAIRS[:7], name=name)
+
+
+def test_one_text_is_no_list_of_metrics_or_tags(run):
+    for name in ("metrics", "tags"):
+        with pytest.raises(TypeError, match=f"{name}: a list of .* is wanted"):
+            dragoman.evaluate(run, PAIRS[:7], beam=1, **{name: "bleu"})
+
+
+def test_results_survive_pickling(run):
+    found = dragoman.evaluate(run, PAIRS[:7], beam=1, metrics=list(ALL_METRICS), save=False)
+    again = pickle.loads(pickle.dumps(found))
+    assert again.scores == found.scores and again.outputs == found.outputs
+
+
+@pytest.mark.parametrize("argument", ["sentences", "beam", "batch", "max_new_tokens"])
+def test_a_verification_of_nothing_is_refused(argument, run):
+    with pytest.raises(ConfigError, match=f"{argument}: must be at least 1, got 0"):
+        dragoman.verify(run, **{argument: 0})
+    with pytest.raises(TypeError, match=f"{argument}: a whole number is expected"):
+        dragoman.verify(run, **{argument: "3"})
 
 
 def test_calibration_and_verification_return_their_figures(run):
