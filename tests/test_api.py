@@ -344,7 +344,8 @@ def test_values_of_other_libraries_are_plain_settings(run, monkeypatch):
     ):
         given["train"] |= {"clip": np.float32(0.25)}
         for rows in (PAIRS, None):
-            more = given if rows else given | {"data": {"kind": "parallel", "train": [run.path / "given/pairs.jsonl"]}}
+            files = {"train": [{"kind": "json_lines", "path": run.path / "given" / "pairs.jsonl"}]}
+            more = given if rows else given | {"data": given["data"] | files}
             with pytest.raises(ConfigError, match="far enough"):
                 dragoman.train(rows, config=more, overrides=overrides, steps=steps, run=run.path.parent / "new")
     for part in ("train", "start_from"):

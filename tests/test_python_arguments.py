@@ -104,6 +104,7 @@ def test_every_class_that_answers_says_what_it_expects(tmp_path):
 
 
 ALSO = """
+import dragoman
 from dragoman.decode.search.greedy import Greedy
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.lines import Pair, Sourced
@@ -177,6 +178,7 @@ for kind, name, method, given, where in (
     (Answerer, "spans", "ask", [("a", "b"), (half, "c")], "question 2: its context: "),
 ):
     refused(DataError, where + is_half, getattr(kind.load(folder / name), method), given)
+refused(DataError, "test: row 2: " + is_half, dragoman.evaluate, folder / "language_model", ["a", half])
 for kind, name in ((Translator, "translation"), (Generator, "language_model"), (Classifier, "classifier")):
     for wrong in (None, 1.5):
         refused(TypeError, "device: a name such as cpu or cuda:0 is expected", kind.load, folder / name, device=wrong)

@@ -33,7 +33,7 @@ from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 from dragoman.evaluate.sentence_scorer import SentenceScorer
 from dragoman.text.context import context_of_run
 from dragoman.text.formats.labelled import LabelledLines, LabelledText
-from dragoman.text.lines import Sourced
+from dragoman.text.lines import Sourced, check_surrogates
 from dragoman.text.splits import check_known
 from dragoman.train.report import page
 
@@ -316,4 +316,5 @@ def _documents(test: Any, generator: Generator) -> list[EncodedDocument]:
     for number, text in enumerate(test, 1):
         if not isinstance(text, str):
             raise DataError(f"test: row {number}: a text is expected, and this is {text!r:.40} ({type(text).__name__})")
+        check_surrogates(text, f"test: row {number}")
     return language_modelling.encode_documents(test, generator.tokenizer)

@@ -147,7 +147,7 @@ def _with_names(row: Any) -> Any:
     if isinstance(row, Mapping | str | bytes) or not isinstance(row, Sequence):
         return row
     keys: Any = getattr(row, "keys", None)  # of SQLite
-    names = getattr(row, "_fields", None) or (keys() if callable(keys) else ())
+    names: Any = getattr(row, "_fields", None) or (keys() if callable(keys) else ())
     return dict(zip(names, row, strict=True)) if names and len(set(names)) == len(row) else row
 
 

@@ -183,7 +183,7 @@ def _check_calls(on_event: Any, stop: Any) -> None:
     """
     if on_event is not None and not callable(on_event):
         raise TypeError(f"on_event: a function of an event is expected, got {described(on_event)}")
-    if stop is not None and not callable(getattr(stop, "is_set", None)):
+    if stop is not None and (isinstance(stop, type) or not callable(getattr(stop, "is_set", None))):
         raise TypeError(f"stop: a threading.Event is expected, got {described(stop)}")
 
 

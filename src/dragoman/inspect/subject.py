@@ -165,6 +165,8 @@ class Subject:
         Raises:
             DataError: an input that the model cannot read, such as an empty text or one that is too long.
         """
+        if isinstance(target, str):
+            check_surrogates(target, "target")
         if self.kind == "translator":
             return self._of_pair(_text(given), target, beam)
         if self.kind == "language model":
