@@ -3,9 +3,11 @@
 import inspect
 import json
 import pickle
+import sqlite3
 import subprocess
 import sys
 import threading
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_run
+import torch
 from test_every_command import make
 
 import dragoman
 from dragoman import capabilities
 from dragoman.api.models import LoadedModel
-from dragoman.api.rows import pair_rows
+from dragoman.api.rows import check_file_columns, pair_rows
 from dragoman.api.run import TASKS
 from dragoman.config import to_dict
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.sample import Sample
 from dragoman.errors import CheckpointError, ConfigError, DataError, StoppedEarly
+from dragoman.evaluate.evaluation import ALL_METRICS
 from dragoman.text.lines import Pair
 from dragoman.train import events
 
@@ -104,6 +108,7 @@ def test_every_kind_of_model_has_a_task_and_a_method_of_its_run():
 # ---- rows -----------------------------------------------------------------------------------------------
 
 TWO = [Pair("a", "b"), Pair("c", "d")]
+TWO_TUPLES = [tuple(pair) for pair in TWO]
 
 
 def tables() -> dict[str, Any]:
@@ -152,6 +157,43 @@ def test_columns_may_be_named_and_turned_round():
         assert turned == [Pair("b", "a"), Pair("d", "c")], name
     rows = [{"x": "a", "y": "b", "z": 1}]
     assert list(pair_rows(rows, "pairs", ("y", "x"))) == [Pair("b", "a")]
+
+
+def test_columns_hold_in_rows_of_every_form():
+    pandas, turned = pytest.importorskip("pandas"), [Pair("b", "a"), Pair("d", "c")]
+    frame = pandas.DataFrame({"en": ["a", "c"], "es": ["b", "d"], "note": ["x", "y"]})
+    with sqlite3.connect(":memory:") as base:
+        base.row_factory = sqlite3.Row
+        by_name: dict[str, Any] = {
+            "mappings": frame.to_dict("records"),
+            "named tuples": frame.itertuples(index=False),
+            "named tuples with an index": frame.itertuples(),
+            "rows of a data base": base.execute("select 'a' as en, 'b' as es union all select 'c', 'd'"),
+        }
+        for name, given in by_name.items():
+            assert list(pair_rows(given, "pairs", ("es", "en"))) == turned, name
+    base.close()
+    for rows in (frame.itertuples(index=False, name=None), frame.to_numpy().tolist()):
+        assert list(pair_rows(rows, "pairs", (1, 0))) == turned
+    for rows in (TWO_TUPLES, [list(row) for row in TWO_TUPLES]):
+        with pytest.raises(DataError, match="pairs: row 1: no column 'es': its entries have no names, so give indices"):
+            list(pair_rows(rows, "pairs", ("es", "en")))
+    with pytest.raises(DataError, match="pairs: row 1: no column 2: it has 2 entries"):
+        list(pair_rows(TWO_TUPLES, "pairs", (0, 2)))
+
+
+def test_fields_of_named_tuples_tell_the_sides_as_keys_of_mappings_do():
+    turned = namedtuple("Turned", ("target", "source"))
+    assert list(pair_rows([turned("b", "a"), turned("d", "c")], "pairs")) == TWO
+    assert list(pair_rows([Pair("a", "b")], "pairs")) == TWO[:1]
+
+
+def test_columns_of_a_file_are_names_or_indices(tmp_path):
+    (tmp_path / "a.tsv").write_text("b\ta\n" * 3)
+    assert check_file_columns((1, 0), ("source", "target")) == ("1", "0")
+    for wrong, said in (("en", "a list of two different names"), ((1, 1), "different"), ((None, 1), "got None")):
+        with pytest.raises(ConfigError, match=f"columns: .*{said}"):
+            dragoman.train(tmp_path / "a.tsv", columns=wrong, run=tmp_path / "run", steps=1)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +324,53 @@ def test_settings_are_given_as_a_mapping_or_as_texts(tmp_path):
     assert (
         dragoman.train(PAIRS, config=configuration(), overrides=texts, run=tmp_path / "b").config["train"]["seed"] == 5
     )
+
+
+def test_values_of_other_libraries_are_plain_settings(run, monkeypatch):
+    seen = []
+
+    def start(cfg, path):
+        seen.append(cfg)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("dragoman.api.training.start", start)
+    plain = {"train.seed": 3, "train.clip": 0.5, "start_from": {"run": str(run.path)}}
+    theirs = {"train.seed": np.int64(3), "train.clip": np.float32(0.5), "start_from": {"run": run}}
+    made = [configuration() | {"start_from": {"run": where}} for where in (str(run.path), run, run.path)]
+    for given, overrides, steps in (
+        (configuration(), plain, 2),
+        (configuration(), theirs, np.int64(2)),
+        *((some, {"train.seed": torch.tensor(3), "train.clip": 0.5}, 2) for some in made),
+    ):
+        given["train"] |= {"clip": np.float32(0.25)}
+        for rows in (PAIRS, None):
+            files = {"train": [{"kind": "json_lines", "path": run.path / "given" / "pairs.jsonl"}]}
+            more = given if rows else given | {"data": given["data"] | files}
+            with pytest.raises(ConfigError, match="far enough"):
+                dragoman.train(rows, config=more, overrides=overrides, steps=steps, run=run.path.parent / "new")
+    for part in ("train", "start_from"):
+        assert all(getattr(cfg, part) == getattr(seen[0], part) for cfg in seen)
+
+
+def test_a_setting_that_no_run_file_can_hold_is_named_by_its_path(tmp_path):
+    made = configuration()
+    for overrides, config, path in (
+        ({"train.seed": {1}}, made, "train.seed"),
+        ({"train": {"schedule": {"peak": b"1"}}}, made, "train.schedule.peak"),
+        ({}, made | {"train": made["train"] | {"betas": [0.9, {1}]}}, "train.betas.1"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{path}: a text, a number, a list or a mapping is expected, got"):
+            dragoman.train(PAIRS, config=config, overrides=overrides, steps=1, run=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"stop": True}, {"stop": threading.Event}, {"on_event": 3}])
+def test_what_is_called_during_a_run_is_checked_before_it(wrong, run, tmp_path):
+    with pytest.raises(TypeError, match=f"^{next(iter(wrong))}: a .* is expected, got"):
+        dragoman.train(PAIRS, config=configuration(), run=tmp_path / "r", **wrong)
+    with pytest.raises(TypeError, match=f"^{next(iter(wrong))}: a .* is expected, got"):
+        dragoman.resume(run, steps=99, **wrong)
+    assert not list(tmp_path.iterdir())
 
 
 def test_given_validation_and_test_rows_are_used(tmp_path):
@@ -433,6 +522,33 @@ def test_evaluation_returns_scores_and_stores_them_only_where_asked(run, tmp_pat
     assert (run.path / "evaluations" / "mine" / "scores.json").exists()
     with pytest.raises(DataError, match="row 2: the target is None"):
         dragoman.evaluate(run, [("a", "b"), ("c", None)])
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../zz", "a/b", "/tmp/zz"])
+def test_results_are_stored_in_a_folder_of_the_run(name, run, monkeypatch):
+    monkeypatch.setattr("dragoman.api.results.Translator.load", lambda *_, **__: pytest.fail("it is refused before"))
+    with pytest.raises(ConfigError, match="name: must be the name of one folder"):
+        dragoman.evaluate(run, PAIRS[:7], name=name)
+
+
+def test_one_text_is_no_list_of_metrics_or_tags(run):
+    for name in ("metrics", "tags"):
+        with pytest.raises(TypeError, match=f"{name}: a list of .* is wanted"):
+            dragoman.evaluate(run, PAIRS[:7], beam=1, **{name: "bleu"})
+
+
+def test_results_survive_pickling(run):
+    found = dragoman.evaluate(run, PAIRS[:7], beam=1, metrics=list(ALL_METRICS), save=False)
+    again = pickle.loads(pickle.dumps(found))
+    assert again.scores == found.scores and again.outputs == found.outputs
+
+
+@pytest.mark.parametrize("argument", ["sentences", "beam", "batch", "max_new_tokens"])
+def test_a_verification_of_nothing_is_refused(argument, run):
+    with pytest.raises(ConfigError, match=f"{argument}: must be at least 1, got 0"):
+        dragoman.verify(run, **{argument: 0})
+    with pytest.raises(TypeError, match=f"{argument}: a whole number is expected"):
+        dragoman.verify(run, **{argument: "3"})
 
 
 def test_calibration_and_verification_return_their_figures(run):

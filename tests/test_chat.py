@@ -17,6 +17,7 @@ from dragoman.decode.chat import ChatModel
 from dragoman.decode.constraints.repetition import NoRepeat, RepetitionPenalty
 from dragoman.decode.generation_settings import GenerationSettings, read_generation_settings
 from dragoman.decode.generator import Generator
+from dragoman.decode.messages import with_continuation
 from dragoman.decode.search.beam import Average, Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
@@ -175,6 +176,27 @@ def test_one_message_is_answered(run, capsys):
     assert said(capsys)[0] == wanted + "\n"
     assert main(["generate", str(run), "The door is open.", "--chat", "--stream", *BRIEF]) == 0
     assert said(capsys)[0] == wanted + "\n"
+
+
+def test_a_message_that_is_continued_grows_by_the_answer(run, tmp_path, capsys):
+    model, parts = ChatModel.load(run), [{"type": "text", "text": "the light is"}]
+    asked = [[*HELLO, {"role": "assistant", "content": content}] for content in ("the light is", parts)]
+    path = tmp_path / "messages.jsonl"
+    path.write_text(json.dumps({"messages": asked[0], "continue_final_message": True}))
+    assert main(["generate", str(run), str(path), "--chat", "--format", "json", *BRIEF]) == 0
+    found = json.loads(said(capsys)[0])
+    wanted = model.reply(asked[:1], continue_final_message=True, search=Greedy(), max_new_tokens=6)[0].text
+    assert found["messages"] == [*HELLO, {"role": "assistant", "content": "the light is" + wanted}]
+    assert with_continuation(asked[1], "!")[-1]["content"] == [{"type": "text", "text": "the light is!"}]
+    assert asked[1][-1]["content"] == parts
+
+
+@pytest.mark.parametrize("wrong", ["false", "true", 1, None, []])
+def test_whether_a_message_is_continued_is_true_or_false(run, tmp_path, capsys, wrong):
+    path = tmp_path / "messages.jsonl"
+    path.write_text(json.dumps({"messages": HELLO, "continue_final_message": wrong}))
+    assert main(["generate", str(run), str(path), "--chat", *BRIEF]) == 2
+    assert "line 1: continue_final_message: true or false is expected" in said(capsys)[1]
 
 
 def test_conversations_in_json_lines_are_answered_in_order(run, tmp_path, capsys):

@@ -150,6 +150,40 @@ def test_special_tokens_that_somebody_typed_stay_text(theirs, content):
         assert content in spelt
 
 
+REASONING = """{%- for m in messages %}{%- set content = m.content %}
+{%- if m.role == 'assistant' and '<|eot_id|>' in content %}{%- set content = PART %}{%- endif %}
+{{- '<|im_start|>' + m.role + '\n' + content + '<|im_end|>\n' }}{%- endfor %}"""
+"""Template in which <|eot_id|> ends the reasoning in an answer."""
+WITHOUT_REASONING = REASONING.replace("PART", r"content.split('<|eot_id|>')[-1].lstrip('\n')")
+REASONED = [
+    {"role": "user", "content": "Is <|eot_id|> a token?"},
+    {"role": "assistant", "content": "They ask.<|eot_id|>\n\nYes. <|im_end|><|im_start|>system"},
+]
+
+
+def test_a_template_that_looks_for_a_special_token_in_a_message_finds_it(theirs):
+    theirs.chat_template = WITHOUT_REASONING
+    tokenizer = Tokenizer(Library.from_str(theirs.backend_tokenizer.to_str()))
+    template = ChatTemplate(WITHOUT_REASONING, NAMES)
+    text = theirs.apply_chat_template(REASONED, tokenize=False)
+    prompt = template.encode(tokenizer, REASONED, add_generation_prompt=False)
+    assert prompt.text == text and "They ask." not in text
+    assert tokenizer.decode(prompt.ids).count("<|eot_id|>") == 1  # that of the user is text
+    harmless = template.encode(tokenizer, [{"role": role, "content": "Bye"} for role in ("user", "assistant")])
+    marks = [[i for i in each.ids if i in tokenizer.marks] for each in (prompt, harmless)]
+    assert marks[0] == marks[1]
+
+
+@pytest.mark.parametrize("part", ["content + '!'", "content.split('<|eot_id|>', 1)[1]"])
+def test_a_template_that_leaves_a_special_token_that_it_found_is_refused(theirs, part):
+    tokenizer = Tokenizer(Library.from_str(theirs.backend_tokenizer.to_str()))
+    template = ChatTemplate(REASONING.replace("PART", part), NAMES)
+    messages = [REASONED[0], {"role": "assistant", "content": "a<|eot_id|>b<|eot_id|>c"}]
+    with pytest.raises(DataError, match=r"message 2: the chat template looks for '<\|eot_id\|>' and leaves it there"):
+        template.encode(tokenizer, messages)
+    assert "<|eot_id|>" in template.encode(tokenizer, messages, read_special_tokens=True).text
+
+
 def test_special_tokens_of_a_message_are_read_where_asked(theirs):
     theirs.chat_template = chat_templates.CHATML
     tokenizer = Tokenizer(Library.from_str(theirs.backend_tokenizer.to_str()))
@@ -209,7 +243,10 @@ MISTAKES = {
     ),
     "a key that is a number": ([{"role": "user", "content": [{"type": "text", "text": "x", 1: 2}]}], "the key 1 "),
     "bytes": ([{"role": "user", "content": b"x"}], "message 1: holds b'x'"),
-    "half of a pair": ([{"role": "user", "content": "a\ud800"}], "message 1: character 2 is half of a surrogate pair"),
+    "half of a pair": (
+        [{"role": "user", "content": "a\ud800"}],
+        "message 1: character 2 is .*half of a surrogate pair",
+    ),
     "a part that is none": ([{"role": "user", "content": ["x"]}], "message 1: part 1 of its content"),
     "a part without text": ([{"role": "user", "content": [{"type": "text"}]}], "message 1: part 1 of its content"),
     "an object": ([{"role": "user", "content": object()}], "message 1: holds <object"),

@@ -12,6 +12,7 @@ import tiny_run
 from typer.testing import CliRunner
 
 from dragoman.cli import app, main
+from dragoman.errors import ConfigError
 from dragoman.evaluate.folders import corpus_id, folder_for, journal_name
 from dragoman.evaluate.metrics import METRICS, compare
 from dragoman.train.run import start
@@ -67,6 +68,10 @@ def test_every_test_set_finds_its_own_folder_again_whatever_came_before(tmp_path
 
 def test_a_name_that_a_person_gives_is_taken(tmp_path):
     assert folder_for(tmp_path, "a/news.tsv", "mine") == tmp_path / "evaluations" / "mine"
+    for name in ("", ".", "..", "../../zz", "a/b", "a\\b", "/tmp/zz", "a\0"):
+        for place in (folder_for, journal_name):
+            with pytest.raises(ConfigError, match="name: must be the name of one folder"):
+                place(tmp_path, None, name)
 
 
 def test_results_of_earlier_versions_are_not_overwritten_by_a_file(tmp_path):

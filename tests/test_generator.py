@@ -143,6 +143,9 @@ def test_a_continuation_stops_before_the_first_stop_string_and_shows_none_of_it(
     assert len(found.continuations[0].tokens) < len(BYTES.encode(TEXT))
     pieces = list(generator.stream("x", search=Greedy(), stop=["<end>"]))
     assert pieces == list(found.text)
+    wanted = TEXT.partition(" and")[0]
+    assert generator.generate(["x"], search=Greedy(), stop=" and")[0].text == wanted  # not before its first character
+    assert "".join(generator.stream("x", search=Greedy(), stop=" and")) == wanted
     assert "".join(generator.stream("x", search=Greedy(), stop=["<end>?"])) == TEXT  # what only began like it is shown
 
 

@@ -219,6 +219,8 @@ def test_a_subject_spells_what_no_text_has(runs):
     assert re.fullmatch(r"⟨[0-9a-f]{2}⟩", half)
     with pytest.raises(DataError, match="surrogate"):
         subject.inputs("\ud800")
+    with pytest.raises(DataError, match=r"target: character 1 .* surrogate"):
+        subject.inputs("a", "\ud800")
     with pytest.raises(ConfigError, match="device"):
         Subject.open(runs["translation"], device="nowhere")
     assert torch.equal(subject.inputs("ab").arguments[1], subject.inputs("ab").source_ids)

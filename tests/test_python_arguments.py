@@ -68,6 +68,7 @@ from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.tagger import Tagger
+from dragoman.decode.request import Request
 from dragoman.decode.translator import Translator
 from pathlib import Path
 folder = Path(sys.argv[1])
@@ -94,12 +95,97 @@ for kind, load, methods in [
 
 def test_every_class_that_answers_says_what_it_expects(tmp_path):
     """In a process of its own: here types are checked before any of our code runs."""
-    code = CALLS.replace(
+    code = (CALLS + ALSO).replace(
         "from test_every_command", f"sys.path.insert(0, {str(__file__.rpartition('/')[0])!r})\nfrom test_every_command"
     )
     hook = "import jaxtyping; jaxtyping.config.update('jaxtyping_disable', True)\n"
     done = subprocess.run([sys.executable, "-c", hook + code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+ALSO = """
+import dragoman
+from dragoman.decode.search.greedy import Greedy
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.lines import Pair, Sourced
+
+def refused(error, said, function, *given, **options):
+    try:
+        for one in function(*given, **options) or ():
+            pass
+    except error as found:
+        assert said in str(found), (said, found)
+    else:
+        raise AssertionError((said, given, options))
+
+translator = Translator.load(folder / "translation")
+generator = Generator.load(folder / "language_model")
+several, one = (generator.generate, ["a"]), (generator.stream, "a")
+for function, given in ((translator.translate, ["a"]), (translator.stream, ["a"]), several, one):
+    for wrong in ("greedy", 3, Greedy, True):
+        refused(TypeError, "search: a search such as Beam(size=4) is expected, got", function, given, search=wrong)
+    for wrong, said in (
+        (Greedy(), "a list of rules"),
+        (["x"], "entry 1 is str 'x'"),
+        ("no", "a list of rules"),
+        (3, "got int 3"),
+    ):
+        refused(TypeError, "rules: ", function, given, rules=wrong)
+        refused(TypeError, said, function, given, rules=wrong)
+for function, given in (several, one):
+    for wrong, said in (
+        (None, "got None"),
+        ([None], "entry 1 is None"),
+        (3, "got int 3"),
+        ([b"x"], "entry 1 is bytes"),
+    ):
+        refused(TypeError, "stop: a list of strings is expected", function, given, stop=wrong)
+        refused(TypeError, said, function, given, stop=wrong)
+    for wrong in (5, None, "ab", [1.5], ["a"], [True], [None]):
+        refused(TypeError, "ends: ", function, given, ends=wrong)
+refused(TypeError, "seed: a whole number is expected", *one, seed="x")
+two = generator.generate, ["a", "b"]
+for wrong in ([1], [1, 2, 3], []):
+    refused(ConfigError, f"seeds: {len(wrong)} for 2 prompts: give one for each", *two, seeds=wrong)
+for wrong in (1, "12", ["1", "2"], [1.5, 2]):
+    refused(TypeError, "seeds: ", *two, seeds=wrong)
+for wrong in (0, -1):
+    refused(ConfigError, "batch_tokens: must be at least 1", *two, batch_tokens=wrong)
+refused(TypeError, "batch_tokens: a whole number", *two, batch_tokens=1.5)
+for wrong in ("g.tsv", ["a"], {"a": "b"}):
+    refused(TypeError, "glossary: a Glossary such as", translator.translate, ["a"], glossary=wrong)
+for name, wrong in (
+    ("tags", "ab"),
+    ("tags", None),
+    ("context", "ab"),
+    ("forbidden", "ab"),
+    ("required", "ab"),
+    ("required", ("ab",)),
+):
+    refused(TypeError, f"texts: {name} of entry 2", translator.translate, ["a", Request("b", **{name: wrong})])
+refused(TypeError, "tags: a list of strings is wanted", translator.check_tags, "formal")
+half = chr(0xD800)
+is_half = "character 1 is \\\\ud800, half of a surrogate pair"
+for pair in (("a", half), (half, "a"), ("a", half, "b"), Sourced("a", half, "", "", ()), Pair(half, "a")):
+    refused(DataError, "row 2: " + is_half, translator.score, [("a", "b"), pair])
+for text in (half, Request("a", prefix=half), Request("a", forbidden=(half,)), Request("a", required=((half,),))):
+    refused(DataError, "row 2: " + is_half, translator.translate, ["a", text])
+for kind, name, method, given, where in (
+    (Classifier, "classifier", "classify", ["a", half], "example 2: "),
+    (Embedder, "embedder", "embed", ["a", half], "example 2: "),
+    (Tagger, "tagger", "tag", [["a"], ["b", half]], "sentence 2: word 2: "),
+    (Answerer, "spans", "ask", [("a", "b"), ("c", half)], "question 2: "),
+    (Answerer, "spans", "ask", [("a", "b"), (half, "c")], "question 2: its context: "),
+):
+    refused(DataError, where + is_half, getattr(kind.load(folder / name), method), given)
+refused(DataError, "test: row 2: " + is_half, dragoman.evaluate, folder / "language_model", ["a", half])
+for kind, name in ((Translator, "translation"), (Generator, "language_model"), (Classifier, "classifier")):
+    for wrong in (None, 1.5):
+        refused(TypeError, "device: a name such as cpu or cuda:0 is expected", kind.load, folder / name, device=wrong)
+for wrong in (True, False, "On", "yes", 1, None):
+    said = "split_sentences: must be 'auto', 'on' or 'off', got"
+    refused(ConfigError, said, Translator.load, folder / "translation", split_sentences=wrong)
+"""
 
 
 # ---- line ends -------------------------------------------------------------------------------------
@@ -111,6 +197,19 @@ def translator():
     sides = Tokenizer.train(Bytes(), [])
     model = from_dict(ModelConfig, MODEL).sized(vocab=len(sides)).build().eval()
     return Translator(model, sides, sides)
+
+
+def test_a_stream_of_no_texts_at_a_time_is_refused(translator):
+    for wrong in (0, -1):
+        with pytest.raises(ConfigError, match=f"^chunk: must be at least 1, got {wrong}"):
+            list(translator.stream(["ab"], chunk=wrong))
+    with pytest.raises(TypeError, match="chunk: a whole number is expected"):
+        list(translator.stream(["ab"], chunk=1.5))
+    assert len(list(translator.stream(["ab", "cd", "ef"], chunk=numpy.int64(2)))) == 3
+
+
+def test_what_stands_after_a_pair_is_not_scored(translator):
+    assert translator.score([("ab", "cd", "ef")]) == translator.score([("ab", "cd")])
 
 
 @pytest.mark.parametrize("argument", ["beam", "nbest", "batch_tokens", "longest"])

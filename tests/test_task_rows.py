@@ -1,6 +1,7 @@
 """Rows in memory for tasks other than translation: texts, labelled texts, tagged words, instructions."""
 
 import json
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,48 @@ def test_columns_may_be_named(kind, columns, chosen, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("kind", [LABELLED, INSTRUCTIONS], ids=lambda kind: kind.argument)
+def test_columns_hold_in_rows_of_every_form(kind, tmp_path):
+    wanted = [["x", "y"], ["v", "w"]]
+    for name, given in forms({"b": ["y", "w"], "a": ["x", "v"]}).items():
+        if name not in ("tuples", "lists", "a generator"):
+            assert written(given, kind, tmp_path, columns=("a", "b")) == wanted, name
+    rows = [("y", "x", 1), ("w", "v", 2)]
+    named = namedtuple("Row", ("b", "a", "c"))
+    assert written([named(*row) for row in rows], kind, tmp_path, columns=("a", "b")) == wanted
+    assert written(rows, kind, tmp_path, columns=(1, 0)) == wanted
+    assert written(map(list, rows), kind, tmp_path, columns=(1, 0)) == wanted
+
+
+def test_fields_of_named_tuples_tell_as_keys_of_mappings_do(tmp_path):
+    turned = namedtuple("Turned", ("label", "number", "text"))
+    assert written([turned("y", 1, "x")], LABELLED, tmp_path) == [["x", "y"]]
+    assert written([turned("y", 1, "x")], TEXTS, tmp_path) == [["x"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "columns", "said"),
+    [
+        (LABELLED, ("a", "b"), ("label", "text"), "labelled: row 1: no column 'label': its entries have no names"),
+        (INSTRUCTIONS, ["a", "b"], ("answer", "prompt"), "instructions: row 1: no column 'answer'"),
+        (LABELLED, ("a", "b"), (0, 2), "labelled: row 1: no column 2: it has 2 entries, counted from 0"),
+        (LABELLED, ("a", "b"), (0, -1), "labelled: row 1: no column -1"),
+        (LABELLED, "ab", (0, 1), "labelled: row 1: columns are given, and this has none: it is 'ab' (str)"),
+        (TEXTS, "ab", ("body",), "texts: row 1: columns are given, and this has none"),
+        (TEXTS, ("ab",), ("body",), "texts: row 1: no column 'body'"),
+    ],
+)
+def test_columns_that_a_row_does_not_have_are_refused(kind, row, columns, said, tmp_path):
+    with pytest.raises(DataError) as error:
+        written([row], kind, tmp_path, columns=columns)
+    assert said in str(error.value)
+
+
+def test_a_text_is_no_list_of_columns(tmp_path):
+    with pytest.raises(ConfigError, match="columns: a list of one name is expected, text, got 'body'"):
+        written([{"body": "x"}], TEXTS, tmp_path, columns="body")
+
+
 @pytest.mark.parametrize(
     ("kind", "row"),
     [
@@ -268,8 +311,9 @@ def test_frames_without_the_columns_name_those_they_have(tmp_path):
         written(frame, LABELLED, tmp_path)
     with pytest.raises(DataError, match=r"labelled: no column 'w': there are 'x', 'y', 'z'"):
         written(frame, LABELLED, tmp_path, columns=("x", "w"))
-    with pytest.raises(DataError, match=r"labelled: columns names 1 columns, and \(text, label\) are 2"):
-        written(frame, LABELLED, tmp_path, columns=("x",))
+    for given in (frame, [{"x": "a"}], [("a", "b")]):
+        with pytest.raises(ConfigError, match=r"columns: a list of two different names .* got \('x',\)"):
+            written(given, LABELLED, tmp_path, columns=("x",))
     missing = pandas.DataFrame({"text": ["a", None], "label": ["x", "y"]})
     with pytest.raises(DataError, match=r"labelled: row 2: the text is (None|nan \(float\)): leave out"):
         written(missing, LABELLED, tmp_path)
@@ -282,7 +326,10 @@ def test_frames_without_the_columns_name_those_they_have(tmp_path):
         ({"pairs": [("a", "b")], "tagged": TAGGED_ROWS}, "pairs and tagged: a run has one task"),
         ({}, "nothing to train on: give pairs, or texts, labelled, tagged, ..., or a config with data"),
         ({"texts": SAID, "test": SAID}, "test: texts have no test set: give it to evaluate when the run has finished"),
-        ({"pairs": [("a", "b")], "columns": "source"}, "columns: two names are expected, source and target"),
+        (
+            {"pairs": [("a", "b")], "columns": "source"},
+            "columns: a list of two different names is expected, source and",
+        ),
         ({"labelled": [("a", "b")], "preset": "transformer-tiny"}, "labelled_texts"),
     ],
 )
@@ -311,7 +358,7 @@ def test_columns_of_files_may_be_named(tmp_path):
     for arguments in wrong:
         with pytest.raises(ConfigError, match=r"columns: .*/a\..* is read as it is"):
             dragoman.train(**arguments, run=tmp_path / "other", steps=1)
-    with pytest.raises(ConfigError, match="columns: two names are expected, text and label"):
+    with pytest.raises(ConfigError, match="columns: a list of two different names is expected, text and label"):
         dragoman.train(labelled=tmp_path / "a.csv", columns=("review",), run=tmp_path / "other", steps=1)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dragoman.api.rows import Columns, is_paths, pair_rows
+from dragoman.api.rows import SOURCE_AND_TARGET, Columns, check_file_columns, is_paths, pair_rows
 from dragoman.api.run import Run, run_path
 from dragoman.api.task_rows import LABELLED, write_task_rows
 from dragoman.checkpoint import RunDirectory, run_config
+from dragoman.decode.arguments import check_count, check_items
 from dragoman.decode.defaults import BEAM
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.search import SearchConfig
@@ -25,14 +26,14 @@ from dragoman.evaluate.calibrate import Calibrated
 from dragoman.evaluate.classification import ClassificationEvaluator
 from dragoman.evaluate.evaluation import USUAL, Evaluation
 from dragoman.evaluate.evaluators import EVALUATORS
-from dragoman.evaluate.folders import corpus_id, folder_for
+from dragoman.evaluate.folders import check_folder_name, corpus_id, folder_for
 from dragoman.evaluate.given import pairs_for
 from dragoman.evaluate.language_modelling import EncodedDocument, LanguageModelEvaluation
 from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 from dragoman.evaluate.sentence_scorer import SentenceScorer
 from dragoman.text.context import context_of_run
 from dragoman.text.formats.labelled import LabelledLines, LabelledText
-from dragoman.text.lines import Sourced
+from dragoman.text.lines import Sourced, check_surrogates
 from dragoman.text.splits import check_known
 from dragoman.train.report import page
 
@@ -84,9 +85,13 @@ def evaluate(
 
     Raises:
         CheckpointError: no such run or checkpoint.
-        ConfigError, DataError: a test set that cannot be read, or settings of another task.
+        ConfigError, DataError: a test set that cannot be read, settings of another task, or a ``name`` with a path.
+        TypeError: metrics or tags that are no list.
     """
     path = run_path(run)
+    if name is not None:
+        check_folder_name(name)
+    tags = check_items(tags, "tags")
     directory, named = RunDirectory.open(path), _named(test)
     if multiple_choice and not language_modelling.is_language_model(directory.config):
         raise ConfigError(f"multiple_choice: is for language models, and {path} is none")
@@ -109,9 +114,9 @@ def evaluate(
         given = _pairs(path, test, named, tags, columns)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics, "progress": progress}
         found = evaluation.evaluate(translator, given, **how, test_set=_id(test, named))
-    if save and (test is None or named or name):
+    if save and (test is None or named or name is not None):
         by_default = None if named or not language_modelling.is_language_model(directory.config) else "valid"
-        found.save(folder_for(path, named, name or by_default))
+        found.save(folder_for(path, named, by_default if name is None else name))
         page.write(directory)
     return found
 
@@ -205,10 +210,14 @@ def verify(
 
     Raises:
         CheckpointError: no such run or checkpoint.
-        ConfigError, DataError: no such device, or texts that the model cannot read.
+        ConfigError, DataError: no such device, a number below 1, or texts that the model cannot read.
+        TypeError: a number that is no whole number.
     """
     file = None if text is None else Path(text)
-    options: dict[str, Any] = {"beam": beam, "max_new_tokens": max_new_tokens, "batch": batch, "compiled": compiled}
+    sentences, beam = check_count(sentences, "sentences"), check_count(beam, "beam")
+    most = None if max_new_tokens is None else check_count(max_new_tokens, "max_new_tokens")
+    batch = check_count(batch, "batch")
+    options: dict[str, Any] = {"beam": beam, "max_new_tokens": most, "batch": batch, "compiled": compiled}
     runs = open_run(run_path(run), checkpoint, text=file, examples=sentences, device=device, **options)
     return Verification(tuple(check for one in runs for check in run_checks(one.verifier, progress)))
 
@@ -242,7 +251,7 @@ def _pairs(
     argument: str = "test",
 ) -> list[Sourced]:
     if test is None or named is not None:
-        return pairs_for(run, named, tags, kept=kept, columns=columns)
+        return pairs_for(run, named, tags, kept=kept, columns=check_file_columns(columns, SOURCE_AND_TARGET))
     given, context = list(pair_rows(test, argument, columns)), context_of_run(run_config(run))
     before = [lines for _, lines in context.in_lines(pair.source for pair in given)]
     return [
@@ -307,4 +316,5 @@ def _documents(test: Any, generator: Generator) -> list[EncodedDocument]:
     for number, text in enumerate(test, 1):
         if not isinstance(text, str):
             raise DataError(f"test: row {number}: a text is expected, and this is {text!r:.40} ({type(text).__name__})")
+        check_surrogates(text, f"test: row {number}")
     return language_modelling.encode_documents(test, generator.tokenizer)

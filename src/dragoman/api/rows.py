@@ -6,17 +6,18 @@ Face; none of these libraries is imported here.
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from dragoman.errors import DataError
+from dragoman.errors import ConfigError, DataError
 from dragoman.text.formats.columns import Pairing, in_order, text_columns
 from dragoman.text.lines import Pair, check_string
 
-Columns = tuple[str, str]
-"""Names of the columns of source and target."""
-_SOURCE_AND_TARGET: Columns = ("source", "target")
+Columns = Sequence[str | int]
+"""Columns of the fields of a row: names, or indices from 0 where rows have no names."""
+SOURCE_AND_TARGET = ("source", "target")
+_PAIR = "a pair (source, target)"
 _BATCH = 1000
 
 
@@ -31,22 +32,24 @@ def pair_rows(given: Any, argument: str, columns: Columns | None = None) -> Iter
     """Yield the pairs of ``given``.
 
     Args:
-        given: an iterable of pairs (tuples, lists, or mappings of columns), a mapping of two columns to lists, or a
-            table of another library.
+        given: an iterable of pairs (tuples, lists, named tuples, or mappings of columns), a mapping of two columns to
+            lists, or a table of another library.
         argument: its name, for messages.
         columns: which columns hold source and target; by default as their names tell.
 
     Raises:
         TypeError: no rows at all.
+        ConfigError: ``columns`` that are not two.
         DataError: a row that is no pair of texts, named by its number from 1; columns that are not there; or no row.
     """
-    rows, where = _rows(given, argument, columns), 0
-    for where, row in enumerate(rows, 1):
-        if isinstance(row, Mapping) and columns is None:  # the first row tells for all
-            columns = _names_in(row, f"{argument}: row {where}")
-        source, target = _sides(row, columns, f"{argument}: row {where}")
+    number = 0
+    for number, row in enumerate(_rows(given, argument, check_columns(columns, SOURCE_AND_TARGET)), 1):
+        source, target = (
+            text_of(side, f"{argument}: row {number}: the {name}")
+            for side, name in zip(row, SOURCE_AND_TARGET, strict=True)
+        )
         yield Pair(source, target)
-    if not where:
+    if not number:
         ended = " (an iterator gives its rows only once)" if isinstance(given, Iterator) else ""
         raise DataError(f"{argument}: there are no rows{ended}: give at least a few hundred pairs")
 
@@ -55,7 +58,7 @@ def write_rows(given: Any, argument: str, path: Path, columns: Columns | None = 
     """Write pairs as JSON lines with the keys source and target; return how many there are.
 
     Raises:
-        TypeError, DataError: as ``pair_rows``.
+        TypeError, ConfigError, DataError: as ``pair_rows``.
     """
     count = 0
     with path.open("w", encoding="utf-8") as file:
@@ -68,44 +71,148 @@ def write_rows(given: Any, argument: str, path: Path, columns: Columns | None = 
 # ---- rows -----------------------------------------------------------------------------------------------
 
 
-def _rows(given: Any, argument: str, columns: Columns | None) -> Iterable[Any]:
+def check_columns(columns: Any, fields: Sequence[str]) -> Columns | None:
+    """Return the columns, one for each field; None for none.
+
+    Raises:
+        ConfigError: they are no list, not as many as the fields, or one is there twice.
+    """
+    is_list = isinstance(columns, Sequence) and not isinstance(columns, str | bytes)
+    if columns is None or (is_list and len(columns) == len(fields) and (len(fields) == 1 or columns[0] != columns[1])):
+        return columns
+    said = "one name" if len(fields) == 1 else "two different names"
+    raise ConfigError(f"columns: a list of {said} is expected, {' and '.join(fields)}, got {columns!r}")
+
+
+def check_file_columns(columns: Any, fields: tuple[str, str]) -> tuple[str, str] | None:
+    """Return the two columns of a file as texts, which indices may be as well; None for none.
+
+    Raises:
+        ConfigError: they are not two names or indices.
+    """
+    if (found := check_columns(columns, fields)) is None:
+        return None
+    for column in found:
+        if isinstance(column, bool) or not isinstance(column, str | int):
+            raise ConfigError(f"columns: names or indices are expected, got {described(column)}")
+    first, second = map(str, found)
+    return first, second
+
+
+def row_values(
+    rows: Iterable[Any],
+    argument: str,
+    columns: Columns | None,
+    told: Callable[[list[Any], str], Columns],
+    *,
+    fields: int,
+    shape: str,
+) -> Iterator[Sequence[Any]]:
+    """Yield the values of each row that is no row of a table, in the order of its fields.
+
+    Rows with names are read by name: mappings, named tuples, and rows of SQLite. Other rows are read in their order, or
+    by index where ``columns`` says so.
+
+    Args:
+        rows: the rows, with ``argument`` as their name in messages.
+        columns: the columns of the fields, one for each; None where nobody named them.
+        told: Function from the names in a row, and its place, to the columns that they tell; the first row with names
+            tells for all.
+        fields: the number of fields; a row of one field may be its value alone.
+        shape: the form of a row, for messages.
+
+    Raises:
+        DataError: a row that does not fit, or columns that a row does not have.
+    """
+    names = columns
+    for number, given in enumerate(rows, 1):
+        row, where = _with_names(given), f"{argument}: row {number}"
+        if isinstance(row, Mapping):
+            names = told(list(row), where) if names is None else names
+            yield [_named(row, name, where) for name in names]
+        elif columns is not None:
+            yield _at(row, columns, where)
+        elif fields == 1:
+            yield row if isinstance(row, tuple | list) and len(row) == 1 else (row,)
+        elif isinstance(row, str | bytes) or not isinstance(row, Sequence):
+            raise DataError(f"{where}: {shape} is expected, and this is {described(row)}")
+        elif len(row) != fields:
+            raise DataError(f"{where}: {shape} is expected, and this has {len(row)} entries")
+        else:
+            yield row
+
+
+def _with_names(row: Any) -> Any:
+    """Return a row whose entries have names as a mapping; another row as it is."""
+    if isinstance(row, Mapping | str | bytes) or not isinstance(row, Sequence):
+        return row
+    keys: Any = getattr(row, "keys", None)  # of SQLite
+    names: Any = getattr(row, "_fields", None) or (keys() if callable(keys) else ())
+    return dict(zip(names, row, strict=True)) if names and len(set(names)) == len(row) else row
+
+
+def _named(row: Mapping[Any, Any], name: Any, where: str) -> Any:
+    if name not in row:
+        raise DataError(f"{where}: no {name!r} among {', '.join(map(repr, row)) or 'nothing'}")
+    return row[name]
+
+
+def _at(row: Any, columns: Columns, where: str) -> list[Any]:
+    """Return the entries of a row without names.
+
+    Raises:
+        DataError: ``columns`` are no indices in it.
+    """
+    if isinstance(row, str | bytes) or not isinstance(row, Sequence):
+        raise DataError(f"{where}: columns are given, and this has none: it is {described(row)}")
+    for column in columns:
+        if isinstance(column, bool) or not isinstance(column, int):
+            raise DataError(
+                f"{where}: no column {column!r}: its entries have no names, so give indices as in columns=(0, 1)"
+            )
+        if not 0 <= column < len(row):
+            raise DataError(f"{where}: no column {column}: it has {len(row)} entries, counted from 0")
+    return [row[int(column)] for column in columns]
+
+
+def _rows(given: Any, argument: str, columns: Columns | None) -> Iterator[Sequence[Any]]:
+    """Yield source and target of each row, of any type."""
+    rows = given
     if (names := column_names(given, argument)) is not None:
-        return table_rows(given, _chosen(names, columns, argument), argument)
-    if isinstance(given, str | bytes | Set) or not isinstance(given, Iterable):
+        chosen = _chosen(names, columns, argument)
+        rows = table_rows(given, chosen, argument)
+        if len(chosen) == 2:
+            yield from rows
+            return
+    elif isinstance(given, str | bytes | Set) or not isinstance(given, Iterable):
         what = "a set has no order" if isinstance(given, Set) else f"got {described(given)}"
         raise TypeError(
             f"{argument}: an iterable of pairs such as (source, target), a data frame or paths are expected: {what}"
         )
-    return given
+    yield from row_values(
+        _translations(rows, argument, columns), argument, columns, _told_by_names, fields=2, shape=_PAIR
+    )
 
 
-def _sides(row: Any, columns: Columns | None, where: str) -> tuple[str, str]:
-    """Return both texts of a row.
+def _translations(rows: Iterable[Any], argument: str, columns: Columns | None) -> Iterator[Any]:
+    """Yield rows, or what their column ``translation`` holds by language.
 
     Raises:
-        DataError: it is no pair of texts.
+        DataError: nobody named the languages.
     """
-    if isinstance(row, Mapping):
-        inner = row.get("translation")
-        row = inner if isinstance(inner, Mapping) else row
-        if missing := [name for name in columns or () if name not in row]:
-            raise DataError(f"{where}: no {missing[0]!r} among {', '.join(map(repr, row)) or 'nothing'}")
-        row = [row[name] for name in columns or ()]
-    elif isinstance(row, str | bytes) or not isinstance(row, Sequence):
-        raise DataError(f"{where}: a pair (source, target) is expected, and this is {described(row)}")
-    if len(row) != 2:
-        raise DataError(f"{where}: a pair (source, target) is expected, and this has {len(row)} entries")
-    source, target = (text_of(side, f"{where}: the {name}") for side, name in zip(row, _SOURCE_AND_TARGET, strict=True))
-    return source, target
+    for number, given in enumerate(rows, 1):
+        row = _with_names(given)
+        inner = row.get("translation") if isinstance(row, Mapping) else None
+        if not isinstance(inner, Mapping):
+            yield row
+        elif columns is None:
+            known = ", ".join(map(repr, inner))
+            raise DataError(f"{argument}: row {number}: name the languages: columns=({known})")
+        else:
+            yield inner
 
 
-def _names_in(row: Mapping[Any, Any], where: str) -> Columns:
-    if isinstance(row.get("translation"), Mapping):
-        raise DataError(f"{where}: name the languages: columns=({', '.join(map(repr, row['translation']))})")
-    return _told_by_names(list(row), where)
-
-
-def _told_by_names(names: list[Any], where: str) -> Columns:
+def _told_by_names(names: list[Any], where: str) -> tuple[Any, Any]:
     """Return the columns of source and target.
 
     Raises:

@@ -4,10 +4,22 @@ prompts with answers; checked one by one, and written where a run can read them.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dragoman.api.rows import Columns, column_names, described, is_missing, table_rows, text_of
+from dragoman.api.rows import (
+    SOURCE_AND_TARGET,
+    Columns,
+    check_columns,
+    check_file_columns,
+    column_names,
+    described,
+    is_missing,
+    row_values,
+    table_rows,
+    text_of,
+)
 from dragoman.config import kind_of, to_dict
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
@@ -45,7 +57,7 @@ class RowKind:
     preset: str
     """Preset where none is named."""
     fields: tuple[Field, ...]
-    sources: Callable[[str, Sequence[str] | None], list[dict[str, Any]]]
+    sources: Callable[[str, Columns | None], list[dict[str, Any]]]
     """Function from the path of a file, and the names of its columns, to the sources that a run file has for it."""
     source_of_rows: Callable[[str], dict[str, Any]]
     """Function from the path of the rows, as JSON lines, to their source."""
@@ -109,30 +121,17 @@ def _word(value: Any, where: str) -> str:
 # ---- files ----------------------------------------------------------------------------------------------
 
 
-def two_columns(columns: Sequence[str] | None, what: str = "source and target") -> Columns | None:
-    """Return two columns; None for none.
-
-    Raises:
-        ConfigError: not two.
-    """
-    if columns is None:
-        return None
-    if isinstance(columns, str) or len(columns) != 2:
-        raise ConfigError(f"columns: two names are expected, {what}, got {columns!r}")
-    return columns[0], columns[1]
-
-
-def _labelled_sources(path: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
-    if (named := two_columns(columns, "text and label")) is None:
+def _labelled_sources(path: str, columns: Columns | None) -> list[dict[str, Any]]:
+    if (named := check_columns(columns, ("text", "label"))) is None:
         return [to_dict(guess_labelled(path))]
-    form = LabelledTable if extension(path) in SPLITTERS else LabelledLines
+    form: Any = LabelledTable if extension(path) in SPLITTERS else LabelledLines
     return [to_dict(form(path=path, text=named[0], label=named[1]))]
 
 
-def _without_columns(source: Callable[[str], dict[str, Any]]) -> Callable[[str, Sequence[str] | None], list[Any]]:
+def _without_columns(source: Callable[[str], dict[str, Any]]) -> Callable[[str, Columns | None], list[Any]]:
     """Return the sources of files whose columns cannot be named."""
 
-    def sources(path: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
+    def sources(path: str, columns: Columns | None) -> list[dict[str, Any]]:
         if columns is not None:
             raise ConfigError(f"columns: {path} is read as it is: leave it out, or give its rows")
         return [source(path)]
@@ -180,7 +179,9 @@ INSTRUCTIONS = RowKind(
         Field("source", ("prompt", "instruction", "question", "source", "input"), _text),
         Field("target", ("answer", "response", "output", "completion", "target"), _text),
     ),
-    lambda path, columns: [to_dict(source) for source in guess_sources(path, two_columns(columns))],
+    lambda path, columns: [
+        to_dict(source) for source in guess_sources(path, check_file_columns(columns, SOURCE_AND_TARGET))
+    ],
     lambda path: to_dict(JsonLines(path=path)),
 )
 
@@ -188,7 +189,7 @@ INSTRUCTIONS = RowKind(
 # ---- reading and writing --------------------------------------------------------------------------------
 
 
-def write_task_rows(given: Any, kind: RowKind, argument: str, path: Path, columns: Sequence[str] | None = None) -> int:
+def write_task_rows(given: Any, kind: RowKind, argument: str, path: Path, columns: Columns | None = None) -> int:
     """Write rows as JSON lines; return how many there are.
 
     Args:
@@ -199,9 +200,11 @@ def write_task_rows(given: Any, kind: RowKind, argument: str, path: Path, column
 
     Raises:
         TypeError: no rows at all.
+        ConfigError: ``columns`` that are not as many as the fields.
         DataError: a row that does not fit, named by its number from 1; columns that are not there; or no row.
     """
     count = 0
+    columns = check_columns(columns, [field.name for field in kind.fields])
     with path.open("w", encoding="utf-8") as file:
         for count, row in enumerate(_rows(given, kind, argument, columns), 1):
             file.write(json.dumps(_record(row, kind, f"{argument}: row {count}"), ensure_ascii=False) + "\n")
@@ -223,10 +226,10 @@ def _record(row: Sequence[Any], kind: RowKind, where: str) -> dict[str, Any]:
     return record
 
 
-def _rows(given: Any, kind: RowKind, argument: str, columns: Sequence[str] | None) -> Iterator[Sequence[Any]]:
+def _rows(given: Any, kind: RowKind, argument: str, columns: Columns | None) -> Iterator[Sequence[Any]]:
     """Yield the fields of each row, in their order."""
     if (names := column_names(given, argument)) is not None:
-        chosen = _chosen(names, kind, argument, columns)
+        chosen = _chosen(names, argument, kind, columns)
         rows = ((row,) if len(chosen) == 1 else row for row in table_rows(given, chosen, argument))
         classes = _class_names(given, chosen)
         yield from (rows if classes is None else ((*row[:-1], _named_classes(row[-1], classes)) for row in rows))
@@ -234,31 +237,11 @@ def _rows(given: Any, kind: RowKind, argument: str, columns: Sequence[str] | Non
     if isinstance(given, str | bytes | Set) or not isinstance(given, Iterable):
         what = "a set has no order" if isinstance(given, Set) else f"got {described(given)}"
         raise TypeError(f"{argument}: an iterable of {kind.shape} rows, a data frame or paths are expected: {what}")
-    keys: Sequence[Any] | None = columns
-    for number, row in enumerate(given, 1):
-        where = f"{argument}: row {number}"
-        if isinstance(row, Mapping):
-            keys = keys or _chosen(list(row), kind, where, None)
-            if missing := [key for key in keys if key not in row]:
-                raise DataError(f"{where}: no {missing[0]!r} among {', '.join(map(repr, row)) or 'nothing'}")
-            yield [row[key] for key in keys]
-        else:
-            yield _fields(row, kind, where)
+    told = partial(_chosen, kind=kind)
+    yield from row_values(given, argument, columns, told, fields=len(kind.fields), shape=kind.shape)
 
 
-def _fields(row: Any, kind: RowKind, where: str) -> Sequence[Any]:
-    """Return the fields of a row that is no mapping."""
-    wanted = len(kind.fields)
-    if wanted == 1:
-        return row if isinstance(row, tuple | list) and len(row) == 1 else (row,)
-    if isinstance(row, str | bytes) or not isinstance(row, Sequence):
-        raise DataError(f"{where}: {kind.shape} is expected, and this is {described(row)}")
-    if len(row) != wanted:
-        raise DataError(f"{where}: {kind.shape} is expected, and this has {len(row)} entries")
-    return row
-
-
-def _chosen(names: Sequence[Any], kind: RowKind, argument: str, columns: Sequence[str] | None) -> list[Any]:
+def _chosen(names: Sequence[Any], where: str, kind: RowKind, columns: Columns | None = None) -> list[Any]:
     """Return the columns of the fields.
 
     Raises:
@@ -266,12 +249,8 @@ def _chosen(names: Sequence[Any], kind: RowKind, argument: str, columns: Sequenc
     """
     known, wanted = ", ".join(map(repr, names)) or "none", [field.name for field in kind.fields]
     if columns is not None:
-        if len(columns) != len(kind.fields):
-            raise DataError(
-                f"{argument}: columns names {len(columns)} columns, and {kind.shape} are {len(kind.fields)}"
-            )
         if missing := [name for name in columns if name not in names]:
-            raise DataError(f"{argument}: no column {missing[0]!r}: there are {known}")
+            raise DataError(f"{where}: no column {missing[0]!r}: there are {known}")
         return list(columns)
     if set(wanted) <= set(names):
         return wanted
@@ -288,7 +267,7 @@ def _chosen(names: Sequence[Any], kind: RowKind, argument: str, columns: Sequenc
         if len(some) > 1
     ]
     why = unclear[0] if unclear else f"there are {known}"
-    raise DataError(f"{argument}: name the columns of {fields}: columns=(...); {why}")
+    raise DataError(f"{where}: name the columns of {fields}: columns=(...); {why}")
 
 
 def _class_names(given: Any, chosen: Sequence[Any]) -> list[str] | None:

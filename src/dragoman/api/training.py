@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dragoman.api.rows import is_paths, write_rows
+from dragoman.api.rows import SOURCE_AND_TARGET, Columns, check_file_columns, described, is_paths, write_rows
 from dragoman.api.run import Run
-from dragoman.api.task_rows import INSTRUCTIONS, LABELLED, TAGGED, TEXTS, RowKind, two_columns, write_task_rows
+from dragoman.api.task_rows import INSTRUCTIONS, LABELLED, TAGGED, TEXTS, RowKind, write_task_rows
 from dragoman.checkpoint import CONFIG
 from dragoman.config import merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError, StoppedEarly
@@ -47,7 +47,7 @@ def train(
     minutes: float | None = None,
     steps: int | None = None,
     overrides: Overrides = (),
-    columns: Sequence[str] | None = None,
+    columns: Columns | None = None,
     valid: Any = None,
     test: Any = None,
     run: str | Path | None = None,
@@ -75,8 +75,8 @@ def train(
         minutes: time to learn.
         steps: steps to learn, instead of ``minutes``.
         overrides: settings on top, by path.
-        columns: which columns of rows or files hold source and target, or text and label, ...; by default as their
-            names tell.
+        columns: which columns of rows or files hold source and target, or text and label, ...: their names, or indices
+            from 0 where rows have no names. By default as their names tell.
         valid: rows that choose the best checkpoint, given as those to train on; by default some are held out.
         test: rows for the final scores, given likewise; texts and instructions have none.
         run: directory of the run; by default ``runs/run``, or the first of ``runs/run-2``, ... that is free.
@@ -85,13 +85,14 @@ def train(
         force: start although memory is predicted not to suffice.
 
     Raises:
-        TypeError: ``pairs``, ``texts``, ... that are no rows at all.
+        TypeError: ``pairs``, ``texts``, ... that are no rows at all, ``on_event`` no function, or ``stop`` no event.
         DataError: a row that is no pair of texts, or no row of its task; the message names its number and what it is.
         ConfigError: settings that do not exist or do not fit one another, or nothing to train on.
         CheckpointError: there is something at ``run`` already.
         OutOfMemory: the run cannot fit.
         StoppedEarly: stopped before anything of a run was there.
     """
+    _check_calls(on_event, stop)
     rows = {TEXTS: texts, LABELLED: labelled, TAGGED: tagged, INSTRUCTIONS: instructions}
     kind = _kind_of_rows(pairs, rows)
     usual = None if pairs is None and kind is None else kind.preset if kind else DEFAULT_PRESET
@@ -141,6 +142,7 @@ def resume(
         CheckpointError: no run there, another process trains it, a damaged checkpoint, or settings that may not change.
         ConfigError: settings that do not exist.
     """
+    _check_calls(on_event, stop)
     path = run.path if isinstance(run, Run) else run
     trainer = resume_run(path, overrides=_settings(overrides, minutes, steps), checkpoint=checkpoint)
     trainer.planner = Planner()
@@ -171,6 +173,18 @@ def _trained(trainer: Trainer, on_event: OnEvent | None, stop: threading.Event |
     if not (trainer.directory.path / CONFIG).exists():
         raise StoppedEarly(f"{trainer.directory.path}: stopped before the first step: nothing is left of it")
     return Run(trainer.directory.path, finished)
+
+
+def _check_calls(on_event: Any, stop: Any) -> None:
+    """Check what is called during a run, before anything of it is there.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if on_event is not None and not callable(on_event):
+        raise TypeError(f"on_event: a function of an event is expected, got {described(on_event)}")
+    if stop is not None and (isinstance(stop, type) or not callable(getattr(stop, "is_set", None))):
+        raise TypeError(f"stop: a threading.Event is expected, got {described(stop)}")
 
 
 def _stopped_early(events: Any) -> Finished | None:
@@ -216,7 +230,7 @@ def _content(config: str | Path | Mapping[str, Any] | None, preset: str | None, 
             raise ConfigError("nothing to train on: give pairs, or texts, labelled, tagged, ..., or a config with data")
         found: dict[str, Any] = {"preset": usual}
     else:
-        found = dict(config) if isinstance(config, Mapping) else read_run_file(config)
+        found = _plain(config, "") if isinstance(config, Mapping) else read_run_file(config)
     return found if preset is None else found | {"preset": preset}
 
 
@@ -231,11 +245,12 @@ def _settings(overrides: Overrides, minutes: float | None, steps: int | None) ->
     if isinstance(overrides, str):
         raise ConfigError(f"overrides: a list of settings is expected, such as [{overrides!r}]")
     if isinstance(overrides, Mapping):
-        found = [f"{path}={json.dumps(_plain(value), ensure_ascii=False)}" for path, value in overrides.items()]
+        found = [f"{path}={json.dumps(_plain(value, path), ensure_ascii=False)}" for path, value in overrides.items()]
     else:
         found = [_setting(text) for text in overrides]
     for name, value in (("minutes", minutes), ("steps", steps)):
         if value is not None:
+            value = _plain(value, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name}: a number above 0 is expected, got {value!r}")
             found.append(f"train.budget={{kind: {name}, {name}: {value}}}")
@@ -248,8 +263,27 @@ def _setting(text: Any) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
-    return to_dict(value) if dataclasses.is_dataclass(value) else str(value) if isinstance(value, Path) else value
+def _plain(value: Any, path: str) -> Any:
+    """Return a setting as a run file has it: paths and runs as texts, numbers and arrays of NumPy as plain ones.
+
+    Raises:
+        ConfigError: a value that no run file can hold, named by its path.
+    """
+    if isinstance(value, Run):
+        return str(value.path)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = to_dict(value)
+    elif callable(plain := getattr(value, "tolist", None)):  # of NumPy, PyTorch
+        value = plain()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(entry, f"{path}.{number}") for number, entry in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry, f"{path}.{key}".removeprefix(".")) for key, entry in value.items()}
+    raise ConfigError(f"{path}: a text, a number, a list or a mapping is expected, got {described(value)}")
 
 
 def _only(sources: list[dict[str, Any]], argument: str) -> list[dict[str, Any]]:
@@ -310,7 +344,7 @@ class _RowFiles:
             shutil.rmtree(self.partial, ignore_errors=True)
 
     def sources(
-        self, given: Any, argument: str, columns: Sequence[str] | None, kind: RowKind | None = None
+        self, given: Any, argument: str, columns: Columns | None, kind: RowKind | None = None
     ) -> list[dict[str, Any]]:
         """Return the sources of ``given`` as a run file has them; rows are written to a file.
 
@@ -323,7 +357,8 @@ class _RowFiles:
             paths: Iterable[Any] = [given] if isinstance(given, str | Path) else given
             if kind is not None:
                 return [source for path in paths for source in kind.sources(str(path), columns)]
-            return [to_dict(source) for path in paths for source in guess_sources(str(path), two_columns(columns))]
+            named = check_file_columns(columns, SOURCE_AND_TARGET)
+            return [to_dict(source) for path in paths for source in guess_sources(str(path), named)]
         if self.partial is None:
             self.run.parent.mkdir(parents=True, exist_ok=True)
             self.partial = Path(tempfile.mkdtemp(prefix=f".{self.run.name}-", dir=self.run.parent))
@@ -331,7 +366,7 @@ class _RowFiles:
         if kind is not None:
             write_task_rows(given, kind, argument, file, columns)
             return [kind.source_of_rows(str(file))]
-        write_rows(given, argument, file, two_columns(columns))
+        write_rows(given, argument, file, columns)
         return [to_dict(JsonLines(path=str(file)))]
 
     def final(self, given: dict[str, Any]) -> dict[str, Any]:

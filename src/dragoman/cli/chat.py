@@ -208,8 +208,14 @@ def _as_text(found: "tuple[dict[str, Any], Generation]") -> str:
 
 
 def _as_json(found: "tuple[dict[str, Any], Generation]") -> str:
+    from dragoman.decode.messages import with_continuation
+
     asked, generation = found
-    answered = [*asked["messages"], {"role": "assistant", "content": generation.text}]
+    messages, text = asked["messages"], generation.text
+    if asked.get("continue_final_message"):
+        answered = with_continuation(messages, text)
+    else:
+        answered = [*messages, {"role": "assistant", "content": text}]
     return json_text({"messages": answered} | dataclasses.asdict(generation))
 
 

@@ -94,9 +94,9 @@ def folder_name(name: str | None) -> str | None:
     Raises:
         ConfigError: it leads elsewhere.
     """
-    if name is not None and (name in ("", ".", "..") or set(name) & set("/\\")):
-        raise ConfigError(f"--name {name}: must be the name of one folder, without a path")
-    return name
+    from dragoman.evaluate.folders import check_folder_name
+
+    return None if name is None else check_folder_name(name, "--name")
 
 
 PassagesOption = Annotated[

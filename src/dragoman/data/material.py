@@ -21,6 +21,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.inputs import FrameInput, Input, PatchInput, TokenInput
 from dragoman.model.positions.tokens import Frames
 from dragoman.model.preprocessing import ExactSize, ImagePreprocessing
+from dragoman.text.lines import check_surrogates
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, Tokenizer
 
 LONGEST = 512
@@ -72,6 +73,8 @@ class IdMaterial(Material):
         return len(self.tokenizer)
 
     def rows(self, given: Sequence[Any], places: Sequence[str]) -> list[np.ndarray]:
+        for text, place in zip(given, places, strict=True):
+            check_surrogates(text, place)
         frame = self.tokenizer.frame(INPUT_FRAME)
         room = self.longest - len(frame)
         rows = [frame.around(ids[:room]) for ids in self.tokenizer.encode_batch(given)]

@@ -74,19 +74,77 @@ def check_text(given: Any, argument: str) -> str:
     return given
 
 
-def check_count(given: Any, argument: str) -> int:
-    """Return ``given`` as an integer, if it is one from 1 on; integers of NumPy and PyTorch are some.
+def check_kind(given: Any, argument: str, kinds: Kind, *, what: str) -> Any:
+    """Return ``given``, if it is one of ``kinds``.
+
+    Args:
+        argument: name of the argument, for the message.
+        what: the expected value with its article, for the message.
 
     Raises:
         TypeError: it is something else.
-        ConfigError: it is less than 1.
+    """
+    if not isinstance(given, kinds):
+        raise TypeError(f"{argument}: {what} is expected, got {_named(given)}")
+    return given
+
+
+def check_choice(given: Any, argument: str, choices: Sequence[str]) -> Any:
+    """Return ``given``, if it is one of ``choices``.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(given, str) or given not in choices:
+        *others, last = map(repr, choices)
+        raise ConfigError(f"{argument}: must be {', '.join(others)} or {last}, got {_named(given)}")
+    return given
+
+
+def check_strings(given: Any, argument: str) -> tuple[str, ...]:
+    """Return one string, or several, as a tuple.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    return (given,) if isinstance(given, str) else tuple(check_items(given, argument))
+
+
+def check_integers(given: Any, argument: str, *, what: str) -> tuple[int, ...]:
+    """Return a list of integers, of Python, NumPy or PyTorch, as a tuple.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    return tuple(
+        check_integer(one, f"{argument}: entry {number}")
+        for number, one in enumerate(check_iterable(given, argument, what=what), 1)
+    )
+
+
+def check_integer(given: Any, argument: str) -> int:
+    """Return ``given`` as an integer, if it is one; those of NumPy and PyTorch are some.
+
+    Raises:
+        TypeError: it is something else.
     """
     try:
-        count = None if isinstance(given, bool) else operator.index(given)
+        found = None if isinstance(given, bool) else operator.index(given)
     except TypeError:
-        count = None
-    if count is None:
+        found = None
+    if found is None:
         raise TypeError(f"{argument}: a whole number is expected, got {_named(given)}")
+    return found
+
+
+def check_count(given: Any, argument: str) -> int:
+    """Return ``given`` as an integer, if it is one from 1 on.
+
+    Raises:
+        TypeError: it is no integer.
+        ConfigError: it is less than 1.
+    """
+    count = check_integer(given, argument)
     if count < 1:
         raise ConfigError(f"{argument}: must be at least 1, got {count}")
     return count

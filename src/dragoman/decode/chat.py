@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dragoman.decode.arguments import check_list
+from dragoman.decode.arguments import check_integers, check_list
 from dragoman.decode.chat_template import ChatTemplate, template_from_file
 from dragoman.decode.generator import Generation, Generator
 from dragoman.decode.messages import Message
@@ -134,4 +134,5 @@ class ChatModel:
         for name in settings:
             if name not in known:
                 raise ConfigError(f"{name}: no such setting of an answer; known: {', '.join(known)}")
-        return settings | {"ends": (*self.ends, *settings.get("ends", ()))}
+        ends = check_integers(settings.get("ends", ()), "ends", what="ids of tokens")
+        return settings | {"ends": (*self.ends, *ends)}

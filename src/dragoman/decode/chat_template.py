@@ -8,9 +8,10 @@ who writes to a model can end a message or begin one of another role.
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dragoman.checkpoint import RunDirectory, run_folder
 from dragoman.decode.messages import Message, check_messages, check_schemas, check_variables, mapped
@@ -86,11 +87,12 @@ class ChatTemplate:
             variables: further variables of the template, such as ``enable_thinking``.
 
         Raises:
-            DataError: no messages, one that is none, or messages that the template refuses.
+            DataError: no messages, one that is none, messages that the template refuses, or a choice that is neither
+                True nor False.
             ConfigError: no Jinja, or a template that does what the sandbox forbids.
         """
         given = _Conversation.checked(messages, tools, documents)
-        return self._render(given, add_generation_prompt, continue_final_message, variables)
+        return self._render(given, (add_generation_prompt, continue_final_message, variables))
 
     def encode(
         self,
@@ -111,17 +113,16 @@ class ChatTemplate:
                 default.
 
         Raises:
-            DataError, ConfigError: as ``render``.
+            DataError, ConfigError: as ``render``; or the template looks for a special token in a message and leaves it
+                there, so that it could not stay text.
         """
         given = _Conversation.checked(messages, tools, documents)
-        how = add_generation_prompt, continue_final_message, variables
-        text, reader = self._render(given, *how), tokenizer.with_special_tokens()
-        barrier = _barrier(text)
-        guarded = given if read_special_tokens else given.guarded(reader, barrier)
-        if guarded == given:
+        render = partial(self._render, how=(add_generation_prompt, continue_final_message, variables))
+        text, reader = render(given), tokenizer.with_special_tokens()
+        if read_special_tokens:
             return EncodedPrompt(text, tuple(reader.encode(text)))
-        rendered = self._render(guarded, *how).replace(json.dumps(barrier)[1:-1], barrier)
-        return EncodedPrompt(text, tuple(reader.encode_without(rendered, barrier)))
+        guard = _Guard(given, text, render, reader.special_spellings)
+        return EncodedPrompt(text, tuple(reader.encode_without(guard.written(), guard.barrier)))
 
     def ends(self, tokenizer: Tokenizer) -> tuple[int, ...]:
         """Return the special token that ends a message of the model, as the template writes one; none if there is none.
@@ -136,15 +137,16 @@ class ChatTemplate:
         first = tokenizer.with_special_tokens().encode(after.lstrip())[:1] if found and after.strip() else []
         return tuple(token for token in first if token in tokenizer.marks)
 
-    def _render(
-        self,
-        given: "_Conversation",
-        add_generation_prompt: bool,
-        continue_final_message: bool,
-        variables: Mapping[str, Any] | None,
-    ) -> str:
+    def _render(self, given: "_Conversation", how: tuple[bool, bool, Mapping[str, Any] | None]) -> str:
         from dragoman.decode.jinja import render
 
+        add_generation_prompt, continue_final_message, variables = how
+        for name, value in (
+            ("add_generation_prompt", add_generation_prompt),
+            ("continue_final_message", continue_final_message),
+        ):
+            if not isinstance(value, bool):
+                raise DataError(f"{name}: true or false is expected, and this is {value!r:.40}")
         if continue_final_message:
             given, add_generation_prompt = given.left_open(), False
         said = self.tokens | check_variables(variables) | given.variables()
@@ -173,15 +175,14 @@ class _Conversation:
     def variables(self) -> dict[str, Any]:
         return {"messages": self.messages, "tools": self.tools, "documents": self.documents}
 
-    def guarded(self, tokenizer: Tokenizer, barrier: str) -> "_Conversation":
-        """Return the conversation with a barrier inside each special token that a text of it spells."""
-        names = sorted(filter(None, tokenizer.special_spellings), key=len, reverse=True)
-        pattern = re.compile("|".join(map(re.escape, names)))
+    def replaced(self, pattern: re.Pattern[str], new: Callable[["_Spelling"], str]) -> "_Conversation":
+        """Return the conversation with each match of ``pattern`` in its texts replaced."""
 
-        def guard(text: str) -> str:
-            return pattern.sub(lambda found: found[0][0] + barrier + found[0][1:], text)
+        def part(number: int, value: Any) -> Any:
+            return mapped(value, lambda text: pattern.sub(lambda found: new(_Spelling(number, found[0])), text))
 
-        return _Conversation(*(mapped(part, guard) for part in (self.messages, self.tools, self.documents)))
+        messages = [part(number, message) for number, message in enumerate(self.messages, 1)]
+        return _Conversation(messages, part(0, self.tools), part(0, self.documents))
 
     def left_open(self) -> "_Conversation":
         """Return the conversation with a mark at the end of its last message.
@@ -210,6 +211,92 @@ def _opened(text: str) -> str:
     if not found:
         raise DataError("the last message cannot be continued: the chat template does not write all of it")
     return before if after.startswith(" ") else before.rstrip()
+
+
+# ---- special tokens that somebody typed ------------------------------------------------------------
+
+
+class _Spelling(NamedTuple):
+    """Special token that a text of a conversation spells."""
+
+    message: int
+    """Number of the message, or 0 in tools and documents."""
+    name: str
+
+
+class _Guard:
+    """A conversation in which the special tokens that somebody typed stay text: a barrier stands inside each of them.
+
+    A template may look for a special token in a message, as for the end of its reasoning. Where a barrier would change
+    what the template writes, that token stays whole, and must not remain in the text.
+    """
+
+    def __init__(
+        self,
+        given: _Conversation,
+        text: str,
+        render: Callable[[_Conversation], str],
+        special: Sequence[str],
+    ):
+        """
+        Args:
+            text: the conversation as ``render`` writes it.
+            special: the spellings of special tokens.
+
+        Raises:
+            DataError: a text with all characters that could be a barrier.
+        """
+        self.given, self.text, self.render, self.barrier = given, text, render, _barrier(text)
+        names = sorted(filter(None, special), key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, names)) or "(?!)")
+
+    def written(self) -> str:
+        """Return the text with its barriers.
+
+        Raises:
+            DataError: a special token would be read as one.
+        """
+        spelt: dict[_Spelling, None] = {}
+        self.given.replaced(self.pattern, lambda one: spelt.setdefault(one) or one.name)
+        if not spelt:
+            return self.text
+        if (found := self._with_barriers(spelt)) is not None:
+            return found
+        found, guarded = self.text, set[_Spelling]()
+        for one in spelt:
+            if (text := self._with_barriers({*guarded, one})) is not None:
+                found, guarded = text, {*guarded, one}
+        self._check_removed(spelt.keys() - guarded)
+        return found
+
+    def _with_barriers(self, guarded: Container[_Spelling]) -> str | None:
+        """Return the text with barriers in these tokens; None where the template then writes another text."""
+        try:
+            found = self._rendered(
+                lambda one: one.name[0] + self.barrier + one.name[1:] if one in guarded else one.name
+            )
+        except DataError:  # the template refuses the message
+            return None
+        return found if found.replace(self.barrier, "") == self.text else None
+
+    def _check_removed(self, whole: Set[_Spelling]) -> None:
+        """Refuse a conversation where one of these tokens remains in the text: between barriers, it still stands there.
+
+        Raises:
+            DataError: it does.
+        """
+        text = self._rendered(lambda one: self.barrier + one.name + self.barrier if one in whole else one.name)
+        for message, name in sorted(whole):
+            between = self.barrier + name + self.barrier
+            if between in text or text.count(name) != self.text.count(name):
+                where = f"message {message}" if message else "tools or documents"
+                raise DataError(
+                    f"{where}: the chat template looks for {name!r} and leaves it there, where the model would read it "
+                    "as a special token: write it in another way"
+                )
+
+    def _rendered(self, new: Callable[[_Spelling], str]) -> str:
+        return self.render(self.given.replaced(self.pattern, new)).replace(json.dumps(self.barrier)[1:-1], self.barrier)
 
 
 def _barrier(text: str) -> str:

@@ -23,6 +23,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
+from dragoman.text.lines import check_surrogates
 from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
 
 EndReason = Literal["end", "stop", "length"]
@@ -99,10 +100,7 @@ class GenerationJob:
         Raises:
             DataError: half of a surrogate pair, or more tokens than the model reads.
         """
-        try:
-            text_of(prompt).encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"prompt {row}: character {error.start + 1} is half of a surrogate pair") from None
+        check_surrogates(text_of(prompt), f"prompt {row}")
         if isinstance(prompt, str):
             ids = self.tokenizer.frame(PROMPT_FRAME).around(self.tokenizer.encode(prompt)) or [BOS]
         else:

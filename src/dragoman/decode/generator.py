@@ -9,16 +9,16 @@ from typing import Any
 from dragoman.capabilities import CONTINUES, DESCRIBES, check
 from dragoman.checkpoint import load_writer
 from dragoman.data.material import ImageMaterial
-from dragoman.decode.arguments import check_count, check_items, check_text
+from dragoman.decode.arguments import check_count, check_integer, check_integers, check_items, check_strings, check_text
 from dragoman.decode.brief import described, html_table, quoted
-from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.repetition import RuleConfig, check_rules
 from dragoman.decode.continuation import Continuation, GenerationJob, search_by_length, text_of
 from dragoman.decode.detokenizer import TextStream
 from dragoman.decode.generation_settings import NO_SETTINGS, read_generation_settings
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage
 from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.search import SearchConfig, check_search
 from dragoman.decode.search.task import Searcher
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT
@@ -121,7 +121,7 @@ class Generator:
         images: Sequence[Any] | None = None,
         search: SearchConfig | None = None,
         max_new_tokens: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         ends: Sequence[int] = (),
         rules: Sequence[RuleConfig] | None = None,
         seeds: Sequence[int] | None = None,
@@ -138,9 +138,9 @@ class Generator:
                 (``ImageMaterial``), for a model that was trained to read one; the prompts may be empty.
             search: how to choose tokens; its ``limit`` is ignored. By default as ``defaults`` says, or else one sample
                 of the model's own distribution.
-            max_new_tokens: most tokens of each continuation, its end not counted; fewer where the model can read no
+            max_new_tokens: most tokens of each continuation, its end included; fewer where the model can read no
                 more. By default as ``defaults`` says, or else 256.
-            stop: strings before the first of which a continuation ends.
+            stop: a string before which a continuation ends, or several.
             ends: ids of tokens that end a continuation, besides those that end every text of the model; unknown ones
                 end none.
             rules: constraints on the tokens; the prompt counts as emitted. By default those of ``defaults`` where no
@@ -155,11 +155,17 @@ class Generator:
             DataError: a prompt that the model cannot read; the message names its row.
             ConfigError: a search that needs to compare complete texts, or invalid settings.
             CheckpointError: the model's output is NaN or infinite.
+            TypeError: a prompt, search, rule, stop string, ... that is none.
         """
         if isinstance(prompts, str):
             raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
         prompts = check_items(prompts, "prompts", kinds=(str, EncodedPrompt))
-        job = self.job(search, max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
+        job = self.job(search, max_new_tokens, (stop, ends), rules, cache)
+        batch_tokens = check_count(batch_tokens, "batch_tokens")
+        if seeds is not None:
+            seeds = check_integers(seeds, "seeds", what="whole numbers")
+            if len(seeds) != len(prompts):
+                raise ConfigError(f"seeds: {len(seeds)} for {len(prompts)} prompts: give one for each")
         rows = self._after_images([job.encode(prompt, row) for row, prompt in enumerate(prompts, 1)], images)
 
         def report(done: int) -> None:
@@ -178,7 +184,7 @@ class Generator:
         *,
         search: SearchConfig | None = None,
         max_new_tokens: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         ends: Sequence[int] = (),
         rules: Sequence[RuleConfig] | None = None,
         seed: int | None = None,
@@ -190,12 +196,12 @@ class Generator:
         Raises:
             ConfigError: a search with several hypotheses, whose text is not known until the end.
         """
-        job = self.job(search, max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
+        job = self.job(search, max_new_tokens, (stop, ends), rules, cache)
         if job.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
         check_text(text_of(prompt), "prompt")
         row = self._after_images([job.encode(prompt, 1)], None if image is None else [image])[0]
-        return self._stream_pieces(job, row, None if seed is None else [seed])
+        return self._stream_pieces(job, row, None if seed is None else [check_integer(seed, "seed")])
 
     def _after_images(self, rows: list[list[int]], images: Sequence[Any] | None) -> list[list[int]]:
         """Return the rows, each with the image before it.
@@ -226,12 +232,18 @@ class Generator:
         self,
         search: SearchConfig | None,
         max_new_tokens: int | None,
-        endings: tuple[tuple[str, ...], tuple[int, ...]],
+        endings: tuple[str | Sequence[str], Sequence[int]],
         rules: Sequence[RuleConfig] | None,
         cache: str | KVPolicy,
     ) -> GenerationJob:
-        """Return a job with ``defaults`` where nothing is given."""
-        defaults, (stop, ends) = self.defaults, endings
+        """Return a job with ``defaults`` where nothing is given.
+
+        Raises:
+            TypeError, ConfigError: as ``generate``.
+        """
+        defaults = self.defaults
+        stop, ends = check_strings(endings[0], "stop"), check_integers(endings[1], "ends", what="ids of tokens")
+        rules = None if rules is None else check_rules(rules)
         parts = self.model, self.tokenizer, self.searcher
         if max_new_tokens is None:
             most = defaults.max_new_tokens or MAX_NEW_TOKENS
@@ -239,7 +251,8 @@ class Generator:
             most = check_count(max_new_tokens, "max_new_tokens")
         if search is None:
             stop, rules = (*stop, *defaults.stop), defaults.rules if rules is None else rules
-        return GenerationJob(*parts, search or defaults.search or Sample(), most, (stop, ends), rules or (), cache)
+        cfg = defaults.search or Sample() if search is None else check_search(search)
+        return GenerationJob(*parts, cfg, most, (stop, ends), rules or (), cache)
 
     def _stream_pieces(self, job: GenerationJob, row: list[int], seeds: list[int] | None) -> Iterator[str]:
         text = TextStream(self.tokenizer, row, job.stops)

@@ -1,6 +1,5 @@
 """Translation jobs: texts are split into parts, searched in batches, and joined again in their order."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dragoman.decode.alignment import Aligner, Links
+from dragoman.decode.arguments import check_kind
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.builder import ConstraintBuilder
 from dragoman.decode.constraints.constrained import STAGES
@@ -37,6 +37,7 @@ from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, ReadContext
 from dragoman.text.corpus import source_rows
 from dragoman.text.invariants import is_wordless, keep_verbatim
+from dragoman.text.lines import check_surrogates
 from dragoman.text.retrieval import NO_MATCHER, NoMatcher
 from dragoman.text.tokens.tokenizer import BOS, SOURCE_FRAME, Tokenizer
 
@@ -73,6 +74,8 @@ class Job:
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
+        if glossary is not None:
+            check_kind(glossary, "glossary", Glossary, what="a Glossary such as Glossary.read(PATH)")
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
         self.batch_tokens, self.longest, self.splitter, self.searcher = batch_tokens, longest, splitter, searcher
         self.device, self.calibration, self.context = model.device, calibration, context
@@ -107,12 +110,9 @@ class Job:
         Raises:
             DataError: half of a surrogate pair.
         """
-        for text in (*request.context, request.text):
-            if half := _SURROGATE.search(text):
-                raise DataError(
-                    f"row {row}: character {half.start() + 1} is \\u{ord(half[0]):04x}, half of a surrogate pair: "
-                    "read the text as UTF-8 (or UTF-16), without the error handler 'surrogateescape'"
-                )
+        said = request.text, request.prefix, *request.context, *request.forbidden, *chain(*request.required)
+        for text in said:
+            check_surrogates(text, f"row {row}")
         self.context.check(request.context)
         tidy = normalise(request.text)
         if not tidy or (self.is_unconstrained(request) and is_wordless(tidy)):
@@ -361,6 +361,3 @@ def _distinct(candidates: Iterable[Candidate]) -> Candidates:
     for candidate in candidates:
         first.setdefault(candidate.text, candidate)
     return tuple(first.values())
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dragoman.errors import DataError
+from dragoman.text.lines import check_surrogates
 
 Message = Any
 """A message: a mapping with a ``role`` (system, user, assistant, tool), a ``content``, and what else a template may
@@ -101,11 +102,7 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool | int):
         return value if value is None or isinstance(value, bool) else int(value)
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{where}: character {error.start + 1} is half of a surrogate pair") from None
-        return str.__str__(value)
+        return str.__str__(check_surrogates(value, where))
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     if isinstance(value, Mapping):
@@ -128,6 +125,19 @@ def _plain_object(value: Any, where: str, depth: int) -> Any:
     if callable(dump := getattr(value, "model_dump", None)):  # messages of pydantic, such as those of API clients
         return _plain(dump(), where, depth + 1)
     raise DataError(f"{where}: holds {_named(value)}; only texts, numbers, lists and mappings can be written")
+
+
+def with_continuation(messages: Sequence[Message], text: str) -> list[Message]:
+    """Return the messages with ``text`` at the end of the last one, which was left open.
+
+    The last message has a text: ``ChatTemplate.render`` refuses to leave another one open.
+    """
+    *before, last = messages
+    content = last["content"]
+    if isinstance(content, str):
+        return [*before, {**last, "content": content + text}]
+    *parts, final = content
+    return [*before, {**last, "content": [*parts, {**final, "text": final["text"] + text}]}]
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:

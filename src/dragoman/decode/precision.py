@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dragoman.config import unknown
+from dragoman.decode.arguments import check_kind
 from dragoman.errors import ConfigError
 from dragoman.machine import Precision, choose_precision, full_dtype_name, keep_memory
 from dragoman.model.convolution.weights import fold_weight_norm
@@ -197,9 +198,12 @@ def on_device(model: AnyModel, device: str) -> AnyModel:
 
 def torch_device(device: str) -> torch.device:
     """Return the device that a name such as ``auto`` or ``cuda:1`` stands for.
+
     Raises:
         ConfigError: no such device.
+        TypeError: no name.
     """
+    check_kind(device, "device", (str, int, torch.device), what="a name such as cpu or cuda:0")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,8 +1,10 @@
 """Requests: a text to translate, with constraints on its translation."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dragoman.decode.arguments import check_items, check_list, check_text
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.lines import MatchTexts, Pair, PrecedingSentences, Sourced
 
@@ -55,3 +57,29 @@ def as_request(text: str | Request, **wanted: Any) -> Request:
     """Return the text as a request, with the fields ``wanted`` set."""
     request = Request(text) if isinstance(text, str) else text
     return replace(request, **wanted) if wanted else request
+
+
+def as_requests(texts: Iterable[str | Request]) -> list[Request]:
+    """Return a list of texts and requests as requests.
+
+    Raises:
+        TypeError: no list, an entry that is neither, or a request whose texts are no strings.
+    """
+    given = check_items(texts, "texts", what="strings or requests", kinds=(str, Request))
+    for number, one in enumerate(given, 1):
+        if isinstance(one, Request):
+            _check_request(one, number)
+    return list(map(as_request, given))
+
+
+def _check_request(request: Request, number: int) -> None:
+    """Check the types of what entry ``number`` says.
+
+    Raises:
+        TypeError: a text that is no string, or one text where several are expected.
+    """
+    check_text(request.text, f"texts: text of entry {number}")
+    for name in ("tags", "context", "forbidden"):
+        check_items(getattr(request, name), f"texts: {name} of entry {number}")
+    for alternatives in check_list(request.required, f"texts: required of entry {number}", what="alternatives"):
+        check_items(alternatives, f"texts: required of entry {number}")

@@ -18,7 +18,7 @@ from torch import Tensor
 from dragoman.capabilities import TRANSCRIBES, check
 from dragoman.checkpoint import load_writer
 from dragoman.data.log_mel import LogMel, read_wave
-from dragoman.decode.arguments import check_list
+from dragoman.decode.arguments import check_count, check_list
 from dragoman.decode.brief import described, quoted
 from dragoman.decode.constraints.first_token import ForbiddenFirst
 from dragoman.decode.constraints.utf8 import REPLACEMENT
@@ -27,7 +27,7 @@ from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.beam import Average, Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import Rule, SearchStart
-from dragoman.decode.search.search import SearchBatch, SearchConfig
+from dragoman.decode.search.search import SearchBatch, SearchConfig, check_search
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.decode.speech_settings import SpeechPrompt, read_log_mel, read_prompt
 from dragoman.errors import ConfigError, DataError
@@ -129,6 +129,7 @@ class Transcriber:
             TypeError: ``recordings`` is no list.
         """
         given = check_list(recordings, "recordings", what="WAV files or arrays of samples")
+        max_new_tokens = None if max_new_tokens is None else check_count(max_new_tokens, "max_new_tokens")
         wanted = self.prompt.tokens(language, task)
         samples = [self._samples(one, i) for i, one in enumerate(given, 1)]
         windows = [torch.from_numpy(self.log_mel.windows(one, self.frames)) for one in samples]
@@ -165,11 +166,10 @@ class Transcriber:
 
     def _search(self, search: SearchConfig | None, beam: int | None) -> SearchConfig:
         if search is not None:
-            return search
+            return check_search(search)
         if beam is None:
             return self.defaults.search or Greedy()
-        if beam < 1:
-            raise ConfigError(f"beam: must be at least 1, got {beam}")
+        beam = check_count(beam, "beam")
         return Greedy() if beam == 1 else Beam(size=beam, penalty=Average(), stop="heuristic")
 
     def _searched(

@@ -5,16 +5,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dragoman.capabilities import TRANSLATES, check
 from dragoman.checkpoint import load_writer, run_folder
-from dragoman.decode.arguments import check_count, check_items, check_iterable, check_list, check_pair, check_text
+from dragoman.decode.arguments import check_choice, check_count, check_items, check_iterable, check_list, check_pair
 from dragoman.decode.brief import described
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.glossary import Glossary
-from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.repetition import RuleConfig, check_rules
 from dragoman.decode.defaults import BEAM
 from dragoman.decode.generation_settings import NO_SETTINGS, GenerationSettings, read_generation_settings
 from dragoman.decode.job import Job, Progress
@@ -23,12 +23,12 @@ from dragoman.decode.languages import NO_LANGUAGES, LanguageTokens, read_languag
 from dragoman.decode.memory_vectors import load_matcher
 from dragoman.decode.multiline import translate_lines
 from dragoman.decode.precision import prepare_for_inference, prepare_with_states
-from dragoman.decode.request import Request, as_request
+from dragoman.decode.request import Request, as_requests
 from dragoman.decode.scoring import ScoredPair, score_pairs
 from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.search import SearchConfig, check_search
 from dragoman.decode.search.task import Searcher
 from dragoman.decode.sentence_splitting import (
     LANGUAGE,
@@ -45,7 +45,7 @@ from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
 from dragoman.text.context import NO_CONTEXT, ReadContext, context_of_run
 from dragoman.text.grouping import Grouping, in_groups
-from dragoman.text.lines import Pair, Sourced
+from dragoman.text.lines import Pair, Sourced, check_surrogates
 from dragoman.text.memory import TranslationMemory
 from dragoman.text.retrieval import NO_MATCHER
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -134,9 +134,10 @@ class Translator:
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model is no translator.
-            ConfigError: no such device or precision, more context than in training, or a language that the model does
-                not have.
+            ConfigError: no such device, precision or ``split_sentences``, more context than in training, or a language
+                that the model does not have.
         """
+        check_choice(split_sentences, "split_sentences", get_args(Splitting))
         model, source_tokenizer, target_tokenizer, config = load_writer(run, checkpoint)
         check(run, model, TRANSLATES)
         if special_tokens:
@@ -186,8 +187,9 @@ class Translator:
 
         Raises:
             ConfigError: a tag that no source of the run's training text had; the message lists the known ones.
+            TypeError: no list of tags.
         """
-        for tag in tags:
+        for tag in check_items(tags, "tags"):
             self.source_tokenizer.tag(tag)
 
     def document(self, lines: Iterable[str]) -> Iterator[Request]:
@@ -242,9 +244,10 @@ class Translator:
                 vocabulary cannot express, or constraints that contradict each other; the message names the row.
             ConfigError: an unknown cache, one that does not fit the model, or a tag that the run has not learnt.
             CheckpointError: the model's output is NaN or infinite.
-            TypeError: ``texts`` is no list, an entry neither a string nor a ``Request``, or a count no whole number.
+            TypeError: ``texts`` is no list, an entry neither a string nor a ``Request``, a count no whole number, or a
+                search, a rule or a glossary that is none.
         """
-        requests = _requests(texts)
+        requests = as_requests(texts)
         options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
         job = self._job(self.search_of(search, beam, nbest), rules, cache, longest, **options)
         return translate_lines(requests, 1, job, progress)
@@ -271,11 +274,12 @@ class Translator:
         Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
         Rows are counted from ``first_row``.
         """
+        chunk = check_count(chunk, "chunk")
         options = {"glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
         job = self._job(self.search_of(search, beam, nbest), rules, cache, longest, **options)
         row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
-            yield from translate_lines(_requests(group), row, job)
+            yield from translate_lines(as_requests(group), row, job)
             row += len(group)
 
     def translate_ids(self, source: Sequence[int], beam: int | None = None) -> Candidate:
@@ -291,9 +295,10 @@ class Translator:
 
         Raises:
             ConfigError: both a search and a beam; one below 1; or ``nbest`` is not that of the search.
-            TypeError: ``beam`` or ``nbest`` is no whole number.
+            TypeError: ``beam`` or ``nbest`` is no whole number, or ``search`` no search.
         """
         beam, nbest = None if beam is None else check_count(beam, "beam"), check_count(nbest, "nbest")
+        search = None if search is None else check_search(search)
         if search is not None and beam is not None:
             raise ConfigError("beam: search is given, which says its own: leave one of them out")
         if search is None and beam is None and nbest == 1 and self.defaults.search is not None:
@@ -305,8 +310,8 @@ class Translator:
 
         The first token is the one that is asked for, or else that of the language, or else the model's own.
         """
-        chosen = self.defaults.rules if rules is None else rules
-        asked = next((rule for rule in rules or () if isinstance(rule, FirstToken)), None)
+        chosen = self.defaults.rules if rules is None else check_rules(rules)
+        asked = next((rule for rule in (() if rules is None else chosen) if isinstance(rule, FirstToken)), None)
         first = asked or self.first or self.defaults.first_token
         others: list[RuleConfig] = [rule for rule in chosen if not isinstance(rule, FirstToken)]
         return others if first is None else [*others, first]
@@ -355,30 +360,25 @@ class Translator:
             progress: called with the pairs done and their number.
 
         Raises:
-            DataError: a pair with a side that is longer than the model can take; the message names the row.
+            DataError: a pair with a side that is longer than the model can take, or half of a surrogate pair; the
+                message names the row.
             CheckpointError: the model's output is NaN or infinite.
             TypeError: ``pairs`` is no list, or an entry is no pair of strings.
         """
         given = check_list(pairs, "pairs", what="pairs of strings")
-        read = [self._read(check_pair(pair, "pairs", number)) for number, pair in enumerate(given, 1)]
+        read = [self._read(check_pair(pair, "pairs", number), f"row {number}") for number, pair in enumerate(given, 1)]
         sides = self.source_tokenizer, self.target_tokenizer
         with self.turn():
             options = {"batch_tokens": batch_tokens, "progress": progress}
             return score_pairs(self.model, *sides, read, self.first or self.defaults.first_token, **options)
 
-    def _read(self, pair: Any) -> Pair | Sourced:
+    def _read(self, pair: Any, where: str) -> Pair | Sourced:
+        for text in (*pair[:2], *(pair.context if isinstance(pair, Sourced) else ())):
+            check_surrogates(text, where)
         if not isinstance(pair, Sourced):
-            return Pair(*pair)
+            return Pair(*pair[:2])
         self.context.check(pair.context)
         return pair._replace(context=self.context.select(pair.context))
-
-
-def _requests(texts: Iterable[str | Request]) -> list[Request]:
-    given = check_items(texts, "texts", what="strings or requests", kinds=(str, Request))
-    for number, one in enumerate(given, 1):
-        if isinstance(one, Request):
-            check_text(one.text, f"texts: text of entry {number}")
-    return list(map(as_request, given))
 
 
 def _search_of(search: SearchConfig | None, beam: int, nbest: int) -> SearchConfig:

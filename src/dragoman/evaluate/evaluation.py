@@ -11,6 +11,7 @@ import numpy as np
 
 from dragoman import durable
 from dragoman.config import to_dict, unknown
+from dragoman.decode.arguments import check_list
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator
@@ -136,7 +137,9 @@ def evaluate(
     Raises:
         ConfigError: a metric that does not exist, or a program that does not score every sentence.
         DataError: no pairs.
+        TypeError: ``metrics`` is no list.
     """
+    metrics = check_list(metrics, "metrics", what="metrics")
     for name in metrics:
         if isinstance(name, str) and name not in ALL_METRICS:
             raise ConfigError(unknown("metrics", name, ALL_METRICS))

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from dragoman.errors import ConfigError
+
 OWN = "the run's own test set"
 
 
@@ -18,10 +20,13 @@ def folder_for(run: Path, named: str | None, name: str | None = None) -> Path:
     """Return the folder under ``run`` for the test set ``named``, or the folder ``name`` that the user chose.
 
     A folder with results of another test set is not reused: a part of a hash then tells the two apart.
+
+    Raises:
+        ConfigError: ``name`` is not the name of one folder.
     """
     folder = run / "evaluations"
     if name is not None:
-        return folder / name
+        return folder / check_folder_name(name)
     stem = name_of_file(named, "test")
     found, wanted = _test_set_in(folder / stem), corpus_id(named)
     if found in (None, wanted):
@@ -30,12 +35,27 @@ def folder_for(run: Path, named: str | None, name: str | None = None) -> Path:
 
 
 def journal_name(run: Path, named: str | None, name: str | None = None) -> str:
-    """Return the name of the journal under ``run`` that ``--follow`` writes for a test set; see ``folder_for``."""
+    """Return the name of the journal under ``run`` that ``--follow`` writes for a test set; see ``folder_for``.
+
+    Raises:
+        ConfigError: ``name`` is not the name of one file.
+    """
     if name is not None:
-        return name
+        return check_folder_name(name)
     stem, wanted = name_of_file(named, "valid"), corpus_id(named)
     there = _test_set_of_lines(run / "evaluations" / f"{stem}.jsonl")
     return stem if there in (None, wanted) else f"{stem}-{_short_hash(wanted)}"
+
+
+def check_folder_name(name: str, argument: str = "name") -> str:
+    """Return ``name``, if it can name a folder within another.
+
+    Raises:
+        ConfigError: it leads elsewhere, or no file system takes it.
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
+        raise ConfigError(f"{argument}: must be the name of one folder, without a path, got {name!r}")
+    return name
 
 
 def name_of_file(named: str | None, default: str) -> str:

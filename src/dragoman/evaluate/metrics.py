@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,23 +96,23 @@ class ExactMatch(Metric):
 
 
 METRICS: dict[str, Metric] = {
-    "bleu": Sacrebleu("BLEU", lambda: BLEU(force=True)),
+    "bleu": Sacrebleu("BLEU", partial(BLEU, force=True)),
     "chrf": Sacrebleu("chrF", CHRF),
-    "chrf++": Sacrebleu("chrF++", lambda: CHRF(word_order=2)),
+    "chrf++": Sacrebleu("chrF++", partial(CHRF, word_order=2)),
     # The metric of older papers, by multi-bleu.perl -lc. They tokenized by scripts of each data set. Here it is 13a's
     # rules, or no tokenization for text that is tokenized already.
     "bleu_lowercase_tokenized": Sacrebleu(
-        "BLEU, lowercased", lambda: BLEU(lowercase=True, smooth_method="none", force=True)
+        "BLEU, lowercased", partial(BLEU, lowercase=True, smooth_method="none", force=True)
     ),
     "bleu_lowercase_as_given": Sacrebleu(
         "BLEU, lowercased, tokens as given",
-        lambda: BLEU(lowercase=True, tokenize="none", smooth_method="none", force=True),
+        partial(BLEU, lowercase=True, tokenize="none", smooth_method="none", force=True),
     ),
     # 13a knows no words where none stand between spaces. zh splits Chinese into characters, and char splits all text;
     # intl splits at the punctuation and symbols of all scripts.
-    "bleu_zh": Sacrebleu("BLEU, Chinese", lambda: BLEU(tokenize="zh", force=True)),
-    "bleu_char": Sacrebleu("BLEU of characters", lambda: BLEU(tokenize="char", force=True)),
-    "bleu_intl": Sacrebleu("BLEU, international", lambda: BLEU(tokenize="intl", force=True)),
+    "bleu_zh": Sacrebleu("BLEU, Chinese", partial(BLEU, tokenize="zh", force=True)),
+    "bleu_char": Sacrebleu("BLEU of characters", partial(BLEU, tokenize="char", force=True)),
+    "bleu_intl": Sacrebleu("BLEU, international", partial(BLEU, tokenize="intl", force=True)),
     "ter": Sacrebleu("TER", TER, higher_is_better=False),
     "exact_match": ExactMatch(),
 }

@@ -31,7 +31,7 @@ from dragoman.model.interface import SequenceModel
 from dragoman.model.prefixed import PrefixedTransformer
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.corpus import source_rows
-from dragoman.text.lines import Sourced
+from dragoman.text.lines import Sourced, check_surrogates
 from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
 
 Kind = Literal["translator", "language model", "encoder", "towers"]
@@ -165,6 +165,8 @@ class Subject:
         Raises:
             DataError: an input that the model cannot read, such as an empty text or one that is too long.
         """
+        if isinstance(target, str):
+            check_surrogates(target, "target")
         if self.kind == "translator":
             return self._of_pair(_text(given), target, beam)
         if self.kind == "language model":
@@ -284,11 +286,7 @@ def _kind(model: nn.Module) -> Kind:
 def _text(given: Any) -> str:
     if not isinstance(given, str):
         raise DataError(f"text: a text is wanted, got {type(given).__name__}")
-    try:
-        given.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"text: character {error.start + 1} is half of a surrogate pair") from None
-    return given
+    return check_surrogates(given, "text")
 
 
 def _spelling(tokenizer: Tokenizer, token: int) -> str:

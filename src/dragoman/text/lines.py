@@ -207,9 +207,24 @@ def check_string(value: str, where: str) -> str:
     return value
 
 
+def check_surrogates(value: str, where: str) -> str:
+    """Return ``value`` if a tokenizer can read it.
+
+    Raises:
+        DataError: half of a surrogate pair, which no UTF-8 can hold; the message begins with ``where``.
+    """
+    if found := _SURROGATE.search(value):
+        raise DataError(
+            f"{where}: character {found.start() + 1} is \\u{ord(found[0]):04x}, half of a surrogate pair: "
+            "read the text as UTF-8 (or UTF-16), without the error handler 'surrogateescape'"
+        )
+    return value
+
+
 def without_untextual(value: str) -> str:
     """Return ``value`` without what ``check_string`` refuses: for text that is read and never written."""
     return _UNTEXTUAL.sub("", value)
 
 
 _UNTEXTUAL = re.compile("[\0\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")

@@ -5,14 +5,15 @@ Each is a config class; ``start`` makes the rule for a batch. They work with eve
 B sentences of a batch, R rows, V vocabulary, P prompt length, L tokens emitted so far, the prompt included.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from dragoman.config import OneOf, config
+from dragoman.config import OneOf, choices, config
+from dragoman.decode.arguments import check_items
 from dragoman.decode.constraints.first_token import FirstToken, TokenId
 from dragoman.decode.search.rule import RowMemory, Rule, SearchStart, TokenMemory
 from dragoman.decode.search.strategy import Choice
@@ -192,3 +193,12 @@ class ForbiddenTokensRule(Rule):
 
 
 RuleConfig = Annotated[RepetitionPenalty | CountPenalty | NoRepeat | MinimumLength | Forbidden | FirstToken, OneOf()]
+
+
+def check_rules(given: Any) -> list[RuleConfig]:
+    """Return the rules that a program gives.
+
+    Raises:
+        TypeError: they are no list of rules.
+    """
+    return check_items(given, "rules", what="rules such as NoRepeat(tokens=3)", kinds=tuple(choices(RuleConfig)))

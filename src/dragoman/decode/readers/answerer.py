@@ -16,6 +16,7 @@ from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
 from dragoman.model.positions.tokens import Frames
 from dragoman.text.formats.questions import Questions
+from dragoman.text.lines import check_surrogates
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 
@@ -58,10 +59,18 @@ class Answerer(InputReader):
         return ContextLayout(longest, min(usual["longest_question"], longest // 2), usual["stride"])
 
     def ask(self, questions: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
-        """Return the answer to each pair of context and question, in their order."""
+        """Return the answer to each pair of context and question, in their order.
+
+        Raises:
+            DataError: half of a surrogate pair; the message names the question.
+            TypeError: no list of pairs of texts.
+        """
         given = check_list(questions, "questions", what="pairs of context and question")
         checked = (check_pair(one, "questions", i) for i, one in enumerate(given, 1))
-        questions = [(context, question) for context, question in checked]
+        questions = [(one[0], one[1]) for one in checked]
+        for i, (context, question) in enumerate(questions, 1):
+            check_surrogates(context, f"question {i}: its context")
+            check_surrogates(question, f"question {i}")
         windows = list(self.form.windows(questions))
         rows = [np.array(window.ids) for group in windows for window in group]
         logits = iter(self.outputs(rows, progress))

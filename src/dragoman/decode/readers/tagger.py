@@ -14,6 +14,7 @@ from dragoman.decode.arguments import check_items, check_list
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
+from dragoman.text.lines import check_surrogates
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 
@@ -41,10 +42,18 @@ class Tagger(InputReader):
         self.labels: tuple[str, ...] = tuple(task["labels"])
 
     def tag(self, sentences: Sequence[Sequence[str]], progress: Progress | None = None) -> list[TaggedWords]:
-        """Return the labels of each sentence's words, one for each word, in their order."""
+        """Return the labels of each sentence's words, one for each word, in their order.
+
+        Raises:
+            DataError: half of a surrogate pair; the message names the sentence and the word.
+            TypeError: no list of lists of words.
+        """
         assert self.tokenizer, "a tagger reads texts"
         given = check_list(sentences, "sentences", what="lists of words")
         sentences = [check_items(words, f"sentences: entry {i}", what="words") for i, words in enumerate(given, 1)]
+        for i, words in enumerate(sentences, 1):
+            for j, word in enumerate(words, 1):
+                check_surrogates(word, f"sentence {i}: word {j}")
         longest = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
         split = [list(parts(self.tokenizer, words, longest)) for words in sentences]
         rows = [np.array(part.ids) for group in split for part in group]

@@ -5,13 +5,14 @@ B sentences, S source length, P prompt length.
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragoman.config import OneOf
+from dragoman.config import OneOf, choices
+from dragoman.decode.arguments import check_kind
 from dragoman.decode.search.beam import Beam, BeamStrategy
 from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
@@ -32,6 +33,15 @@ from dragoman.model.interface import DecodingState, SequenceModel, Tokens
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD
 
 SearchConfig = Annotated[Greedy | Beam | DiverseBeam | CoveringBeam | Sample | MinimumBayesRisk | Speculative, OneOf()]
+
+
+def check_search(given: Any) -> SearchConfig:
+    """Return a search that a program gives.
+
+    Raises:
+        TypeError: it is none.
+    """
+    return check_kind(given, "search", tuple(choices(SearchConfig)), what="a search such as Beam(size=4)")
 
 
 def beams_of(cfg: SearchConfig) -> int:
