@@ -21,6 +21,7 @@ from dragoman import __version__, durable
 from dragoman.checkpoint import RunDirectory, run_config, run_folder
 from dragoman.config import from_dict
 from dragoman.data.padding import padded
+from dragoman.data.tasks.usual import task_of
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.search.strategy import not_numbers
@@ -295,10 +296,7 @@ def _encoded_anew(folder: Path, run: str | Path, tokenizer: Tokenizer) -> list[E
 
 def is_language_model(config: dict[str, Any]) -> bool:
     """Return whether the run with this configuration continues text."""
-    task, model = config.get("task"), config.get("model")
-    if isinstance(task, dict) and "kind" in task:
-        return task["kind"] == "language_modelling"
-    return isinstance(model, dict) and bool(model.get("decoder")) and not model.get("encoder")
+    return task_of(config).get("kind") == "language_modelling"
 
 
 def context_of(config: dict[str, Any]) -> int:
