@@ -31,6 +31,7 @@ from dragoman.evaluate.metrics import Comparison, Metric, Score, compare_counts,
 from dragoman.json_files import json_text
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.text.formats.documents import Texts
+from dragoman.text.formats.instructions import between_of_run
 from dragoman.text.formats.pairs import read_pairs
 from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Pair
@@ -316,7 +317,8 @@ def documents_for(
     Raises:
         ConfigError, DataError: a file that cannot be read, or one of a kind that holds no text.
     """
-    data = run_config(run).get("data") or {}
+    config = run_config(run)
+    data = config.get("data") or {}
     if named is None:
         folder = run_folder(run) / "data" / "valid"
         if not folder.is_dir():
@@ -324,7 +326,7 @@ def documents_for(
         return _encoded_anew(folder, run, tokenizer) if by_another else stored_documents(folder, tokenizer)
     if data.get("kind") == "instructions":
         pairs = list(chain.from_iterable(map(read_pairs, guess_sources(named))))
-        return encode_answers(pairs, data.get("between", "\n"), tokenizer)
+        return encode_answers(pairs, between_of_run(config), tokenizer)
     cut = {name: data[name] for name in ("documents", "key") if data.get("kind") == "texts" and name in data}
     texts = from_dict(Texts, cut | {"files": [named]}, where="data")
     return encode_documents((document.text for document in texts.read(texts.files)), tokenizer)
