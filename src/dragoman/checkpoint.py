@@ -26,6 +26,7 @@ from dragoman import durable
 from dragoman.capabilities import wrong_command_error
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
+from dragoman.json_files import read_json
 from dragoman.migrations import Content, renamed
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
@@ -100,12 +101,23 @@ class RunDirectory:
         return self._lock.is_held()
 
     def _mend(self) -> None:
-        """Remove the remains of a crash, and update the ``last`` link if the crash prevented that."""
+        """Remove the remains of a crash, and update the links ``last`` and ``best`` if the crash prevented that."""
         durable.sweep(self.path)
         durable.sweep(self.folder)
-        newest = self.checkpoints()[-1:]
-        if newest and (self.path / "last").resolve() != newest[0].path.resolve():
-            durable.link(self.path / "last", f"{FOLDER}/{newest[0].path.name}")
+        for newest in self.checkpoints()[-1:]:
+            self._link("last", newest.path.name)
+            with suppress(CheckpointError):  # of a damaged file, which ``load`` reports
+                self._link_best(read_json(newest.path / "progress.json").get("best_step"))
+
+    def _link(self, name: str, checkpoint: str) -> None:
+        """Make the link ``name`` lead to a checkpoint, if it does not yet."""
+        if (self.path / name).resolve() != (self.folder / checkpoint).resolve():
+            durable.link(self.path / name, f"{FOLDER}/{checkpoint}")
+
+    def _link_best(self, step: int | None) -> None:
+        """Make the checkpoint after ``step`` steps the best one, if there is one."""
+        if step is not None and (self.folder / step_name(step)).is_dir():
+            self._link("best", step_name(step))
 
     def discard(self) -> None:
         """Remove the files of a run that has no checkpoint, and the folder if it is empty then."""
@@ -186,9 +198,9 @@ class RunDirectory:
             with durable.folder(path) as partial:
                 Checkpoint(partial).write(tensors, progress, config, beside=self.beside)
             if isinstance(step, int):
-                durable.link(self.path / "last", f"{FOLDER}/{path.name}")
+                self._link("last", path.name)
             if best:
-                durable.link(self.path / "best", f"{FOLDER}/{path.name}")
+                self._link("best", path.name)
         except OSError as error:
             free = shutil.disk_usage(self.path).free
             raise CheckpointError(
@@ -282,10 +294,9 @@ class RunDirectory:
                 if aside.exists():
                     durable.remove(aside)
                 os.rename(newer.path, aside)
-        durable.link(self.path / "last", f"{FOLDER}/{checkpoint.path.name}")
+        self._link("last", checkpoint.path.name)
         (self.path / "best").unlink(missing_ok=True)
-        if best is not None and (self.folder / step_name(best)).is_dir():
-            durable.link(self.path / "best", f"{FOLDER}/{step_name(best)}")
+        self._link_best(best)
 
 
 def _what_is_there(path: Path) -> str:
