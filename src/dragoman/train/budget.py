@@ -59,10 +59,10 @@ class Steps:
         """Return the time to learn in seconds; None where the budget does not limit time."""
         return None
 
-    @property
-    def doubled(self) -> str:
-        """Return the setting for a budget twice as large, to be pasted into a command."""
-        return f"train.budget.steps={2 * self.steps}"
+    def longer(self, *, steps: int, epochs: float, seconds: float) -> str:
+        """Return the setting for a longer budget, to be pasted into a command: twice as large, or twice what a run has
+        spent where that is more."""
+        return f"train.budget.steps={_twice(self.steps, steps)}"
 
 
 @config
@@ -86,9 +86,8 @@ class Epochs:
     def seconds(self) -> float | None:
         return None
 
-    @property
-    def doubled(self) -> str:
-        return f"train.budget.epochs={2 * self.epochs:g}"
+    def longer(self, *, steps: int, epochs: float, seconds: float) -> str:
+        return f"train.budget.epochs={_twice(self.epochs, epochs):g}"
 
 
 @config
@@ -109,9 +108,13 @@ class Minutes:
     def seconds(self) -> float | None:
         return 60 * self.minutes
 
-    @property
-    def doubled(self) -> str:
-        return f"train.budget.minutes={2 * self.minutes:g}"
+    def longer(self, *, steps: int, epochs: float, seconds: float) -> str:
+        return f"train.budget.minutes={_twice(self.minutes, seconds / 60):g}"
+
+
+def _twice(budget: float, spent: float) -> float:
+    """Return twice the budget, or twice what is spent where even that would not suffice."""
+    return 2 * (budget if spent < 2 * budget else spent)
 
 
 Budget = Annotated[Steps | Epochs | Minutes, OneOf()]
