@@ -319,7 +319,7 @@ def _is_intact(checkpoint: Checkpoint) -> bool:
 
 def load_any(path: str | Path, checkpoint: str | int = "best") -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
     """Same as ``load_model``, but for any kind of model: return the run, its model, and its configuration."""
-    run, checkpoint = _run_and_name(Path(path), checkpoint)
+    run, checkpoint = run_and_checkpoint(path, checkpoint)
     content = run.weights(checkpoint)
     model = load(from_dict(ModelConfig, content.config["model"], where=str(run.path)).build, content.tensors["model"])
     return run, model.eval(), content.config
@@ -368,13 +368,13 @@ def checkpoint_at(path: str | Path, checkpoint: str | int = "best") -> Checkpoin
     Raises:
         CheckpointError: no such run or checkpoint.
     """
-    run, name = _run_and_name(Path(path), checkpoint)
+    run, name = run_and_checkpoint(path, checkpoint)
     return run.find(name)
 
 
 def run_config(path: str | Path) -> dict[str, Any]:
     """Return the configuration of a run (see ``load_model``) as plain data; raise CheckpointError without one."""
-    return _run_and_name(Path(path), "best")[0].config
+    return run_and_checkpoint(path, "best")[0].config
 
 
 def run_folder(path: str | Path) -> Path:
@@ -383,7 +383,7 @@ def run_folder(path: str | Path) -> Path:
     return whole.parent.parent if whole.parent.name == FOLDER else Path(path)
 
 
-def _run_and_name(path: Path, checkpoint: str | int) -> tuple[RunDirectory, str | int]:
-    """Return the run at ``path`` and the checkpoint's name, which ``path`` itself may give."""
+def run_and_checkpoint(path: str | Path, checkpoint: str | int) -> tuple[RunDirectory, str | int]:
+    """Return the run at ``path``, which may be that of a checkpoint, and its checkpoint: the one at ``path`` then."""
     whole = run_folder(path)
-    return RunDirectory.open(whole), checkpoint if whole == path else path.resolve().name
+    return RunDirectory.open(whole), checkpoint if whole == Path(path) else Path(path).resolve().name

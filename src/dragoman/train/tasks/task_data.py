@@ -219,7 +219,7 @@ def warm_start_tokenizers(
     effect on the first texts."""
     sides = [_FirstTexts(sources), _FirstTexts(targets)]
     made = init.tokenizers(*sides)
-    for old, new in zip(RunDirectory.open(init.run).tokenizers(), made, strict=True):
+    for old, new in zip(init.earlier.tokenizers(), made, strict=True):
         if len(new) > len(old):
             joint = made[0] is made[1]
             some = [text for side in (sides if joint else [sides[made.index(new)]]) for text in side.first]
