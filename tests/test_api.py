@@ -3,6 +3,7 @@
 import inspect
 import json
 import pickle
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -29,7 +30,8 @@ from dragoman.decode.search.sample import Sample
 from dragoman.errors import CheckpointError, ConfigError, DataError, StoppedEarly
 from dragoman.evaluate.evaluation import ALL_METRICS
 from dragoman.text.lines import Pair
-from dragoman.train import events
+from dragoman.train import events, planner, prediction
+from dragoman.train.memory import OutOfMemory
 
 WORDS = ["sun", "moon", "star", "tree", "river", "stone", "bird", "fish", "wolf", "bear"]
 PAIRS = [(f"{a} {b} {c}", f"{c} {b} {a}".upper()) for a in WORDS for b in WORDS for c in WORDS[:3]]
@@ -302,6 +304,24 @@ def test_a_run_is_trained_from_rows_and_can_be_resumed_without_the_program(run):
     )
     again = dragoman.resume(run, steps=13)
     assert again == run and again.checkpoints[-1] == "step-000013"
+
+
+def test_a_program_may_change_on_purpose_what_a_step_does(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run", symlinks=True)
+    changed = {"steps": 14, "overrides": {"train.clip": 0.5}}
+    with pytest.raises(CheckpointError, match="deliberate=True"):
+        dragoman.resume(tmp_path / "run", **changed)
+    again = dragoman.resume(tmp_path / "run", **changed, deliberate=True)
+    assert again.config["train"]["clip"] == 0.5 and again.checkpoints[-1] == "step-000014"
+
+
+def test_a_program_resumes_a_run_that_memory_is_predicted_not_to_suffice_for(run, tmp_path, monkeypatch):
+    shutil.copytree(run.path, tmp_path / "run", symlinks=True)
+    monkeypatch.setattr(planner, "predict_run", prediction.predict_run)
+    monkeypatch.setattr(prediction, "available_on", lambda device: 1000)
+    with pytest.raises(OutOfMemory, match="this run needs"):
+        dragoman.resume(tmp_path / "run", steps=14)
+    assert dragoman.resume(tmp_path / "run", steps=14, force=True).checkpoints[-1] == "step-000014"
 
 
 def test_the_same_rows_in_a_file_give_the_same_weights(run, tmp_path):

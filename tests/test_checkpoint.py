@@ -36,8 +36,9 @@ def tensors(step):
     }
 
 
-def save(run, step, **options):
-    return run.save(step, tensors=tensors(step), progress={"step": step}, config=CONFIG, **options)
+def save(run, step, *, best=False, **options):
+    progress = {"step": step, "best_step": step if best else None}
+    return run.save(step, tensors=tensors(step), progress=progress, config=CONFIG, best=best, **options)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def run(tmp_path, monkeypatch):
 
 def assert_holds(run, step, which="last"):
     content = run.load(which)
-    assert content.progress == {"step": step}
+    assert content.progress["step"] == step
     assert content.config == CONFIG
     for part, expected in tensors(step).items():
         assert content.tensors[part].keys() == expected.keys()
@@ -365,7 +366,8 @@ def test_a_power_cut_at_any_write_leaves_a_whole_checkpoint(run, monkeypatch):
         seen.add(newest)
         assert_holds(again, newest)
         assert_holds(again, again.find("best").step, "best")
-        assert (run.path / "last").resolve().name == step_name(newest)
+        for link in ("last", "best"):
+            assert (run.path / link).resolve().name == step_name(newest), "as its progress says"
         assert not [p for p in run.path.rglob(".*") if p.name != ".lock"], "leftovers are swept"
         save(again, 3)
         assert_holds(again, 3)

@@ -30,7 +30,7 @@ from dragoman.plan.heap import Heap, occupied
 from dragoman.plan.live import LiveBytes
 from dragoman.plan.parameters import count_parameters
 from dragoman.plan.replay import FREE, RecordedStep
-from dragoman.plan.synthetic import batch_for, usual_task
+from dragoman.plan.synthetic import batch_for, task_for
 from dragoman.plan.training import count_training
 from dragoman.plan.training_memory import training_memory
 from dragoman.presets import PRESETS
@@ -69,7 +69,7 @@ def outline(cfg, *, recompute=False, products="torch"):
 
 
 def counted(cfg, *, rows=2, length=8, **options):
-    task = usual_task(cfg)
+    task = task_for(cfg)
     built = {name: options.pop(name) for name in ("recompute", "products") if name in options}
     batch = batch_for(cfg, task, rows=rows, length=length)
     return count_training(outline(cfg, **built), task.loss, [batch.content], **options)
@@ -136,7 +136,7 @@ def multiplied(cfg, batch, task):
 @pytest.mark.parametrize("name", ["lm-tiny", "transformer-tiny", "lstm-luong", "convs2s", "classifier-tiny"])
 def test_counted_work_is_that_of_a_real_step(name):
     cfg = preset(name)
-    task = usual_task(cfg)
+    task = task_for(cfg)
     batch = batch_for(cfg, task, rows=2, length=8).content
     with standing_in(None):
         real = multiplied(cfg, batch, task)
@@ -299,7 +299,7 @@ def test_attention_that_is_written_out_keeps_its_weights():
 
 def test_gradients_live_beside_the_activations_of_the_next_micro_batch():
     cfg = preset("lm-tiny")
-    task = usual_task(cfg)
+    task = task_for(cfg)
     batch = batch_for(cfg, task, rows=2, length=16).content
     one, two = (count_training(outline(cfg), task.loss, [batch] * n) for n in (1, 2))
     assert two.counted.peak["gradients"] > one.counted.peak.get("gradients", 0)
@@ -308,7 +308,7 @@ def test_gradients_live_beside_the_activations_of_the_next_micro_batch():
 
 def test_micro_batches_that_are_the_same_count_as_others_that_are_equal():
     cfg = preset("lm-tiny")
-    task = usual_task(cfg)
+    task = task_for(cfg)
     batches = [batch_for(cfg, task, rows=2, length=8).content for _ in range(4)]
     recordings = RecordedStep.empty(), RecordedStep.empty()
     same, others = (
@@ -345,7 +345,7 @@ def test_chunks_of_a_loss_that_are_alike_count_as_if_each_were_run(monkeypatch, 
 
 def test_r_drop_counts_as_two_passes():
     cfg = preset("transformer-tiny")
-    batch = batch_for(cfg, usual_task(cfg), rows=2, length=16).content
+    batch = batch_for(cfg, task_for(cfg), rows=2, length=16).content
     once, twice = (
         count_training(outline(cfg), TranslationTask(r_drop=alpha).loss, [batch]).counted for alpha in (0.0, 5.0)
     )

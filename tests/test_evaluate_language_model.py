@@ -18,6 +18,7 @@ from dragoman.evaluate.language_modelling import (
     is_language_model,
     stored_documents,
 )
+from dragoman.presets import PRESETS
 from dragoman.text.formats.documents import Document
 from dragoman.text.lines import Pair
 from dragoman.text.tokens.framing import FrameTemplate
@@ -183,11 +184,9 @@ def test_what_does_not_fit_is_one_line(run, tmp_path, words, says, monkeypatch, 
 
 
 def test_which_runs_continue_text():
-    decoder = {"decoder": {"depth": 1}}
-    assert is_language_model({"task": {"kind": "language_modelling"}, "model": {}})
-    assert is_language_model({"kind": "run", "model": decoder}) and is_language_model(
-        {"model": decoder | {"encoder": None}}
-    )
-    assert not is_language_model({"model": decoder | {"encoder": {"depth": 1}}})
-    assert not is_language_model({"task": {"kind": "translation"}, "model": decoder})
+    writer, translator = (PRESETS[name]()["model"] for name in ("lm-tiny", "transformer-small"))
+    assert is_language_model({"task": {"kind": "language_modelling"}})
+    assert is_language_model({"kind": "run", "model": writer}), "an import, which states no task"
+    assert not is_language_model({"kind": "run", "model": translator})
+    assert not is_language_model({"task": {"kind": "translation"}, "model": writer})
     assert not is_language_model({})

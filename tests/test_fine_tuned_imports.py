@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer as Library
 
 from dragoman.checkpoint import RunDirectory
-from dragoman.config import from_dict
+from dragoman.config import from_dict, kind_of
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.model.families import ModelConfig
@@ -79,10 +79,9 @@ def data(kind, folder):
         given = {"train": [source], "valid": source, "test": source, "overlap": "keep"}
         return {"data": {"kind": "labelled_texts"} | given, "task": "classification"}
     (folder / "text.txt").write_text("\n".join(texts))
-    return {
-        "data": {"kind": "texts", "files": [str(folder / "text.txt")], "hold_out": {"kind": "tail", "share": 0.2}},
-        "task": {"kind": "language_modelling", "context": 12},
-    }
+    hold_out = {"kind": "tail", "share": 0.2}
+    texts = {"kind": "texts", "files": [str(folder / "text.txt")], "hold_out": hold_out}
+    return {"data": texts, "task": {"context": 12}}  # of the kind that the import passes on
 
 
 def fine_tune(imported, path, kind, init, **more):
@@ -124,6 +123,34 @@ def imported(request, tmp_path_factory):
     foreign.make_folder(name, size, path / "folder")
     import_checkpoint(path / "folder", path / "run")
     return path, kind
+
+
+TASKS = {
+    "LLaMA": (0, "language_modelling"),
+    "Mamba": (0, "language_modelling"),
+    "Marian": (0, "translation"),
+    "BERT": (0, "masked_language_modelling"),
+}
+"""Families by the task of the model that an import holds."""
+
+
+@pytest.mark.parametrize("family", TASKS)
+def test_a_run_that_starts_from_an_import_takes_over_the_task_of_its_model(family, tmp_path):
+    size, task = TASKS[family]
+    foreign.make_folder(family, size, tmp_path / "folder")
+    import_checkpoint(tmp_path / "folder", tmp_path / "imported")
+    given = data("translation" if task == "translation" else "decoder", tmp_path)
+    trainer = start(recipe.load(given | {"start_from": {"run": str(tmp_path / "imported")}}), tmp_path / "run")
+    trainer.directory.close()
+    assert kind_of(type(trainer.cfg.task)) == task
+
+
+def test_a_run_file_may_give_an_import_another_task(tmp_path):
+    foreign.make_folder("BERT", 0, tmp_path / "folder")
+    import_checkpoint(tmp_path / "folder", tmp_path / "imported")
+    begun = {"start_from": {"run": str(tmp_path / "imported"), "new": ["head.*"]}, "model": {"head": "classification"}}
+    cfg = recipe.load(data("classification", tmp_path) | begun)
+    assert kind_of(type(cfg.task)) == "classification" and cfg.model.inputs.vocab == 31
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -24,7 +24,7 @@ def learn(cost, budget=BUDGET, schedule=None):
     seconds, now, rates = 0.0, None, []
     for step in itertools.count(1):
         if schedule:
-            rates.append(schedule.rate(step, now.horizon(step) if now else None))
+            rates.append(schedule.rate(step, now.course.horizon(step) if now else None))
         seconds += cost(step, seconds)
         now = forecast(budget, now, step, seconds) or now
         if now and step >= now.total:
@@ -114,7 +114,7 @@ def test_the_decline_begins_when_its_share_of_the_time_begins_however_slow_the_r
 @pytest.mark.parametrize("schedule", [Noam(dim=64), InverseSquareRoot(peak=1.0), Constant(peak=1.0)], ids=str)
 def test_a_schedule_without_an_end_does_not_ask_for_the_time(schedule):
     now = Forecast(step=10, seconds=60.0, total=100, budget=BUDGET)
-    assert schedule.rate(20, now.horizon(20)) == schedule.rate(20, None)
+    assert schedule.rate(20, now.course.horizon(20)) == schedule.rate(20, None)
 
 
 def test_some_hundred_forecasts_are_written_at_most():

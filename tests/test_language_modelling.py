@@ -10,11 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import ATTENTION, BLOCK, outcome
 
+from dragoman.cli import main
 from dragoman.config import from_dict, merge
 from dragoman.data.packing import IGNORE, Packed, RowBatches, Stretches, collate
 from dragoman.data.tasks import LanguageModellingTask
+from dragoman.decode.generator import Generator
+from dragoman.decode.prompt import EncodedPrompt
+from dragoman.decode.search.greedy import Greedy
 from dragoman.errors import ConfigError, DataError
+from dragoman.inspect.subject import Subject
+from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.families import ModelConfig
+from dragoman.serve.http.openai_api.generating import prompt_tokens
 from dragoman.text.formats.documents import BlankLines, Drawn, Marker, Tail, Texts
 from dragoman.text.store import Store, create_store
 from dragoman.text.tokens.tokenizer import BOS, EOS
@@ -236,6 +243,30 @@ def test_of_prompts_and_answers_only_answers_are_learned(tmp_path):
     sample = seen.samples[0]
     assert sample.source.startswith("say ") and sample.source.endswith("\n") and sample.reference.endswith("!")
     assert "bits/byte" not in seen.scores
+
+
+def test_prompts_are_read_as_in_training_wherever_a_model_that_learned_from_instructions_continues_them(
+    tmp_path, capsys
+):
+    (tmp_path / "p.tsv").write_text("".join(f"say {x}{y}\t{y}{x}!\n" for x in "abcdefgh" for y in "ijklmnop"))
+    plain = recipe.to_dict(config(tmp_path / "p.tsv", budget={"kind": "steps", "steps": 4}))
+    source = {"kind": "table", "path": str(tmp_path / "p.tsv")}
+    data = {"kind": "instructions", "train": [source], "hold_out": {"valid": 8, "test": 0}, "between": " =>\n"}
+    list((run := start(recipe.load(plain | {"data": data}), tmp_path / "run")).events())
+    text, counted = (run.batches.task_data.train.columns[name][0] for name in ("text", "counted"))
+    learned = text[counted == 0].tolist()
+    generator = Generator.load(tmp_path / "run", device="cpu", precision="float32")
+    prompt = run.batches.task_data.tokenizer.decode(learned).removesuffix(" =>\n")
+    for one in (prompt, f"{prompt} =>\n", EncodedPrompt(prompt, tuple(learned))):
+        assert generator.job(Greedy(), 4, ((), ()), (), DEFAULT).encode(one, 1) == learned
+        assert prompt_tokens(generator, one) == len(learned)
+    assert generator.prompts.ids("") == [BOS], "an empty prompt starts a text"
+    subject = Subject.open(tmp_path / "run")
+    assert subject.inputs(prompt, "ia!").arguments[0][0, : len(learned)].tolist() == learned
+    assert len(subject.inputs(prompt).arguments[0][0]) < len(learned), "a text alone stays as it is"
+    for option in ((), ("--stream",)):
+        assert main(["generate", str(tmp_path / "run"), prompt, "--max-new-tokens", "4", *option]) == 0
+        assert capsys.readouterr().out.startswith(f"{prompt} =>\n")
 
 
 def test_instructions_of_which_none_is_held_out_are_all_learned_from(tmp_path):

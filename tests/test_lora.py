@@ -21,6 +21,7 @@ from dragoman.model.meta_device import on_meta_device
 from dragoman.presets import PRESETS
 from dragoman.train import recipe
 from dragoman.train.average import average_checkpoints
+from dragoman.train.events import Started
 from dragoman.train.run import resume, start
 
 ALL = Lora(rank=2, targets=("*",))
@@ -218,6 +219,24 @@ def test_a_base_that_is_not_what_the_adapters_learned_on_is_refused(adapted, tmp
         load_model(tmp_path / "run")
 
 
+@pytest.mark.parametrize("named", ["a folder", "a step", "a name"])
+def test_an_earlier_run_is_named_with_its_checkpoint_in_any_way(earlier, tmp_path, named):
+    run, _ = earlier
+    first = RunDirectory.open(run).checkpoints()[0]
+    start_from = {
+        "a folder": {"run": str(first.path), "checkpoint": "best"},
+        "a step": {"checkpoint": first.step},
+        "a name": {"checkpoint": first.path.name},
+    }
+    begun = start(config(earlier, {"start_from": start_from[named]}), tmp_path / "run")
+    events = begun.events()
+    assert any(isinstance(event, Started) for event in events)
+    events.close()
+    theirs = RunDirectory.open(run).weights(first.path.name).tensors["model"]
+    base = RunDirectory.open(tmp_path / "run").base
+    assert base and all(torch.equal(base[name], theirs[name]) for name in base)
+
+
 def test_a_mistake_leaves_nothing_behind(earlier, tmp_path):
     with pytest.raises(ConfigError, match=r"start_from\.lora\.rank: 9 for"):
         start(config(earlier, rank=9), tmp_path / "run")
@@ -252,3 +271,5 @@ def test_a_merged_run_says_the_same_and_needs_no_other(adapted, tmp_path, capsys
     assert main(["evaluate", str(merged), "--beam", "1"]) == 0, "the test set has come along"
     assert main(["merge", str(merged)]) == 2
     assert "has no adapters" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match=r"weights alone: no checkpoint here can be resumed: start another run"):
+        resume(merged)

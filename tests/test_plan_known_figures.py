@@ -16,7 +16,7 @@ from dragoman.plan import envelope, shapes
 from dragoman.plan.counting import CPU, count, on_shapes
 from dragoman.plan.parameters import count_parameters
 from dragoman.plan.serving import count_serving, weight_bytes
-from dragoman.plan.synthetic import batch_for, usual_task
+from dragoman.plan.synthetic import batch_for, task_for
 from dragoman.plan.training import count_training
 from dragoman.presets import PRESETS
 
@@ -216,7 +216,7 @@ def test_palm_used_46_percent_of_its_peak_by_its_own_formula():
 def test_the_papers_formula_is_what_is_counted():
     """6 N + 12 L H C T, with the parameters of all products: what an embedding looks up is not multiplied."""
     cfg = config("llama-3.2-1b")
-    model, task = outline("llama-3.2-1b"), usual_task(cfg)
+    model, task = outline("llama-3.2-1b"), task_for(cfg)
     parameters, batch = count_parameters(model), batch_for(cfg, task, rows=1, length=256)
     found = count_training(model, task.loss, [batch.content], device=torch.device("cuda"))
     block = cfg.decoder.pattern[0].mixer

@@ -1,6 +1,7 @@
 """Planning before the first step: what a run will need is said and refused, and changes no bit of the run."""
 
 import json
+import shutil
 
 import pytest
 import tiny_run
@@ -21,7 +22,7 @@ from dragoman.train.memory import OutOfMemory
 from dragoman.train.planner import Planner
 from dragoman.train.prediction import RunCounter, predict_run
 from dragoman.train.recipe import RunConfig
-from dragoman.train.run import start
+from dragoman.train.run import resume, start
 from dragoman.train.tasks import task_data_for
 
 
@@ -98,6 +99,21 @@ def test_three_lines_say_memory_time_and_what_limits(planned):
     assert limit.startswith("limited by ") or "limited by " in limit
     assert "in 3 minutes" in three_lines(found, Minutes(minutes=3), "short")[1]
     assert three_lines(found, Epochs(epochs=2), "it is short")[2].endswith("it is short")
+
+
+def test_the_prediction_of_a_resumed_run_says_what_is_left(planned, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(planned[0], path, symlinks=True)
+    run = resume(path, overrides=["train.budget.steps=20"])
+    run.planner = Planner()
+    events = run.events()
+    found = next(event for event in events if isinstance(event, Predicted)).prediction
+    events.close()
+    assert (found.made, found.left, found.steps) == (12, 8, 20)
+    assert found.seconds == pytest.approx(8 * found.step_seconds)
+    per_epoch = next(event for event in planned[1] if isinstance(event, Started)).steps_per_epoch
+    assert found.epochs == pytest.approx(20 / per_epoch), "in all"
+    assert ": 8 steps are left; in all 20 steps, " in three_lines(found, Steps(steps=20), "")[1]
 
 
 def test_a_command_prints_the_three_lines_and_force_is_an_option(pairs, tmp_path, capsys, monkeypatch):

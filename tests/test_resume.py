@@ -377,6 +377,47 @@ def test_passes_over_the_text_are_kept_whatever_the_size_of_batches_becomes(pair
     assert again[-1].step == now.total  # nothing is left of the budget
 
 
+def resumed_at_its_first_step(path, overrides):
+    run = resume(path, overrides=overrides, deliberate=True)
+    events = run.events()
+    assert any(isinstance(event, Started) for event in events)
+    return run, events
+
+
+def test_schedule_mixture_and_order_go_on_from_what_is_spent_when_the_size_of_batches_changes(pairs, path, tmp_path):
+    cfg = to_dict(tiny_run.config(pairs, budget={"kind": "epochs", "epochs": 4}))
+    lines, files = pairs.read_text().splitlines(keepends=True), [tmp_path / "first.tsv", tmp_path / "second.tsv"]
+    for file, some in zip(files, (lines[::2], lines[1::2]), strict=True):
+        file.write_text("".join(some))
+    cfg["data"]["train"] = [{"kind": "table", "path": str(file)} for file in files]
+    weights = [{"first": 1, "second": 0}, {"first": 0, "second": 1}]
+    stages = [{"begins": begins, "weights": some} for begins, some in zip((0, 0.6), weights, strict=True)]
+    cfg["data"] |= {"mixture": {"kind": "stages", "stages": stages}, "order": {"kind": "easy_first", "until": 1.0}}
+    events = start(tiny_run.recipe.load(cfg), path).events()
+    whole = next(event for event in events if isinstance(event, Started)).total
+    assert any(isinstance(event, Saved) and event.step > 0.4 * whole for event in events)
+    events.close()
+    progress = RunDirectory.open(path).load("last").progress
+    made, spent = progress["step"], progress["step"] / whole
+    assert 0.4 < spent < 0.6, "before the second stage"
+    run, events = resumed_at_its_first_step(path, ["train.batch_tokens=1600"])
+    total, plan, schedule = run.progress.total, run.plan.plan, run.cfg.train.schedule
+    assert total < whole and made / total > 0.6, "by the number of steps it would be past the first stage"
+    assert run.progress.spent(made) == pytest.approx(spent, abs=0.02)
+    assert list(plan.shares(made)) == [1, 0] and list(plan.shares(total - 1)) == [0, 1]
+    assert plan.available(made) == pytest.approx(spent**0.5, abs=0.02)
+    before, after = schedule.rate(made, whole), schedule.rate(made + 1, run.progress.horizon(made + 1))
+    assert 0.6 * before < after < before
+    assert schedule.rate(total, run.progress.horizon(total)) == 0
+    events.close()
+    list(resume(path, overrides=["train.batch_tokens=1600"], deliberate=True).events())
+    once = outcome(path)
+    resumed = list(resume(path, checkpoint=RunDirectory.open(path).checkpoints()[-2].path.name).events())
+    assert resumed[-1].step == total
+    again = outcome(path)
+    assert (again["tensors"], again["progress"]) == (once["tensors"], once["progress"]), "to the bit"
+
+
 @pytest.mark.parametrize("kind", ["cosine", "warmup_stable_decay", "constant", "inverse_square_root", "noam"])
 @pytest.mark.parametrize(("warmup", "told"), [(11, 0), (12, 1), (4000, 1)])
 def test_a_warm_up_that_is_longer_than_the_run_is_said_once(pairs, path, kind, warmup, told):

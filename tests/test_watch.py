@@ -12,6 +12,7 @@ from dragoman.cli import watch
 from dragoman.train.budget import Epochs, Minutes, Steps
 from dragoman.train.events import Finished, Notice, Preparing, StepsReported, Validating
 from dragoman.train.failure import resume_command
+from dragoman.train.forecast import forecast
 from dragoman.train.progress import RunProgress as Counts
 
 
@@ -103,6 +104,25 @@ def test_the_command_to_train_longer_names_a_whole_setting(budget):
     plain = {"budget": {"kind": kind, kind: getattr(budget, kind)}}
     longer = from_dict(TrainConfig, override(plain, setting)).budget
     assert type(longer) is type(budget) and getattr(longer, kind) == 2 * getattr(budget, kind)
+
+
+@pytest.mark.parametrize(
+    ("budget", "says", "setting"),
+    [
+        (Steps(steps=5), "16 steps are done, and the budget is 5", "train.budget.steps=32"),
+        (Epochs(epochs=0.5), "all 16 steps are done", "train.budget.epochs=4"),
+        (Minutes(minutes=0.001), "0:02 minutes of learning are spent, 16 steps", "train.budget.minutes=0.0666667"),
+    ],
+    ids=str,
+)
+def test_a_budget_that_was_spent_before_is_called_so_and_the_command_gives_more_than_is_spent(budget, says, setting):
+    made = Counts(step=16, epochs=2.0, seconds=2.0)
+    made.set_length(budget, 8)
+    if budget.seconds:
+        made.total, made.forecast = 16, forecast(budget.seconds, None, made.step, made.seconds)
+    end = Finished.budget_spent(made, budget, "dragoman train x --resume")
+    assert end.reason == says
+    assert end.command == f"dragoman train x --resume {setting}"
 
 
 def test_what_is_kept_is_said_last(monkeypatch):

@@ -26,6 +26,7 @@ from dragoman import durable
 from dragoman.capabilities import wrong_command_error
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
+from dragoman.json_files import read_json
 from dragoman.migrations import Content, renamed
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
@@ -100,12 +101,23 @@ class RunDirectory:
         return self._lock.is_held()
 
     def _mend(self) -> None:
-        """Remove the remains of a crash, and update the ``last`` link if the crash prevented that."""
+        """Remove the remains of a crash, and update the links ``last`` and ``best`` if the crash prevented that."""
         durable.sweep(self.path)
         durable.sweep(self.folder)
-        newest = self.checkpoints()[-1:]
-        if newest and (self.path / "last").resolve() != newest[0].path.resolve():
-            durable.link(self.path / "last", f"{FOLDER}/{newest[0].path.name}")
+        for newest in self.checkpoints()[-1:]:
+            self._link("last", newest.path.name)
+            with suppress(CheckpointError):  # of a damaged file, which ``load`` reports
+                self._link_best(read_json(newest.path / "progress.json").get("best_step"))
+
+    def _link(self, name: str, checkpoint: str) -> None:
+        """Make the link ``name`` lead to a checkpoint, if it does not yet."""
+        if (self.path / name).resolve() != (self.folder / checkpoint).resolve():
+            durable.link(self.path / name, f"{FOLDER}/{checkpoint}")
+
+    def _link_best(self, step: int | None) -> None:
+        """Make the checkpoint after ``step`` steps the best one, if there is one."""
+        if step is not None and (self.folder / step_name(step)).is_dir():
+            self._link("best", step_name(step))
 
     def discard(self) -> None:
         """Remove the files of a run that has no checkpoint, and the folder if it is empty then."""
@@ -186,9 +198,9 @@ class RunDirectory:
             with durable.folder(path) as partial:
                 Checkpoint(partial).write(tensors, progress, config, beside=self.beside)
             if isinstance(step, int):
-                durable.link(self.path / "last", f"{FOLDER}/{path.name}")
+                self._link("last", path.name)
             if best:
-                durable.link(self.path / "best", f"{FOLDER}/{path.name}")
+                self._link("best", path.name)
         except OSError as error:
             free = shutil.disk_usage(self.path).free
             raise CheckpointError(
@@ -282,10 +294,9 @@ class RunDirectory:
                 if aside.exists():
                     durable.remove(aside)
                 os.rename(newer.path, aside)
-        durable.link(self.path / "last", f"{FOLDER}/{checkpoint.path.name}")
+        self._link("last", checkpoint.path.name)
         (self.path / "best").unlink(missing_ok=True)
-        if best is not None and (self.folder / step_name(best)).is_dir():
-            durable.link(self.path / "best", f"{FOLDER}/{step_name(best)}")
+        self._link_best(best)
 
 
 def _what_is_there(path: Path) -> str:
@@ -308,7 +319,7 @@ def _is_intact(checkpoint: Checkpoint) -> bool:
 
 def load_any(path: str | Path, checkpoint: str | int = "best") -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
     """Same as ``load_model``, but for any kind of model: return the run, its model, and its configuration."""
-    run, checkpoint = _run_and_name(Path(path), checkpoint)
+    run, checkpoint = run_and_checkpoint(path, checkpoint)
     content = run.weights(checkpoint)
     model = load(from_dict(ModelConfig, content.config["model"], where=str(run.path)).build, content.tensors["model"])
     return run, model.eval(), content.config
@@ -357,13 +368,13 @@ def checkpoint_at(path: str | Path, checkpoint: str | int = "best") -> Checkpoin
     Raises:
         CheckpointError: no such run or checkpoint.
     """
-    run, name = _run_and_name(Path(path), checkpoint)
+    run, name = run_and_checkpoint(path, checkpoint)
     return run.find(name)
 
 
 def run_config(path: str | Path) -> dict[str, Any]:
     """Return the configuration of a run (see ``load_model``) as plain data; raise CheckpointError without one."""
-    return _run_and_name(Path(path), "best")[0].config
+    return run_and_checkpoint(path, "best")[0].config
 
 
 def run_folder(path: str | Path) -> Path:
@@ -372,7 +383,7 @@ def run_folder(path: str | Path) -> Path:
     return whole.parent.parent if whole.parent.name == FOLDER else Path(path)
 
 
-def _run_and_name(path: Path, checkpoint: str | int) -> tuple[RunDirectory, str | int]:
-    """Return the run at ``path`` and the checkpoint's name, which ``path`` itself may give."""
+def run_and_checkpoint(path: str | Path, checkpoint: str | int) -> tuple[RunDirectory, str | int]:
+    """Return the run at ``path``, which may be that of a checkpoint, and its checkpoint: the one at ``path`` then."""
     whole = run_folder(path)
-    return RunDirectory.open(whole), checkpoint if whole == path else path.resolve().name
+    return RunDirectory.open(whole), checkpoint if whole == Path(path) else Path(path).resolve().name

@@ -17,13 +17,29 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from dragoman.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """Part of a whole, from 0 to 1."""
+
+
+def _as_text(step: Any) -> Any:
+    return str(step) if isinstance(step, int) and not isinstance(step, bool) else step
+
+
+CheckpointName = Annotated[str, BeforeValidator(_as_text)]
+"""A checkpoint of a run: best, last, a step, or a name."""
 
 T = TypeVar("T")
 

@@ -129,14 +129,17 @@ def resume(
     minutes: float | None = None,
     steps: int | None = None,
     overrides: Overrides = (),
-    checkpoint: str = "last",
+    checkpoint: str | int = "last",
+    deliberate: bool = False,
     on_event: OnEvent | None = None,
     stop: threading.Event | None = None,
+    force: bool = False,
 ) -> Run:
     """Go on with a run that was stopped, equal to the bit, or with a longer budget; arguments are those of ``train``.
 
     Args:
-        checkpoint: where to go on; newer checkpoints are set aside.
+        checkpoint: where to go on, by step or name; newer checkpoints are set aside.
+        deliberate: also change settings that change what a step does, such as ``train.clip``.
 
     Raises:
         CheckpointError: no run there, another process trains it, a damaged checkpoint, or settings that may not change.
@@ -144,8 +147,9 @@ def resume(
     """
     _check_calls(on_event, stop)
     path = run.path if isinstance(run, Run) else run
-    trainer = resume_run(path, overrides=_settings(overrides, minutes, steps), checkpoint=checkpoint)
-    trainer.planner = Planner()
+    settings = _settings(overrides, minutes, steps)
+    trainer = resume_run(path, overrides=settings, checkpoint=checkpoint, deliberate=deliberate)
+    trainer.planner = Planner(force=force)
     return _trained(trainer, on_event, stop)
 
 

@@ -161,11 +161,11 @@ def generate(
     prompt_of = prompts_with_passages(generator, known, max_new_tokens)
     if image:
         described = generator.generate(list(map(prompt_of, prompts)), images=image, **settings)
-        write_lines(_formatted(described, format), output)
+        write_lines(_formatted(described, format, generator), output)
         return
     if stream:
         for text in prompts:
-            _show(generator.stream(prompt_of(text), **settings), text)
+            _show(generator.stream(prompt_of(text), **settings), generator.prompts.completed(text))
         return
 
     def found() -> "Iterator[Generation]":
@@ -174,7 +174,7 @@ def generate(
                 generations = generator.generate(list(map(prompt_of, batch)), **settings, progress=progress)
             yield from generations
 
-    write_lines(_formatted(found(), format), output)
+    write_lines(_formatted(found(), format, generator), output)
 
 
 def _with_defaults(
@@ -207,13 +207,14 @@ def _prompts(
     return [prompt] if written and prompt is not None else input_lines(prompt, as_kind=as_kind)
 
 
-def _formatted(found: "Iterable[Generation]", format: GenerationFormat) -> Iterator[str]:
-    return _as_json(found) if format is GenerationFormat.json else _as_text(found)
+def _formatted(found: "Iterable[Generation]", format: GenerationFormat, generator: "Generator") -> Iterator[str]:
+    return _as_json(found) if format is GenerationFormat.json else _as_text(found, generator)
 
 
-def _as_text(found: "Iterable[Generation]") -> Iterator[str]:
+def _as_text(found: "Iterable[Generation]", generator: "Generator") -> Iterator[str]:
     for generation in found:
-        yield from (generation.prompt + continuation.text for continuation in generation.continuations)
+        prompt = generator.prompts.completed(generation.prompt)
+        yield from (prompt + continuation.text for continuation in generation.continuations)
 
 
 def _as_json(found: "Iterable[Generation]") -> Iterator[str]:

@@ -124,10 +124,10 @@ def _task(cfg: "RunConfig", model: Any, trained: bool) -> Any:
     """Return the task of a run, or the usual one of a model that was imported without a task of its own."""
     from dragoman.data.tasks import ContrastiveTask
     from dragoman.model.contrastive import TwoTowersConfig
-    from dragoman.plan.synthetic import usual_task
+    from dragoman.plan.synthetic import task_for
 
     own = isinstance(cfg.task, ContrastiveTask) == isinstance(model, TwoTowersConfig)
-    return cfg.task if trained and own else usual_task(model)
+    return cfg.task if trained and own else task_for(model)
 
 
 def _has_vocabulary(model: Any) -> bool:

@@ -35,7 +35,8 @@ def _memory(p: "RunPrediction") -> str:
 
 
 def _time(p: "RunPrediction", budget: "Budget") -> str:
-    amount = f"{p.steps:,} steps, {short(p.tokens)} tokens, {_epochs(p.epochs)} epochs"
+    whole = f"{p.steps:,} steps, {short(p.tokens)} tokens, {_epochs(p.epochs)} epochs"
+    amount = f"{p.left:,} steps are left; in all {whole}" if p.made else whole
     step = f"{_seconds(p.step_seconds)} a step"
     if budget.seconds is None:
         return f"predicted time: {duration(p.seconds)} at {step}: {amount}"

@@ -11,7 +11,7 @@ from dragoman.decode.brief import quoted
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table, search_whole_characters
 from dragoman.decode.detokenizer import StopAt, TextStream
-from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage
+from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage, PromptReader
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.sample import Sample
@@ -24,7 +24,7 @@ from dragoman.model.caches.cache import parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
 from dragoman.text.lines import check_surrogates
-from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS
 
 EndReason = Literal["end", "stop", "length"]
 """Reason why a continuation ended: the model's end token, a stop string, or the limit of tokens."""
@@ -55,7 +55,7 @@ class GenerationJob:
     def __init__(
         self,
         model: SequenceModel,
-        tokenizer: Tokenizer,
+        prompts: PromptReader,
         searcher: Searcher,
         cfg: SearchConfig,
         max_tokens: int,
@@ -70,7 +70,8 @@ class GenerationJob:
             raise ConfigError("stop: an empty text occurs everywhere; give texts that a continuation must not contain")
         if isinstance(cfg, MinimumBayesRisk):
             raise ConfigError("search: minimum Bayes risk compares translations; continuations need another search")
-        self.model, self.tokenizer, self.searcher = model, tokenizer, searcher
+        self.model, self.prompts, self.searcher = model, prompts, searcher
+        self.tokenizer = tokenizer = prompts.tokenizer
         self.cfg, self.max_tokens, self.stops, self.rules = cfg, max_tokens, stops, rules
         self.ends = tuple(dict.fromkeys((*tokenizer.ends, *ends)))
         """Tokens that end a continuation, besides EOS."""
@@ -95,16 +96,13 @@ class GenerationJob:
         return beams_of(self.cfg)
 
     def encode(self, prompt: str | EncodedPrompt, row: int) -> list[int]:
-        """Return the ids of a prompt with its frame, or those that it brings.
+        """Return the ids of a prompt, as ``PromptReader.ids``.
 
         Raises:
             DataError: half of a surrogate pair, or more tokens than the model reads.
         """
         check_surrogates(text_of(prompt), f"prompt {row}")
-        if isinstance(prompt, str):
-            ids = self.tokenizer.frame(PROMPT_FRAME).around(self.tokenizer.encode(prompt)) or [BOS]
-        else:
-            ids = list(prompt.ids) or [BOS]
+        ids = self.prompts.ids(prompt)
         max_tokens = self.model.max_length
         if max_tokens is not None and len(ids) > max_tokens:
             raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {max_tokens}: shorten it")

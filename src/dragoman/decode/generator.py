@@ -16,7 +16,7 @@ from dragoman.decode.continuation import Continuation, GenerationJob, search_by_
 from dragoman.decode.detokenizer import TextStream
 from dragoman.decode.generation_settings import NO_SETTINGS, read_generation_settings
 from dragoman.decode.precision import prepare_for_inference
-from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage
+from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage, PromptReader
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, check_search
 from dragoman.decode.search.task import Searcher
@@ -26,6 +26,7 @@ from dragoman.model.caches.state import KVPolicy
 from dragoman.model.inputs import PatchInput
 from dragoman.model.interface import SequenceModel
 from dragoman.model.prefixed import PrefixedTransformer
+from dragoman.text.formats.instructions import between_of_run
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 MAX_NEW_TOKENS = 256
@@ -66,6 +67,8 @@ class Generator:
             ConfigError: a model that translates.
         """
         self.model, self.tokenizer = model, tokenizer
+        self.prompts = PromptReader(tokenizer)
+        """Reader of prompts: it completes those of a model that learned from instructions."""
         self.searcher: Searcher = search_by_length
         """Decides which prompts are searched together."""
         self.defaults = NO_SETTINGS
@@ -108,7 +111,7 @@ class Generator:
         if special_tokens:
             tokenizer = tokenizer.with_special_tokens()
         generator = cls(prepare_for_inference(model, device, precision), tokenizer)
-        generator.defaults = defaults
+        generator.defaults, generator.prompts = defaults, PromptReader(tokenizer, between_of_run(config))
         if isinstance(model, PrefixedTransformer):
             data = config.get("data") or {}
             generator.images = _images_of(model, resize=data.get("other_sizes") == "resize")
@@ -132,7 +135,8 @@ class Generator:
         """Continue each prompt, in batches of similar length; the batch never changes a continuation.
 
         Args:
-            prompts: beginnings, taken as they are; an empty one starts a text. An ``EncodedPrompt``, such as a
+            prompts: beginnings, taken as they are; an empty one starts a text. A model that learned from instructions
+                reads ``data.between`` after each that does not end with it. An ``EncodedPrompt``, such as a
                 conversation (``ChatTemplate.encode``), gives its ids itself.
             images: an image before each prompt, as a path, the bytes of a file, an image of Pillow or an array
                 (``ImageMaterial``), for a model that was trained to read one; the prompts may be empty.
@@ -244,7 +248,7 @@ class Generator:
         defaults = self.defaults
         stop, ends = check_strings(endings[0], "stop"), check_integers(endings[1], "ends", what="ids of tokens")
         rules = None if rules is None else check_rules(rules)
-        parts = self.model, self.tokenizer, self.searcher
+        parts = self.model, self.prompts, self.searcher
         if max_new_tokens is None:
             most = defaults.max_new_tokens or MAX_NEW_TOKENS
         else:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dragoman.decode.generator import MAX_NEW_TOKENS, Generator
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.text.passages import Passages
-from dragoman.text.tokens.tokenizer import PROMPT_FRAME
 
 PromptMaker = Callable[[str], str | EncodedPrompt]
 """Returns the prompt of a question."""
@@ -20,11 +19,8 @@ def prompts_with_passages(
     """
     if passages is None:
         return lambda question: question
-    frame, longest = generator.tokenizer.frame(PROMPT_FRAME), generator.model.max_length
+    ids, longest = generator.prompts.ids, generator.model.max_length
     room = None if longest is None else longest - min(max_new_tokens or MAX_NEW_TOKENS, longest // 2)
-
-    def ids(text: str) -> list[int]:
-        return frame.around(generator.tokenizer.encode(text))
 
     def prompt(question: str) -> EncodedPrompt:
         text = passages.prompt(question, lambda text: room is None or len(ids(text)) <= room)

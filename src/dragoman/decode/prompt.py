@@ -1,9 +1,11 @@
-"""Prompts that are ids already, and rows of ids after an image."""
+"""Prompts and the ids that a model reads for them: of texts, of prompts that are ids already, and after an image."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from dragoman.text.tokens.tokenizer import BOS, PROMPT_FRAME, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,25 @@ class EncodedPrompt:
     text: str
     ids: tuple[int, ...]
     """Ids as the model reads them: nothing is put around them."""
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """Reads prompts as the model read them in training."""
+
+    tokenizer: Tokenizer
+    between: str = ""
+    """Separator between prompt and answer, of a model that learned from instructions."""
+
+    def completed(self, prompt: str) -> str:
+        """Return a prompt that ends with the separator; an empty one, which starts a text, stays empty."""
+        return prompt if not prompt or prompt.endswith(self.between) else prompt + self.between
+
+    def ids(self, prompt: str | EncodedPrompt) -> list[int]:
+        """Return the ids of a completed prompt in its frame, or those that it brings."""
+        if isinstance(prompt, EncodedPrompt):
+            return list(prompt.ids) or [BOS]
+        return self.tokenizer.frame(PROMPT_FRAME).around(self.tokenizer.encode(self.completed(prompt))) or [BOS]
 
 
 class PromptAfterImage(list[int]):

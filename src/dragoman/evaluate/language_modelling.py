@@ -21,6 +21,7 @@ from dragoman import __version__, durable
 from dragoman.checkpoint import RunDirectory, run_config, run_folder
 from dragoman.config import from_dict
 from dragoman.data.padding import padded
+from dragoman.data.tasks.usual import task_of
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.search.strategy import not_numbers
@@ -30,6 +31,7 @@ from dragoman.evaluate.metrics import Comparison, Metric, Score, compare_counts,
 from dragoman.json_files import json_text
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.text.formats.documents import Texts
+from dragoman.text.formats.instructions import between_of_run
 from dragoman.text.formats.pairs import read_pairs
 from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Pair
@@ -295,10 +297,7 @@ def _encoded_anew(folder: Path, run: str | Path, tokenizer: Tokenizer) -> list[E
 
 def is_language_model(config: dict[str, Any]) -> bool:
     """Return whether the run with this configuration continues text."""
-    task, model = config.get("task"), config.get("model")
-    if isinstance(task, dict) and "kind" in task:
-        return task["kind"] == "language_modelling"
-    return isinstance(model, dict) and bool(model.get("decoder")) and not model.get("encoder")
+    return task_of(config).get("kind") == "language_modelling"
 
 
 def context_of(config: dict[str, Any]) -> int:
@@ -318,7 +317,8 @@ def documents_for(
     Raises:
         ConfigError, DataError: a file that cannot be read, or one of a kind that holds no text.
     """
-    data = run_config(run).get("data") or {}
+    config = run_config(run)
+    data = config.get("data") or {}
     if named is None:
         folder = run_folder(run) / "data" / "valid"
         if not folder.is_dir():
@@ -326,7 +326,7 @@ def documents_for(
         return _encoded_anew(folder, run, tokenizer) if by_another else stored_documents(folder, tokenizer)
     if data.get("kind") == "instructions":
         pairs = list(chain.from_iterable(map(read_pairs, guess_sources(named))))
-        return encode_answers(pairs, data.get("between", "\n"), tokenizer)
+        return encode_answers(pairs, between_of_run(config), tokenizer)
     cut = {name: data[name] for name in ("documents", "key") if data.get("kind") == "texts" and name in data}
     texts = from_dict(Texts, cut | {"files": [named]}, where="data")
     return encode_documents((document.text for document in texts.read(texts.files)), tokenizer)

@@ -19,6 +19,7 @@ from dragoman.decode.constraints.utf8 import Utf8Rule, Utf8Table
 from dragoman.decode.defaults import BEAM
 from dragoman.decode.languages import NO_LANGUAGES
 from dragoman.decode.precision import on_device
+from dragoman.decode.prompt import PromptReader
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import Rule, SearchStart
@@ -31,8 +32,9 @@ from dragoman.model.interface import SequenceModel
 from dragoman.model.prefixed import PrefixedTransformer
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.corpus import source_rows
+from dragoman.text.formats.instructions import between_of_run
 from dragoman.text.lines import Sourced, check_surrogates
-from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 
 Kind = Literal["translator", "language model", "encoder", "towers"]
 
@@ -70,6 +72,7 @@ class Subject:
         materials: Sequence[Material] = (),
         run: Path | None = None,
         translator: Translator | None = None,
+        between: str = "",
     ):
         """
         Args:
@@ -79,8 +82,9 @@ class Subject:
             materials: what turns inputs of an encoder, or of each of two towers, into tensors.
             run: the run directory.
             translator: what translates with the model; by default with a search that no run states.
+            between: separator between a prompt and its continuation, of a model that learned from instructions.
         """
-        self.model, self.run, self.materials = model, run, materials
+        self.model, self.run, self.materials, self.between = model, run, materials, between
         self.source_tokenizer, self.tokenizer = source_tokenizer or tokenizer, tokenizer
         self.kind: Kind = _kind(model)
         if translator is None and self.kind == "translator" and self.source_tokenizer and tokenizer:
@@ -134,7 +138,7 @@ class Subject:
             return cls(model, *sides, run=folder.path, translator=translator)
         NO_LANGUAGES.check(source_language, target_language)
         if isinstance(model, SequenceModel):
-            return cls(model, *folder.tokenizers(), run=folder.path)
+            return cls(model, *folder.tokenizers(), run=folder.path, between=between_of_run(config))
         towers = [model.first, model.second] if isinstance(model, TwoTowers) else [model]
         data = config.get("data") or {}
         tokenizer, materials = None, []
@@ -201,7 +205,7 @@ class Subject:
         )
 
     def _of_text(self, text: str, target: str | Sequence[int] | None) -> Inputs:
-        ids = self._tokenizer.frame(PROMPT_FRAME).around(self._tokenizer.encode(text)) or [BOS]
+        ids = PromptReader(self._tokenizer, self.between if target else "").ids(text)
         more = self._tokenizer.encode(target) if isinstance(target, str) else list(target or ())
         ids = self._checked([*ids, *more], "text")
         following = [*ids[1:], EOS]

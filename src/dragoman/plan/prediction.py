@@ -20,7 +20,11 @@ class RunPrediction:
     tokens_per_step: float
     """Tokens read in a step, on either side, padding not counted."""
     steps: int
+    """Steps of the whole run."""
+    made: int
+    """Steps of them that are made, where a run is resumed."""
     epochs: float
+    """Passes over the text of the whole run."""
     shares: dict[str, float]
     """Shares of a step: products, other operations, overhead between operations, and the optimizer's update."""
     parameters: int
@@ -29,9 +33,14 @@ class RunPrediction:
     threads: int
 
     @property
+    def left(self) -> int:
+        """Return the steps that are left."""
+        return max(0, self.steps - self.made)
+
+    @property
     def seconds(self) -> float:
-        """Return the seconds spent learning in all."""
-        return self.steps * self.step_seconds
+        """Return the seconds that the steps that are left take."""
+        return self.left * self.step_seconds
 
     @property
     def tokens(self) -> float:

@@ -1,6 +1,5 @@
 """Batches without data: what a step reads, of any size, for models and presets that have no text yet."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +14,15 @@ from dragoman.data.packing import IGNORE, TextBatch
 from dragoman.data.spans import SpanBatch
 from dragoman.data.tags import TaggedBatch
 from dragoman.data.tasks import (
-    CaptioningTask,
     ClassificationTask,
-    ContrastiveTask,
-    LanguageModellingTask,
     MaskedLanguageModellingTask,
     QuestionAnsweringTask,
     TaggingTask,
-    TranslationTask,
 )
+from dragoman.data.tasks.usual import usual_task
 from dragoman.errors import ConfigError
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
-from dragoman.model.heads import ClassificationHead, MaskedLanguageHead, SpansHead, TaggingHead
 from dragoman.model.inputs import FrameInput, PatchInput
 from dragoman.model.interface import SequenceConfig
 from dragoman.model.meta_device import on_meta_device
@@ -60,21 +55,9 @@ class SyntheticBatch:
     """Tokens of the larger side, or patches, that the batch holds."""
 
 
-def usual_task(model: Any) -> Any:
+def task_for(model: Any) -> Any:
     """Return the task that models of this configuration learn, where no run says so."""
-    if isinstance(model, PrefixedTransformerConfig):
-        return CaptioningTask()
-    if isinstance(model, SequenceConfig):
-        return TranslationTask() if model.translates else LanguageModellingTask()
-    if isinstance(model, TwoTowersConfig):
-        return ContrastiveTask()
-    heads: dict[type, Callable[[], Any]] = {
-        MaskedLanguageHead: MaskedLanguageModellingTask,
-        ClassificationHead: ClassificationTask,
-        TaggingHead: TaggingTask,
-        SpansHead: QuestionAnsweringTask,
-    }
-    return heads.get(type(model.head), OutputTask)()
+    return (usual_task(model) or OutputTask)()
 
 
 def batch_for(model: Any, task: Any, *, rows: int, length: int, source_length: int | None = None) -> SyntheticBatch:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from dragoman.config import Fraction, OneOf, config, from_dict
+from dragoman.config import CheckpointName, Fraction, OneOf, config, from_dict
 from dragoman.text.formats.pairs import PairSource, read_pairs
 from dragoman.text.fuzzy import FuzzyIndex, FuzzyMatch
 from dragoman.text.lines import MATCH, TRANSLATION, MatchTexts, Pair, Sourced
@@ -38,8 +38,8 @@ class EncoderCandidates:
 
     run: str | None = None
     """Translator, or encoder of texts, that reads the sentences: a run directory. None for that of start_from."""
-    checkpoint: str = "best"
-    """Its checkpoint: best, last, or a checkpoint's name."""
+    checkpoint: CheckpointName = "best"
+    """Its checkpoint: best, last, a step, or a checkpoint's name."""
     threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     """Least cosine of a sentence that matches although its words differ: a match by meaning, which is read with its
     source. None for none: then candidates by the encoder must be as similar as all others."""

@@ -1,6 +1,7 @@
 """Length of a run: a number of steps, of passes over the text, or of minutes."""
 
 import math
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import PositiveFloat, PositiveInt
@@ -9,6 +10,32 @@ from dragoman.config import OneOf, config
 
 ROUNDING = 1e-3
 """Fraction of a step that sums of passes may be wrong by."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a budget is spent step by step, where not all steps spend as much of it."""
+
+    step: int
+    """Step after which ``fraction`` of the budget was spent."""
+    fraction: float
+    total: int
+    """Steps of the whole run, if all from then on spend as much as one another."""
+
+    def spent(self, step: int) -> float:
+        """Return the fraction of the budget that is spent after ``step``: 1 after the last one."""
+        if step >= self.total:
+            return 1.0
+        if step < self.step:
+            return self.fraction * step / self.step
+        return 1.0 - (1.0 - self.fraction) * (self.total - step) / (self.total - self.step)
+
+    def horizon(self, step: int) -> float:
+        """Return the length of a run of even steps that would have spent as much after ``step``.
+
+        A schedule that ends with the run declines by this with what is spent, whatever the steps before took.
+        """
+        return step / self.spent(step)
 
 
 @config
@@ -23,15 +50,19 @@ class Steps:
         their speed can tell."""
         return self.steps
 
+    def course(self, steps_per_epoch: int, step: int, epochs: float) -> Course | None:
+        """Return how the run of ``total`` spends its budget; None where all its steps spend as much."""
+        return None
+
     @property
     def seconds(self) -> float | None:
         """Return the time to learn in seconds; None where the budget does not limit time."""
         return None
 
-    @property
-    def doubled(self) -> str:
-        """Return the setting for a budget twice as large, to be pasted into a command."""
-        return f"train.budget.steps={2 * self.steps}"
+    def longer(self, *, steps: int, epochs: float, seconds: float) -> str:
+        """Return the setting for a longer budget, to be pasted into a command: twice as large, or twice what a run has
+        spent where that is more."""
+        return f"train.budget.steps={_twice(self.steps, steps)}"
 
 
 @config
@@ -45,13 +76,18 @@ class Epochs:
         left = (self.epochs - epochs) * steps_per_epoch
         return step + max(0, math.ceil(left - ROUNDING))
 
+    def course(self, steps_per_epoch: int, step: int, epochs: float) -> Course | None:
+        total = self.total(steps_per_epoch, step, epochs)
+        if total is None or total == self.total(steps_per_epoch):  # as if all batches had been of this size
+            return None
+        return Course(step, min(1.0, epochs / self.epochs), total)
+
     @property
     def seconds(self) -> float | None:
         return None
 
-    @property
-    def doubled(self) -> str:
-        return f"train.budget.epochs={2 * self.epochs:g}"
+    def longer(self, *, steps: int, epochs: float, seconds: float) -> str:
+        return f"train.budget.epochs={_twice(self.epochs, epochs):g}"
 
 
 @config
@@ -65,13 +101,20 @@ class Minutes:
     def total(self, steps_per_epoch: int, step: int = 0, epochs: float = 0.0) -> int | None:
         return None
 
+    def course(self, steps_per_epoch: int, step: int, epochs: float) -> Course | None:
+        return None  # ``forecast.py`` has it
+
     @property
     def seconds(self) -> float | None:
         return 60 * self.minutes
 
-    @property
-    def doubled(self) -> str:
-        return f"train.budget.minutes={2 * self.minutes:g}"
+    def longer(self, *, steps: int, epochs: float, seconds: float) -> str:
+        return f"train.budget.minutes={_twice(self.minutes, seconds / 60):g}"
+
+
+def _twice(budget: float, spent: float) -> float:
+    """Return twice the budget, or twice what is spent where even that would not suffice."""
+    return 2 * (budget if spent < 2 * budget else spent)
 
 
 Budget = Annotated[Steps | Epochs | Minutes, OneOf()]

@@ -66,7 +66,8 @@ def changed(
     if refused:
         listed = "; ".join(f"{path} was {old!r}, is now {new!r}" for path, old, new in refused)
         meant = all(_within(change, DELIBERATE) for change in refused)
-        remedy = "restore it, start a new run" + (", or add --deliberate if you mean it" if meant else "")
+        confirmed = ", or confirm it with --deliberate (from Python deliberate=True)" if meant else ""
+        remedy = f"restore it, start a new run{confirmed}"
         raise CheckpointError(f"{where}: the configuration differs: {listed}: {remedy}")
     return cfg, changes
 

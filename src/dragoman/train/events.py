@@ -191,9 +191,12 @@ class Finished:
     def budget_spent(cls, progress: RunProgress, budget: Budget, command: str) -> "Finished":
         if progress.forecast:
             reason = f"{_minutes(progress.seconds)} of learning are spent, {progress.step:,} steps"
+        elif progress.total is not None and progress.step > progress.total:
+            reason = f"{progress.step:,} steps are done, and the budget is {progress.total:,}"
         else:
             reason = f"all {progress.total:,} steps are done"
-        return cls(progress.step, reason, True, f"{command} {budget.doubled}")
+        longer = budget.longer(steps=progress.step, epochs=progress.epochs or 0.0, seconds=progress.seconds)
+        return cls(progress.step, reason, True, f"{command} {longer}")
 
     @classmethod
     def patience_spent(cls, progress: RunProgress, patience: int, command: str) -> "Finished":

@@ -24,12 +24,17 @@ def drop_optimizer_states(run: RunDirectory, *, keep: int) -> None:
             raise CheckpointError(f"{checkpoint.path}: cannot be made smaller: {error.strerror}") from error
 
 
+def resumable(run: RunDirectory) -> list[str]:
+    """Return the names of the checkpoints with an optimizer's state, oldest first."""
+    return [c.path.name for c in run.checkpoints() if (c.path / "optimizer.safetensors").exists()]
+
+
 def kept(run: RunDirectory) -> str:
     """Return which checkpoints ``run`` has, what each is for, and how much room all of it takes."""
-    resumable = [c.path.name for c in run.checkpoints() if (c.path / "optimizer.safetensors").exists()]
-    weights = [c.path.name for c in run.checkpoints() if c.path.name not in resumable]
+    whole = resumable(run)
+    weights = [c.path.name for c in run.checkpoints() if c.path.name not in whole]
     size = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file() and not file.is_symlink())
-    text = f"kept to use and to resume: {', '.join(resumable)}"
+    text = f"kept to use and to resume: {', '.join(whole)}"
     if weights:
         text += f"; to use, without the optimizer's state: {', '.join(weights)}"
     return f"{text}; {size / 1e6:,.1f} MB in all"

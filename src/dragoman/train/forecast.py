@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.journal import Journal
+from dragoman.train.budget import Course
 
 INTERVALS = 250
 """Approximate number of forecasts in a whole budget. A run whose speed changes may end late by one interval at most."""
@@ -29,19 +30,10 @@ class Forecast:
     budget: float
     """Seconds to learn in all."""
 
-    def spent(self, step: int) -> float:
-        """Return the fraction of the budget that is spent after ``step``: 1 after the last one."""
-        if step >= self.total:
-            return 1.0
-        left = max(0.0, 1.0 - self.seconds / self.budget)
-        return 1.0 - left * (self.total - step) / (self.total - self.step)
-
-    def horizon(self, step: int) -> float:
-        """Return the length of a run at even speed that would have spent as much after ``step``.
-
-        A schedule that ends with the run declines by this with the time that is spent, whatever the speed was before.
-        """
-        return step / self.spent(step)
+    @property
+    def course(self) -> Course:
+        """How the run spends its time."""
+        return Course(self.step, min(1.0, self.seconds / self.budget), self.total)
 
 
 def forecast(budget: float, before: Forecast | None, step: int, seconds: float) -> Forecast | None:

@@ -18,16 +18,25 @@ from dragoman.train.events import Event, Predicted
 from dragoman.train.failure import resume_command
 from dragoman.train.memory import OutOfMemory
 from dragoman.train.prediction import RunCounter, predict_run
+from dragoman.train.progress import RunProgress
 from dragoman.train.recipe import RunConfig
 from dragoman.train.sizing import advice
-from dragoman.train.tasks.task_data import TaskData
+from dragoman.train.tasks.task_data import StepPlan, TaskData
 
 
 class NoPlanner:
     """Planner that plans nothing."""
 
-    def events(self, cfg: RunConfig, data: TaskData, directory: RunDirectory, group: SingleProcess) -> Iterator[Event]:
-        """Yield the prediction of the run."""
+    def events(
+        self,
+        cfg: RunConfig,
+        data: TaskData,
+        plan: StepPlan,
+        directory: RunDirectory,
+        group: SingleProcess,
+        progress: RunProgress,
+    ) -> Iterator[Event]:
+        """Yield the prediction of the run, which has made this ``progress``."""
         yield from ()
 
 
@@ -41,7 +50,15 @@ class Planner(NoPlanner):
     def __init__(self, *, force: bool = False):
         self.force = force
 
-    def events(self, cfg: RunConfig, data: TaskData, directory: RunDirectory, group: SingleProcess) -> Iterator[Event]:
+    def events(
+        self,
+        cfg: RunConfig,
+        data: TaskData,
+        plan: StepPlan,
+        directory: RunDirectory,
+        group: SingleProcess,
+        progress: RunProgress,
+    ) -> Iterator[Event]:
         """Yield the prediction, which is also written to the run directory.
 
         Raises:
@@ -49,9 +66,9 @@ class Planner(NoPlanner):
         """
         if not group.first or not isinstance(cfg.train.compile, Off):
             return  # a compiled program plans its own memory
-        device, plan = group.device(cfg.train.device), data.plan(cfg)
+        device = group.device(cfg.train.device)
         try:
-            prediction, counter = predict_run(cfg, data, plan, device, group.count)
+            prediction, counter = predict_run(cfg, data, plan, device, group.count, progress)
         except (NotImplementedError, RuntimeError):  # shapes alone do not tell: the work depends on values
             return
         write(directory, prediction)

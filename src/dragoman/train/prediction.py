@@ -26,6 +26,7 @@ from dragoman.plan.training import TrainingCount, count_training
 from dragoman.plan.training_memory import TrainingMemory, training_memory
 from dragoman.train.distributed.micro_batch import tensors
 from dragoman.train.distributed.parallel import Sharded
+from dragoman.train.progress import RunProgress
 from dragoman.train.recipe import RunConfig
 from dragoman.train.tasks.task_data import StepPlan, TaskData
 
@@ -70,8 +71,21 @@ class _Sample:
 class RunCounter:
     """Counts the steps of a run as configured, and with other settings."""
 
-    def __init__(self, cfg: RunConfig, task_data: TaskData, plan: StepPlan, device: torch.device, processes: int = 1):
+    def __init__(
+        self,
+        cfg: RunConfig,
+        task_data: TaskData,
+        plan: StepPlan,
+        device: torch.device,
+        processes: int = 1,
+        progress: RunProgress | None = None,
+    ):
+        """
+        Args:
+            progress: of the run so far; None for a run before its first step.
+        """
         self.cfg, self.task_data, self.plan, self.device, self.processes = cfg, task_data, plan, device, processes
+        self.progress = progress or RunProgress.beginning(cfg.train.budget, plan.steps_per_epoch)
         self.sample = _Sample.of(task_data, plan)
 
     def count(self, which: int, *, recording: RecordedStep | None = None, **changes: Any) -> TrainingCount:
@@ -112,7 +126,8 @@ class RunCounter:
             cpu_seconds=cpu_seconds,
             tokens_per_step=sample.real / sample.steps,
             steps=steps,
-            epochs=steps / self.plan.steps_per_epoch,
+            made=self.progress.step,
+            epochs=self._epochs(steps),
             shares={name: seconds / cpu_seconds for name, seconds in parts.items()},
             parameters=sum(found.weights) // 4,
             device=str(self.device),
@@ -156,9 +171,15 @@ class RunCounter:
         return new / len(seen) if len(set(seen)) > 1 else 0.0
 
     def _steps(self, seconds: float) -> int:
-        budget = self.cfg.train.budget
-        total = budget.total(self.plan.steps_per_epoch)
-        return max(1, round((budget.seconds or 0.0) / seconds) if total is None else total)
+        """Return the steps of the whole run, each of which takes ``seconds`` from now on."""
+        progress, limit = self.progress, self.cfg.train.budget.seconds
+        if limit is None:
+            return max(1, progress.total or 0)
+        return max(1, progress.step + max(0, round((limit - progress.seconds) / seconds)))
+
+    def _epochs(self, steps: int) -> float:
+        per_epoch = self.plan.steps_per_epoch
+        return self.progress.passes(per_epoch) + max(0, steps - self.progress.step) / per_epoch
 
     def nearest_fit(self, prediction: RunPrediction) -> Fit:
         """Return the nearest settings that fit into the memory that there is."""
@@ -205,7 +226,12 @@ def available_on(device: torch.device) -> int:
 
 
 def predict_run(
-    cfg: RunConfig, task_data: TaskData, plan: StepPlan, device: torch.device, processes: int = 1
+    cfg: RunConfig,
+    task_data: TaskData,
+    plan: StepPlan,
+    device: torch.device,
+    processes: int = 1,
+    progress: RunProgress | None = None,
 ) -> tuple[RunPrediction, RunCounter]:
     """Return the prediction of a run whose data is prepared and whose settings are complete, and its counter.
 
@@ -213,7 +239,7 @@ def predict_run(
     """
     keep_memory()  # as the run will
     try:
-        counter = RunCounter(cfg, task_data, plan, device, processes)
+        counter = RunCounter(cfg, task_data, plan, device, processes, progress)
         return counter.predict(), counter
     finally:
         return_memory()

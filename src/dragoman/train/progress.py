@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dragoman.train import loop
+from dragoman.train.budget import Budget, Course
 from dragoman.train.forecast import Forecast
 from dragoman.train.stopwatch import Lap
 
@@ -51,6 +52,8 @@ class RunProgress(loop.LoopProgress):
     """Time spent learning, in seconds."""
     cpu_seconds: float = 0.0
     """Processor time spent learning, of all threads of the first process."""
+    course: Course | None = None
+    """How a budget of passes is spent, where the size of batches has changed meanwhile."""
     forecast: Forecast | None = None
     """Forecast that ``total`` comes from, where the budget is a time."""
     validated: int = 0
@@ -64,9 +67,36 @@ class RunProgress(loop.LoopProgress):
     """Tokens of each source, on either side, read since the run began."""
     window: MetricsWindow = field(default_factory=MetricsWindow)
 
+    @classmethod
+    def beginning(cls, budget: Budget, steps_per_epoch: int) -> "RunProgress":
+        """Return the progress of a run before its first step."""
+        progress = cls()
+        progress.set_length(budget, steps_per_epoch)
+        return progress
+
+    def set_length(self, budget: Budget, steps_per_epoch: int) -> None:
+        """Take the length of the run from its budget: the steps made, and what is left at the present size of
+        batches."""
+        made = steps_per_epoch, self.step, self.passes(steps_per_epoch)
+        self.total, self.course, self.forecast = budget.total(*made), budget.course(*made), None
+
+    def passes(self, steps_per_epoch: int) -> float:
+        """Return the passes over the text so far."""
+        return self.step / steps_per_epoch if self.epochs is None else self.epochs
+
+    def spent(self, step: int) -> float:
+        """Return the fraction of the budget that is spent after ``step``; 0 while the length is not known."""
+        if course := self._course:
+            return course.spent(step)
+        return min(1.0, step / self.total) if self.total else 0.0
+
     def horizon(self, step: int) -> float | None:
         """Return the length of the run that a schedule uses at ``step``; None while it is not known."""
-        return self.forecast.horizon(step) if self.forecast else self.total
+        return course.horizon(step) if (course := self._course) else self.total
+
+    @property
+    def _course(self) -> Course | None:
+        return self.forecast.course if self.forecast else self.course
 
     @property
     def seconds_left(self) -> float | None:
@@ -90,4 +120,6 @@ class RunProgress(loop.LoopProgress):
         made: dict[str, Any] = {"window": MetricsWindow(**data["window"])}
         if data.get("forecast"):
             made["forecast"] = Forecast(**data["forecast"])
+        if data.get("course"):
+            made["course"] = Course(**data["course"])
         return cls(**(data | made))

@@ -21,6 +21,7 @@ from dragoman.data.noise import Noise, NoNoise
 from dragoman.data.order import Order, Shuffled
 from dragoman.data.segmentation import BestSegmentation, Segmentation
 from dragoman.data.tasks import ContrastiveTask, DenoisingTask, LanguageModellingTask, Task, TranslationTask
+from dragoman.data.tasks.usual import task_of
 from dragoman.errors import ConfigError
 from dragoman.machine import (
     Device,
@@ -272,7 +273,8 @@ def _starting_point(start: Any, overrides: Sequence[str]) -> dict[str, Any]:
 def _earlier(run: str) -> dict[str, Any]:
     """Return the configuration that a run passes on to one that starts from its weights."""
     config = run_config(run)
-    return {name: config[name] for name in ("task", "tokenizer", "target_tokenizer", "model") if name in config}
+    passed_on = {name: config[name] for name in ("tokenizer", "target_tokenizer", "model") if name in config}
+    return {"task": task} | passed_on if (task := task_of(config)) else passed_on
 
 
 def _without_sizes(data: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dragoman.train.budget import Epochs
 from dragoman.train.changes import changed
 from dragoman.train.distributed.parallel import check
 from dragoman.train.distributed.processes import SINGLE_PROCESS, SingleProcess
+from dragoman.train.finished import resumable
 from dragoman.train.recipe import RunConfig
 from dragoman.train.tasks import task_data_for
 from dragoman.train.tasks.task_data import FOLDER
@@ -46,7 +47,7 @@ def resume(
     cfg: RunConfig | None = None,
     overrides: Sequence[str] = (),
     deliberate: bool = False,
-    checkpoint: str = "last",
+    checkpoint: str | int = "last",
     group: SingleProcess = SINGLE_PROCESS,
 ) -> Trainer:
     """Resume the run at ``path`` from its last checkpoint, or from the beginning if it died before the first.
@@ -62,10 +63,7 @@ def resume(
     try:
         content = directory.load(checkpoint) if checkpoint != "last" or directory.checkpoints() else None
         if content and "optimizer" not in content.tensors:
-            raise CheckpointError(
-                f"{path}: {checkpoint} holds weights alone: it can be used, but resume from another one "
-                "(train.keep.optimizer_states sets how many can be resumed)"
-            )
+            raise CheckpointError(f"{path}: {checkpoint} holds weights alone: {_instead(directory)}")
         wanted = functools.reduce(override, overrides, to_dict(cfg) if cfg else directory.config)
         has_tokens = (directory.path / FOLDER).is_dir()  # before tokens are stored, any setting may change
         had = content.config if content else directory.config if has_tokens else wanted
@@ -86,6 +84,16 @@ def resume(
     except BaseException:
         directory.close()
         raise
+
+
+def _instead(run: RunDirectory) -> str:
+    """Return what to do in place of resuming from a checkpoint of weights alone."""
+    if others := resumable(run):
+        return (
+            f"resume from {' or '.join(others)} (train.keep.optimizer_states sets how many can be resumed), or start "
+            "another run from it (start_from)"
+        )
+    return "no checkpoint here can be resumed: start another run from it (start_from)"
 
 
 def follow(group: SingleProcess) -> Trainer:

@@ -1,8 +1,9 @@
 """Learning rate as a function of the step: one small class per schedule, their union at the end.
 
-``rate(step, total)`` takes the number of the step about to be made, counted from 1, and the length of the whole run. In
-a budget of minutes, ``total`` is the length at which ``step`` corresponds to the fraction of time spent
-(``forecast.Forecast.horizon``), and None for the first few steps; nothing declines until then.
+``rate(step, total)`` takes the number of the step about to be made, counted from 1, and the length of the whole run.
+Where steps do not all spend as much of the budget, as in a budget of minutes, ``total`` is the length at which ``step``
+corresponds to the fraction of it that is spent (``budget.Course.horizon``). In a budget of minutes it is None for the
+first few steps; nothing declines until then.
 """
 
 import math

@@ -118,7 +118,12 @@ class Trainer:
                     yield from prepare_data(self.cfg, self.directory, self.group)
                     task_data = task_data_for(self.cfg).open(self.cfg, self.directory)
                     self.cfg = complete_config(self.cfg, task_data, self.group)
-                yield from self.planner.events(self.cfg, task_data, self.directory, self.group)
+                self.plan = task_data.plan(self.cfg, self.progress.spent)
+                if self.progress.total is None:
+                    self.progress.set_length(self.cfg.train.budget, self.plan.steps_per_epoch)
+                yield from self.planner.events(
+                    self.cfg, task_data, self.plan, self.directory, self.group, self.progress
+                )
                 started = self._set_up(task_data)
                 yield from self._compile()
                 yield started
@@ -140,15 +145,12 @@ class Trainer:
         self.meter = MemoryMeter(self.group.device(train.device))
         self.state = TrainState(self.cfg, self.directory, self.content, self.group)
         self.content = None  # as large as model and optimizer together
-        self.plan = task_data.plan(self.cfg)
         self.loss = train.compile.build(self.cfg.task.loss, self.state.device)
         self.batches = StepBatches(task_data, self.plan, self.state.device, self.group)
         self.utilisation = utilisation.measure(self.cfg, task_data, self.plan, self.state.device)
         self.validator = task_data.validator(self.cfg, self.state.device)
         if not self.validator.num_batches:
             check_unvalidated(self.cfg)
-        if self.progress.total is None:
-            self.progress.total, self.progress.forecast = self._budgeted(), None
         self.logger.rewind(self.progress, train.budget.seconds)
         if self.progress.total is None and self.progress.step:
             self._update_forecast()  # the budget has changed
@@ -164,16 +166,6 @@ class Trainer:
             total=self.progress.total,
             processes=self.group.count,
         )
-
-    def _budgeted(self) -> int | None:
-        """Return the steps in the budget: those made, and what is left of it at the present size of batches."""
-        step, per_epoch = self.progress.step, self.plan.steps_per_epoch
-        return self.cfg.train.budget.total(per_epoch, step, self._epochs())
-
-    def _epochs(self) -> float:
-        """Return the passes over the text so far."""
-        made = self.progress.epochs
-        return self.progress.step / self.plan.steps_per_epoch if made is None else made
 
     def _compile(self) -> Iterator[Event]:
         """Compile the loss, with the batches of the next few steps as examples."""
@@ -212,7 +204,7 @@ class Trainer:
     def _step(self, steps: Iterator[loop.StepReport]) -> Iterator[Event]:
         progress, missed = self.progress, self.loss.missed
         self.stopwatch.start()
-        epochs = self._epochs()
+        epochs = progress.passes(self.plan.steps_per_epoch)
         done = next(steps)
         progress.epochs = epochs + 1 / self.plan.steps_per_epoch
         if self.state.average and not done.skipped:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dragoman import durable
-from dragoman.checkpoint import RunDirectory
-from dragoman.config import config
+from dragoman.checkpoint import RunDirectory, run_and_checkpoint
+from dragoman.config import CheckpointName, config
 from dragoman.errors import ConfigError
 from dragoman.interchange.importing import ORIGIN, origin_vocabulary
 from dragoman.interchange.vocabulary import share_beginning
@@ -29,10 +29,10 @@ class WarmStart:
     """Earlier run to start from, and which of its weights are reset, frozen or adapted."""
 
     run: str
-    """Directory of the run or import whose model, tokenizers and weights this run starts from; the run file's model
-    settings override that one's."""
-    checkpoint: str = "best"
-    """Checkpoint to start from: best, last, or a checkpoint's name."""
+    """Directory of the run or import whose model, tokenizers and weights this run starts from, or one of its
+    checkpoints; the run file's model settings override that one's."""
+    checkpoint: CheckpointName = "best"
+    """Checkpoint to start from: best, last, a step, or a checkpoint's name."""
     new: tuple[str, ...] = ()
     """Weights that are initialised anew, by name, such as head.*; a * matches any text. Of a tied weight, any of its
     names."""
@@ -43,6 +43,15 @@ class WarmStart:
     vocabulary: VocabularyConfig = Kept()
     """Additional vocabulary for the tokenizers, for a new domain or language."""
 
+    @property
+    def earlier(self) -> RunDirectory:
+        """The earlier run.
+
+        Raises:
+            CheckpointError: no such run.
+        """
+        return run_and_checkpoint(self.run, self.checkpoint)[0]
+
     # ---- text -------------------------------------------------------------------------------------
 
     def tokenizers(self, sources: Iterable[str] = (), targets: Iterable[str] = ()) -> tuple[Tokenizer, Tokenizer]:
@@ -52,7 +61,7 @@ class WarmStart:
         Raises:
             ConfigError: the texts yield fewer new pieces than configured.
         """
-        source, target = RunDirectory.open(self.run).tokenizers()
+        source, target = self.earlier.tokenizers()
         if source is target:
             joint = self.vocabulary.extended(target, (text for side in (sources, targets) for text in side))
             return joint, joint
@@ -67,7 +76,8 @@ class WarmStart:
             ConfigError: see ``begin``.
             CheckpointError: no such run or checkpoint.
         """
-        given = RunDirectory.open(self.run).shapes(self.checkpoint)
+        earlier, checkpoint = run_and_checkpoint(self.run, self.checkpoint)
+        given = earlier.shapes(checkpoint)
         check_patterns(self.new, model.state_dict(), where="start_from.new")
         begun = self._new(model)
         for name, tensor in model.state_dict().items():
@@ -91,7 +101,7 @@ class WarmStart:
             CheckpointError: no such run or checkpoint, or a damaged one.
         """
         if new_run:
-            _copy_files(RunDirectory.open(self.run), run)
+            _copy_files(self.earlier, run)
             self._fill(model, run)
         self._limit(model)
         if (vocabulary := origin_vocabulary(run)) and vocabulary.bos is None:
@@ -104,8 +114,8 @@ class WarmStart:
     def _fill(self, model: nn.Module, run: RunDirectory) -> None:
         """Copy the weights, by name. Rows for new pieces are the mean of the rows of their old pieces (Gee et al.,
         arXiv:2402.09977)."""
-        earlier = RunDirectory.open(self.run)
-        given = earlier.weights(self.checkpoint).tensors["model"]
+        earlier, checkpoint = run_and_checkpoint(self.run, self.checkpoint)
+        given = earlier.weights(checkpoint).tensors["model"]
         pairs = zip(earlier.tokenizers(), run.tokenizers(), strict=True) if earlier.tokenizer_files() else ()
         grown = [_Grown(old, new) for old, new in pairs if not isinstance(self.vocabulary, Kept)]
         begun = self._new(model)

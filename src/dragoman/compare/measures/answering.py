@@ -38,9 +38,7 @@ def answers(
         raise ConfigError("measures.answers: needs a language model and data of kind instructions with valid")
     pairs = list(read_pairs(data.valid))[:prompts]
     generator = Generator.load(subject.run, subject.checkpoint, device="cpu", precision="float32")
-    found = generator.generate(
-        [pair.source + data.between for pair in pairs], search=Greedy(), max_new_tokens=longest, rules=()
-    )
+    found = generator.generate([pair.source for pair in pairs], search=Greedy(), max_new_tokens=longest, rules=())
     both = [(output.text.strip(), pair.target.strip()) for output, pair in zip(found, pairs, strict=True)]
     whole = [100.0 * (given == wanted) for given, wanted in both]
     last = [100.0 * (given[-1:] == wanted[-1:] and len(given) == len(wanted)) for given, wanted in both]

@@ -23,8 +23,8 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from dragoman.checkpoint import RunDirectory, load_model
-from dragoman.config import OneOf, config
+from dragoman.checkpoint import checkpoint_at, load_model
+from dragoman.config import CheckpointName, OneOf, config
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import RowMemory, TokenMemory
 from dragoman.decode.search.sample import Sample
@@ -202,13 +202,14 @@ class DraftModel:
     """Guess with a smaller model, trained with the same tokenizers."""
 
     run: str
-    """Run directory of the smaller model."""
-    checkpoint: str = "best"
+    """Run directory of the smaller model, or one of its checkpoints."""
+    checkpoint: CheckpointName = "best"
+    """Checkpoint of that model: best, last, a step, or a checkpoint's name."""
 
     def drafter(
         self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy, most: int
     ) -> Drafter:
-        path = RunDirectory.open(self.run).find(self.checkpoint).path.resolve()
+        path = checkpoint_at(self.run, self.checkpoint).path.resolve()
         draft = _loaded(path, model.device)
         ours, theirs = model.output.out_features, draft.output.out_features
         if ours != theirs:

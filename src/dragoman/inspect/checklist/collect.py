@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 from dragoman.checkpoint import run_config, run_folder
+from dragoman.data.tasks.usual import task_of
 from dragoman.errors import ConfigError
 from dragoman.evaluate.given import pairs_for
 from dragoman.evaluate.language_modelling import is_language_model
@@ -70,7 +71,7 @@ def make_checklist(
 
 
 def _rows(settings: ChecklistSettings, config: dict[str, Any], test: str | None) -> Iterator[ChecklistRow]:
-    task = (config.get("task") or {}).get("kind", "translation")
+    task = task_of(config).get("kind", "none")
     if task == "translation":
         named = "the test set" if test is None else test
         yield from _of_translator(TranslatorMaterial(settings, pairs_for(settings.run, test), named=named))

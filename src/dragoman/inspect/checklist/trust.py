@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dragoman.checkpoint import checkpoint_at
+from dragoman.data.tasks.usual import task_of
 from dragoman.decode.calibration import Calibration
 from dragoman.evaluate.calibrate import SHARES, calibration_error, review_share
 from dragoman.evaluate.risk_coverage import risk_coverage
@@ -145,7 +146,7 @@ def facts(run: Path, checkpoint: str) -> tuple[tuple[str, str], ...]:
     """Return what identifies the model, for the head of the page."""
     found = checkpoint_at(run, checkpoint)
     content = found.load(())
-    task = (content.config.get("task") or {}).get("kind", "translation").replace("_", " ")
+    task = task_of(content.config).get("kind", "none").replace("_", " ")
     parameters, step = parameters_of_run(content.config).total, content.progress.get("step")
     named = [("task", task), ("checkpoint", found.path.resolve().name), ("parameters", f"{parameters:,}")]
     named += [("steps trained", f"{step:,}")] if isinstance(step, int) else []

@@ -1,8 +1,9 @@
 """Prompts with the answers that a language model is to learn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from dragoman.config import config
+from dragoman.config import config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.formats.pairs import PairSource, may_hold_out, prefix_of, read_pairs, sources_by_path, tags_of
@@ -23,7 +24,7 @@ class Instructions:
     overlap: Overlapping = "drop"
     """Treatment of training pairs that are like one of the given validation set."""
     between: str = "\n"
-    """Separator between prompt and answer; it is also added to the prompt at inference."""
+    """Separator between prompt and answer; at inference it is added to prompts that do not end with it."""
 
     def split(self) -> SplitExamples[Pair]:
         """Read the sources and split them.
@@ -41,6 +42,13 @@ class Instructions:
         return split_examples(
             [pair for pair, _ in pairs], valid, None, self.hold_out, self.overlap, may=lambda pair: id(pair) not in kept
         )
+
+
+def between_of_run(config: Mapping[str, Any]) -> str:
+    """Return the separator between prompt and answer in the training data of a run; empty where it learned from other
+    data."""
+    data = config.get("data") or {}
+    return data.get("between", Instructions.between) if data.get("kind") == kind_of(Instructions) else ""
 
 
 def _read(source: PairSource) -> Iterator[Pair]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, RunDirectory
+from dragoman.data.tasks.usual import task_of
 from dragoman.journal import Journal
 from dragoman.train.report.chart import COLOURS, ChartLine, draw, short
 
@@ -47,7 +48,7 @@ def write(run: RunDirectory) -> None:
     train = [row for row in metrics if row["kind"] == "train"]
     valid = [row for row in metrics if row["kind"] == "valid"]
     frame = Template(files("dragoman.train.report").joinpath("report.html").read_text(encoding="utf-8"))
-    unit = LEARNED.get(run.config.get("task", {"kind": "translation"})["kind"], TOKENS)
+    unit = LEARNED.get(task_of(run.config).get("kind", ""), TOKENS)
     page = frame.substitute(
         title=html.escape(run.path.name),
         summary=_summary(train),

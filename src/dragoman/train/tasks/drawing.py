@@ -14,7 +14,9 @@ from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.pairs import names_of, tags_of
 from dragoman.text.tokens.tokenizer import Tokenizer, tag_mark
 from dragoman.train.budget import Minutes
+from dragoman.train.progress import RunProgress
 from dragoman.train.recipe import PairsConfig, RunConfig
+from dragoman.train.tasks.task_data import Spent
 
 
 def check(cfg: RunConfig, data: PairsConfig) -> None:
@@ -82,8 +84,9 @@ def _tags(data: PairsConfig) -> list[str]:
     return list(dict.fromkeys(tag for source in given for tag in tags_of(source)))
 
 
-def plan(cfg: RunConfig, data: PairsConfig, corpus: ParallelCorpus) -> Batches | Rounds:
-    """Return the batches of every step. Concatenated sources in shuffled order need no drawing in rounds."""
+def plan(cfg: RunConfig, data: PairsConfig, corpus: ParallelCorpus, spent: Spent | None = None) -> Batches | Rounds:
+    """Return the batches of every step; ``spent`` as in ``TaskData.plan``. Concatenated sources in shuffled order need
+    no drawing in rounds."""
     train, lengths, mixture, order = cfg.train, corpus.lengths, data.mixture, data.order
     if isinstance(mixture, Concatenate) and isinstance(order, Shuffled):
         return Batches(lengths, train.batch_tokens, train.seed, train.accumulate)
@@ -95,14 +98,12 @@ def plan(cfg: RunConfig, data: PairsConfig, corpus: ParallelCorpus) -> Batches |
     difficulty = order.difficulties(corpus)
     pools = [rows[np.argsort(difficulty[rows], kind="stable")] for rows in pools]
     one_pass = Batches(lengths[np.concatenate(pools)], train.batch_tokens, train.seed, train.accumulate)
-    total = (
-        train.budget.total(one_pass.steps_per_epoch) or 1
-    )  # ``check`` refuses choices that need it where it is unknown
+    done = spent or RunProgress.beginning(train.budget, one_pass.steps_per_epoch).spent
     return Rounds(
         lengths,
         pools,
-        shares=lambda step: mixture.shares(sizes, min(1.0, step / total)),
-        available=lambda step: order.available(min(1.0, step / total)),
+        shares=lambda step: mixture.shares(sizes, done(step)),
+        available=lambda step: order.available(done(step)),
         steps_per_epoch=one_pass.steps_per_epoch,
         tokens=train.batch_tokens,
         seed=train.seed,

@@ -19,7 +19,7 @@ from dragoman.text.store import Column, Store
 from dragoman.text.tokens.tokenizer import BOS, EOS
 from dragoman.train.events import ValidationSample
 from dragoman.train.recipe import RunConfig, fill, outline
-from dragoman.train.tasks.task_data import ValidationResult, Validator, mean_nll
+from dragoman.train.tasks.task_data import Spent, ValidationResult, Validator, mean_nll
 from dragoman.train.tasks.texts import TextTaskData
 
 SHOWN = 64
@@ -45,7 +45,7 @@ class LanguageModellingTaskData(TextTaskData):
     def fill(self, cfg: RunConfig) -> RunConfig:
         return fill(cfg, vocab=len(self.tokenizer), source_vocab=None)
 
-    def plan(self, cfg: RunConfig) -> RowBatches:
+    def plan(self, cfg: RunConfig, spent: Spent | None = None) -> RowBatches:
         return self.batches(cfg, self.train, cfg.train.accumulate)
 
     def batches(self, cfg: RunConfig, store: Store, accumulate: int = 1) -> RowBatches:

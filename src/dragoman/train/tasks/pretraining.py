@@ -30,7 +30,7 @@ from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import PAD, Tokenizer
 from dragoman.train.events import ValidationSample
 from dragoman.train.recipe import RunConfig, fill, outline, resolve_auto
-from dragoman.train.tasks.task_data import ValidationResult, Validator, mean_nll
+from dragoman.train.tasks.task_data import Spent, ValidationResult, Validator, mean_nll
 from dragoman.train.tasks.texts import TextTaskData
 
 HIDDEN = "▁"
@@ -76,7 +76,7 @@ class MaskedLanguageTaskData(TextTaskData):
             )
         return resolve_auto(dataclasses.replace(cfg, model=model.sized(vocab=vocab)), model.dim)
 
-    def plan(self, cfg: RunConfig) -> FreshlyCorrupted:
+    def plan(self, cfg: RunConfig, spent: Spent | None = None) -> FreshlyCorrupted:
         return FreshlyCorrupted(self.batches(cfg, self.train, cfg.train.accumulate))
 
     def batches(self, cfg: RunConfig, store: Store, accumulate: int = 1) -> RowBatches:
@@ -174,7 +174,7 @@ class DenoisingTaskData(TextTaskData):
     def fill(self, cfg: RunConfig) -> RunConfig:
         return fill(cfg, vocab=len(self.tokenizer), source_vocab=None)
 
-    def plan(self, cfg: RunConfig) -> FreshlyCorrupted:
+    def plan(self, cfg: RunConfig, spent: Spent | None = None) -> FreshlyCorrupted:
         return FreshlyCorrupted(self.batches(cfg, self.train, cfg.train.accumulate))
 
     def batches(self, cfg: RunConfig, store: Store, accumulate: int = 1) -> RowBatches | DocumentRows:

@@ -36,6 +36,7 @@ from dragoman.train.events import Notice, Preparing, ValidationSample
 from dragoman.train.recipe import RunConfig, resolve_auto
 from dragoman.train.tasks.task_data import (
     FOLDER,
+    Spent,
     TaskData,
     ValidationResult,
     Validator,
@@ -230,7 +231,7 @@ class ReaderTaskData(TaskData):
         labels = f"; {len(self.labels)} labels" if self.labels else ""
         return counts + labels + (f"; vocabulary {len(self.tokenizer):,}" if self.tokenizer else "")
 
-    def plan(self, cfg: RunConfig) -> Batches:
+    def plan(self, cfg: RunConfig, spent: Spent | None = None) -> Batches:
         return Batches(self.lengths, cfg.train.batch_tokens, cfg.train.seed, cfg.train.accumulate)
 
     def batch(self, rows: np.ndarray) -> Any:

@@ -35,6 +35,10 @@ SHOWN = 1000
 """Texts per side on which a vocabulary that has grown is compared with the earlier one."""
 
 
+Spent = Callable[[int], float]
+"""Returns the fraction of a run's budget that is spent after a step."""
+
+
 class StepPlan(Protocol):
     """Plan of the rows that each step learns from: a function of text, seed and step alone."""
 
@@ -152,7 +156,12 @@ class TaskData(ABC):
         """Summary of the amount of data, for a run's first line."""
 
     @abstractmethod
-    def plan(self, cfg: RunConfig) -> StepPlan: ...
+    def plan(self, cfg: RunConfig, spent: Spent | None = None) -> StepPlan:
+        """Return the plan of the rows of every step.
+
+        Args:
+            spent: fraction of the budget that is spent after each step; None for a run from its beginning.
+        """
 
     @abstractmethod
     def batch(self, rows: Any) -> Any:
@@ -210,7 +219,7 @@ def warm_start_tokenizers(
     effect on the first texts."""
     sides = [_FirstTexts(sources), _FirstTexts(targets)]
     made = init.tokenizers(*sides)
-    for old, new in zip(RunDirectory.open(init.run).tokenizers(), made, strict=True):
+    for old, new in zip(init.earlier.tokenizers(), made, strict=True):
         if len(new) > len(old):
             joint = made[0] is made[1]
             some = [text for side in (sides if joint else [sides[made.index(new)]]) for text in side.first]

@@ -42,6 +42,7 @@ from dragoman.train.tasks import drawing
 from dragoman.train.tasks.fuzzy_matches import attach_matches, describe_matches, load_encoder
 from dragoman.train.tasks.task_data import (
     FOLDER,
+    Spent,
     StepPlan,
     TaskData,
     ValidationResult,
@@ -97,8 +98,8 @@ class TranslationTaskData(TaskData):
         train, valid, test = map(len, (self.train, self.valid, self.test_pairs))
         return f"{train:,} pairs to train on, {valid:,} to validate, {test:,} to test; vocabulary {vocabulary}"
 
-    def plan(self, cfg: RunConfig) -> StepPlan:
-        return FreshlyCorrupted(drawing.plan(cfg, _pairs(cfg), self.train))
+    def plan(self, cfg: RunConfig, spent: Spent | None = None) -> StepPlan:
+        return FreshlyCorrupted(drawing.plan(cfg, _pairs(cfg), self.train, spent))
 
     def batch(self, rows: CorruptedRows) -> PairBatch:
         corpus = self.train

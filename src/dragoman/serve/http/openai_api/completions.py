@@ -37,7 +37,10 @@ async def completions(context: ServerContext, incoming: Incoming[CompletionBody]
     options = options_of(context, generator, body, 16 if body.max_tokens is None else body.max_tokens)
     options = replace(options, likeliest=body.logprobs or 0)
     asked = Asked(context, generator, body, prompts, options, texts, "cmpl", "text_completion")
-    chunk = _CompletionChunks(generator, body, [texts[i] for i in range(len(texts)) for _ in range(body.n or 1)])
+    read = [
+        prompt.text if isinstance(prompt, EncodedPrompt) else generator.prompts.completed(prompt) for prompt in prompts
+    ]
+    chunk = _CompletionChunks(generator, body, [text for text in read for _ in range(body.n or 1)])
     return await asked.answer(chunk)
 
 

@@ -20,7 +20,7 @@ from dragoman.serve.http.openai_api.bodies import GenerationBody
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, GenerateOptions, Piece
-from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 log = logging.getLogger("dragoman.serve")
 Prompt = str | EncodedPrompt
@@ -118,10 +118,7 @@ def _rules(body: GenerationBody) -> list[RuleConfig]:
 
 def prompt_tokens(generator: Generator, prompt: Prompt) -> int:
     """Return the number of tokens that the model reads for a prompt."""
-    if isinstance(prompt, EncodedPrompt):
-        return len(prompt.ids)
-    tokenizer = generator.tokenizer
-    return len(tokenizer.frame(PROMPT_FRAME).around(tokenizer.encode(prompt)) or [BOS])
+    return len(generator.prompts.ids(prompt))
 
 
 class TokenLogs(NamedTuple):
