@@ -39,7 +39,7 @@ from dragoman.model.moe import Mixture
 from dragoman.plan.here import kept_code, step_here
 from dragoman.plan.measured import MemoryMeter
 from dragoman.plan.replay import RecordedStep
-from dragoman.plan.synthetic import batch_for, usual_task
+from dragoman.plan.synthetic import batch_for, task_for
 from dragoman.plan.training import count_training
 from dragoman.plan.training_memory import training_memory
 from dragoman.presets import PRESETS
@@ -170,7 +170,7 @@ def predict(row: Row) -> dict[str, float]:
     """In this process: predict the row."""
     keep_memory()
     model, optimizer = model_of(row), AdamW()
-    task = usual_task(model)
+    task = task_for(model)
     batch = batch_for(model, task, rows=row.rows, length=row.length).content
     recording, began = RecordedStep.empty(), time.process_time()
     counted = count_training(
@@ -205,7 +205,7 @@ def _train(row: Row) -> tuple[int, float]:
     """Train a row; return its parameters and the seconds of a step."""
     torch.manual_seed(1)
     model, optimizer = model_of(row), AdamW()
-    task, trained = usual_task(model), built(row, "cpu")
+    task, trained = task_for(model), built(row, "cpu")
     batch = batch_for(model, task, rows=row.rows, length=row.length).content
     updates, progress, times = optimizer.build(trained), LoopProgress(), list[float]()
     precision: Any = row.precision

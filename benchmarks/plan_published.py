@@ -17,7 +17,7 @@ from dragoman.config import from_dict
 from dragoman.model.families import ModelConfig
 from dragoman.plan import envelope
 from dragoman.plan.parameters import Parameters, count_parameters
-from dragoman.plan.synthetic import batch_for, usual_task
+from dragoman.plan.synthetic import batch_for, task_for
 from dragoman.plan.training import count_training
 from dragoman.presets import PRESETS
 
@@ -57,7 +57,7 @@ def parameters(name: str) -> Parameters:
 def flops_of_a_token(name: str, length: int) -> float:
     """FLOPs of learning from a token, counted on one text of that length."""
     cfg, model = outline(name)
-    task = usual_task(cfg)
+    task = task_for(cfg)
     batch = batch_for(cfg, task, rows=1, length=length)
     found = count_training(model, task.loss, [batch.content], device=torch.device("cuda"))
     return found.counted.learned_flops / length

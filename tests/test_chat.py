@@ -104,7 +104,10 @@ def test_answers_do_not_depend_on_the_batch_and_streams_spell_them(run):
 
 @pytest.mark.parametrize(
     "search",
-    [Greedy(), Sample(), Sample(samples=2), Beam(size=2), Speculative(), Speculative(search=Sample(samples=2))],
+    [
+        *(Greedy(), Sample(), Sample(samples=2), Beam(size=1), Beam(size=2), Speculative()),
+        Speculative(search=Sample(samples=2)),
+    ],
     ids=str,
 )
 def test_what_can_be_streamed_is_what_streams_take(search, run):

@@ -25,6 +25,7 @@ from dragoman.model.moe import Mixture
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Learned, NoPosition, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LongRope, Rotary
+from dragoman.model.scorer import CappedDot, Dot, ScaledDot
 from dragoman.model.short_convolution import ShortConvolution
 
 pytest.importorskip("transformers")
@@ -52,6 +53,22 @@ def refused(run, layout, folder, capsys):
 @pytest.mark.parametrize("part", ctranslate2.KNOWN, ids=lambda part: part.__name__)
 def test_the_engine_has_a_rule_for_every_field_of_every_part(part):
     assert ctranslate2.KNOWN[part].keys() == {field.name for field in dataclasses.fields(part)} - {"kind"}
+
+
+def test_a_cap_of_scores_is_seen_whatever_the_scale():
+    cfg = made("rotary", "decoder-only")
+    [block, *others] = cfg.decoder.pattern
+    plain, scaled, capped = (
+        dataclasses.replace(
+            cfg,
+            decoder=dataclasses.replace(
+                cfg.decoder,
+                pattern=(dataclasses.replace(block, mixer=dataclasses.replace(block.mixer, scorer=scorer)), *others),
+            ),
+        )
+        for scorer in (Dot(), ScaledDot(scale=1.0), CappedDot(scale=1.0, cap=5.0))
+    )
+    assert family.alike(plain, scaled) and not family.alike(plain, capped)
 
 
 def test_ctranslate2_has_the_same_answers_or_refuses_every_variant(tmp_path, capsys):

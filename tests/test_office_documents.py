@@ -511,6 +511,14 @@ STYLES = "".join(
 )
 
 
+def opening_codes(count: int) -> str:
+    return "".join(f"<g{i}>" for i in range(1, count + 1))
+
+
+def closing_codes(count: int) -> str:
+    return "".join(f"</g{i}>" for i in range(count, 0, -1))
+
+
 @pytest.mark.parametrize(
     ("content", "read", "written"),
     [
@@ -522,6 +530,11 @@ STYLES = "".join(
             "HI ALL &amp; ONE",
         ),
         ("Hello<t:span t:style-name='edited'/> all", "Hello all", "HELLO ALL"),
+        (
+            "Hi " + 40 * "<t:span t:style-name='edited'>" + "all<t:tab/>of" + 40 * "</t:span>" + " you",
+            f"Hi {opening_codes(40)}all<x41/>of{closing_codes(40)} you",
+            "HI " + 40 * "<t:span t:style-name='edited'>" + "ALL<t:tab/>OF" + 40 * "</t:span>" + " YOU",
+        ),
         ("<t:span t:style-name='edited'> </t:span>Hello", "Hello", "<t:span t:style-name='edited'> </t:span>HELLO"),
         (
             "Hi <t:span t:style-name='edited'>all<t:tab/>of</t:span> you",

@@ -56,7 +56,7 @@ def valid_row(step, **changes):
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDirectory.create(tmp_path / "a <run> & more", {"name": HOSTILE})
+    run = RunDirectory.create(tmp_path / "a <run> & more", {"name": HOSTILE, "task": {"kind": "translation"}})
     yield run
     run.close()
 

@@ -64,9 +64,9 @@ SEARCHES = [Greedy(), Beam(size=4, nbest=3), DiverseBeam(size=4, groups=2), Samp
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("cfg", SEARCHES, ids=str)
-@pytest.mark.parametrize("by_kernels", [True, False])
-def test_under_rules_log_probabilities_are_still_the_models_own(rule, cfg, by_kernels, monkeypatch):
-    if not by_kernels:
+@pytest.mark.parametrize("fast", [True, False])
+def test_under_rules_log_probabilities_are_still_the_models_own(rule, cfg, fast, monkeypatch):
+    if not fast:
         monkeypatch.setattr(beam, "kernels_read", lambda *_: False)
     model, batch = Recurrent(50), sources(50, 6)
     start = SearchStart(batch.new_full((len(batch), 1), BOS), batch)
@@ -90,9 +90,9 @@ def test_a_first_token_that_is_given_has_no_log_probability_in_any_search(cfg):
 
 
 @pytest.mark.parametrize("cfg", SEARCHES, ids=str)
-@pytest.mark.parametrize("by_kernels", [True, False])
-def test_a_minimum_length_raises_the_limit_and_no_end_comes_before_it(cfg, by_kernels, monkeypatch):
-    if not by_kernels:
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_minimum_length_raises_the_limit_and_no_end_comes_before_it(cfg, fast, monkeypatch):
+    if not fast:
         monkeypatch.setattr(beam, "kernels_read", lambda *_: False)
     model, batch = Recurrent(50), sources(50, 6)
     cfg, start = replace(cfg, limit=LengthLimit(tokens=6)), SearchStart(batch.new_full((len(batch), 1), BOS), batch)

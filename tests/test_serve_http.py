@@ -119,6 +119,11 @@ def test_a_search_may_be_chosen_and_returns_as_many_as_wanted(server):
             "search.draft: a request cannot name a folder",
         ),
         ({"text": "a", "rules": ["no_repeet"]}, 422, "Did you mean 'no_repeat'?"),
+        (
+            {"text": "a", "rules": [{"kind": "minimum_length", "tokens": 5000}]},
+            422,
+            "minimum_length: at most 4,096 tokens",
+        ),
         ({"text": "a", "tags": ["2xx"]}, 422, "no '2xx' here"),
         ({"text": "a", "glossary": [{"source": "house"}]}, 422, "glossary: an entry needs"),
         ({"text": "a", "glossary": [{"source": " ", "target": "x"}]}, 422, "glossary: an entry needs"),

@@ -6,9 +6,10 @@ Face; none of these libraries is imported here.
 
 import itertools
 import json
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.formats.columns import Pairing, in_order, text_columns
@@ -93,7 +94,7 @@ def check_file_columns(columns: Any, fields: tuple[str, str]) -> tuple[str, str]
     if (found := check_columns(columns, fields)) is None:
         return None
     for column in found:
-        if isinstance(column, bool) or not isinstance(column, str | int):
+        if isinstance(column, bool) or not isinstance(column, str | SupportsIndex):
             raise ConfigError(f"columns: names or indices are expected, got {described(column)}")
     first, second = map(str, found)
     return first, second
@@ -165,14 +166,16 @@ def _at(row: Any, columns: Columns, where: str) -> list[Any]:
     """
     if isinstance(row, str | bytes) or not isinstance(row, Sequence):
         raise DataError(f"{where}: columns are given, and this has none: it is {described(row)}")
+    found = list[Any]()
     for column in columns:
-        if isinstance(column, bool) or not isinstance(column, int):
+        if isinstance(column, bool) or not isinstance(column, SupportsIndex):
             raise DataError(
                 f"{where}: no column {column!r}: its entries have no names, so give indices as in columns=(0, 1)"
             )
-        if not 0 <= column < len(row):
+        if not 0 <= (index := operator.index(column)) < len(row):
             raise DataError(f"{where}: no column {column}: it has {len(row)} entries, counted from 0")
-    return [row[int(column)] for column in columns]
+        found.append(row[index])
+    return found
 
 
 def _rows(given: Any, argument: str, columns: Columns | None) -> Iterator[Sequence[Any]]:

@@ -124,8 +124,12 @@ def _word(value: Any, where: str) -> str:
 def _labelled_sources(path: str, columns: Columns | None) -> list[dict[str, Any]]:
     if (named := check_columns(columns, ("text", "label"))) is None:
         return [to_dict(guess_labelled(path))]
-    form: Any = LabelledTable if extension(path) in SPLITTERS else LabelledLines
-    return [to_dict(form(path=path, text=named[0], label=named[1]))]
+    if extension(path) in SPLITTERS:
+        return [to_dict(LabelledTable(path=path, text=named[0], label=named[1]))]
+    text, label = named
+    if not isinstance(text, str) or not isinstance(label, str):
+        raise ConfigError(f"columns: {path} has keys, which have no order: give two names, got {columns!r}")
+    return [to_dict(LabelledLines(path=path, text=text, label=label))]
 
 
 def _without_columns(source: Callable[[str], dict[str, Any]]) -> Callable[[str, Columns | None], list[Any]]:

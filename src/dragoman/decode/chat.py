@@ -11,7 +11,7 @@ from dragoman.decode.generator import Generation, Generator
 from dragoman.decode.messages import Message
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import beams_of
+from dragoman.decode.search.search import can_stream
 from dragoman.errors import ConfigError, DataError
 
 Schemas = Sequence[Mapping[str, Any]]
@@ -121,7 +121,7 @@ class ChatModel:
 
     def can_stream(self, search: Any = None) -> bool:
         """Return whether ``stream`` can yield pieces under a search, by default the model's own."""
-        return beams_of(search or self.generator.defaults.search or Sample()) == 1
+        return can_stream(search or self.generator.defaults.search or Sample())
 
     def _settings(self, settings: dict[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
         """Return the settings with the ends of the template.

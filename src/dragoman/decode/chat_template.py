@@ -247,8 +247,8 @@ class _Guard:
             DataError: a text with all characters that could be a barrier.
         """
         self.given, self.text, self.render, self.barrier = given, text, render, _barrier(text)
-        names = sorted(filter(None, special), key=len, reverse=True)
-        self.pattern = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        self.names = sorted(filter(None, special), key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, self.names)) or "(?!)")
 
     def written(self) -> str:
         """Return the text with its barriers.
@@ -280,19 +280,20 @@ class _Guard:
         return found if found.replace(self.barrier, "") == self.text else None
 
     def _check_removed(self, whole: Set[_Spelling]) -> None:
-        """Refuse a conversation where one of these tokens remains in the text: between barriers, it still stands there.
+        """Refuse a conversation where one of these tokens remains in the text, or where the text around it closes up to
+        another one: between barriers, it still stands there, and the other does not.
 
         Raises:
             DataError: it does.
         """
         text = self._rendered(lambda one: self.barrier + one.name + self.barrier if one in whole else one.name)
+        changed = any(text.count(name) != self.text.count(name) for name in self.names)
         for message, name in sorted(whole):
-            between = self.barrier + name + self.barrier
-            if between in text or text.count(name) != self.text.count(name):
+            if changed or self.barrier + name + self.barrier in text:
                 where = f"message {message}" if message else "tools or documents"
                 raise DataError(
-                    f"{where}: the chat template looks for {name!r} and leaves it there, where the model would read it "
-                    "as a special token: write it in another way"
+                    f"{where}: the chat template looks for {name!r} and leaves a special token there, which the model "
+                    "would read as one: write it in another way"
                 )
 
     def _rendered(self, new: Callable[[_Spelling], str]) -> str:

@@ -18,7 +18,7 @@ from dragoman.decode.generation_settings import NO_SETTINGS, read_generation_set
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.prompt import EncodedPrompt, PromptAfterImage, PromptReader
 from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import SearchConfig, check_search
+from dragoman.decode.search.search import SearchConfig, can_stream, check_search
 from dragoman.decode.search.task import Searcher
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT
@@ -201,7 +201,7 @@ class Generator:
             ConfigError: a search with several hypotheses, whose text is not known until the end.
         """
         job = self.job(search, max_new_tokens, (stop, ends), rules, cache)
-        if job.beams > 1:
+        if not can_stream(job.cfg):
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
         check_text(text_of(prompt), "prompt")
         row = self._after_images([job.encode(prompt, 1)], None if image is None else [image])[0]

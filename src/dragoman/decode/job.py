@@ -16,7 +16,7 @@ from dragoman.decode.constraints.builder import ConstraintBuilder
 from dragoman.decode.constraints.constrained import STAGES
 from dragoman.decode.constraints.first_token import FirstToken
 from dragoman.decode.constraints.glossary import Glossary
-from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.repetition import MinimumLength, RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table, search_whole_characters
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.request import Request, as_request
@@ -223,7 +223,8 @@ class Job:
             return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source), alone=not rules)]
 
         alone = bool(table or self.general) or any(request.constrained for request in requests)
-        options = {"cfg": self.cfg, "kind": (tuple(self.general), whole_characters), "alone": alone}
+        least = max((rule.tokens for rule in self.general if isinstance(rule, MinimumLength)), default=0)
+        options = {"cfg": self.cfg, "kind": (tuple(self.general), whole_characters), "alone": alone, "least": least}
         task = translation_task(self.model, rows, make_search, self.policy, **options)
         return self.to_candidates(self.searcher(task, batch_tokens, progress=report))
 

@@ -183,7 +183,7 @@ def _plain(value: Any, dim: int = 0) -> Any:
         scorer = plain["scorer"]
         if "scale" in scorer:
             scorer["scale"] = round(scorer["scale"] or plain["head_dim"] ** -0.5, 9)
-            if scorer["scale"] == 1.0:
+            if scorer["kind"] == "scaled_dot" and scorer["scale"] == 1.0:
                 plain["scorer"] = {"kind": "dot"}
     if plain.get("kind") == "mamba":
         plain["rank"] = Mamba(rank=plain["rank"]).step_rank(dim)

@@ -36,7 +36,7 @@ class PieceStream:
         self.tokens.append(token)
         self.log_probs.append(log_prob)
         self.likeliest.append(likeliest)
-        if token == EOS:
+        if token in (EOS, *self.job.ends):
             return None
         text = self.job.readable_text(self.text.add(token))
         return self._piece(text) if text else None

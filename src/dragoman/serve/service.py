@@ -27,6 +27,7 @@ from dragoman.decode.readers.input_reader import Reader
 from dragoman.decode.request import Request
 from dragoman.decode.scoring import ScoredPair
 from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.search import can_stream
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress, Translator
 from dragoman.errors import ConfigError
@@ -220,7 +221,7 @@ class Service:
         endings = options.stop, options.ends
         policy = self._policy(generator.model)
         job = generator.job(options.search, options.max_new_tokens, endings, options.rules, policy)
-        if job.beams > 1:
+        if not can_stream(job.cfg):
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
         row = job.encode(prompt, 1)
         loop, chosen = asyncio.get_running_loop(), asyncio.Queue[tuple[int, float, Likeliest] | None]()

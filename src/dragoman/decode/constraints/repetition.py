@@ -16,12 +16,12 @@ from dragoman.config import OneOf, choices, config
 from dragoman.decode.arguments import check_items
 from dragoman.decode.constraints.first_token import FirstToken, TokenId
 from dragoman.decode.search.rule import RowMemory, Rule, SearchStart, TokenMemory
-from dragoman.decode.search.strategy import Choice
+from dragoman.decode.search.strategy import LONGEST_LIMIT, Choice
 from dragoman.text.tokens.tokenizer import EOS
 
 Penalty = Annotated[float, Field(ge=-1e4, le=1e4)]
 """Amount by which logits are lowered; a negative one raises them."""
-TokenCount = Annotated[int, Field(ge=0, lt=2**31)]
+TokenCount = Annotated[int, Field(ge=0, lt=LONGEST_LIMIT)]
 
 # ---- repetition ------------------------------------------------------------------------------------
 

@@ -136,7 +136,7 @@ _OF_SENTENCES = ("sentence", "limit", "length", "total", "log_prob", "finished",
 
 
 class BeamCandidates(NamedTuple):
-    """BeamCandidates of each group, best first."""
+    """Candidates of each group, best first."""
 
     total: Float[Tensor, "N G C"]
     """Log-probability as rules changed it, to rank by."""

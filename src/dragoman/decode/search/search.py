@@ -49,6 +49,12 @@ def beams_of(cfg: SearchConfig) -> int:
     return (cfg.search if isinstance(cfg, Speculative) else cfg).size
 
 
+def can_stream(cfg: SearchConfig) -> bool:
+    """Return whether the tokens of a search are final as they are chosen: of greedy search, and of one sample."""
+    plain = cfg.search if isinstance(cfg, Speculative) else cfg
+    return isinstance(plain, Greedy) or (isinstance(plain, Sample) and plain.samples == 1)
+
+
 @torch.inference_mode()
 def search(
     model: SequenceModel,

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dragoman.config import from_dict, to_dict
 from dragoman.decode.constraints.glossary import Glossary, GlossaryEntry
-from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.repetition import MinimumLength, RuleConfig
 from dragoman.decode.defaults import BEAM
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
@@ -170,7 +170,7 @@ def options_of(context: ServerContext, body: TranslateBody) -> TranslateOptions:
 
     Raises:
         ConfigError: an unknown search or rule.
-        Problem: more candidates than are allowed.
+        Problem: more candidates or tokens than are allowed.
     """
     context.limits.check_candidates(body.nbest, "nbest")
     search = _search(body)
@@ -178,6 +178,9 @@ def options_of(context: ServerContext, body: TranslateBody) -> TranslateOptions:
         _check_draft(search)
         context.limits.check_candidates(beams_of(search), "search")
     rules = tuple(from_dict(RuleConfig, rule, "rules") for rule in body.rules)
+    most = context.limits.new_tokens
+    if any(isinstance(rule, MinimumLength) and rule.tokens > most for rule in rules):
+        raise Problem(422, "invalid_request", f"rules: minimum_length: at most {most:,} tokens", param="rules")
     glossary = Glossary(map(glossary_entry, body.glossary)) if body.glossary else None
     return TranslateOptions(
         search=search, rules=rules or None, glossary=glossary, alignments=body.alignments, tags=tuple(body.tags)

@@ -163,19 +163,20 @@ class _Atoms:
 
     def container(self, element: Element, properties: str = "", run: tuple[int, int] | None = None) -> Iterator[Atom]:
         """Yield a container's beginning, the pieces inside of it and its end, or one piece for anything else."""
+        inside = self.dialect.inside(element)
+        self.containers += 1
+        number, pieces = self.containers, iter(()) if inside is None else self.of(inside)
         if self.dialect.passes_over(element):
-            pieces = [] if element.is_one_tag else list(self.of(element))
+            pieces = list(pieces)
             if all(piece.kind == "text" for piece in pieces):
                 yield Atom("text", element.start, element.end, "".join(piece.text for piece in pieces))
                 return
-        if inside := self.dialect.inside(element):
-            self.containers += 1
-            number = self.containers
-            yield Atom("open", element.start, inside.inside, "", properties, number, run)
-            yield from self.of(inside)
-            yield Atom("close", inside.outside, element.end, "", properties, number, run)
-        else:
+        if inside is None:
             yield Atom("other", element.start, element.end, "", properties, run=run, ordered=element.name in _FIELD)
+        else:
+            yield Atom("open", element.start, inside.inside, "", properties, number, run)
+            yield from pieces
+            yield Atom("close", inside.outside, element.end, "", properties, number, run)
 
     def run(self, run: Element) -> Iterator[Atom]:
         """Yield the text of a run. One with anything else in it, such as breaks or pictures, is divided there."""
