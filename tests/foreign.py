@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import from_dict
-from dragoman.decode.search.beam import Average, Beam
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Average
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.exporting import export_huggingface

@@ -13,10 +13,11 @@ from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.search import search as searching
 from dragoman.decode.search.batching import JOINING, search_all
-from dragoman.decode.search.beam import Beam, Gnmt
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Gnmt
 from dragoman.decode.search.rule import RowMemory, Rule, SearchStart
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search

@@ -8,7 +8,8 @@ from by_kernels import needed
 
 from dragoman.decode.search import backpointers
 from dragoman.decode.search import beam as beams
-from dragoman.decode.search.beam import Average, Beam, BeamStrategy, Gnmt, NoPenalty, StopRule
+from dragoman.decode.search.beam import Beam, BeamStrategy, StopRule
+from dragoman.decode.search.length_penalty import Average, Gnmt, NoPenalty
 from dragoman.errors import CheckpointError
 from dragoman.text.tokens.tokenizer import EOS
 

@@ -6,10 +6,11 @@ from test_search import Recurrent, each_family, next_log_probs, sources, transfo
 
 from dragoman.config import from_dict, to_dict
 from dragoman.decode.search.attention_taps import attention_taps, recording_attention
-from dragoman.decode.search.beam import Beam, Gnmt
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Gnmt
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import ConfigError

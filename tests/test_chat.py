@@ -18,8 +18,9 @@ from dragoman.decode.constraints.repetition import NoRepeat, RepetitionPenalty
 from dragoman.decode.generation_settings import GenerationSettings, read_generation_settings
 from dragoman.decode.generator import Generator
 from dragoman.decode.messages import with_continuation
-from dragoman.decode.search.beam import Average, Beam
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Average
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.speculative import Speculative
 from dragoman.errors import CheckpointError, ConfigError, DataError

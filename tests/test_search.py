@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from dragoman.config import from_dict, to_dict
-from dragoman.decode.search.beam import Average, Beam, Gnmt, NoPenalty
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Average, Gnmt, NoPenalty
 from dragoman.decode.search.ranking import best, best_continuations, first_largest, likeliest, log_partition
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, search

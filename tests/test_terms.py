@@ -21,9 +21,10 @@ from dragoman.decode.constraints.glossary import Glossary, GlossaryEntry
 from dragoman.decode.constraints.terms import Automaton, Terms
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.request import Request
-from dragoman.decode.search.beam import Beam, NoPenalty
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import NoPenalty
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit

@@ -15,7 +15,8 @@ import dragoman
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import to_dict
 from dragoman.decode import translator
-from dragoman.decode.search.beam import Beam, Gnmt
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.length_penalty import Gnmt
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.segmentation import segment
 from dragoman.decode.sentence_splitting import BySentences

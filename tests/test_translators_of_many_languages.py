@@ -17,8 +17,9 @@ from dragoman.cli import main
 from dragoman.decode.augment import Augmentation, distilled
 from dragoman.decode.knn import Datastore, build_datastore
 from dragoman.decode.request import Request
-from dragoman.decode.search.beam import Average, Beam
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Average
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator

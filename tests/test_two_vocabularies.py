@@ -14,8 +14,9 @@ from test_fine_tuned_imports import fine_tune
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
-from dragoman.decode.search.beam import Average, Beam
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Average
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.interchange.exporting import export_huggingface

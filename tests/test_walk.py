@@ -13,8 +13,9 @@ from variants import VARIANTS, batch
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search import search as searching
 from dragoman.decode.search.batching import search_all
-from dragoman.decode.search.beam import Beam, Gnmt, NoPenalty, StopRule
+from dragoman.decode.search.beam import Beam, StopRule
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Gnmt, NoPenalty
 from dragoman.decode.search.search import SearchBatch, search, start_batch
 from dragoman.decode.search.task import translation_task
 from dragoman.errors import CheckpointError

@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from dragoman.decode.readers.embedder import Embedder
     from dragoman.decode.readers.tagger import Tagger
     from dragoman.decode.request import Request
-    from dragoman.decode.search.beam import Average, Beam, Gnmt, NoPenalty
+    from dragoman.decode.search.beam import Beam
     from dragoman.decode.search.coverage import CoveringBeam
     from dragoman.decode.search.diverse import DiverseBeam
     from dragoman.decode.search.greedy import Greedy
+    from dragoman.decode.search.length_penalty import Average, Gnmt, NoPenalty
     from dragoman.decode.search.minimum_risk import MinimumBayesRisk
     from dragoman.decode.search.sample import Sample
     from dragoman.decode.search.speculative import DraftModel, PromptLookup, Speculative
@@ -143,7 +144,8 @@ _HOMES = {
     "decode.readers.embedder": "Embedder",
     "decode.readers.tagger": "Tagger",
     "decode.request": "Request",
-    "decode.search.beam": "Average Beam Gnmt NoPenalty",
+    "decode.search.beam": "Beam",
+    "decode.search.length_penalty": "Average Gnmt NoPenalty",
     "decode.search.coverage": "CoveringBeam",
     "decode.search.diverse": "DiverseBeam",
     "decode.search.greedy": "Greedy",

@@ -164,7 +164,7 @@ class GenerationJob:
             own = None if seeds is None else [seeds[i] for i in numbers]
             return self.batch([rows[i] for i in numbers], own, whole_characters)
 
-        kind = (_without_seed(self.cfg), tuple(self.rules), self.stops, self.ends, whole_characters, str(self.policy))
+        kind = (_without_seed(self.cfg), tuple(self.rules), self.stops, self.ends, whole_characters, self.policy)
         return SearchTask(self.model, rows, [self.limit(len(row)) for row in rows], self.beams, start, kind)
 
     def to_continuation(self, row: list[int], found: Hypothesis) -> Continuation:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from dragoman.decode.search.rule import Rule, TokenMemory
@@ -71,15 +71,12 @@ class StopAt(Rule):
         self.newest = TokenMemory(prompt[:, -1:])
         """The newest tokens, those before an answer included: a tokenizer may drop a space where a text begins."""
 
-    def over(self) -> Bool[Tensor, " R"] | None:
+    def complete(self) -> Bool[Tensor, " R"] | None:
         rows = [[t for t in row if t != PAD] for row in self.newest.rows.tolist()]
         texts, before = (self.tokenizer.decode_batch(some) for some in (rows, [row[:1] for row in rows]))
         tails = (text[len(first) :] for text, first in zip(texts, before, strict=True))
-        over = [first_stop(tail, self.stops) is not None for tail in tails]
-        return torch.tensor(over, device=self.newest.rows.device) if any(over) else None
-
-    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        return logits
+        stopped = [first_stop(tail, self.stops) is not None for tail in tails]
+        return torch.tensor(stopped, device=self.newest.rows.device) if any(stopped) else None
 
     def follow(self, choice: Choice) -> None:
         self.newest.append(choice)

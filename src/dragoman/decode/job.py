@@ -223,9 +223,9 @@ class Job:
             return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source), alone=not rules)]
 
         alone = bool(table or self.general) or any(request.constrained for request in requests)
-        least = max((rule.tokens for rule in self.general if isinstance(rule, MinimumLength)), default=0)
-        options = {"cfg": self.cfg, "kind": (tuple(self.general), whole_characters), "alone": alone, "least": least}
-        task = translation_task(self.model, rows, make_search, self.policy, **options)
+        min_tokens = max((rule.tokens for rule in self.general if isinstance(rule, MinimumLength)), default=0)
+        options = {"cfg": self.cfg, "kind": (tuple(self.general), whole_characters), "alone": alone}
+        task = translation_task(self.model, rows, make_search, self.policy, min_tokens=min_tokens, **options)
         return self.to_candidates(self.searcher(task, batch_tokens, progress=report))
 
     def batches(self, requests: list[Request]) -> Iterator[tuple[list[int], int]]:

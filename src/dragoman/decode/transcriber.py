@@ -24,8 +24,9 @@ from dragoman.decode.constraints.first_token import ForbiddenFirst
 from dragoman.decode.constraints.utf8 import REPLACEMENT
 from dragoman.decode.generation_settings import NO_SETTINGS, read_generation_settings
 from dragoman.decode.precision import prepare_for_inference
-from dragoman.decode.search.beam import Average, Beam
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Average
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import SearchBatch, SearchConfig, check_search
 from dragoman.decode.search.strategy import Hypothesis

@@ -59,14 +59,14 @@ static void end(Step *s, int64_t n, Candidates c) {
     const int at_limit = s->open_ended && s->limit[n] <= s->length[n];
     float *best = s->best + n * s->nbest;
     for (int64_t k = 0; k < s->K; k++) {
-        const int over = s->over && s->over[n * s->W + c.beam[k]], ends = is_end(s, c.token[k]);
-        const float total = c.score[k], score = total / s->divisors[s->length[n] - over];
+        const int complete = s->complete && s->complete[n * s->W + c.beam[k]], ends = is_end(s, c.token[k]);
+        const float total = c.score[k], score = total / s->divisors[s->length[n] - complete];
         const int real = total > -INFINITY;
         if (!(ends || at_limit) || total == -INFINITY) continue; /* NaN is recorded: the caller raises */
         const int64_t e = s->ended++;
         s->ended_sentence[e] = s->sentence[n];
         s->ended_parent[e] = n * s->W + c.beam[k];
-        s->ended_token[e] = over ? -1 : c.token[k];
+        s->ended_token[e] = complete ? -1 : c.token[k];
         s->ended_log_prob[e] = c.log_prob[k];
         s->ended_score[e] = score;
         s->real[e] = (uint8_t)real;

@@ -11,7 +11,7 @@ typedef struct {
     int64_t end_count, candidates, open_ended; /* open_ended: the limit ends an answer after its last token, not by eos */
     const int64_t *ends;                       /* (end_count): tokens that end an answer */
     const float *logits, *ranked; /* (N W, V): as the model gave them, and as rules changed them; one array where none did */
-    const uint8_t *over;          /* (N W): rows that were complete before, whose end is no part of them; NULL for none */
+    const uint8_t *complete;      /* (N W): rows that were complete before, whose end is no part of them; NULL for none */
     const float *divisors;        /* length penalty: what a score is divided by, at each length */
     int64_t *sentence, *limit, *length, *finished; /* (N): updated; those of unfinished sentences are moved to the front */
     float *best;                                   /* (N, nbest): the best scores first; moved likewise */

@@ -11,8 +11,9 @@ from dragoman.decode.constraints.constrained import BankedBeam, TermRule
 from dragoman.decode.constraints.terms import Automaton, Terms
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.request import Request
-from dragoman.decode.search.beam import Beam, Gnmt
+from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.length_penalty import Gnmt
 from dragoman.decode.search.rule import Rule
 from dragoman.decode.search.search import SearchConfig
 from dragoman.errors import ConfigError

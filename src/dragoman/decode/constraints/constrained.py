@@ -169,8 +169,11 @@ class BankedStrategy(BeamStrategy):
         self.rule = cfg.rule
         self.ripe = torch.zeros(len(limits), dtype=torch.bool, device=device)  # (N,): the model would have ended it
 
-    def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
-        own, shape = log_partition(logits).view(self.total.shape), self.total.shape
+    def propose(
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], partition: Float[Tensor, "N W"] | None
+    ) -> Best:
+        shape = self.total.shape
+        own = log_partition(logits).view(shape) if partition is None else partition
         ending = (first_largest(logits[:, EOS:]) == 0).view(shape)[
             :, :: STAGES * self.each
         ]  # the best hypotheses of the banks between terms

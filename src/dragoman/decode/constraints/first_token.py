@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.search.rule import RowMemory, Rule, SearchStart
+from dragoman.decode.search.rule import RowMemory, Rule, SearchStart, only
 from dragoman.decode.search.strategy import Choice
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -44,12 +44,7 @@ class GivenFirst(Rule):
     def given(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         if not self.at_start or self.token >= logits.shape[1]:
             return logits
-        only = torch.full_like(logits, -torch.inf)
-        only[:, self.token] = 0.0
-        return torch.where(self.first.rows[:, None], only, logits)
-
-    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        return logits
+        return only(self.token, self.first.rows, logits)
 
     def follow(self, choice: Choice) -> None:
         self.first.follow(choice)

@@ -154,7 +154,7 @@ class MinimumLengthRule(Rule):
     """The rule of ``MinimumLength`` for one batch."""
 
     def __init__(self, tokens: int, search_start: SearchStart):
-        self.least = self.longest_wait = tokens  # most tokens that any row must still emit
+        self.min_tokens = self.longest_wait = tokens  # most tokens that any row must still emit
         rows, device = len(search_start.prompt), search_start.prompt.device
         self.missing = RowMemory(torch.full((rows,), tokens, device=device))
         self.ends = torch.tensor([EOS, *search_start.ends], device=device)

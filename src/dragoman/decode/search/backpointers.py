@@ -19,6 +19,7 @@ from dragoman.native.library import available, library
 from dragoman.text.tokens.tokenizer import EOS
 
 NO_TOKEN = -1
+"""Stands for the last token of a hypothesis that was complete before it ended, as in native/beam.c."""
 
 
 class ContinuedRows(NamedTuple):

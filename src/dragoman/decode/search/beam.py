@@ -5,77 +5,32 @@ K hypotheses (one of them in plain beam search), C candidates of a group, V voca
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragoman.config import OneOf, config
+from dragoman.config import config
 from dragoman.decode.defaults import BEAM
 from dragoman.decode.search.backpointers import NO_TOKEN, Backpointers, ContinuedRows, EndedHypotheses
 from dragoman.decode.search.beam_kernel import BeamSettings, BeamState, beam_step, beam_walk
+from dragoman.decode.search.length_penalty import Average, LengthPenalty, divisors
 from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, kernels_read, log_partition
-from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Outcome, Strategy, Walk, all_found
+from dragoman.decode.search.strategy import (
+    Choice,
+    Hypothesis,
+    LengthLimit,
+    Outcome,
+    Strategy,
+    Walk,
+    all_found,
+    end_tokens,
+)
 from dragoman.errors import ConfigError, UserError
 from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.text.tokens.tokenizer import EOS
-
-# ---- length penalties: score = log-probability / divisor(tokens, the end included) -----------------
-
-
-STRONGEST = 8.0
-"""Largest alpha: with it, divisors of tens of thousands of tokens are numbers of float32."""
-
-
-@config
-class NoPenalty:
-    """Plain log-probability. It favours short translations, more so the larger the beam."""
-
-    def divisor(self, length: int) -> float:
-        return 1.0
-
-
-@config
-class Gnmt:
-    """((5 + length) / 6) ^ alpha (Wu et al. 2016, equation 14)."""
-
-    alpha: float = 0.6
-
-    def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
-
-    def divisor(self, length: int) -> float:
-        return ((5 + length) / 6) ** self.alpha
-
-
-@config
-class Average:
-    """length ^ alpha; with 1, the mean log-probability of a token."""
-
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
-
-    def divisor(self, length: int) -> float:
-        return length**self.alpha
-
-
-LengthPenalty = Annotated[NoPenalty | Gnmt | Average, OneOf()]
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 <= alpha <= STRONGEST:  # NaN is outside too
-        raise ConfigError(f"a length penalty's alpha: a number from 0 to {STRONGEST:g} is expected, got {alpha}")
-
-
-@lru_cache
-def _divisors(penalty: LengthPenalty, longest: int) -> Float[Tensor, " lengths"]:
-    return torch.tensor([penalty.divisor(n) for n in range(longest + 1)])
-
 
 # ---- when a sentence is done -----------------------------------------------------------------------
 
@@ -126,11 +81,6 @@ class Beam:
 # ---- the search -----------------------------------------------------------------------------------
 
 
-@lru_cache
-def _as_tensor(ends: tuple[int, ...]) -> Int[Tensor, " n"]:
-    return torch.tensor(ends)
-
-
 _OF_SENTENCES = ("sentence", "limit", "length", "total", "log_prob", "finished", "best")
 """Names of the attributes that hold a row for each sentence still being translated."""
 
@@ -165,12 +115,11 @@ class BeamStrategy(Strategy):
         self.steps, self.earliest = 0, min(limits)
         self.limit = torch.tensor(limits, device=device)  # (N,): most tokens of a translation
         self.length = torch.zeros_like(self.limit)  # (N,): tokens emitted
-        self.divisors = _divisors(cfg.penalty, max(limits)).to(device)  # of the score, by length
+        self.divisors = divisors(cfg.penalty, max(limits)).to(device)  # of the score, by length
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
-        self.total = torch.zeros(
-            len(limits), 1, device=device
-        )  # (N, W): log-probability as rules changed it, to rank by
-        self.log_prob = torch.zeros_like(self.total)  # (N, W): the model's own
+        # (N, W): log-probability of each hypothesis: as rules changed it, to rank by, and the model's own
+        self.total = torch.zeros(len(limits), 1, device=device)
+        self.log_prob = torch.zeros_like(self.total)
         self.finished = torch.zeros_like(self.limit)  # (N,): translations that have ended
         self.kept = self.beams if cfg.stop == "heuristic" else cfg.nbest
         self.best = torch.full((len(limits), self.kept), -torch.inf, device=device)  # (N, kept): their best scores
@@ -184,82 +133,94 @@ class BeamStrategy(Strategy):
     @property
     def settings(self) -> BeamSettings:
         """Return what the kernel needs to know besides the state."""
-        ends = _as_tensor(self.ends)
+        ends = end_tokens(self.ends, self.divisors.device)
         return BeamSettings(self.divisors, self.beams, self.cfg.stop, ends, self.candidate_count, self.open_ended)
 
+    @property
+    def state(self) -> BeamState:
+        """The sentences being translated, as the kernel reads and changes them."""
+        return BeamState(*(getattr(self, name) for name in BeamState._fields))
+
+    @state.setter
+    def state(self, state: BeamState) -> None:
+        for name, field in zip(BeamState._fields, state, strict=True):
+            setattr(self, name, field)
+
     def step(
-        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None = None
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], complete: Bool[Tensor, " R"] | None = None
     ) -> Choice | None:
         self.steps += 1
         if type(self) is BeamStrategy and kernels_read(logits, ranked, self.total):
-            return self.step_by_kernel(logits, ranked, over)
+            return self.step_by_kernel(logits, ranked, complete)
         self.length = self.length + 1
-        candidates = self.extended(logits, ranked, over)
+        candidates = self.extended(logits, ranked, complete)
         self.end(candidates)
         return self.go_on(candidates)
 
     def extended(
-        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], complete: Bool[Tensor, " R"] | None
     ) -> "BeamCandidates":
         """Return the candidates of a step."""
         N, W = self.total.shape
-        found = self.propose(logits, ranked)
-        log_prob = self.own_log_prob(found, None if ranked is logits else logits)
+        partition = None if ranked is logits else log_partition(logits).view(N, W)
+        found = self.propose(logits, ranked, partition)
+        log_prob = self.own_log_prob(found, logits, partition)
         at_limit = (self.limit <= self.length)[:, None, None]
         truncated = torch.zeros_like(found.token, dtype=torch.bool)
         if self.steps >= self.earliest and not self.open_ended:
             ending, truncated = self.truncate(logits, ranked)
-            log_prob = torch.where(at_limit, self.own_log_prob(ending), log_prob)
+            log_prob = torch.where(at_limit, self.own_log_prob(ending, logits), log_prob)
             found = Best(*(torch.where(at_limit, a, b) for a, b in zip(ending, found, strict=True)))
             truncated = at_limit & truncated
         ends = self.is_end(found.token)
         if self.open_ended:
             ends, truncated = ends | at_limit, at_limit & ~ends
         parent = found.beam + W * torch.arange(N, device=found.beam.device)[:, None, None]
-        complete = torch.zeros_like(ends) if over is None else over[parent]
-        return BeamCandidates(*found, log_prob, parent, ends, truncated, complete)
+        ended_before = torch.zeros_like(ends) if complete is None else complete[parent]
+        return BeamCandidates(*found, log_prob, parent, ends, truncated, ended_before)
 
     def step_by_kernel(
-        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], complete: Bool[Tensor, " R"] | None
     ) -> Choice | None:
         """Make a step in C. It equals that of the methods below."""
-        state = BeamState(*(getattr(self, name) for name in BeamState._fields))
-        state, choice, ended, continued = beam_step(state, logits, ranked, over, self.settings)
+        state, choice, ended, continued = beam_step(self.state, logits, ranked, complete, self.settings)
         self.backpointers.ended.append(ended)
         if continued is None:
             self.sentence = self.sentence[:0]
             return None
-        for name, field in zip(BeamState._fields, state, strict=True):
-            setattr(self, name, field)
+        self.state = state
         self.backpointers.continued.append(continued)
         return choice
 
     def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
-        state = BeamState(*(getattr(self, name) for name in BeamState._fields))
-        found = beam_walk(state, self.settings, model, slots, token, most, few)
+        found = beam_walk(self.state, self.settings, model, slots, token, most, few)
         self.steps += len(found.ended)
         self.backpointers.ended += found.ended
         self.backpointers.continued += found.continued
-        for name, field in zip(BeamState._fields, found.state, strict=True):
-            setattr(self, name, field)
+        self.state = found.state
         return Walk(len(found.ended), Choice(None, None, found.walked.token) if found.walked.left else None)
 
-    def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
+    def propose(
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], partition: Float[Tensor, "N W"] | None
+    ) -> Best:
         """Return the best candidates of each group, 2K where one token ends an answer.
 
         At most K of them end, one for each row, so that K are left to go on. PAD and BOS lie below EOS.
+        ``partition`` is that of ``logits``, where rules have changed these.
         """
-        own = None if ranked is logits else log_partition(logits).view(self.total.shape)
-        found = best_continuations(ranked.unflatten(0, self.total.shape), self.total, self.candidate_count, EOS, own)
+        by_row = ranked.unflatten(0, self.total.shape)
+        found = best_continuations(by_row, self.total, self.candidate_count, EOS, partition)
         return Best(*(field[:, None] for field in found))
 
-    def own_log_prob(self, found: Best, logits: Float[Tensor, "R V"] | None = None) -> Float[Tensor, "N G C"]:
-        """Return the model's own log-probability of each candidate; without ``logits``, no rule changed those here."""
+    def own_log_prob(
+        self, found: Best, logits: Float[Tensor, "R V"], partition: Float[Tensor, "N W"] | None = None
+    ) -> Float[Tensor, "N G C"]:
+        """Return the model's own log-probability of each candidate; no rule is at work without ``partition``."""
         row, token = found.beam.flatten(1), found.token.flatten(1)
-        if logits is None:
+        if partition is None:
             own = found.score + (self.log_prob - self.total).gather(1, row).view(found.score.shape)
         else:
-            before = self.log_prob - log_partition(logits).view(self.total.shape)
+            before = self.log_prob - partition
             chosen = logits.view(len(row), -1).gather(1, row * logits.shape[1] + token).float()
             own = (chosen + before.gather(1, row)).view(found.score.shape)
         return torch.where(found.score > -torch.inf, own, found.score)

@@ -31,7 +31,7 @@ class StepStruct(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("N", "W", "K", "vocabulary", "nbest", "eos", "stop")),
         *((name, ctypes.c_int64) for name in ("end_count", "candidates", "open_ended")),
-        *((name, ctypes.c_void_p) for name in ("ends", "logits", "ranked", "over", "divisors")),
+        *((name, ctypes.c_void_p) for name in ("ends", "logits", "ranked", "complete", "divisors")),
         *((name, ctypes.c_void_p) for name in ("sentence", "limit", "length", "finished", "best", "total", "log_prob")),
         *((name, ctypes.c_void_p) for name in ("new_total", "new_log_prob", "parent", "token", "row", "keep")),
         *((name, ctypes.c_void_p) for name in ("ended_log_prob", "ended_score")),
@@ -90,7 +90,7 @@ def beam_step(
     state: BeamState,
     logits: Float[Tensor, "R V"],
     ranked: Float[Tensor, "R V"],
-    over: Bool[Tensor, " R"] | None,
+    complete: Bool[Tensor, " R"] | None,
     settings: BeamSettings,
 ) -> BeamStep:
     """Make a step of a beam search.
@@ -99,13 +99,13 @@ def beam_step(
         state: the sentences; its tensors are used up.
         logits: of the model.
         ranked: the logits after the rules; the same tensor where none changed them.
-        over: rows whose answers are complete; EOS, which ends them, is no part of them.
+        complete: rows whose answers are complete; EOS, which ends them, is no part of them.
         settings: what does not change from step to step.
     """
     (N, W), beams = state.total.shape, settings.beams
     found = _Outcome(N * beams, N * beams)
-    over = None if over is None else over.contiguous()
-    addresses = logits.data_ptr(), ranked.data_ptr(), None if over is None else over.data_ptr()
+    complete = None if complete is None else complete.contiguous()
+    addresses = logits.data_ptr(), ranked.data_ptr(), None if complete is None else complete.data_ptr()
     step = found.struct(state, settings, logits.shape[1], *addresses)
     library().beam_step(ctypes.addressof(step))
     left = step.left
@@ -136,7 +136,7 @@ class _Outcome:
         vocabulary: int,
         logits: int | None = None,
         ranked: int | None = None,
-        over: int | None = None,
+        complete: int | None = None,
     ) -> StepStruct:
         """Return the step as the kernel reads it; ``logits`` and ``ranked`` are addresses, None where it sets them."""
         total, log_prob, *ended_numbers = _addresses(self.numbers)
@@ -144,7 +144,7 @@ class _Outcome:
         return StepStruct(
             *(*state.total.shape, settings.beams, vocabulary, state.best.shape[1], EOS, STOPS.index(settings.stop)),
             *(len(settings.ends), settings.candidates, settings.open_ended, settings.ends.data_ptr(), logits, ranked),
-            *(over, settings.divisors.data_ptr(), *(field.data_ptr() for field in state)),
+            *(complete, settings.divisors.data_ptr(), *(field.data_ptr() for field in state)),
             *(total, log_prob, parent, token, *_addresses(self.places)),
             *(*ended_numbers, *ended_places, *_addresses(self.flags)),
         )

@@ -58,12 +58,12 @@ class CoveringStrategy(BeamStrategy):
         return recording_attention(attention_taps(model), self.recorded)
 
     def step(
-        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None = None
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], complete: Bool[Tensor, " R"] | None = None
     ) -> Choice | None:
         # A layer gives (N, H, W, S): the hypotheses of a sentence attend to its source in one call.
         mean = torch.stack([weights.float().mean(dim=1) for weights in self.recorded]).mean(dim=0)
         self.attention = self.attention + mean.view(self.attention.shape)
-        return super().step(logits, ranked, over)
+        return super().step(logits, ranked, complete)
 
     def bonus(self, beam: Int[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         logs = self.attention.clamp(min=1e-9, max=1.0).log().masked_fill(~self.source[:, None], 0.0)

@@ -52,8 +52,10 @@ class DiverseStrategy(BeamStrategy):
     def __init__(self, cfg: DiverseBeam, limits: Sequence[int], device: torch.device):
         super().__init__(cfg, limits, device, groups=cfg.groups, each=cfg.size // cfg.groups)
 
-    def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
-        own = log_partition(logits).view(self.total.shape)
+    def propose(
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], partition: Float[Tensor, "N W"] | None
+    ) -> Best:
+        own = log_partition(logits).view(self.total.shape) if partition is None else partition
         by_row = ranked.unflatten(0, self.total.shape)
         chosen_before = torch.zeros(len(self.total), logits.shape[1], device=logits.device)  # (N, V): count of choices
         proposals: list[Best] = []

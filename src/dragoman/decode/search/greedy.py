@@ -16,9 +16,9 @@ from dragoman.config import config
 from dragoman.decode.search.ranking import likeliest, log_prob_of
 from dragoman.decode.search.strategy import (
     Choice,
+    EmittedToken,
     Hypothesis,
     LengthLimit,
-    Newest,
     Outcome,
     Strategy,
     Walk,
@@ -70,11 +70,11 @@ class GreedyStrategy(Strategy):
         self.emitted = EmittedTokens(len(limits))
 
     def step(
-        self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"], over: Bool[Tensor, " N"] | None = None
+        self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"], complete: Bool[Tensor, " N"] | None = None
     ) -> Choice | None:
         self.steps += 1
         emitted = self.choose(logits, ranked)
-        self.emitted.append(emitted if over is None else emitted._replace(real=~over))
+        self.emitted.append(emitted if complete is None else emitted._replace(real=~complete))
         token = emitted.token
         done = self.is_end(token)
         if self.open_ended and self.steps >= self.earliest:
@@ -128,7 +128,7 @@ class GreedyStrategy(Strategy):
         ending = torch.isin(self.sentence, torch.tensor(list(sentences), device=self.sentence.device))
         self.limit, self.earliest = self.limit.masked_fill(ending, self.steps), min(self.earliest, self.steps)
 
-    def newest(self, rows: int) -> list[Newest]:
+    def newest(self, rows: int) -> list[EmittedToken]:
         return self.emitted.newest(rows)
 
     def take_finished(self) -> dict[int, Outcome]:
@@ -187,12 +187,12 @@ class EmittedTokens:
         self.rows += other.rows
         self.steps += [step._replace(row=step.row + rows) for step in other.steps]
 
-    def newest(self, rows: int) -> list[Newest]:
+    def newest(self, rows: int) -> list[EmittedToken]:
         """Return the tokens of the last step, whose logits had so many rows."""
         step = Emitted(*(field[len(field) - self.newest_tokens :] for field in self.steps[-1]))
         fields = (field.flatten().tolist() for field in (step.row, step.token, step.log_prob, step.real))
         each, tokens = step.row.numel() // rows, enumerate(zip(*fields, strict=True))
-        return [Newest(row, token, log_prob, i // each) for i, (row, token, log_prob, real) in tokens if real]
+        return [EmittedToken(row, token, log_prob, i // each) for i, (row, token, log_prob, real) in tokens if real]
 
     def take_all_but(self, rows: Int[Tensor, "*R"]) -> tuple[list[int], list[Emitted]]:
         """Remove the tokens of all rows but ``rows``; return the indices of these others, and their tokens with rows

@@ -40,7 +40,7 @@ class Rule(ABC):
     needs: Sequence[int] | None = None
     """Tokens that each sentence must be allowed for the rule to be satisfied, its end not counted; None for none."""
 
-    least = 0
+    min_tokens = 0
     """Fewest tokens of an answer, its end not counted; its limit is raised to allow as many."""
 
     joinable = True
@@ -57,13 +57,13 @@ class Rule(ABC):
         """
         return logits
 
-    def over(self) -> Bool[Tensor, " R"] | None:
+    def complete(self) -> Bool[Tensor, " R"] | None:
         """Return which rows hold a complete answer; None where none can. The next step ends them, without a token."""
         return None
 
-    @abstractmethod
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        """Return the logits to choose by. ``logits`` must not be modified; it may itself be returned."""
+        """Return the logits to choose by. ``logits`` must not be modified; the default returns it."""
+        return logits
 
     def join(self, other: "Rule") -> None:
         """Append the rows of ``other``, which is the same rule for other sentences."""
@@ -76,6 +76,13 @@ class Rule(ABC):
         Rows of a sentence multiply between the first step and the second. At the first step ``choice.tokens`` has W
         tokens for each row, and ``choice.rows`` is None.
         """
+
+
+def only(token: int, rows: Bool[Tensor, " R"], logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+    """Return the logits with ``token`` certain in these rows, and every other token impossible."""
+    certain = torch.full_like(logits, -torch.inf)
+    certain[:, token] = 0.0
+    return torch.where(rows[:, None], certain, logits)
 
 
 class RowMemory:
@@ -126,7 +133,7 @@ class Rules(Rule):
         self.rules = list(rules)
         needs = [rule.needs for rule in self.rules if rule.needs is not None]
         self.needs = [sum(each) for each in zip(*needs, strict=True)] if needs else None
-        self.least = max((rule.least for rule in self.rules), default=0)
+        self.min_tokens = max((rule.min_tokens for rule in self.rules), default=0)
 
     def begin(self, limits: Sequence[int]) -> None:
         for rule in self.rules:
@@ -142,8 +149,8 @@ class Rules(Rule):
             logits = rule.apply(logits)
         return logits
 
-    def over(self) -> Bool[Tensor, " R"] | None:
-        known = [over for rule in self.rules if (over := rule.over()) is not None]
+    def complete(self) -> Bool[Tensor, " R"] | None:
+        known = [rows for rule in self.rules if (rows := rule.complete()) is not None]
         return torch.stack(known).any(dim=0) if known else None
 
     def follow(self, choice: Choice) -> None:

@@ -21,7 +21,7 @@ from dragoman.config import config
 from dragoman.decode.search.greedy import Emitted, EmittedTokens, outcomes
 from dragoman.decode.search.ranking import first_largest, log_partition
 from dragoman.decode.search.rng import draw, key
-from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Newest, Outcome, Strategy, all_found
+from dragoman.decode.search.strategy import Choice, EmittedToken, Hypothesis, LengthLimit, Outcome, Strategy, all_found
 from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -176,7 +176,7 @@ class SampleStrategy(Strategy):
         self.emitted = EmittedTokens(self.row.numel())
 
     def step(
-        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None = None
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], complete: Bool[Tensor, " R"] | None = None
     ) -> Choice | None:
         wanted = self.guess(ranked, 0).view_as(self.keys)
         self.steps += 1
@@ -185,7 +185,7 @@ class SampleStrategy(Strategy):
         log_prob = _of_tokens(logits, token).float() - log_partition(logits).view(len(token), -1)
         if ranked is not logits:
             log_prob = log_prob.masked_fill(_of_tokens(ranked, wanted) == -torch.inf, -torch.inf)  # none is allowed
-        real = ~self.over if over is None else ~(self.over | over.view_as(self.over))
+        real = ~self.over if complete is None else ~(self.over | complete.view_as(self.over))
         self.emitted.append(Emitted(self.row, token, log_prob, at_limit & ~self.is_end(wanted), real))
 
         self.over = self.over | self.is_end(token) | at_limit
@@ -221,7 +221,7 @@ class SampleStrategy(Strategy):
         ending = torch.isin(self.sentence, torch.tensor(list(sentences), device=self.row.device))
         self.limit = self.limit.masked_fill(ending[:, None], 0)
 
-    def newest(self, rows: int) -> list[Newest]:
+    def newest(self, rows: int) -> list[EmittedToken]:
         return self.emitted.newest(rows)
 
     def take_finished(self) -> dict[int, Outcome]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from dragoman.config import OneOf, choices
@@ -20,7 +20,7 @@ from dragoman.decode.search.greedy import Greedy, GreedyStrategy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.ranking import likeliest_tokens
 from dragoman.decode.search.rng import key
-from dragoman.decode.search.rule import Rule, Rules
+from dragoman.decode.search.rule import Rule, Rules, only
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.session import DecoderSession
 from dragoman.decode.search.speculative import Speculative
@@ -128,7 +128,7 @@ def start_batch(
 
 def begin_rules(rule: Rules, cfg: SearchConfig, model: SequenceModel, lengths: Sequence[int]) -> list[int]:
     """Let the rules begin; return the most tokens of each translation, given the lengths of the sources."""
-    least = [1 + max(rule.least, needed) for needed in rule.needs or [0] * len(lengths)]
+    least = [1 + max(rule.min_tokens, needed) for needed in rule.needs or [0] * len(lengths)]
     longest = model.max_length or sys.maxsize
     limits = [min(longest, max(cfg.limit.of(n), fewest)) for n, fewest in zip(lengths, least, strict=True)]
     rule.begin(limits)
@@ -164,13 +164,13 @@ class SearchBatch:
         # Inference mode is left after each step: it would also hold for the code that consumes the generator.
         with torch.inference_mode(), self.strategy.forward_context(self.model, self.source):
             read = self.opened().first(self.prompt) if self.choice is None else self.opened().next(self.choice)
-            logits, over = self.rule.given(read), self.rule.over()
+            logits, complete = self.rule.given(read), self.rule.complete()
             self.likeliest = likeliest_tokens(logits, self.likeliest_count, EOS) if self.likeliest_count else []
             ranked = self.rule.apply(logits)
-            if over is not None:
-                unchanged, logits = ranked is logits, _ending(logits, over)
-                ranked = logits if unchanged else _ending(ranked, over)
-            self.choice = self.strategy.step(logits, ranked, over)
+            if complete is not None:
+                unchanged, logits = ranked is logits, only(EOS, complete, logits)
+                ranked = logits if unchanged else only(EOS, complete, ranked)
+            self.choice = self.strategy.step(logits, ranked, complete)
             self.steps += 1
             if self.choice:
                 self.rule.follow(self.choice)
@@ -249,13 +249,6 @@ def walking_model(session: DecoderSession) -> StepKernel | None:
         return None
     known = isinstance(state, Slots) and not state.rewindable and model.logit_cap is None
     return model.native_decoder if known else None
-
-
-def _ending(logits: Float[Tensor, "R V"], over: Bool[Tensor, " R"]) -> Float[Tensor, "R V"]:
-    """Return the logits with nothing but EOS possible in the rows that are over."""
-    certain = torch.full_like(logits, -torch.inf)
-    certain[:, EOS] = 0.0
-    return torch.where(over[:, None], certain, logits)
 
 
 def _ids_of(prompt: Int[Tensor, "B P"] | Tokens) -> Int[Tensor, "B P"]:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -91,7 +92,13 @@ class Choice(NamedTuple):
     """Next token of each row."""
 
 
-class Newest(NamedTuple):
+@lru_cache
+def end_tokens(ends: tuple[int, ...], device: torch.device) -> Int[Tensor, " n"]:
+    """Return the tokens as a tensor, the same one for every step."""
+    return torch.tensor(ends, device=device)
+
+
+class EmittedToken(NamedTuple):
     """A token of the last step."""
 
     row: int
@@ -132,17 +139,17 @@ class Strategy(ABC):
         """Return which of these tokens end an answer."""
         if len(self.ends) == 1:
             return token == EOS
-        return torch.isin(token, torch.tensor(self.ends, device=token.device))
+        return torch.isin(token, end_tokens(self.ends, token.device))
 
     @abstractmethod
     def step(
-        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], over: Bool[Tensor, " R"] | None = None
+        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], complete: Bool[Tensor, " R"] | None = None
     ) -> Choice | None:
         """Take the logits that follow the tokens chosen last; return None once every sentence has its hypotheses.
 
         ``ranked`` are the logits after the rules, or ``logits`` itself where no rule changed them. Tokens are chosen by
-        ``ranked``; the log-probabilities in ``results`` are those of ``logits``. Answers of the rows in ``over`` are
-        complete. EOS alone can follow them, with probability 1, and it is no part of them.
+        ``ranked``; the log-probabilities in ``results`` are those of ``logits``. In the rows of ``complete`` EOS alone
+        can follow, with probability 1, and it is no part of the answer.
         """
 
     def forward_context(self, model: SequenceModel, source: Tensor | None) -> AbstractContextManager[object]:
@@ -186,7 +193,7 @@ class Strategy(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} tells its results at the end of the batch")
 
-    def newest(self, rows: int) -> list["Newest"]:
+    def newest(self, rows: int) -> list["EmittedToken"]:
         """Return the tokens of the last step, whose logits had so many rows.
 
         Only searches whose tokens are final as they are chosen have this.

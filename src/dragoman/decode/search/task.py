@@ -64,7 +64,7 @@ def translation_task(
     cfg: SearchConfig | None = None,
     kind: Hashable = None,
     alone: bool = True,
-    least: int = 0,
+    min_tokens: int = 0,
 ) -> SearchTask:
     """Return the task of translating sources.
 
@@ -75,7 +75,7 @@ def translation_task(
         policy: what attention layers cache of the past.
         cfg: the search, before a batch of sentences adds to it; from it follow limits and beams.
         kind: what else distinguishes tasks that cannot share a batch.
-        least: fewest tokens that rules ask of a translation.
+        min_tokens: fewest tokens that rules ask of a translation.
         alone: False where sentences need nothing of ``batch_factory``, so that those of any task may start together.
     """
 
@@ -90,6 +90,6 @@ def translation_task(
         assert cfg is not None
         return start_batch(model, padded(some, model.device), cfg, policy, lengths=[len(row) for row in some])
 
-    limits = [0 if cfg is None else max(cfg.limit.of(len(row)), least + 1) for row in rows]
+    limits = [0 if cfg is None else max(cfg.limit.of(len(row)), min_tokens + 1) for row in rows]
     beams = 1 if cfg is None else beams_of(cfg)
     return SearchTask(model, rows, limits, beams, start, (cfg, policy, kind), None if alone else start_rows)
