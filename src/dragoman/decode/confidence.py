@@ -4,6 +4,7 @@ F features.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -47,3 +48,7 @@ class Confidence:
         """Return the confidence in a candidate, from 0 to 1."""
         logit = self.bias + float(features(source, candidate) @ np.array(self.weights))
         return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+
+    def judged(self, source: str, candidate: Candidate) -> Candidate:
+        """Return a candidate with the confidence in it."""
+        return replace(candidate, confidence=self.of(source, candidate))

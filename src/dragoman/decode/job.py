@@ -141,7 +141,8 @@ class Job:
             context = self.context.select(before)
             plain = Request("", forbidden=request.forbidden, tags=request.tags) if found else request
             given = request.matches if len(parts) == 1 else ()  # those of a whole text are not like its parts
-            plain = replace(plain, text=part.text, context=context, matches=given)
+            if (part.text, context, given) != (plain.text, plain.context, plain.matches):
+                plain = replace(plain, text=part.text, context=context, matches=given)
             found.append(self.with_terms(self.with_matches(plain), row))
             before = list(self.context.after(context, part.text))
         return found
@@ -281,19 +282,15 @@ class Job:
             links = None if self.aligner is None or not text else tuple((i, i) for i in range(len(text.split())))
             return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), truncated=False, alignment=links),))
         warnings: list[str] = []
-        answers = [tuple(self.with_confidence(p.text, c) for c in a) for p, a in zip(parts, answers, strict=True)]
+        if judge := self.calibration.confidence:
+            answers = [tuple(judge.judged(p.text, c) for c in a) for p, a in zip(parts, answers, strict=True)]
         if any(part.split for part in parts):
             warnings.append(f"row {row}: too long to be translated at once: split into {len(parts)} parts")
         candidates = answers[0] if len(parts) == 1 else self.best_combinations(parts, answers)
         if candidates[0].truncated:
             warnings.append(f"row {row}: {TRUNCATED}")
         matches = tuple(match for part in parts for match in self.matcher.find(part.text))
-        return Translation(row, source, candidates, tuple(warnings), candidates[0].confidence or 0.0, matches)
-
-    def with_confidence(self, source: str, candidate: Candidate) -> Candidate:
-        """Return ``candidate`` with its confidence as a translation of ``source``."""
-        judge = self.calibration.confidence
-        return replace(candidate, confidence=judge.of(source, candidate) if judge else candidate.mean_probability)
+        return Translation(row, source, candidates, tuple(warnings), candidates[0].sure, matches)
 
     def best_combinations(self, parts: list[TextSegment], answers: list[Candidates]) -> Candidates:
         """Return the best combinations of the parts' candidates, at most ``nbest``; a beam over the parts."""
@@ -313,7 +310,7 @@ class Job:
             tokens=tuple(chain.from_iterable(c.tokens for c in best)),
             token_log_probs=tuple(chain.from_iterable(c.token_log_probs for c in best)),
             truncated=any(c.truncated for c in best),
-            confidence=min(c.confidence or 0.0 for c in best),
+            confidence=min(c.sure for c in best),
             alignment=_concatenated_links(parts, best) if self.aligner else None,
             parts=tuple(PartAnswer(part.text, c.text) for part, c in zip(parts, best, strict=True)),
         )

@@ -54,6 +54,11 @@ class Candidate:
         """Geometric mean of its tokens' probabilities; 1 for the empty translation of an empty text."""
         return math.exp(min(0.0, self.log_prob) / max(1, len(self.tokens)))
 
+    @property
+    def sure(self) -> float:
+        """Its confidence, or ``mean_probability`` where it was not judged."""
+        return self.mean_probability if self.confidence is None else self.confidence
+
 
 @dataclass(frozen=True, repr=False)
 class Translation:
@@ -82,10 +87,7 @@ class Translation:
 
     def _repr_html_(self) -> str:
         head = ("source", "translation", "score", "confidence")
-        sure = [
-            self.confidence,
-            *(c.mean_probability if c.confidence is None else c.confidence for c in self.candidates[1:]),
-        ]
+        sure = [self.confidence, *(candidate.sure for candidate in self.candidates[1:])]
         sources = [self.source, *[""] * (len(self.candidates) - 1)]
         rows = zip(sources, self.candidates, sure, strict=True)
         notes = "".join(f"<p>{html.escape(warning)}</p>" for warning in self.warnings)
@@ -98,8 +100,7 @@ class Translation:
             return replace(self, candidates=candidates)
         warnings = [warning for warning in self.warnings if not warning.endswith(TRUNCATED)]
         warnings += [f"row {self.row}: {TRUNCATED}"] * best.truncated
-        confidence = best.mean_probability if best.confidence is None else best.confidence
-        return replace(self, candidates=candidates, warnings=tuple(warnings), confidence=confidence)
+        return replace(self, candidates=candidates, warnings=tuple(warnings), confidence=best.sure)
 
     @property
     def text(self) -> str:

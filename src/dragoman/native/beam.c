@@ -50,8 +50,8 @@ static void end_all(const Step *s, int64_t n, Candidates c) {
         c.token[k] = s->eos;
         if (k >= W) c.score[k] = -INFINITY, c.beam[k] = 0, c.truncated[k] = 0;
     }
-    free(all);
-    free(top);
+    release(all);
+    release(top);
 }
 
 /* Record which of the K best candidates end. */
@@ -63,14 +63,15 @@ static void end(Step *s, int64_t n, Candidates c) {
         const float total = c.score[k], score = total / s->divisors[s->length[n] - complete];
         const int real = total > -INFINITY;
         if (!(ends || at_limit) || total == -INFINITY) continue; /* NaN is recorded: the caller raises */
-        const int64_t e = s->ended++;
-        s->ended_sentence[e] = s->sentence[n];
-        s->ended_parent[e] = n * s->W + c.beam[k];
-        s->ended_token[e] = complete ? -1 : c.token[k];
-        s->ended_log_prob[e] = c.log_prob[k];
-        s->ended_score[e] = score;
-        s->real[e] = (uint8_t)real;
-        s->truncated[e] = at_limit ? !ends : c.truncated[k];
+        s->found[s->ended++] = (Ended){
+            s->sentence[n],
+            n * s->W + c.beam[k],
+            complete ? -1 : c.token[k],
+            c.log_prob[k],
+            score,
+            at_limit ? !ends : c.truncated[k],
+            (uint8_t)real,
+        };
         s->finished[n] += real;
         if (!real || !(score > best[s->nbest - 1])) continue;
         int64_t at = s->nbest - 1;
@@ -99,8 +100,7 @@ static void go_on(Step *s, int64_t n, Candidates c) {
             if (is_end(s, c.token[k]) != ended) continue;
             s->new_total[to + count] = c.score[k];
             s->new_log_prob[to + count] = c.log_prob[k];
-            s->parent[to + count] = n * s->W + c.beam[k];
-            s->token[to + count] = c.token[k];
+            s->continued[to + count] = (Continued){n * s->W + c.beam[k], c.token[k], c.log_prob[k]};
             s->row[to + count] = to + c.beam[k];
             s->moved |= c.beam[k] != count;
             count++;
@@ -140,22 +140,28 @@ void beam_step(Step *s) {
         end(s, n, c);
         go_on(s, n, c);
     }
-    free(score);
-    free(beam);
-    free(truncated);
-    free(own);
+    release(score);
+    release(beam);
+    release(truncated);
+    release(own);
 }
 
-/* Backtrack n hypotheses from the row that each extends at its last step: tokens (n, T) and cumulative log-probabilities (n, T + 1).
-   first: the step before a hypothesis's first token. parents, emitted, totals: arrays of the rows that continued after each step. */
-void walk_back(int64_t n, int64_t T, const int64_t *first, const int64_t *last, const int64_t *row, const int64_t *const *parents,
-               const int64_t *const *emitted, const float *const *totals, int64_t *tokens, double *cumulative) {
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = row[i];
-        for (int64_t t = last[i] - 1; t >= first[i]; t--) {
-            tokens[i * T + t - first[i]] = emitted[t][at];
-            cumulative[i * (T + 1) + t - first[i] + 1] = totals[t][at];
-            at = parents[t][at];
+/* Backtrack n hypotheses: write their tokens and log-probabilities (n, T). ended (n, 4): the step before the first token, the step of
+   the last one, the row that is extended there, and that token; starts: of each step, the first of its rows that continued. */
+void walk_back(int64_t n, int64_t T, const int64_t *ended, const double *log_prob, const int64_t *starts, const Continued *continued,
+               int64_t *tokens, double *log_probs) {
+    for (int64_t i = 0; i < n; i++, ended += 4, tokens += T, log_probs += T) {
+        const int64_t first = ended[0], last = ended[1];
+        int64_t row = ended[2];
+        double total = log_prob[i];
+        tokens[last - first] = ended[3];
+        for (int64_t t = last - 1; t >= first; t--) {
+            const Continued before = continued[starts[t] + row];
+            tokens[t - first] = before.token;
+            log_probs[t - first + 1] = total - before.log_prob;
+            total = before.log_prob;
+            row = before.parent;
         }
+        log_probs[0] = total;
     }
 }

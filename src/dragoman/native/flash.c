@@ -183,7 +183,7 @@ void flash(const Attention *a) {
                     for (int64_t h = g * each; h < (g + 1) * each; h++) attend_tile(a, &p, b, h, i);
                 }
             }
-        free(p.k_across), free(p.v_along), free(p.q_rows), free(p.weights), free(p.x), free(p.mask.keys);
+        release(p.k_across), release(p.v_along), release(p.q_rows), release(p.weights), release(p.x), release(p.mask.keys);
     }
 }
 
@@ -322,7 +322,7 @@ static BackwardBuffers new_buffers(int64_t C, int64_t space, int64_t span) {
 static void free_buffers(BackwardBuffers d) {
     void *all[] = {d.k_across, d.v_across, d.k_along, d.q_along, d.dy_along, d.q_rows, d.dy_rows, d.rows, d.x,
                    d.dweights, d.dk, d.dv, d.mask.keys, d.pairs.weights, d.pairs.dscores};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) release(all[i]);
 }
 
 void flash_gradient(const Attention *a) {

@@ -57,7 +57,7 @@ void add_gradient(const uint16_t *dy, const uint16_t *x, int64_t R, int64_t N, i
                     if (bias && k == 0) add_rows(outputs, (some + 1) / 2, wide, bias + n);
                     add_block(outputs, inputs, (some + 1) / 2, wide, deep, weight + n * K + k, K);
                 }
-        free(outputs), free(inputs);
+        release(outputs), release(inputs);
     }
 }
 

@@ -83,7 +83,7 @@ void softmax(const uint16_t *scores, const uint8_t *seen, int64_t step_B, int64_
             softmax_of(scores + r * K, seen ? seen + r / (H * Q) * step_B + r % Q * step_Q : NULL, count, x, y + r * K);
             memset(y + r * K + count, 0, (K - count) * sizeof(uint16_t));
         }
-        free(x);
+        release(x);
     }
 }
 

@@ -52,7 +52,7 @@ class Library:
         dll, address, number, real = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
         self.linear = _typed(dll.linear, address, address, number, address)
         self.run = _typed(dll.run, address, address, address, address, number, address)
-        self.encode = _typed(dll.encode, address, address, address, number, number, address)
+        self.encode = _typed(dll.encode, *[address] * 3, *[number] * 3, *[address] * 3, returns=number)
         self.project_sources = _typed(dll.project_sources, address, address, number, address)
         self.partition = _typed(dll.partition, address, number, number, address)
         self.largest = _typed(dll.largest, address, number, number, number, address)
@@ -60,7 +60,7 @@ class Library:
         self.continuations = _typed(dll.continuations, address, address, address, *[number] * 5, *[address] * 3)
         self.beam_step = _typed(dll.beam_step, address)
         self.walk_beam, self.walk_greedy = (_typed(f, address, address) for f in (dll.walk_beam, dll.walk_greedy))
-        self.walk_back = _typed(dll.walk_back, number, number, *[address] * 8)
+        self.walk_back = _typed(dll.walk_back, number, number, *[address] * 6)
         self.cross_entropy = _typed(dll.cross_entropy, address, address, number, number, real, number, address)
         self.accumulate = _typed(dll.accumulate, address, number, address)
         self.softmax = _typed(dll.softmax, address, address, *[number] * 7, address)
@@ -109,8 +109,8 @@ class Library:
         self._threads(torch.get_num_threads())
 
 
-def _typed(function, *arguments: type):
-    function.argtypes, function.restype = arguments, None
+def _typed(function, *arguments: type, returns: type | None = None):
+    function.argtypes, function.restype = arguments, returns
     return function
 
 

@@ -59,7 +59,7 @@ void cross_entropy(uint16_t *logits, const int64_t *targets, int64_t R, int64_t 
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < R; r++)
             losses[r] = row(logits + r * N, targets[r], N, (float)smoothing, (int)learning, x);
-        free(x);
+        release(x);
     }
 }
 

@@ -39,15 +39,22 @@ enum { LARGE = 1 << 16 }; /* numbers from which several threads are worth their 
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Allocate ``bytes`` bytes and a little more. A parallel loop can neither go on without memory nor return an error from its middle:
-   the process ends with a message, rather than by writing to address 0. */
+/* Allocate ``bytes`` bytes and a little more, until ``release``. They begin at a line of the cache; before them stands what malloc
+   gave, which is faster than aligned_alloc and matters for small products. A parallel loop can neither go on without memory nor return
+   an error from its middle: the process ends with a message, rather than by writing to address 0. */
 static void *room(size_t bytes) {
-    void *memory = bytes < SIZE_MAX - 128 ? aligned_alloc(64, (bytes + 63) / 64 * 64 + 64) : NULL;
+    char *memory = bytes < SIZE_MAX - 192 ? malloc(bytes + 192) : NULL;
     if (memory == NULL) {
         fprintf(stderr, "dragoman: out of memory: the kernels asked for %zu bytes: use smaller batches\n", bytes);
         abort();
     }
-    return memory;
+    void **start = (void **)(memory + 64 - (uintptr_t)memory % 64);
+    start[-1] = memory;
+    return start;
+}
+
+static void release(void *start) {
+    if (start) free(((void **)start)[-1]);
 }
 
 INLINE float exponential_below_1(float x) { /* exp(x) of x <= 0, within 2 units in the last place; exp(-87) below -87 */

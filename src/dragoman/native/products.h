@@ -113,7 +113,7 @@ INLINE void finish(const Linear *l, const int kind, const int M, const int outpu
 /* Compute M rows, from x on, and Q panels, from ``panel`` on. size: of each row its largest absolute input (INT8). */
 INLINE void block(const Linear *l, const int kind, const int M, const int Q, const void *x, const float *size, int64_t panel,
                   const Next *next, float *y) {
-    Vector sums[SUMS] = {{0}};
+    Vector sums[SUMS]; /* not all are used */
     const int64_t words = words_of(kind, l->K);
     const int32_t *w = (const int32_t *)l->weight + panel * words * P;
     if (kind == FLOAT32)
@@ -243,8 +243,8 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
     const uint8_t *rows = inputs ? inputs : (const uint8_t *)x;
     if (uses_tiles(l->kind, n)) {
         linear_in_tiles(l, rows, size, n, y);
-        free(inputs);
-        free(size);
+        release(inputs);
+        release(size);
         return;
     }
     void (*multiply)(const Linear *, int, const void *, const float *, int64_t, int64_t, const Next *, float *) =
@@ -266,6 +266,6 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
             }
         })
     }
-    free(inputs);
-    free(size);
+    release(inputs);
+    release(size);
 }

@@ -87,7 +87,7 @@ void rms_norm_gradient(const uint16_t *dy, const float *carried, const float *x,
             }
         }
     add_blocks(sums, N, D, D, dw);
-    free(sums);
+    release(sums);
 }
 
 /* sum = residual_scale x + dropout(f), and y = (sum - mean) s w + b with s = 1 / sqrt(variance + eps). */
@@ -147,5 +147,5 @@ void add_layer_norm_gradient(const float *dy, const float *sum, const float *mea
         }
     add_blocks(sums, N, D, 2 * D, dw);
     add_blocks(sums + D, N, D, 2 * D, db);
-    free(sums);
+    release(sums);
 }

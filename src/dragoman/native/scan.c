@@ -126,6 +126,6 @@ void selective_scan_gradient(const Scan *s, const ScanGradient *g) {
                 store_state(carried + k, N, E, g->first + row * N * E + e);
                 store_state(by_a + k, N, E, g->a + row * N * E + e);
             }
-            free(memory);
+            release(memory);
         }
 }

@@ -100,7 +100,7 @@ void mamba_step(const MambaWeights *m, const float *window, const float *gate, i
         }
     })
     linear(m->out, raw, n, y);
-    free(u);
+    release(u);
 }
 
 /* A whole block: x + mixer(norm(x)). ``past``: n x (K - 1) x E; ``window``, which is filled: n x K x E. */
@@ -111,7 +111,7 @@ void mamba_block(const InputProjection *p, const MambaWeights *m, const float *x
     append(past, both, p->A, n, m->K, m->E, window);
     mamba_step(m, window, both + m->E, p->A, first, n, last, y);
     add(x, n * p->D, y);
-    free(normed);
+    release(normed);
 }
 
 typedef struct {
@@ -170,7 +170,7 @@ void mamba2_step(const Mamba2Weights *m, const float *window, const float *gate,
         gate_and_norm(m, gate + row * stride, found + row * E);
     })
     linear(m->out, found, n, y);
-    free(u);
+    release(u);
 }
 
 /* A whole block, as ``mamba_block``; the convolution has C channels. */
@@ -181,5 +181,5 @@ void mamba2_block(const InputProjection *p, const Mamba2Weights *m, const float 
     append(past, every + m->E, p->A, n, m->K, m->C, window);
     mamba2_step(m, window, every, every + m->E + m->C, p->A, first, n, last, y);
     add(x, n * p->D, y);
-    free(normed);
+    release(normed);
 }

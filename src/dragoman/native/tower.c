@@ -175,7 +175,7 @@ static void keep(const float *kv, int64_t count, int64_t slot, int narrow, void 
 static void attend_once(const Attention *a, const Model *m, const float *query, const Past *past, int64_t count, float *to) {
     float *weight = room_for_weights(a->H, count);
     attend(a->C, (int)m->narrow, a->H, a->G, (float)a->scale, query, past, count, weight, to);
-    free(weight);
+    release(weight);
 }
 
 static void attend_to_self(const Attention *a, const Model *m, const State *s, void *kv, const Tokens *t, const float *x, float *to) {
@@ -279,29 +279,42 @@ void run(const Model *m, State *s, const int64_t *ids, const int32_t *rows, int6
     float *hidden = m->output.N ? normed : answers;
     for (int64_t i = 0; i < n; i++) normalize(&m->final_norm, x + i * m->D, m->D, hidden + i * m->D);
     if (m->output.N) linear(&m->output, hidden, n, answers);
-    free(x);
-    free(numbers);
+    release(x);
+    release(numbers);
 }
 
 /* ---- sources --------------------------------------------------------------------------------------- */
 
-/* Encode n tokens of N whole texts. A layer's keys and values are needed in that layer alone. */
-void encode(const Model *m, const int64_t *ids, const int32_t *rows, int64_t n, int64_t N, float *hidden) {
-    int64_t longest = 0, width = 1;
-    int32_t *length = room(N * sizeof(int32_t));
-    memset(length, 0, N * sizeof(int32_t));
-    for (int64_t i = 0; i < n; i++) longest = larger(longest, ++length[rows[i]]);
-    memset(length, 0, N * sizeof(int32_t));
+/* Encode N whole texts of up to S tokens without their padding, which keep masks, or else which is the token pad. Write the hidden
+   vectors of all texts, concatenated, and where each text begins there and how long it is; return the number of vectors. A layer's
+   keys and values are needed in that layer alone. */
+int64_t encode(const Model *m, const int64_t *ids, const uint8_t *keep, int64_t pad, int64_t N, int64_t S, int32_t *first, int32_t *count,
+               float *hidden) {
+    int64_t n = 0, width = 1;
+    int64_t *real = room(N * S * sizeof(int64_t));
+    int32_t *rows = room(N * S * sizeof(int32_t)), *length = room(N * sizeof(int32_t)), *table = room(N * S * sizeof(int32_t));
+    for (int64_t r = 0; r < N; r++) {
+        first[r] = (int32_t)n;
+        for (int64_t i = r * S; i < (r + 1) * S; i++) {
+            if (keep ? !keep[i] : ids[i] == pad) continue;
+            rows[n] = (int32_t)r;
+            real[n++] = ids[i];
+        }
+        count[r] = (int32_t)n - first[r];
+        length[r] = 0;
+    }
     for (int64_t i = 0; i < m->depth; i++) width = larger(width, 2 * m->blocks[i].self.G * m->blocks[i].self.C);
-    int32_t *table = room(N * longest * sizeof(int32_t));
     void *kv = room(n * width * (m->narrow ? sizeof(uint16_t) : sizeof(float))), **layers = room(m->depth * sizeof(void *));
     for (int64_t i = 0; i < m->depth; i++) layers[i] = kv;
-    State s = {.table = table, .length = length, .room = longest, .kv = layers, .beams = 1};
-    run(m, &s, ids, rows, n, hidden);
-    free(layers);
-    free(kv);
-    free(table);
-    free(length);
+    State s = {.table = table, .length = length, .room = S, .kv = layers, .beams = 1};
+    run(m, &s, real, rows, n, hidden);
+    release(layers);
+    release(kv);
+    release(table);
+    release(length);
+    release(rows);
+    release(real);
+    return n;
 }
 
 /* Project the hidden vectors of n source tokens to the keys and values of every layer. */
@@ -315,7 +328,7 @@ void project_sources(const Model *m, const float *hidden, int64_t n, void *const
             prepare(a, &a->k_norm, a->G, 0, kv + i * width);
             keep(kv + i * width, width, i, (int)m->narrow, to[layer]);
         }
-        free(kv);
+        release(kv);
     }
 }
 

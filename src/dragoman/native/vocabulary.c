@@ -71,7 +71,7 @@ void likeliest(const float *logits, int64_t R, int64_t V, int64_t first, int64_t
             if (tops[i] > tops[best]) best = i;
         token[r] = place_of(tops[best], x, best ? best * STRETCH : first, V);
         log_prob[r] = x[token[r]] - all;
-        free(tops);
+        release(tops);
     })
 }
 
@@ -118,7 +118,7 @@ void continuations(const float *logits, const float *total, const float *partiti
             beam[b * K + k] = list[k].beam;
             token[b * K + k] = list[k].token;
         }
-        free(list);
-        free(tops);
+        release(list);
+        release(tops);
     })
 }

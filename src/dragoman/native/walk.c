@@ -56,6 +56,7 @@ void walk_beam(Walk *w, Step *step) {
     const int64_t K = step->K, most = step->N * (step->W > K ? step->W : K);
     float *logits = room(most * step->vocabulary * sizeof(float));
     int32_t *row = numbered(most);
+    int64_t *parent = room(most * sizeof(int64_t));
     step->logits = step->ranked = logits;
     w->steps = 0;
     do {
@@ -63,74 +64,74 @@ void walk_beam(Walk *w, Step *step) {
         beam_step(step);
         const int64_t rows = step->left * K, e = step->ended;
         w->continued[w->steps] = rows, w->ended[w->steps] = e, w->left = step->left;
-        if (step->moved || step->left < step->N || step->W != K) follow(w, step->parent, rows);
+        for (int64_t r = 0; r < rows; r++) parent[r] = step->continued[r].parent, w->token[r] = step->continued[r].token;
+        if (step->moved || step->left < step->N || step->W != K) follow(w, parent, rows);
         if (step->left < step->N && w->state->source) keep_sources(w->state, step->keep, step->left);
-        if (rows) memcpy(w->token, step->token, rows * sizeof(int64_t));
         step->total = step->new_total, step->log_prob = step->new_log_prob;
-        step->new_total += rows, step->new_log_prob += rows, step->parent += rows, step->token += rows;
-        step->ended_log_prob += e, step->ended_score += e, step->ended_sentence += e, step->ended_parent += e;
-        step->ended_token += e;
-        step->real += e, step->truncated += e;
+        step->new_total += rows, step->new_log_prob += rows, step->continued += rows, step->found += e;
         step->N = step->left, step->W = w->state->beams = K;
     } while (++w->steps < w->most && w->left > w->few);
-    free(logits);
-    free(row);
+    release(logits);
+    release(row);
+    release(parent);
 }
 
 typedef struct {
-    int64_t N, vocabulary, eos;
-    int64_t open_ended;         /* the limit ends an answer after its last token, not by eos */
-    int64_t steps;              /* made before this call */
-    int64_t *sentence, *limit;  /* (N): updated; those of unfinished sentences are moved to the front */
-    int64_t *row, *token;       /* of each step, for each of its sentences: its index in the batch, and its token */
-    float *log_prob;
-    uint8_t *truncated;
-} Emitted;
+    int64_t row, token; /* index of the row in the batch */
+    float log_prob;
+    uint8_t truncated, real; /* real: always 1 here */
+} Token;
 
-/* End the sentences at their limits. */
-static void truncate_at_limit(const Walk *w, const Emitted *e, const float *logits) {
-    for (int64_t r = 0; r < w->left; r++) {
-        const float *x = logits + r * e->vocabulary;
-        const int64_t wanted = e->token[r];
+typedef struct {
+    int64_t N, vocabulary, eos;
+    int64_t open_ended;        /* the limit ends an answer after its last token, not by eos */
+    int64_t steps;             /* made before this call */
+    int64_t *sentence, *limit; /* (N): updated; those of unfinished sentences are moved to the front */
+    Token *found;              /* of each step, for each of its sentences */
+} Greedy;
+
+/* Record the tokens of a step, the most probable ones but where a sentence is at its limit. */
+static void record(const Greedy *g, int64_t rows, const float *logits, const int64_t *token, const float *log_prob) {
+    for (int64_t r = 0; r < rows; r++) {
+        const int truncated = g->limit[r] <= g->steps && token[r] != g->eos;
+        g->found[r] = (Token){g->sentence[r], token[r], log_prob[r], (uint8_t)truncated, 1};
+        if (!truncated || g->open_ended) continue;
+        const float *x = logits + r * g->vocabulary;
         float all;
-        e->truncated[r] = 0;
-        if (e->limit[r] > e->steps || wanted == e->eos) continue;
-        e->truncated[r] = 1;
-        if (e->open_ended) continue;
-        partition(x, 1, e->vocabulary, &all);
-        e->token[r] = e->eos;
-        e->log_prob[r] = x[e->eos] - all;
+        partition(x, 1, g->vocabulary, &all);
+        g->found[r].token = g->eos;
+        g->found[r].log_prob = x[g->eos] - all;
     }
 }
 
 /* A greedy search. */
-void walk_greedy(Walk *w, Emitted *e) {
-    float *logits = room(e->N * e->vocabulary * sizeof(float));
-    int32_t *row = numbered(e->N);
-    int64_t *keep = room(e->N * sizeof(int64_t));
-    w->steps = 0, w->left = e->N;
+void walk_greedy(Walk *w, Greedy *g) {
+    const int64_t N = g->N;
+    float *logits = room(N * (g->vocabulary + 1) * sizeof(float)), *log_prob = logits + N * g->vocabulary;
+    int32_t *row = numbered(N);
+    int64_t *token = room(2 * N * sizeof(int64_t)), *keep = token + N;
+    w->steps = 0, w->left = N;
     do {
         const int64_t rows = w->left;
         int64_t left = 0;
         read(w, row, rows, logits);
-        e->steps++;
-        likeliest(logits, rows, e->vocabulary, e->eos, e->token, e->log_prob);
-        truncate_at_limit(w, e, logits);
+        g->steps++;
+        likeliest(logits, rows, g->vocabulary, g->eos, token, log_prob);
+        record(g, rows, logits, token, log_prob);
         for (int64_t r = 0; r < rows; r++) {
-            e->row[r] = e->sentence[r];
-            if (e->token[r] == e->eos || e->limit[r] <= e->steps) continue;
+            if (g->found[r].token == g->eos || g->limit[r] <= g->steps) continue;
             keep[left] = r;
-            w->token[left] = e->token[r];
-            e->sentence[left] = e->sentence[r];
-            e->limit[left++] = e->limit[r];
+            w->token[left] = g->found[r].token;
+            g->sentence[left] = g->sentence[r];
+            g->limit[left++] = g->limit[r];
         }
         if (left < rows) follow(w, keep, left);
         if (left < rows && w->state->source) keep_sources(w->state, keep, left);
         w->ended[w->steps] = rows;
         w->left = left;
-        e->row += rows, e->token += rows, e->log_prob += rows, e->truncated += rows;
+        g->found += rows;
     } while (++w->steps < w->most && w->left > w->few);
-    free(logits);
-    free(row);
-    free(keep);
+    release(logits);
+    release(row);
+    release(token);
 }

@@ -40,6 +40,8 @@ def find_placeholders(text: str, codes: Iterable[str] = ()) -> list[Placeholder]
         codes: texts that are placeholders whatever their form.
     """
     fixed = tuple(sorted({code for code in codes if code}, key=len, reverse=True))
+    if not fixed and not _SIGN.search(text) and (text.isascii() or not _PICTURE.search(text)):
+        return []
     return list(_remembered(text, fixed) if len(text) <= _SHORT else _found(text, fixed))
 
 
@@ -52,7 +54,7 @@ def has_placeholder(text: str) -> bool:
 
 
 _SIGN = re.compile(r"[<%{$@\\`&\[\]]|__|[:!][\w+/-]|www\.")
-"""Cheap test, by which most texts have no placeholder."""
+"""Cheap test, by which most texts have no placeholder but emoji."""
 _PERCENT_FIRST = re.compile(r"%\d+(?:[.,]\d+)?")
 
 
@@ -178,6 +180,8 @@ _EMOJI = (  # a character that is a picture, or a pictogram of older standards; 
     "[\\U0001f000-\\U0001f1e5\\U0001f200-\\U0001f3fa\\U0001f400-\\U0001faff\\u203c\\u2049\\u2190-\\u21ff\\u2300-\\u23ff"
     "\\u24c2\\u2500-\\u27bf\\u2934\\u2935\\u2b00-\\u2bff\\u303d\\u3297\\u3299\\ufffd]"
 )
+_PICTURE = re.compile(_EMOJI[:-1] + "\\U0001f1e6-\\U0001f1ff\\u20e3\\ufe0f]")
+"""Same for emoji: each has one of these characters."""
 _AGREEMENT = r"(?:inflect|morphology|agreeWith\w+|referentConcept)\s*:[^()\n]*"
 """Attributes of Apple's automatic grammar agreement: ``^[%lld file](inflect: true)``."""
 _PRINTF = r"[-+0\#',]*(?:\d+|\*)?(?:\.(?:\d+|\*))?"

@@ -58,6 +58,5 @@ def _exchanged(slot: Slot, answer: Translation, offered: Translation) -> Transla
         text = start + candidate.text + end
         if kept and not find_changes(bare, without_placeholders(candidate.text, there)) and not broken_rule(slot, text):
             chosen = dataclasses.replace(candidate, text=text)
-            sure = candidate.mean_probability if candidate.confidence is None else candidate.confidence
-            return dataclasses.replace(answer, candidates=(chosen,), confidence=sure)
+            return dataclasses.replace(answer, candidates=(chosen,), confidence=candidate.sure)
     return answer

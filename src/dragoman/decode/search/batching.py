@@ -70,10 +70,10 @@ class _Work:
     """The state of ``search_all``: sentences to start, batches at rest, and results."""
 
     def __init__(self, task: SearchTask, batch_tokens: int, share: float, progress: Progress):
-        self.rows, self.start = task.rows, task.start
+        self.start, self.lengths = task.start, list(map(len, task.rows))
         self.batch_tokens, self.share, self.progress = batch_tokens, share, progress
-        self.found: list[list[Hypothesis]] = [[] for _ in self.rows]
-        self.waiting = deque(sorted(range(len(self.rows)), key=lambda i: -len(self.rows[i])))
+        self.found: list[list[Hypothesis]] = [[] for _ in self.lengths]
+        self.waiting = deque(sorted(range(len(self.lengths)), key=lambda i: -self.lengths[i]))
         """Longest first, so that running out of memory shows at once, and the last steps, made for few, are short."""
         self.resting: list[_RunningBatch] = []
 
@@ -85,7 +85,7 @@ class _Work:
 
     def capacity(self, *numbers: int) -> int:
         """Return the number of sentences that fit if none is longer than these."""
-        return max(1, self.batch_tokens // max(len(self.rows[i]) for i in numbers))
+        return max(1, self.batch_tokens // max(map(self.lengths.__getitem__, numbers)))
 
     def fits_together(self, *batches: _RunningBatch) -> bool:
         unfinished = [i for running in batches for i in running.unfinished]
@@ -115,7 +115,7 @@ class _Work:
         while choice := running.batch.advance(few=few):
             under_way = len(choice.tokens) // running.batch.strategy.beams
             resting = sum(len(other.unfinished) for other in self.resting)
-            self.progress(len(self.rows) - len(self.waiting) - resting - under_way)
+            self.progress(len(self.lengths) - len(self.waiting) - resting - under_way)
             if under_way <= few:
                 running.unfinished = [running.numbers[i] for i in running.batch.strategy.sentence.tolist()]
                 if self.waiting or any(self.fits_together(running, other) for other in self.resting):

@@ -184,21 +184,19 @@ class BeamStrategy(Strategy):
     ) -> Choice | None:
         """Make a step in C. It equals that of the methods below."""
         state, choice, ended, continued = beam_step(self.state, logits, ranked, complete, self.settings)
-        self.backpointers.ended.append(ended)
-        if continued is None:
-            self.sentence = self.sentence[:0]
-            return None
-        self.state = state
-        self.backpointers.continued.append(continued)
+        self.backpointers.ended.extend(ended, [len(ended)])
+        self.backpointers.continued.extend(continued, [len(continued)])
+        self.state = state if choice else self.state._replace(sentence=self.sentence[:0])
         return choice
 
     def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
         found = beam_walk(self.state, self.settings, model, slots, token, most, few)
-        self.steps += len(found.ended)
-        self.backpointers.ended += found.ended
-        self.backpointers.continued += found.continued
-        self.state = found.state
-        return Walk(len(found.ended), Choice(None, None, found.walked.token) if found.walked.left else None)
+        walked = found.walked
+        self.steps += len(walked.ended)
+        self.backpointers.ended.extend(found.ended, walked.ended)
+        self.backpointers.continued.extend(found.continued, walked.continued)
+        self.state = found.state if walked.left else self.state._replace(sentence=self.sentence[:0])
+        return Walk(len(walked.ended), Choice(None, None, walked.token) if walked.left else None)
 
     def propose(
         self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], partition: Float[Tensor, "N W"] | None
@@ -264,8 +262,8 @@ class BeamStrategy(Strategy):
         length, token = self.length[:, None] - complete.long(), token.masked_fill(complete, NO_TOKEN)
         score = total / self.divisors[length] + self.bonus(beam)
         sentence = self.sentence.repeat_interleave(real.shape[1])
-        fields = (field.flatten() for field in (parent, token, log_prob, score, truncated))
-        self.backpointers.ended.append(EndedHypotheses(real.flatten(), sentence, *fields))
+        fields = (field.flatten() for field in (parent, token, log_prob, score, truncated, real))
+        self.backpointers.ended.append(EndedHypotheses(sentence, *fields))
         self.finished = self.finished + real.sum(dim=1)
         scores = torch.cat([self.best, score.masked_fill(~real, -torch.inf)], dim=1)
         self.best = scores.topk(self.kept, dim=1).values

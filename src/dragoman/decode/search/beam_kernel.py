@@ -6,14 +6,14 @@ N sentences, W hypotheses of each before the step, K after it, R rows, V vocabul
 """
 
 import ctypes
-from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragoman.decode.search.backpointers import ContinuedRows, EndedHypotheses
+from dragoman.decode.search.backpointers import CONTINUED, ENDED
 from dragoman.decode.search.strategy import Choice
 from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.model.inference.walk import Walked, most_steps, walk
@@ -33,10 +33,7 @@ class StepStruct(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("end_count", "candidates", "open_ended")),
         *((name, ctypes.c_void_p) for name in ("ends", "logits", "ranked", "complete", "divisors")),
         *((name, ctypes.c_void_p) for name in ("sentence", "limit", "length", "finished", "best", "total", "log_prob")),
-        *((name, ctypes.c_void_p) for name in ("new_total", "new_log_prob", "parent", "token", "row", "keep")),
-        *((name, ctypes.c_void_p) for name in ("ended_log_prob", "ended_score")),
-        *((name, ctypes.c_void_p) for name in ("ended_sentence", "ended_parent", "ended_token")),
-        *((name, ctypes.c_void_p) for name in ("real", "truncated")),
+        *((name, ctypes.c_void_p) for name in ("new_total", "new_log_prob", "row", "keep", "continued", "found")),
         *((name, ctypes.c_int64) for name in ("left", "moved", "ended")),
     ]
 
@@ -82,8 +79,9 @@ class BeamStep(NamedTuple):
 
     state: BeamState
     choice: Choice | None
-    ended: EndedHypotheses
-    continued: ContinuedRows | None
+    ended: np.ndarray
+    continued: np.ndarray
+    """Empty where no sentence goes on."""
 
 
 def beam_step(
@@ -103,31 +101,29 @@ def beam_step(
         settings: what does not change from step to step.
     """
     (N, W), beams = state.total.shape, settings.beams
-    found = _Outcome(N * beams, N * beams)
+    rows = N * beams
+    found = _Outcome(rows, rows)
     complete = None if complete is None else complete.contiguous()
     addresses = logits.data_ptr(), ranked.data_ptr(), None if complete is None else complete.data_ptr()
     step = found.struct(state, settings, logits.shape[1], *addresses)
     library().beam_step(ctypes.addressof(step))
-    left = step.left
-    if left == 0:
-        return BeamStep(state, None, found.ended(step.ended), None)
-    if left < N:
-        state = BeamState(*(field[:left] for field in state))
-    continued = found.continued(left * beams)
-    row, keep = found.places
-    choice = Choice(
-        keep[:left] if left < N else None, row[: left * beams] if step.moved and beams == W else None, continued.token
-    )
-    state = state._replace(total=found.totals(left, beams), log_prob=continued.log_prob.view(left, beams))
-    return BeamStep(state, choice, found.ended(step.ended), continued)
+    left, continued = step.left, found.continued[: step.left * beams]
+    choice = None
+    if left:
+        state = found.state_after(state, left, beams, 0)
+        row, keep = found.places[: left * beams], found.places[rows : rows + left]
+        token = torch.from_numpy(continued["token"].copy())
+        choice = Choice(keep if left < N else None, row if step.moved and beams == W else None, token)
+    return BeamStep(state, choice, found.ended[: step.ended], continued)
 
 
 class _Outcome:
     """Room for what the kernel finds in one or several steps: up to ``size`` hypotheses in all, ``rows`` of a step."""
 
     def __init__(self, size: int, rows: int):
-        self.numbers, self.whole = torch.empty(4, size), torch.empty(5, size, dtype=torch.long)
-        self.flags, self.places = torch.empty(2, size, dtype=torch.bool), torch.empty(2, rows, dtype=torch.long)
+        self.size, self.rows = size, rows
+        self.totals, self.places = torch.empty(2 * size), torch.empty(2 * rows, dtype=torch.long)
+        self.continued, self.ended = np.empty(size, CONTINUED), np.empty(size, ENDED)
 
     def struct(
         self,
@@ -139,34 +135,23 @@ class _Outcome:
         complete: int | None = None,
     ) -> StepStruct:
         """Return the step as the kernel reads it; ``logits`` and ``ranked`` are addresses, None where it sets them."""
-        total, log_prob, *ended_numbers = _addresses(self.numbers)
-        parent, token, *ended_places = _addresses(self.whole)
+        totals, places = self.totals.data_ptr(), self.places.data_ptr()
         return StepStruct(
             *(*state.total.shape, settings.beams, vocabulary, state.best.shape[1], EOS, STOPS.index(settings.stop)),
             *(len(settings.ends), settings.candidates, settings.open_ended, settings.ends.data_ptr(), logits, ranked),
             *(complete, settings.divisors.data_ptr(), *(field.data_ptr() for field in state)),
-            *(total, log_prob, parent, token, *_addresses(self.places)),
-            *(*ended_numbers, *ended_places, *_addresses(self.flags)),
+            *(totals, totals + 4 * self.size, places, places + 8 * self.rows),
+            *(self.continued.ctypes.data, self.ended.ctypes.data),
         )
 
-    def ended(self, count: int) -> EndedHypotheses:
-        """Return the first ``count`` hypotheses that ended."""
-        fields = self.flags[0], *self.whole[2:], *self.numbers[2:], self.flags[1]
-        return EndedHypotheses(*(field[:count] for field in fields))
-
-    def continued(self, count: int) -> ContinuedRows:
-        """Return the first ``count`` rows that continued."""
-        return ContinuedRows(*(field[:count] for field in (self.whole[0], self.whole[1], self.numbers[1])))
-
-    def totals(self, sentences: int, beams: int, before: int = 0) -> Float[Tensor, "N K"]:
-        """Return what the hypotheses that continued are ranked by, after ``before`` of earlier steps."""
-        return self.numbers[0, before : before + sentences * beams].view(sentences, beams)
-
-
-def _addresses(rows: Tensor) -> Iterator[int]:
-    """Yield the address of each row."""
-    start, size = rows.data_ptr(), rows.shape[1] * rows.element_size()
-    return (start + size * row for row in range(len(rows)))
+    def state_after(self, state: BeamState, left: int, beams: int, before: int) -> BeamState:
+        """Return the state of the ``left`` sentences that go on; ``before`` rows continued before the last step."""
+        if left < len(state.sentence):
+            state = BeamState(*(field[:left] for field in state))
+        end = before + left * beams
+        total = self.totals[before:end].view(left, beams)
+        log_prob = self.totals[self.size + before : self.size + end].view(left, beams)
+        return state._replace(total=total, log_prob=log_prob)
 
 
 class BeamWalk(NamedTuple):
@@ -174,9 +159,8 @@ class BeamWalk(NamedTuple):
 
     walked: Walked
     state: BeamState
-    ended: list[EndedHypotheses]
-    continued: list[ContinuedRows]
-    """A record less than there were steps where no sentence is left."""
+    ended: np.ndarray
+    continued: np.ndarray
 
 
 def beam_walk(
@@ -204,12 +188,7 @@ def beam_walk(
     found = _Outcome(rows * steps, rows)
     step = found.struct(state, settings, model.output_size)
     walked = walk(library().walk_beam, step, model, slots, token, rows=rows, steps=steps, few=few)
-    left, counts = walked.left, walked.continued if walked.left else walked.continued[:-1]
-    ended, continued = found.ended(sum(walked.ended)), found.continued(sum(counts))
-    by_step = [ContinuedRows(*each) for each in zip(*(f.split(counts) for f in continued), strict=True)]
-    ends = [EndedHypotheses(*each) for each in zip(*(f.split(walked.ended) for f in ended), strict=True)]
-    state = BeamState(*(field[:left] for field in state))
-    if left:
-        totals, log_prob = found.totals(left, beams, sum(counts[:-1])), by_step[-1].log_prob.view(left, beams)
-        state = state._replace(total=totals, log_prob=log_prob)
-    return BeamWalk(walked, state, ends, by_step)
+    continued, ended = sum(walked.continued), sum(walked.ended)
+    if walked.left:
+        state = found.state_after(state, walked.left, beams, continued - walked.continued[-1])
+    return BeamWalk(walked, state, found.ended[:ended], found.continued[:continued])

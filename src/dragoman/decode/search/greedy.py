@@ -4,15 +4,15 @@ B sentences of a batch, N of them still being translated, V vocabulary.
 """
 
 import ctypes
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import config
+from dragoman.decode.search.emitted import TOKEN, Emitted, EmittedTokens, outcomes
 from dragoman.decode.search.ranking import likeliest, log_prob_of
 from dragoman.decode.search.strategy import (
     Choice,
@@ -23,10 +23,7 @@ from dragoman.decode.search.strategy import (
     Strategy,
     Walk,
     all_found,
-    not_numbers,
-    nothing_allowed,
 )
-from dragoman.errors import UserError
 from dragoman.model.inference.slots import Slots, StepKernel
 from dragoman.model.inference.walk import most_steps, walk
 from dragoman.native.library import library
@@ -89,7 +86,7 @@ class GreedyStrategy(Strategy):
         self.sentence, self.limit = self.sentence[keep], self.limit[keep]
         return Choice(keep, None, token[keep])
 
-    def choose(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> "Emitted":
+    def choose(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Emitted:
         real = torch.ones_like(self.sentence, dtype=torch.bool)
         if ranked is logits and self.steps < self.earliest:
             return Emitted(self.sentence, *likeliest(logits, EOS), ~real, real)
@@ -104,14 +101,13 @@ class GreedyStrategy(Strategy):
     def walk(self, model: StepKernel, slots: Slots, token: Int[Tensor, " R"], most: int, few: int) -> Walk:
         rows, made = len(self.sentence), self.steps
         steps = most_steps(slots.pool, rows, min(most, int(self.limit.max()) - made))
-        whole, flags = torch.empty(2, rows * steps, dtype=torch.long), torch.ones(2, rows * steps, dtype=torch.bool)
-        emitted = Emitted(whole[0], whole[1], torch.empty(rows * steps), flags[0], flags[1])
+        found = np.empty(rows * steps, TOKEN)
         self.sentence, self.limit = self.sentence.clone(), self.limit.clone()  # earlier steps point to those
-        addresses = (t.data_ptr() for t in (self.sentence, self.limit, *emitted[:4]))
-        struct = EmittedStruct(rows, model.output_size, EOS, self.open_ended, made, *addresses)
+        addresses = self.sentence.data_ptr(), self.limit.data_ptr(), found.ctypes.data
+        struct = GreedyStruct(rows, model.output_size, EOS, self.open_ended, made, *addresses)
         walked = walk(library().walk_greedy, struct, model, slots, token, rows=rows, steps=steps, few=few)
-        self.steps, every = struct.steps, sum(walked.ended)
-        self.emitted.append(Emitted(*(field[:every] for field in emitted)), newest=walked.ended[-1])
+        self.steps = struct.steps
+        self.emitted.extend(found[: sum(walked.ended)], walked.ended)
         self.sentence, self.limit = self.sentence[: walked.left], self.limit[: walked.left]
         return Walk(self.steps - made, Choice(None, None, walked.token) if walked.left else None)
 
@@ -129,117 +125,20 @@ class GreedyStrategy(Strategy):
         self.limit, self.earliest = self.limit.masked_fill(ending, self.steps), min(self.earliest, self.steps)
 
     def newest(self, rows: int) -> list[EmittedToken]:
-        return self.emitted.newest(rows)
+        return self.emitted.newest_tokens(rows)
 
     def take_finished(self) -> dict[int, Outcome]:
-        rows, emitted = self.emitted.take_all_but(self.sentence)
-        return dict(zip(rows, outcomes(emitted, self.cfg.score), strict=True))
+        return dict(outcomes(self.emitted.take_all_but(self.sentence), self.cfg.score))
 
     def results(self) -> list[list[Hypothesis]]:
-        return all_found(outcomes(self.emitted.steps, self.cfg.score))
+        return all_found(outcome for _, outcome in outcomes(self.emitted.entries, self.cfg.score))
 
 
-class EmittedStruct(ctypes.Structure):
-    """Struct ``Emitted`` of native/walk.c."""
+class GreedyStruct(ctypes.Structure):
+    """Struct ``Greedy`` of native/walk.c."""
 
     __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("N", "vocabulary", "eos", "open_ended", "steps")),
-        *((name, ctypes.c_void_p) for name in ("sentence", "limit", "row", "token", "log_prob", "truncated")),
+        *((name, ctypes.c_void_p) for name in ("sentence", "limit", "found")),
     ]
-
-
-# ---- emitted tokens into hypotheses -----------------------------------------------------------------
-
-
-class Emitted(NamedTuple):
-    """Tokens that the rows of a batch emitted at one step."""
-
-    row: Int[Tensor, "*R"]
-    """Index of the row among all rows of the batch."""
-    token: Int[Tensor, "*R"]
-    log_prob: Float[Tensor, "*R"]
-    """Minus infinity where the rules allowed no token; the row then has no hypothesis."""
-    truncated: Bool[Tensor, "*R"]
-    """True where the length limit ended the row; it would have gone on, or could have."""
-    real: Bool[Tensor, "*R"]
-    """False in rows that had already ended, and where an answer was complete before."""
-
-
-class EmittedTokens:
-    """The tokens that a batch emitted, in order."""
-
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        """Number of rows whose tokens are here."""
-        self.steps: list[Emitted] = []
-        """Records of one or more steps each."""
-        self.newest_tokens = 0
-        """Number of tokens of the last step, which end the last record."""
-
-    def append(self, steps: Emitted, newest: int | None = None) -> None:
-        """Append a record, of whose last step are the last ``newest`` tokens; None for all of them."""
-        self.steps.append(steps)
-        self.newest_tokens = len(steps.row) if newest is None else newest
-
-    def join(self, other: "EmittedTokens", rows: int) -> None:
-        """Append the tokens of a batch whose rows follow ``rows`` others."""
-        self.rows += other.rows
-        self.steps += [step._replace(row=step.row + rows) for step in other.steps]
-
-    def newest(self, rows: int) -> list[EmittedToken]:
-        """Return the tokens of the last step, whose logits had so many rows."""
-        step = Emitted(*(field[len(field) - self.newest_tokens :] for field in self.steps[-1]))
-        fields = (field.flatten().tolist() for field in (step.row, step.token, step.log_prob, step.real))
-        each, tokens = step.row.numel() // rows, enumerate(zip(*fields, strict=True))
-        return [EmittedToken(row, token, log_prob, i // each) for i, (row, token, log_prob, real) in tokens if real]
-
-    def take_all_but(self, rows: Int[Tensor, "*R"]) -> tuple[list[int], list[Emitted]]:
-        """Remove the tokens of all rows but ``rows``; return the indices of these others, and their tokens with rows
-        counted from 0 in that order."""
-        if rows.numel() == self.rows:  # most steps: nobody is done
-            return [], []
-        self.rows = rows.numel()
-        every = _joined(self.steps)
-        staying = torch.isin(every.row, rows)
-        self.steps = [Emitted(*(field[staying] for field in every))]
-        taken = Emitted(*(field[~staying] for field in every))
-        indices, row = taken.row.unique(return_inverse=True)
-        return indices.tolist(), [taken._replace(row=row)] if len(indices) else []
-
-
-def _joined(steps: Sequence[Emitted]) -> Emitted:
-    """Return the tokens of all steps, of which there is one at least, in one record of one dimension."""
-    if len(steps) == 1:
-        return Emitted(*(field.flatten() for field in steps[0]))
-    return Emitted(*(torch.cat([t.flatten() for t in field]) for field in zip(*steps, strict=True)))
-
-
-def outcomes(steps: Sequence[Emitted], scored: Callable[[float, int], float], rows: int = 1) -> Iterator[Outcome]:
-    """Yield the outcome of each sentence of a batch, where rows are never reordered.
-
-    Args:
-        steps: what was emitted.
-        scored: score of a log-probability and a number of tokens.
-        rows: rows of each sentence, which follow one another; their hypotheses come best first.
-    """
-    written: dict[int, list[tuple[int, float, bool]]] = {}
-    columns = (field.tolist() for field in _joined(steps)) if steps else ()
-    for row, token, log_prob, truncated, real in zip(*columns, strict=True):
-        if real:
-            written.setdefault(row, []).append((token, log_prob, truncated))
-    found = [_hypothesis(written[row], scored) for row in sorted(written)]
-    for i in range(0, len(found), rows):
-        one = found[i : i + rows]
-        failed = next((each for each in one if isinstance(each, UserError)), None)
-        yield failed or sorted((each for each in one if isinstance(each, Hypothesis)), key=lambda h: -h.score)
-
-
-def _hypothesis(
-    written: list[tuple[int, float, bool]], scored: Callable[[float, int], float]
-) -> Hypothesis | UserError:
-    tokens, log_probs, truncated = zip(*written, strict=True)
-    total = sum(log_probs)
-    if not math.isfinite(total):
-        return nothing_allowed() if total == -math.inf else not_numbers()
-    return Hypothesis(tokens, log_probs, total, scored(total, len(tokens)), truncated[-1])

@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.search.greedy import Emitted, EmittedTokens, outcomes
+from dragoman.decode.search.emitted import Emitted, EmittedTokens, outcomes
 from dragoman.decode.search.ranking import first_largest, log_partition
 from dragoman.decode.search.rng import draw, key
 from dragoman.decode.search.strategy import Choice, EmittedToken, Hypothesis, LengthLimit, Outcome, Strategy, all_found
@@ -222,15 +222,14 @@ class SampleStrategy(Strategy):
         self.limit = self.limit.masked_fill(ending[:, None], 0)
 
     def newest(self, rows: int) -> list[EmittedToken]:
-        return self.emitted.newest(rows)
+        return self.emitted.newest_tokens(rows)
 
     def take_finished(self) -> dict[int, Outcome]:
-        rows, emitted = self.emitted.take_all_but(self.row)
-        found = outcomes(emitted, self.cfg.score, self.beams)
-        return {row // self.beams: outcome for row, outcome in zip(rows[:: self.beams], found, strict=True)}
+        found = outcomes(self.emitted.take_all_but(self.row), self.cfg.score, self.beams)
+        return {row // self.beams: outcome for row, outcome in found}
 
     def results(self) -> list[list[Hypothesis]]:
-        return all_found(outcomes(self.emitted.steps, self.cfg.score, self.beams))
+        return all_found(outcome for _, outcome in outcomes(self.emitted.entries, self.cfg.score, self.beams))
 
 
 def _of_tokens(logits: Float[Tensor, "R V"], token: Int[Tensor, "N n"]) -> Float[Tensor, "N n"]:

@@ -10,6 +10,7 @@ B batch, T length, D width, V vocabulary, N sentences, S source length, R rows.
 import ctypes
 from collections.abc import Callable
 from threading import Lock
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,7 +24,7 @@ from dragoman.model.exact import hooks_of
 from dragoman.model.inference.known import STATIC_SCALINGS, UnknownToKernels, check_known
 from dragoman.model.inference.layouts import LinearStruct, Panels
 from dragoman.model.inference.packed import PackedAttention, PackedCross, PackedGated
-from dragoman.model.inference.slots import SlotPool, Slots, StepKernel
+from dragoman.model.inference.slots import SlotPool, Slots, StepKernel, first_of
 from dragoman.model.inputs import Embedding, check_length
 from dragoman.model.interface import DecodingState
 from dragoman.model.masks.visibility import Causal, Full
@@ -89,6 +90,19 @@ class ModelStruct(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("depth", "D", "causal", "narrow")),
         ("output", LinearStruct),
     ]
+
+
+class EncodedTexts(NamedTuple):
+    """Texts as the encoder's hidden vectors."""
+
+    hidden: Float[Tensor, "room D"]
+    """Those of all texts, concatenated."""
+    tokens: int
+    """Number of them."""
+    first: Int[Tensor, " N"]
+    """Index of the first one of each text."""
+    count: Int[Tensor, " N"]
+    """Number of those of each text."""
 
 
 class NativeTower(StepKernel):
@@ -217,19 +231,17 @@ class NativeTower(StepKernel):
         before, output, after = map(self.norm, (residual.before, residual.output, residual.after))
         return ResidualStruct(before, output, after, residual.residual_scale)
 
-    def encode(
-        self, ids: Int[Tensor, "N S"], keep: Bool[Tensor, "N S"] | None
-    ) -> tuple[Float[Tensor, "n D"], Int[Tensor, " N"]]:
-        """Return the hidden vectors of whole texts without their padding, and the number of tokens of each."""
-        N, S = ids.shape
-        rows, given = torch.arange(N, dtype=torch.int32).repeat_interleave(S), ids.flatten()
-        if keep is not None:
-            rows, given = rows[keep.flatten()], given[keep.flatten()]
-        count = torch.full((N,), S) if keep is None else keep.sum(dim=1)
-        hidden = torch.empty(len(given), self.output_size)
+    def encode(self, ids: Int[Tensor, "N S"], keep: Bool[Tensor, "N S"] | None, pad: int | None) -> "EncodedTexts":
+        """Encode whole texts without their padding: what ``keep`` masks, or else the token ``pad``; None for none."""
+        (N, S), ids = ids.shape, ids.contiguous()
+        hidden = torch.empty(N * S, self.output_size)
+        first, count = torch.empty(N, dtype=torch.int32), torch.empty(N, dtype=torch.int32)
+        masked = None if keep is None else keep.expand(N, S).contiguous()
+        addresses = ids.data_ptr(), None if masked is None else masked.data_ptr()
         self.ensure_positions(S)
-        library().encode(self.address, given.data_ptr(), rows.data_ptr(), len(given), N, hidden.data_ptr())
-        return hidden, count
+        places = first.data_ptr(), count.data_ptr(), hidden.data_ptr()
+        tokens = library().encode(self.address, *addresses, -1 if pad is None else pad, N, S, *places)
+        return EncodedTexts(hidden, tokens, first, count)
 
     def pointer(self, values: Tensor) -> int:
         """Return the address of these numbers in float32, and keep them alive."""
@@ -333,26 +345,27 @@ class NativeTransformer(Transformer):
 
     def read_source(self, source: Tensor | Tokens | Frames, pool: SlotPool | None = None) -> Slots:
         """Encode the source, and project its keys and values for every layer of the decoder."""
-        hidden, count = self.encoded(source)
-        decoder = self.native_decoder
-        layers = [torch.empty(len(hidden), width, dtype=decoder.dtype) for width in decoder.source_widths]
-        sources = SlotPool(layers, used=len(hidden))
+        encoded, decoder = self.encoded(source), self.native_decoder
+        layers = [torch.empty(encoded.tokens, width, dtype=decoder.dtype) for width in decoder.source_widths]
+        sources = SlotPool(layers, used=encoded.tokens)
         addresses = ctypes.addressof(sources.addresses)
-        library().project_sources(decoder.address, hidden.data_ptr(), len(hidden), addresses)
-        return Slots(decoder.kv_widths, decoder.dtype, sources, count, pool)
+        library().project_sources(decoder.address, encoded.hidden.data_ptr(), encoded.tokens, addresses)
+        return Slots(decoder.kv_widths, decoder.dtype, sources, encoded.first, encoded.count, pool)
 
-    def encoded(self, source: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "n D"], Int[Tensor, " N"]]:
-        """Return the hidden vectors of all real tokens, concatenated, and the number of tokens of each source."""
-        tokens = self.tokens(source) if isinstance(source, Tensor) and source.dim() == 2 else source
+    def encoded(self, source: Tensor | Tokens | Frames) -> EncodedTexts:
+        """Return the texts as hidden vectors, by the kernels where these know the encoder."""
+        alone = isinstance(source, Tensor) and source.dim() == 2
+        tokens = Tokens(source) if alone else source
         if self.native_encoder is not None and isinstance(tokens, Tokens) and tokens[2:] == (None, None):
             if self.max_length is not None and tokens.ids.shape[1] > self.max_length:
-                check_length(positions_of(tokens), self.max_length)
-            return self.native_encoder.encode(tokens.ids, tokens.keep)
+                check_length(positions_of(self.tokens(source) if alone else tokens), self.max_length)
+            return self.native_encoder.encode(*tokens[:2], self.cfg.pad if alone else None)
         memory = self.encode(source)
         assert memory is not None
         keep, hidden = memory.positions.keep, memory.x.float()
         keep = torch.ones(hidden.shape[:2], dtype=torch.bool) if keep is None else keep
-        return hidden[keep].contiguous(), keep.sum(dim=1)
+        count = keep.sum(dim=1).int()
+        return EncodedTexts(hidden[keep].contiguous(), int(count.sum()), first_of(count), count)
 
     def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
         if not isinstance(state, Slots):

@@ -145,6 +145,14 @@ class StateStruct(ctypes.Structure):
     ]
 
 
+_NOTHING, _NO_TABLE = torch.empty(0, dtype=torch.int32), torch.empty(0, 0, dtype=torch.int32)
+
+
+def first_of(count: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """Return the index of the first token of each of N texts that follow one another, given their numbers of tokens."""
+    return count.cumsum(0).int() - count
+
+
 class Slots(DecodingState):
     """Decoding state of the C kernels."""
 
@@ -153,7 +161,8 @@ class Slots(DecodingState):
         widths: Sequence[int],
         dtype: torch.dtype,
         source: SlotPool | None = None,
-        count: Int[Tensor, " N"] | None = None,
+        first: Int[Tensor, " N"] = _NOTHING,
+        count: Int[Tensor, " N"] = _NOTHING,
         pool: SlotPool | None = None,
     ):
         """
@@ -161,14 +170,13 @@ class Slots(DecodingState):
             widths: for each layer, the size of a token's keys and values.
             dtype: their data type.
             source: keys and values of all sources, concatenated.
-            count: number of tokens of each source.
+            first, count: of each source, the index of its first token there and the number of its tokens.
             pool: pool that this state shares with others; None for one of its own.
         """
         self.pool, self.source, self.columns = pool or SlotPool.empty(widths, dtype), source, 0
-        self.count = torch.empty(0, dtype=torch.int32) if count is None else count.int()
-        self.first = self.count.cumsum(0).int() - self.count
-        self.table: Int[Tensor, "R room"] = torch.empty(0, 0, dtype=torch.int32)
-        self.lengths: Int[Tensor, " R"] = torch.empty(0, dtype=torch.int32)
+        self.first, self.count = first, count
+        self.table: Int[Tensor, "R room"] = _NO_TABLE
+        self.lengths: Int[Tensor, " R"] = _NOTHING
         self.rewindable = 0
         self.history: list[Int[Tensor, " R"]] = []
         """Lengths before each of the newest ``rewindable`` columns."""
@@ -193,7 +201,7 @@ class Slots(DecodingState):
         if keep is not None:
             rows, ids = rows[keep.flatten()], ids[keep.flatten()]
         ids, answers = ids.contiguous(), torch.empty(len(ids), model.output_size)
-        state = self.struct()
+        state = self.struct(self.table.data_ptr(), self.lengths.data_ptr(), self.table.shape[1])
         library().run(
             model.address, ctypes.addressof(state), ids.data_ptr(), rows.data_ptr(), len(ids), answers.data_ptr()
         )
@@ -205,13 +213,17 @@ class Slots(DecodingState):
         """Let there be R rows that have read nothing."""
         self.table, self.lengths = torch.empty(R, 0, dtype=torch.int32), torch.zeros(R, dtype=torch.int32)
 
-    def struct(self) -> StateStruct:
-        """Return this state as the kernels read it."""
+    def clear(self) -> None:
+        """Let there be no rows: every sentence has ended."""
+        self.table, self.lengths, self.first, self.count = _NO_TABLE, _NOTHING, _NOTHING, _NOTHING
+
+    def struct(self, table: int, lengths: int, room: int) -> StateStruct:
+        """Return this state as the kernels read it, with the addresses of a table of ``room`` columns and of lengths."""
         source = self.source
         return StateStruct(
-            self.table.data_ptr(),
-            self.lengths.data_ptr(),
-            self.table.shape[1],
+            table,
+            lengths,
+            room,
             self.pool.used,
             ctypes.addressof(self.pool.addresses),
             None if source is None else ctypes.addressof(source.addresses),
@@ -284,7 +296,7 @@ class Slots(DecodingState):
             return
         spans = zip(self.first.tolist(), self.count.tolist(), strict=True)
         self.source.keep(torch.cat([torch.arange(first, first + count) for first, count in spans]))
-        self.first = self.count.cumsum(0).int() - self.count
+        self.first = first_of(self.count)
         if tokens > self.source.free:
             self.source.grow(2 * (self.source.used + tokens))
 

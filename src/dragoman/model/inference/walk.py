@@ -75,28 +75,31 @@ def walk(
         MemoryError: as ``SlotPool.make_room``.
     """
     R, columns = len(token), state.columns
+    room = columns + steps
     if not columns:
         state.begin(R)
     state.pool.make_room(rows * steps, rows)
-    model.ensure_positions(columns + steps)
-    tables, lengths = (torch.empty(2, rows, size, dtype=torch.int32) for size in (columns + steps, 1))
+    model.ensure_positions(room)
+    tables, lengths = torch.empty(2, rows, room, dtype=torch.int32), torch.zeros(2, rows, dtype=torch.int32)
     if columns:
-        tables[0, :R, :columns] = state.table[:, :columns]
-    lengths[0, :R, 0] = state.lengths
+        tables[0, :R, :columns], lengths[0, :R] = state.table[:, :columns], state.lengths
     tokens, counts = torch.empty(rows, dtype=torch.long), torch.empty(2, steps, dtype=torch.long)
     tokens[:R] = token
-    state.table, state.lengths = tables[0], lengths[0, :, 0]
-    struct = state.struct()
+    first, spare = ((tables.data_ptr() + size * room, lengths.data_ptr() + size) for size in (0, 4 * rows))
+    struct = state.struct(*first, room)
     made = WalkStruct(
-        *(model.address, ctypes.addressof(struct), tables[1].data_ptr(), lengths[1].data_ptr()),
+        *(model.address, ctypes.addressof(struct), *spare),
         *(steps, few, columns),
-        *(tokens.data_ptr(), counts.data_ptr(), counts[1].data_ptr()),
+        *(tokens.data_ptr(), counts.data_ptr(), counts.data_ptr() + 8 * steps),
     )
     function(ctypes.addressof(made), ctypes.addressof(search))
-    now, left = int(struct.table != tables.data_ptr()), made.left
-    state.beams, state.columns, state.pool.used = struct.beams, made.columns, struct.used
-    state.table, state.lengths = tables[now, : left * state.beams], lengths[now, : left * state.beams, 0]
-    if state.source is not None:
-        state.first, state.count = state.first[:left], state.count[:left]
+    left, state.beams, state.columns, state.pool.used = made.left, struct.beams, made.columns, struct.used
+    now, R = int(struct.table != first[0]), left * state.beams
+    if left:
+        state.table, state.lengths = tables[now, :R], lengths[now, :R]
+        if state.source is not None:
+            state.first, state.count = state.first[:left], state.count[:left]
+    else:
+        state.clear()
     continued, ended = counts[:, : made.steps].tolist()
-    return Walked(tokens[: left * state.beams], left, continued, ended)
+    return Walked(tokens[:R], left, continued, ended)

@@ -155,7 +155,7 @@ def _candidate(model: ServedModel, candidate: Candidate) -> dict[str, Any]:
         "text": candidate.text,
         "score": candidate.score,
         "log_prob": candidate.log_prob,
-        "confidence": candidate.mean_probability if candidate.confidence is None else candidate.confidence,
+        "confidence": candidate.sure,
         "truncated": candidate.truncated,
         "tokens": [
             {"text": text, "log_prob": log_prob}
