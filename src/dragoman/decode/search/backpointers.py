@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dragoman.decode.search.records import StepRecords
 from dragoman.decode.search.strategy import Hypothesis, Outcome, not_numbers, nothing_allowed
-from dragoman.errors import UserError
 from dragoman.native.library import available, library
 from dragoman.text.tokens.tokenizer import EOS
 

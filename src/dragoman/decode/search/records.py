@@ -4,7 +4,6 @@ Nothing is fetched from a device before it is asked for.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -22,45 +21,50 @@ class StepRecords:
         self.dtype = dtype
         self.counts: list[int] = []
         """Number of entries of each step."""
-        self._parts: list[Sequence[Tensor] | np.ndarray] = []
+        self._ready: list[np.ndarray] = []
+        self._pending: list[Sequence[Tensor]] = []
+        """Steps after those, on their device."""
 
     def append(self, fields: Sequence[Tensor]) -> None:
         """Append a step: a tensor for each field, all of one size."""
-        self._parts.append(fields)
+        self._pending.append(fields)
         self.counts.append(fields[0].numel())
 
     def extend(self, entries: np.ndarray, counts: Sequence[int]) -> None:
         """Append several steps, whose numbers of entries are ``counts``."""
-        self._parts.append(entries)
+        self._fetch()
+        self._ready.append(entries)
         self.counts += counts
 
     @property
     def entries(self) -> np.ndarray:
         """The entries of all steps."""
-        if len(self._parts) != 1 or not isinstance(self._parts[0], np.ndarray):
-            found = [np.empty(0, self.dtype)]
-            for ready, parts in groupby(self._parts, lambda part: isinstance(part, np.ndarray)):
-                found += parts if ready else [self._fetched(list(parts))]  # pyright: ignore[reportArgumentType]
-            self._parts = [found[1] if len(found) == 2 else np.concatenate(found)]
-        return self._parts[0]  # pyright: ignore[reportReturnType]
-
-    def _fetched(self, steps: Sequence[Sequence[Tensor]]) -> np.ndarray:
-        fields = [torch.cat([t.flatten() for t in field]).numpy(force=True) for field in zip(*steps, strict=True)]
-        entries = np.empty(len(fields[0]), self.dtype)
-        for name, field in zip(self.dtype.names or (), fields, strict=True):
-            entries[name] = field
-        return entries
+        self._fetch()
+        if len(self._ready) != 1:
+            self._ready = [np.concatenate([np.empty(0, self.dtype), *self._ready])]
+        return self._ready[0]
 
     @property
     def newest(self) -> np.ndarray:
         """The entries of the last step."""
-        last = self._parts[-1]
-        entries = last if isinstance(last, np.ndarray) else self._fetched([last])
-        return entries[len(entries) - self.counts[-1] :]
+        self._fetch()
+        last = self._ready[-1]
+        return last[len(last) - self.counts[-1] :]
+
+    def _fetch(self) -> None:
+        if not self._pending:
+            return
+        every = zip(*self._pending, strict=True)
+        fields = [torch.cat([t.flatten() for t in field]).numpy(force=True) for field in every]
+        entries = np.empty(len(fields[0]), self.dtype)
+        for name, field in zip(self.dtype.names or (), fields, strict=True):
+            entries[name] = field
+        self._ready.append(entries)
+        self._pending = []
 
     def replace(self, entries: np.ndarray, counts: Sequence[int]) -> None:
         """Let these entries take the place of all others."""
-        self._parts, self.counts = [entries], list(counts)
+        self._ready, self._pending, self.counts = [entries], [], list(counts)
 
     def drop(self, steps: int) -> None:
         """Forget the first steps."""

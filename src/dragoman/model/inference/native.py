@@ -101,7 +101,7 @@ class EncodedTexts(NamedTuple):
     """Number of them."""
     first: Int[Tensor, " N"]
     """Index of the first one of each text."""
-    count: Int[Tensor, " N"]
+    lengths: Int[Tensor, " N"]
     """Number of those of each text."""
 
 
@@ -329,37 +329,38 @@ class NativeTransformer(Transformer):
         library().use_torch_threads()
         if (source is None) != (self.cfg.encoder is None):
             self.encode(source)  # which tells what is wrong
-        pool = self.shared_pool(policy) if isinstance(policy, PooledCache) else None
-        if source is None:
-            return Slots(self.native_decoder.kv_widths, self.native_decoder.dtype, pool=pool)
-        return self.read_source(source, pool)
+        decoder = self.native_decoder
+        shared = isinstance(policy, PooledCache)
+        pool = self.shared_pool(policy) if shared else SlotPool(decoder.kv_widths, decoder.dtype)
+        return Slots(pool) if source is None else self.read_source(source, pool)
 
     def shared_pool(self, policy: PooledCache) -> SlotPool:
         """Return the pool that all states of this model under ``policy`` share."""
         key = (*self.native_decoder.kv_widths, self.native_decoder.dtype)
         if key not in policy.pools:
-            policy.pools[key] = SlotPool.empty(key[:-1], self.native_decoder.dtype, policy.capacity)
+            policy.pools[key] = SlotPool(key[:-1], self.native_decoder.dtype, capacity=policy.capacity)
         found = policy.pools[key]
         assert isinstance(found, SlotPool)
         return found
 
-    def read_source(self, source: Tensor | Tokens | Frames, pool: SlotPool | None = None) -> Slots:
+    def read_source(self, source: Tensor | Tokens | Frames, pool: SlotPool) -> Slots:
         """Encode the source, and project its keys and values for every layer of the decoder."""
         encoded, decoder = self.encoded(source), self.native_decoder
-        layers = [torch.empty(encoded.tokens, width, dtype=decoder.dtype) for width in decoder.source_widths]
-        sources = SlotPool(layers, used=encoded.tokens)
+        sources = SlotPool(decoder.source_widths, decoder.dtype, slots=max(1, encoded.tokens))
+        sources.used = encoded.tokens
         addresses = ctypes.addressof(sources.addresses)
         library().project_sources(decoder.address, encoded.hidden.data_ptr(), encoded.tokens, addresses)
-        return Slots(decoder.kv_widths, decoder.dtype, sources, encoded.first, encoded.count, pool)
+        return Slots(pool, sources, encoded.first, encoded.lengths)
 
     def encoded(self, source: Tensor | Tokens | Frames) -> EncodedTexts:
         """Return the texts as hidden vectors, by the kernels where these know the encoder."""
-        alone = isinstance(source, Tensor) and source.dim() == 2
-        tokens = Tokens(source) if alone else source
+        tokens, pad = source, None
+        if isinstance(source, Tensor) and source.dim() == 2:
+            tokens, pad = Tokens(source), self.cfg.pad  # the kernels find the padding themselves
         if self.native_encoder is not None and isinstance(tokens, Tokens) and tokens[2:] == (None, None):
             if self.max_length is not None and tokens.ids.shape[1] > self.max_length:
-                check_length(positions_of(self.tokens(source) if alone else tokens), self.max_length)
-            return self.native_encoder.encode(*tokens[:2], self.cfg.pad if alone else None)
+                check_length(positions_of(tokens if pad is None else self.tokens(tokens.ids)), self.max_length)
+            return self.native_encoder.encode(tokens.ids, tokens.keep, pad)
         memory = self.encode(source)
         assert memory is not None
         keep, hidden = memory.positions.keep, memory.x.float()

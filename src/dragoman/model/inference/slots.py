@@ -47,22 +47,22 @@ class SlotPool:
     Several states may share it. Joining two of them then moves no keys, and a common prefix is stored once.
     """
 
-    def __init__(self, layers: Sequence[Float[Tensor, "slots width"]], used: int = 0, capacity: int | None = None):
+    def __init__(self, widths: Sequence[int], dtype: torch.dtype, *, slots: int = 0, capacity: int | None = None):
         """
         Args:
+            widths: for each layer, the size of a token's keys and values.
+            dtype: their data type.
+            slots: number of slots to begin with.
             capacity: most slots that the pool may have; None for any number.
         """
-        self.layers, self.used, self.capacity = list(layers), used, capacity
+        self.widths, self.dtype, self.slots, self.used, self.capacity = widths, dtype, slots, 0, capacity
+        self.layers = [torch.empty(slots, width, dtype=dtype) for width in widths] if slots else []
         self.users: WeakSet[Slots] = WeakSet()
         """The states whose tables name slots of this pool."""
 
-    @classmethod
-    def empty(cls, widths: Sequence[int], dtype: torch.dtype, capacity: int | None = None) -> "SlotPool":
-        return cls([torch.empty(0, width, dtype=dtype) for width in widths], capacity=capacity)
-
     @property
     def free(self) -> int:
-        return len(self.layers[0]) - self.used
+        return self.slots - self.used
 
     @property
     def layers(self) -> list[Tensor]:
@@ -83,11 +83,10 @@ class SlotPool:
             return
         if self.used:
             self.compact()
-        slots = len(self.layers[0])
-        if tokens > self.free or self.used > slots // 2:
-            wanted = max(2 * slots, self.used + tokens, INITIAL_SLOTS * rows)
+        if tokens > self.free or self.used > self.slots // 2:
+            wanted = max(2 * self.slots, self.used + tokens, INITIAL_SLOTS * rows)
             wanted = wanted if self.capacity is None else min(wanted, self.capacity)
-            if wanted > slots:
+            if wanted > self.slots:
                 self.grow(wanted)
         if tokens > self.free:
             raise MemoryError(f"{self.used + tokens} tokens are to be cached, and there is room for {self.capacity}")
@@ -109,11 +108,12 @@ class SlotPool:
     def grow(self, slots: int) -> None:
         """Grow to ``slots`` in total."""
         layers = self.layers
-        for number, old in enumerate(layers):  # one after the other, so that only one is there twice
-            layers[number] = old.new_empty(slots, old.shape[1])
+        for number, width in enumerate(self.widths):  # one after the other, so that only one is there twice
+            grown = torch.empty(slots, width, dtype=self.dtype)
             if self.used:
-                layers[number][: self.used] = old[: self.used]
-        self.layers = layers
+                grown[: self.used] = layers[number][: self.used]
+            layers[number : number + 1] = [grown]  # of which there is none before the first token
+        self.layers, self.slots = layers, slots
 
     def keep(self, slots: Int[Tensor, " n"]) -> None:
         """Move ``slots`` to the front, in order, and free the rest."""
@@ -124,9 +124,15 @@ class SlotPool:
     def append(self, other: "SlotPool") -> None:
         """Copy the used slots of ``other`` behind those used here; there must be room."""
         end = self.used + other.used
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
-            mine[self.used : end] = theirs[: other.used]
+        if other.used:
+            for mine, theirs in zip(self.layers, other.layers, strict=True):
+                mine[self.used : end] = theirs[: other.used]
         self.used = end
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a slot in all layers."""
+        return sum(self.widths) * self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
@@ -158,22 +164,18 @@ class Slots(DecodingState):
 
     def __init__(
         self,
-        widths: Sequence[int],
-        dtype: torch.dtype,
+        pool: SlotPool,
         source: SlotPool | None = None,
         first: Int[Tensor, " N"] = _NOTHING,
         count: Int[Tensor, " N"] = _NOTHING,
-        pool: SlotPool | None = None,
     ):
         """
         Args:
-            widths: for each layer, the size of a token's keys and values.
-            dtype: their data type.
+            pool: keys and values of the tokens read, and perhaps those of other states.
             source: keys and values of all sources, concatenated.
             first, count: of each source, the index of its first token there and the number of its tokens.
-            pool: pool that this state shares with others; None for one of its own.
         """
-        self.pool, self.source, self.columns = pool or SlotPool.empty(widths, dtype), source, 0
+        self.pool, self.source, self.columns = pool, source, 0
         self.first, self.count = first, count
         self.table: Int[Tensor, "R room"] = _NO_TABLE
         self.lengths: Int[Tensor, " R"] = _NOTHING
@@ -218,7 +220,7 @@ class Slots(DecodingState):
         self.table, self.lengths, self.first, self.count = _NO_TABLE, _NOTHING, _NOTHING, _NOTHING
 
     def struct(self, table: int, lengths: int, room: int) -> StateStruct:
-        """Return this state as the kernels read it, with the addresses of a table of ``room`` columns and of lengths."""
+        """Return this state as the kernels read it; ``table`` and ``lengths`` are addresses, ``room`` the columns."""
         source = self.source
         return StateStruct(
             table,
@@ -303,7 +305,7 @@ class Slots(DecodingState):
     def fork(self, tokens: int) -> "Slots | None":
         if self.source is not None or len(self.table) != 1 or int(self.lengths[0]) != self.columns:
             return None
-        forked = Slots([layer.shape[1] for layer in self.pool.layers], self.pool.layers[0].dtype, pool=self.pool)
+        forked = Slots(self.pool)
         forked.table, forked.columns = self.table[:, :tokens].clone(), tokens
         forked.lengths = torch.full_like(self.lengths, tokens)
         return forked

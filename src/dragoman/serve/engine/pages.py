@@ -38,7 +38,7 @@ class CacheCost:
         of_source = (long.nbytes - short.nbytes) / _PROBE if short and long else 0.0
         begun, grown = (_state(model, cache, 4 if translates else None, tokens) for tokens in (1, 1 + _PROBE))
         if isinstance(begun, Slots):
-            return cls(sum(layer[:1].nbytes for layer in begun.pool.layers), 2 * max(0.0, of_source), True)
+            return cls(begun.pool.token_bytes, 2 * max(0.0, of_source), True)
         return cls(2 * max(0.0, grown.nbytes - begun.nbytes) / _PROBE, max(0.0, of_source), False)
 
 
