@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +57,12 @@ class InThisProcess(ShardScheduler):
 
     def stop(self) -> None:
         pass
+
+
+def work_here(patch: pytest.MonkeyPatch, scheduler: Callable[[ShardWork], ShardScheduler]) -> None:
+    """Let the scheduler take the place of the command's processes."""
+    patch.setattr(local, "LocalWorkers", lambda work, workers: scheduler(work))
+    patch.setattr(local, "start_early", lambda workers: None)
 
 
 @pytest.fixture(autouse=True)
@@ -419,7 +425,7 @@ def dragoman(*arguments) -> int:
 @pytest.fixture
 def in_this_process(monkeypatch):
     """The command's workers work here."""
-    monkeypatch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(work))
+    work_here(monkeypatch, InThisProcess)
 
 
 @pytest.mark.parametrize(
@@ -501,7 +507,7 @@ def test_a_mistake_is_one_line_before_the_model_loads(mistake, run, sentences, t
 
 def test_files_that_match_a_pattern_go_into_a_folder_or_one_after_the_other_into_a_file(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(Backwards()))
+    work_here(monkeypatch, lambda work: InThisProcess(Backwards()))
     for name in ("a", "b"):
         write(tmp_path / f"{name}.txt.zst", [f"{name} {i}" for i in range(6)])
     (tmp_path / "out").mkdir()
@@ -513,7 +519,7 @@ def test_files_that_match_a_pattern_go_into_a_folder_or_one_after_the_other_into
 
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="this system has no files below /dev")
 def test_a_file_in_shared_memory_is_a_file_like_others(run, sentences, monkeypatch):
-    monkeypatch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(Backwards()))
+    work_here(monkeypatch, lambda work: InThisProcess(Backwards()))
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         assert dragoman("translate", run, sentences, "-o", f"{folder}/out.txt", "--workers", 2) == 0
         assert Path(folder, "out.txt").read_text().count("\n") == sentences.read_text().count("\n")
@@ -522,7 +528,7 @@ def test_a_file_in_shared_memory_is_a_file_like_others(run, sentences, monkeypat
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_at_an_address_is_read_as_one_of_this_machine(suffix, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(Backwards()))
+    work_here(monkeypatch, lambda work: InThisProcess(Backwards()))
     with fsspec.open(f"memory://store/a.txt{suffix}", "wb") as file:
         file.write(write(tmp_path / f"a{suffix}", LINES).read_bytes())
     assert dragoman("translate", run, f"memory://store/*{suffix or 't'}", "-o", "out.txt", "--workers", 2) == 0
@@ -612,7 +618,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run, tmp_path, monk
     again = error.splitlines()[-1].partition("go on with: dragoman ")[2]
     with monkeypatch.context() as patch:
         patch.setattr(shards, "FEWEST", FEWEST)  # as in the command
-        patch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(work))
+        work_here(patch, InThisProcess)
         assert dragoman(*again.split()) == 0
     assert "of them by an earlier command" in capfd.readouterr().err
     assert len(list(read_lines(output))) == len(LINES) * 60

@@ -270,6 +270,7 @@ def test_the_command_gives_the_same_with_workers_and_translates_parquet(run, tmp
         return InThisProcess(shard_work)
 
     monkeypatch.setattr("dragoman.serve.bulk.local.LocalWorkers", here)
+    monkeypatch.setattr("dragoman.serve.bulk.local.start_early", lambda workers: None)
     rows = [("the red dog", ""), ("one {name} cat", ""), ("", ""), ("two cars", "there")]
     for suffix in (".csv", ".parquet"):
         write(tmp_path / f"a{suffix}", rows)

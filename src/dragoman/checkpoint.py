@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dragoman import durable
 from dragoman.capabilities import wrong_command_error
-from dragoman.config import dump_yaml, from_dict, load_yaml
+from dragoman.config import CONFIG, dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
 from dragoman.json_files import read_json
 from dragoman.migrations import Content, renamed
@@ -39,7 +39,7 @@ from dragoman.run_lock import LOCK, RunLock
 from dragoman.snapshot import Checkpoint, Damaged, encode, read_shapes, read_tensors, step_name
 from dragoman.text.tokens.tokenizer import Tokenizer
 
-CONFIG, FOLDER = "config.yaml", "checkpoints"
+FOLDER = "checkpoints"
 JOINT, SOURCE, TARGET = "tokenizer.json", "source.tokenizer.json", "target.tokenizer.json"
 BASE = "base.safetensors"
 

@@ -41,6 +41,9 @@ def _as_text(step: Any) -> Any:
 CheckpointName = Annotated[str, BeforeValidator(_as_text)]
 """A checkpoint of a run: best, last, a step, or a name."""
 
+CONFIG = "config.yaml"
+"""Name of the configuration in the directory of a run."""
+
 T = TypeVar("T")
 
 # ---- declaring ------------------------------------------------------------------------------------

@@ -64,6 +64,8 @@ class BulkPlan(NamedTuple):
 def plan_bulk(request: BulkRequest) -> BulkPlan | None:
     """Return the plan of a bulk job; None without --workers or --ray. Parquet files are always translated in bulk.
 
+    The processes of a plan begin at once, since their start takes as long as that of this one.
+
     Raises:
         ConfigError, DataError: as ``bulk_inputs``; or options that do not fit one another.
     """
@@ -84,4 +86,8 @@ def plan_bulk(request: BulkRequest) -> BulkPlan | None:
         )
     if request.never_in_bulk:
         raise ConfigError(f"{option}: cannot be used with --memory, --knn, --dry-run and --report")
+    if not request.ray:
+        from dragoman.serve.bulk import local
+
+        local.start_early(workers or 1)
     return BulkPlan(inputs, tables, workers)

@@ -23,7 +23,7 @@ def resolve_run(path: Path) -> Path:
     Raises:
         CheckpointError: it holds several.
     """
-    from dragoman.checkpoint import CONFIG
+    from dragoman.config import CONFIG
 
     if not os.path.isdir(path) or (path / CONFIG).is_file():
         return path

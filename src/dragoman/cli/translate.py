@@ -189,12 +189,6 @@ def translate(
     Placeholders ({name}, %s, <b>, links) survive. In a document, missing translations are filled in. A
     run that was trained with context reads each line with those before it; an empty line ends a document.
     """
-    from dragoman.cli import document as documents
-    from dragoman.cli.live_input import grouping_of
-    from dragoman.cli.memory import read_memory
-    from dragoman.decode.documents.line_translation import LineSettings
-    from dragoman.text.grouping import in_groups
-
     lines_only = nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text
     request = BulkRequest(
         texts=text or [],
@@ -209,7 +203,14 @@ def translate(
         lines_only=lines_only or flag_below is not None,
         never_in_bulk=bool(dry_run or report or memory or knn),
     )
-    plan = plan_bulk(request)
+    plan = plan_bulk(request)  # before the imports, which its processes make at the same time
+
+    from dragoman.cli import document as documents
+    from dragoman.cli.live_input import grouping_of
+    from dragoman.cli.memory import read_memory
+    from dragoman.decode.documents.line_translation import LineSettings
+    from dragoman.text.grouping import in_groups
+
     job = None
     known = read_memory(run, memory, source_language, target_language)
     if plan is None:

@@ -5,6 +5,7 @@ only when it asks for one, so that no more than one of each is in memory, and ne
 other does, or while a model loads.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,10 @@ PATIENCE = 5.0
 """Seconds that a stopped worker has to end."""
 
 
+EAGER = "dragoman.decode.documents.line_translation"
+"""What a worker imports before it knows its work: nearly all that takes time."""
+
+
 @dataclass
 class _Worker:
     process: BaseProcess
@@ -38,6 +43,15 @@ class _Worker:
     shard: Shard | None = None
     """Shard that it works on, or will as soon as it is ready."""
     ready: bool = False
+
+
+_idle: list[_Worker] = []
+"""Workers that have been started and have no work yet."""
+
+
+def start_early(workers: int) -> None:
+    """Start processes that import what they need while this one does too, for the next ``LocalWorkers``."""
+    _idle.extend(_start() for _ in range(workers))
 
 
 class LocalWorkers(ShardScheduler):
@@ -75,7 +89,9 @@ class LocalWorkers(ShardScheduler):
                 return
             self._give(worker, shard)
         while len(self.workers) < self.most and (shard := supply.next()) is not None:
-            self.workers.append(worker := _start(self.work))
+            self.workers.append(worker := _idle.pop() if _idle else _start())
+            with suppress(OSError):  # as below
+                worker.connection.send(self.work)
             self._give(worker, shard)
 
     def _give(self, worker: _Worker, shard: Shard) -> None:
@@ -100,6 +116,8 @@ class LocalWorkers(ShardScheduler):
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
     def stop(self) -> None:
+        self.workers += _idle
+        _idle.clear()
         for worker in self.workers:
             worker.process.terminate()
             worker.connection.close()
@@ -112,10 +130,10 @@ class LocalWorkers(ShardScheduler):
         self.workers = []
 
 
-def _start(work: ShardWork) -> _Worker:
+def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, work), daemon=True, name="dragoman-worker")
+    process = context.Process(target=_work, args=(theirs,), daemon=True, name="dragoman-worker")
     with _environment(THREADS, os.environ.get(THREADS) or "1"):
         process.start()
     theirs.close()  # so that the death of the worker closes the pipe
@@ -154,11 +172,13 @@ def _received(worker: _Worker) -> ShardResult | int | str | None:
 # ---- in the worker ------------------------------------------------------------------------------------
 
 
-def _work(connection: Connection, work: ShardWork) -> None:
-    """Answer shards until there are no more."""
+def _work(connection: Connection) -> None:
+    """Receive the work, then answer shards until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        importlib.import_module(EAGER)
+        work: ShardWork = connection.recv()
         answerer = work.open()
         connection.send(READY)
         while True:
