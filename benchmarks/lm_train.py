@@ -26,6 +26,7 @@ import torch
 from smoke import add_smoke, write_results
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from where import time_of_training
 
 from dragoman.data.packing import TextBatch
 from dragoman.data.tasks import LanguageModellingTask
@@ -167,6 +168,9 @@ def main() -> None:
         share = f"{100 * speed * work / best:.0f}%"
         loss = losses[name, precision]
         lines.append(f"| {name} | {precision} | {speed:,.0f} | {speed / theirs:.2f} | {share} | {loss:.2f} |")
+    racer = field["dragoman", "bfloat16"]
+    lines += ["", "Where the time of a step of ours goes, in bfloat16, by PyTorch's profiler:", ""]
+    lines += time_of_training(lambda: racer.learn(0))
     text = "\n".join([*lines, ""])
     print(text)
     write_results("lm_train.md", text, smoke=given.smoke)

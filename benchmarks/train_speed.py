@@ -39,6 +39,7 @@ import torch.nn.functional as F
 from smoke import add_smoke, write_results
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from where import time_of_training
 
 from dragoman.data.batch import Batches, PairBatch
 from dragoman.data.tasks import TranslationTask
@@ -319,6 +320,11 @@ def compete(setting: Setting, batches: list[PairBatch], rounds: int) -> Iterator
                 f"- {what} at {rate / 1e9:.0f} GFLOP/s: {limit:,.0f} tokens a second, of which "
                 f"dragoman reaches {100 * speed['dragoman, 2017', precision] / limit:.0f}%"
             )
+    yield ""
+    yield "Where the time of a step of ours goes, the 2017 model in bfloat16, by PyTorch's profiler:"
+    yield ""
+    racer = field["dragoman, 2017", "bfloat16"]
+    yield from time_of_training(lambda: racer.step(batch, counted=False))
     yield ""
 
 
