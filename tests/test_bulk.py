@@ -326,6 +326,17 @@ def test_workers_load_at_the_same_time_however_long_the_lines_are(tmp_path):
     assert first[0] < second[1] and second[0] < first[1]
 
 
+def test_workers_that_were_started_early_do_the_work_even_if_one_has_died_since(tmp_path):
+    local.start_early(2)
+    early = [worker.process for worker in local._idle]
+    early[1].kill()
+    early[1].join()
+    path = write(tmp_path / "in.txt", LINES)
+    report = bulk(path, tmp_path / "out.txt", LocalWorkers(Backwards(), 2))
+    assert list(read_lines(tmp_path / "out.txt")) == EXPECTED and report.lost == 1
+    assert not local._idle and early[0].exitcode is not None  # it was stopped with the others
+
+
 def test_a_worker_that_dies_is_replaced_and_its_shard_is_done_again(tmp_path):
     work = Backwards(dies_at=2, once=str(tmp_path / "died"))
     report = bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out.txt", LocalWorkers(work, 2))

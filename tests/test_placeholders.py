@@ -122,6 +122,15 @@ def test_places_are_in_order_and_hold_what_they_say(text):
         at = p.end
 
 
+MARKS = "<%{$@\\`&[]_:!/wftp.#*19 \u20e3\ufe0f\u2139\u00a9\U0001f1e6\U0001f600\u2190\u2049aé"
+
+
+@given(st.text(st.sampled_from(MARKS) | st.characters()))
+def test_the_quick_look_overlooks_no_placeholder(text):
+    known = find_placeholders(text, ["no such code"])  # with codes every text is looked through
+    assert find_placeholders(text) == known
+
+
 # ---- whatever the model answers -------------------------------------------------------------------
 
 PIECES = ["%(name)s", "%s", "%1$d", "{0}", "{name}", "{{x}}", "<b>", "</b>", '<x id="1"/>', "<i>", "</i>", "<br>"]
