@@ -147,8 +147,8 @@ class _Decompressor(Protocol):
 class _Streams(io.RawIOBase):
     """Reader of all streams of a compressed file, one after the other.
 
-    Unlike the libraries' own readers it notices a truncated file, and damage in any stream. Python's take a later stream
-    that is damaged for the end of the file.
+    Unlike the libraries' own readers it notices a truncated file, and damage in any stream. Python's readers take a
+    later stream that is damaged for the end of the file.
     """
 
     def __init__(self, file: BinaryIO, new: Callable[[], _Decompressor], *, padding: int = 0):
