@@ -282,8 +282,32 @@ def test_short_texts_and_an_unknown_language_are_given_the_benefit_and_the_list(
         list(clean(short, Cleaning(source_language="english")))
 
 
+FOREIGN = [
+    "No se pudo guardar el archivo",
+    "Ovo je rečenica koja je napisana na hrvatskom jeziku i govori o kući",
+    "Dette er en setning som er skrevet på norsk og handler om et hus",
+    "Ini adalah kalimat yang ditulis dalam bahasa Indonesia tentang rumah",
+    "请输入您的用户名和密码",
+]
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_a_text_is_in_another_language_however_many_languages_resemble_that_one(text):
+    ranked = languages.rank_languages(text)
+    assert ranked[0][1] < 0.9, "no single language is certain"
+    assert languages.is_other_language("en")(text)
+    for near, probability in ranked:
+        if probability > 0.05:
+            assert not languages.is_other_language(near)(text)
+
+
+@pytest.mark.parametrize("text", ["", "OK", "4.5 GB", "v2.1.0", "{name}: %s", "ISO 9001:2015", "10.0.0.1"])
+def test_a_text_without_a_language_is_in_none_other(text):
+    assert not languages.is_other_language("en")(text)
+
+
 def test_languages_need_their_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     languages._identifier.cache_clear()
     with pytest.raises(ConfigError, match=r"needs py3langid: pip install py3langid"):
-        languages.identify_language("a text")
+        languages.rank_languages("a text")

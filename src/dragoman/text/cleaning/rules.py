@@ -53,10 +53,10 @@ class Cleaning:
     target_scripts: tuple[Script, ...] = ()
     """Scripts such as [hiragana, katakana, cjk] that half of a target's letters must be written in; empty for any."""
     source_language: str | None = None
-    """Language code of two letters such as en: sources that are surely in another language are removed; None for any.
-    Needs the extra ``language``."""
+    """Language code such as en: sources for which another language is a hundred times likelier are removed; None for
+    any. Needs the extra ``language``."""
     target_language: str | None = None
-    """Language code of two letters, as for sources: targets that are surely in another language are removed."""
+    """Language code, as for sources: targets for which another language is a hundred times likelier are removed."""
 
 
 Predicate = Callable[[TwoSided], bool]
