@@ -21,7 +21,7 @@ from dragoman.decode.translator import Progress, Translator, search_for_beam
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS
 from dragoman.evaluate.risk_coverage import risk_coverage
-from dragoman.text.cleaning.clean import normalise
+from dragoman.text.cleaning.clean import normalise_pair
 from dragoman.text.corpus import source_rows
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import EOS
@@ -173,7 +173,7 @@ def _heads(translator: Translator, pairs: Sequence[Pair | Sourced]) -> tuple[Ali
     """
     if not attention_taps(translator.model):
         return AlignmentHeads(), None
-    tidy = [pair._replace(source=normalise(pair.source), target=normalise(pair.target)) for pair in pairs]
+    tidy = [normalise_pair(pair) for pair in pairs]
     known = [(pair, gold) for pair in tidy if (gold := anchors(pair.source, pair.target))]
     if sum(len(gold) for _, gold in known) < LEAST:
         return AlignmentHeads(), None

@@ -16,7 +16,7 @@ from dragoman.text.cleaning.rules import Cleaning, CleaningRule, LearnedRule, st
 from dragoman.text.cleaning.workers import map_parallel
 from dragoman.text.lines import AnyPair, Pair, TwoSided
 
-__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "clean", "merge_reports", "normalise"]
+__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "clean", "merge_reports", "normalise", "normalise_pair"]
 
 EXAMPLES = 3
 """Number of removed pairs that the report shows for each rule."""
@@ -108,7 +108,7 @@ _rules = lru_cache(1)(stateless_rules)
 
 
 def _judged(pair: AnyPair, rules: Sequence[CleaningRule]) -> Judged[AnyPair]:
-    normalised = pair._replace(source=normalise(pair.source), target=normalise(pair.target))
+    normalised = normalise_pair(pair)
     return Judged(normalised, normalised != pair, _objection(normalised, rules))
 
 
@@ -151,6 +151,11 @@ def normalise(text: str) -> str:
     if text.isascii() and text.isprintable() and "  " not in text:
         return text.strip()  # fast path for most lines, at a tenth of the cost
     return _SPACE.sub(" ", unicodedata.normalize("NFC", text).replace("\ufeff", "")).strip()
+
+
+def normalise_pair(pair: AnyPair) -> AnyPair:
+    """Return the pair with both sides normalised."""
+    return pair._replace(source=normalise(pair.source), target=normalise(pair.target))
 
 
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
