@@ -9,12 +9,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Generic, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from dragoman.text.cleaning.remembered import spooled, temporary_database
 from dragoman.text.cleaning.rules import Cleaning, CleaningRule, LearnedRule, stateful_rules, stateless_rules
 from dragoman.text.cleaning.workers import map_parallel
-from dragoman.text.lines import AnyPair, Pair, TwoSided
+from dragoman.text.lines import AnyPair, Pair, Sourced, TwoSided
 
 __all__ = ["EXAMPLES", "CleanReport", "Cleaning", "clean", "merge_reports", "normalise", "normalise_pair"]
 
@@ -153,7 +153,10 @@ def normalise(text: str) -> str:
     return _SPACE.sub(" ", unicodedata.normalize("NFC", text).replace("\ufeff", "")).strip()
 
 
-def normalise_pair(pair: AnyPair) -> AnyPair:
+TidyPair = TypeVar("TidyPair", bound=Pair | Sourced)
+
+
+def normalise_pair(pair: TidyPair) -> TidyPair:
     """Return the pair with both sides normalised."""
     return pair._replace(source=normalise(pair.source), target=normalise(pair.target))
 
