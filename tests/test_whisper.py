@@ -19,6 +19,7 @@ from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import walk
 from dragoman.decode.search.speculative import Speculative
@@ -238,6 +239,19 @@ def test_searches_that_equal_another_do_so_on_speech(made, pair):
     transcriber, some = Transcriber.load(made.run, precision="float32"), [foreign_speech.speech(2, n) for n in range(3)]
     plain, other = (transcriber.transcribe(some, search=cfg, max_new_tokens=8) for cfg in SAME[pair])
     assert [one.tokens for one in other] == [one.tokens for one in plain]
+
+
+def test_minimum_bayes_risk_takes_the_sample_that_all_others_resemble_most(made):
+    transcriber, sampling = Transcriber.load(made.run, precision="float32"), Sample(samples=12, temperature=0.7)
+    cfg = MinimumBayesRisk(sampling=sampling)
+    speech = foreign_speech.speech(1, 3)
+    [heard] = transcriber.transcribe([speech], search=cfg, max_new_tokens=8)
+    window = torch.from_numpy(transcriber.log_mel.windows(speech, transcriber.frames))
+    [samples] = transcriber._hypotheses(window, torch.tensor([heard.prompt]), sampling, 8, 0)
+    texts = [transcriber._candidate(one).text for one in samples]
+    utility = cfg.utility.between(texts).sum(axis=1)
+    assert utility[texts.index(heard.text)] == pytest.approx(utility.max())
+    assert heard.text != texts[0], "which is the most probable one"
 
 
 def test_a_covering_beam_asks_for_attention_to_every_frame(made):
