@@ -17,12 +17,15 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
 from dragoman.decode import knn
 from dragoman.decode.knn import Datastore, NearestNeighbours, build_datastore
+from dragoman.decode.request import Request
 from dragoman.decode.state_index import FILE, StateIndex, build_state_index
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.model.families import ModelConfig
-from dragoman.text.lines import Pair
-from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.context import SEPARATOR
+from dragoman.text.held_out import held_out_line
+from dragoman.text.lines import Pair, Sourced
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer, tag_mark
 from dragoman.text.tokens.training import Bytes
 
 BYTES = Tokenizer.train(Bytes(), [])
@@ -30,13 +33,13 @@ PAIRS = [Pair("one dog", "ein Hund"), Pair("two cats", "zwei Katzen"), Pair("a h
 SOURCES = [pair.source for pair in PAIRS]
 
 
-def make(path, model, seed):
+def make(path, model, seed, tokenizer=BYTES, **data):
     """Write a run of random weights."""
-    cfg = from_dict(ModelConfig, model).sized(vocab=len(BYTES))
-    content = {"task": {"kind": "translation"}, "data": {}, "model": to_dict(cfg)}
+    cfg = from_dict(ModelConfig, model).sized(vocab=len(tokenizer))
+    content = {"task": {"kind": "translation"}, "data": data, "model": to_dict(cfg)}
     torch.manual_seed(seed)
     run = RunDirectory.create(path, content)
-    run.write_tokenizers(BYTES, BYTES)
+    run.write_tokenizers(tokenizer, tokenizer)
     run.save(1, tensors={"model": cfg.build().state_dict()}, progress={"step": 1}, config=content, best=True)
     run.close()
     return path
@@ -175,6 +178,41 @@ def test_a_datastore_is_built_and_used_by_commands(run, tmp_path, monkeypatch, c
     assert not cli.main(["translate", str(run), "in.txt", "--knn", chosen, "--format", "json"])
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == [p.target for p in PAIRS]
     assert not cli.main(["translate", str(run), "tea", "--knn", "store"])
+
+
+TWO = [("2de", "ein Hund"), ("2es", "un perro")]
+
+
+def test_a_datastore_knows_translations_by_the_tag_of_their_source(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = Tokenizer.train(Bytes(), [], [tag_mark(tag) for tag, _ in TWO])
+    run = make(tmp_path / "run", MODEL, 1, tokenizer)
+    build_datastore(run, [Sourced("one dog", text, "", tag) for tag, text in TWO], tmp_path / "store")
+    translator = Translator.load(run, knn=settings(tmp_path / "store"))
+    found = translator.translate([Request("one dog", tags=(tag,)) for tag, _ in TWO], beam=1)
+    assert [one.text for one in found] == [text for _, text in TWO]
+    for tag, text in TWO:
+        (tmp_path / f"{tag}.tsv").write_text(f"one dog\t{text}\n")
+        assert not cli.main(["datastore", str(run), f"{tag}.tsv", "--tag", tag, "-o", tag])
+        build_datastore(run, [Sourced("one dog", text, "", tag)], tmp_path / "same")
+        assert np.array_equal(Datastore(tag).keys, Datastore("same").keys)
+    (run / "data").mkdir()
+    (run / "data/valid.jsonl").write_text("".join(held_out_line(Sourced("one dog", t, "", tag)) for tag, t in TWO))
+    parts = json.dumps([{"kind": "part", "tags": [t], "pairs": {"kind": "table", "path": f"{t}.tsv"}} for t, _ in TWO])
+    for named in (str(run / "data/valid.jsonl"), parts):
+        assert not cli.main(["datastore", str(run), named, "-o", "both"])
+        assert np.array_equal(Datastore("both").keys, Datastore("store").keys)
+
+
+def test_a_datastore_knows_translations_by_the_sentence_before_their_source(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = Tokenizer.train(Bytes(), [], SEPARATOR[:1])
+    run = make(tmp_path / "run", MODEL, 1, tokenizer, context={"kind": "sentences_before", "sentences": 1})
+    (tmp_path / "pairs.tsv").write_text("tea\tTee\none dog\tein Hund\n\ncats\tKatzen\none dog\tder Hund\n")
+    assert not cli.main(["datastore", str(run), "pairs.tsv", "-o", "store"])
+    translator = Translator.load(run, knn=settings(tmp_path / "store"))
+    asked = [Request("one dog", context=(before,)) for before in ("tea", "cats")]
+    assert [one.text for one in translator.translate(asked, beam=1)] == ["ein Hund", "der Hund"]
 
 
 @pytest.mark.parametrize(
