@@ -18,6 +18,8 @@ from dragoman.config import from_dict, to_dict
 from dragoman.decode import knn
 from dragoman.decode.knn import Datastore, NearestNeighbours, build_datastore
 from dragoman.decode.request import Request
+from dragoman.decode.search.attention_taps import twin_of
+from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.state_index import FILE, StateIndex, build_state_index
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
@@ -103,6 +105,20 @@ def test_an_index_of_one_cluster_finds_what_exact_search_finds(run, tmp_path):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     translated = Translator.load(run, knn=settings(tmp_path / "store", search="approximate")).translate(SOURCES, beam=1)
     assert [t.text for t in translated] == [pair.target for pair in PAIRS]
+
+
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_copies_of_a_model_share_its_datastore(search, tmp_path):
+    if search == "approximate":
+        pytest.importorskip("faiss")
+    run = make(tmp_path / "run", MODEL, 1)
+    build_datastore(run, PAIRS, tmp_path / "store", index=search == "approximate")
+    translator = Translator.load(run, knn=settings(tmp_path / "store", search=search))
+    assert twin_of(translator.model).model.datastore is translator.model.datastore
+    found = translator.translate(SOURCES, beam=1, alignments=True)
+    assert [t.text for t in found] == [pair.target for pair in PAIRS]
+    assert all(t.candidates[0].alignment for t in found)
+    assert translator.translate(SOURCES, search=CoveringBeam(size=2, nbest=1))
 
 
 @pytest.mark.parametrize("size", [1, 2, 12, 40, 300])

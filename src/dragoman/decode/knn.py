@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -117,6 +117,10 @@ class Datastore:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Datastore":
+        """Return the datastore itself: copies of a model share it, as it is only read."""
+        return self
 
     def nearest(self, queries: Float[Tensor, "R D"], k: int) -> tuple[Float[Tensor, "R k"], Int[Tensor, "R k"]]:
         """Return squared distances and tokens of the ``k`` nearest states, or of all where there are fewer. Search is
