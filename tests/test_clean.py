@@ -21,6 +21,7 @@ from dragoman.text.cleaning import languages
 from dragoman.text.cleaning.clean import EXAMPLES, Cleaning, CleanReport, clean, normalise
 from dragoman.text.cleaning.remembered import SeenTexts, temporary_database
 from dragoman.text.cleaning.workers import CHUNK, map_parallel
+from dragoman.text.invariants import find_changes
 from dragoman.text.lines import Pair
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" a\t\u2028\u00a0\ufeff\u0301é"), max_size=30)
@@ -280,6 +281,26 @@ def test_short_texts_and_an_unknown_language_are_given_the_benefit_and_the_list(
     assert list(clean(short, Cleaning(source_language="en", target_language="de"))) == short
     with pytest.raises(ConfigError, match=r"the language 'english' cannot .* known are .*, en, .*"):
         list(clean(short, Cleaning(source_language="english")))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "same"),
+    [
+        ("At 10:30", "Um 10.30 Uhr", True),
+        ("At 10:00", "Um 10.00 Uhr", True),
+        ("10.30 Uhr für 1.000 Euro", "1,000 euros at 10:30", True),
+        ("On 2024-05-01", "Am 01.05.2024", True),
+        ("From 9:05 to 10:30", "Von 9.05 bis 10.30", True),
+        ("Version 2.0", "Version 2", True),
+        ("At 10:30", "Um 10.31 Uhr", False),
+        ("At 10:30", "Um 10 Uhr", False),
+        ("Version 1.5", "Version 5.1", False),
+    ],
+)
+def test_numbers_are_the_same_whatever_separates_their_groups(source, target, same):
+    for pair in (Pair(source, target), Pair(target, source)):
+        assert bool(list(clean([pair], Cleaning(numbers="drop", copies="keep")))) == same
+        assert not find_changes(*pair) if same else find_changes(*pair)
 
 
 FOREIGN = [
