@@ -196,6 +196,23 @@ def test_a_datastore_is_built_and_used_by_commands(run, tmp_path, monkeypatch, c
     assert not cli.main(["translate", str(run), "tea", "--knn", "store"])
 
 
+def test_a_run_is_evaluated_with_its_datastore(run, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store").symlink_to(store)
+    (tmp_path / "pairs.tsv").write_text("".join(f"{p.source}\t{p.target}\n" for p in PAIRS))
+    chosen = "{store: store, k: 4, temperature: 0.0001, weight: 0.99}"
+    mine = ["evaluate", str(run), "pairs.tsv", "--beam", "1", "--metric", "exact_match", "--format", "json"]
+
+    def score(*options):
+        assert not cli.main([*mine, *options])
+        return json.loads(capsys.readouterr().out)["scores"]["exact_match"]["value"]
+
+    assert score("--knn", chosen) == 100 and score() == 0
+    assert score("--knn", chosen, "--against", str(run)) == 100, "against the run without it"
+    assert cli.main([*mine[:3], "--knn", chosen, "--follow"]) == 2
+    assert "--knn: cannot be used with --follow" in capsys.readouterr().err
+
+
 TWO = [("2de", "ein Hund"), ("2es", "un perro")]
 
 
