@@ -173,6 +173,26 @@ def test_what_is_remembered_on_disk_answers_as_a_set_in_memory(pairs):
     assert list(clean(iter(pairs), Cleaning())) == list(dict.fromkeys(pairs))
 
 
+@pytest.mark.parametrize("text", ["アーー", "サーバー", "ｻｰﾊﾞｰ", "々々", "人々、あゝ", "がぎぐ", "か\u3099き"])
+def test_marks_of_japanese_are_of_the_letters_around_them(text):
+    pair = Pair("Text", text)
+    assert list(clean([pair], Cleaning(target_scripts=("katakana", "hiragana", "cjk"))))
+    assert not list(clean([pair], Cleaning(target_scripts=("latin", "cyrillic"))))
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("cyrillic", "п\u02bcять"),  # the apostrophe of Ukrainian is a letter
+        ("latin", "♥\ufe0f ♥\ufe0f ª"),
+        ("latin", "5 \u00b5"),  # micro
+    ],
+)
+def test_letters_and_marks_that_scripts_share_count_for_none(script, text):
+    pair = Pair(text, "x y z")
+    assert list(clean([pair], Cleaning(source_scripts=(script,))))
+
+
 def test_a_script_that_is_none_is_refused_with_the_likely_one():
     with pytest.raises(ConfigError, match=r"source_scripts.*no 'latn' here. Did you mean 'latin'"):
         from_dict(Cleaning, {"source_scripts": ["latn"]})
