@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dragoman.config import to_dict
 from dragoman.decode.alignment import Aligner, AlignmentHeads, anchors, error_rate, learn, links
 from dragoman.decode.calibration import Calibration
 from dragoman.decode.confidence import FEATURES, Confidence
+from dragoman.decode.documents.line_translation import LineSettings, LineTranslator
 from dragoman.decode.search.attention_taps import attention_taps, recording_attention
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
@@ -138,6 +140,14 @@ def test_alignments_of_a_long_text_count_words_on_from_part_to_part(translator):
     words = (len(text.split()), len(found.text.split()))
     assert found.warnings and all(s < words[0] and t < words[1] for s, t in found.candidates[0].alignment)
     assert max(s for s, _ in found.candidates[0].alignment) >= 3
+
+
+@pytest.mark.parametrize("text", ["12:30", "5  6", "%s 5", "--"])
+def test_what_has_no_word_to_translate_has_no_alignment_in_lines_as_in_texts(text, translator):
+    lines = LineTranslator(LineSettings(run=Path("run"), search=None, alignments=True), translator)
+    [of_text], [of_line] = translator.translate([text], alignments=True), lines.stream([text])
+    assert of_text.candidates[0].alignment is None and of_line.candidates[0].alignment is None
+    assert of_text.text == of_line.text
 
 
 def test_padding_and_batch_do_not_change_an_alignment(translator):

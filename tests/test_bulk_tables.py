@@ -39,6 +39,8 @@ TABLES = {
     "a header alone": ("a.csv", "source,target\n"),
     "notes": ("a.csv", "source,target,comment\nred,,colour\ndog,,\n"),
     "quotes inside a field": ("a.csv", 'source,target\n5" pipe,\na "b,\n"x""",\n5" x,"a\nb"\n'),
+    "a named separator": ("a.csv", "\ufeffsep=;\r\nen;de\r\nred, blue;\r\ndog;Hund\r\n"),
+    "a named separator, a column added": ("a.csv", '"sep=,"\nen,note\nred;blue,colour\n'),
     "other letters": ("a.csv", "source,target\nré 日本\u2028x,\n"),
 }
 
@@ -93,6 +95,11 @@ def test_a_table_in_bulk_is_the_table_in_memory_to_the_byte(name, tmp_path):
     (tmp_path / file).write_bytes(content.encode())
     bulk(lambda: read_table_rows(str(tmp_path / file), "en", "de"), tmp_path / f"out.{file}")
     assert (tmp_path / f"out.{file}").read_bytes() == in_memory(tmp_path / file)
+
+
+def test_the_line_that_names_a_separator_stays_and_is_no_row(tmp_path):
+    (tmp_path / "a.csv").write_text("sep=;\nen;de\nred, blue;\n")
+    assert in_memory(tmp_path / "a.csv") == b"sep=;\nen;de\nred, blue;RED, BLUE\n"
 
 
 CELL = st.text('ab" ,;\t\n\r\u2028é', max_size=5)

@@ -17,6 +17,8 @@ from dragoman.config import from_dict, merge, to_dict
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.verify.writing import WritingVerifier
 from dragoman.errors import CheckpointError, ConfigError, UserError
 from dragoman.model.families import ModelConfig
@@ -231,6 +233,18 @@ def test_captions_in_a_batch_equal_each_alone(generator, new, search):
     alone = [generator.generate([p], images=[path], **how)[0] for p, path in zip(prompts, paths, strict=True)]
     assert [[c.tokens for c in one.continuations] for one in together] == [
         [c.tokens for c in one.continuations] for one in alone
+    ]
+
+
+@pytest.mark.parametrize("plain", [Greedy(), Sample(samples=2, seed=3)], ids=["greedy", "sample"])
+def test_speculation_changes_no_caption(generator, new, plain):
+    paths = [path for path, _ in new[:4]]
+    expected, found = (
+        generator.generate([""] * 4, images=paths, search=cfg, max_new_tokens=5)
+        for cfg in (plain, Speculative(search=plain))
+    )
+    assert [[c.tokens for c in one.continuations] for one in found] == [
+        [c.tokens for c in one.continuations] for one in expected
     ]
 
 

@@ -21,6 +21,7 @@ from dragoman.text.cleaning import languages
 from dragoman.text.cleaning.clean import EXAMPLES, Cleaning, CleanReport, clean, normalise
 from dragoman.text.cleaning.remembered import SeenTexts, temporary_database
 from dragoman.text.cleaning.workers import CHUNK, map_parallel
+from dragoman.text.invariants import find_changes
 from dragoman.text.lines import Pair
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" a\t\u2028\u00a0\ufeff\u0301é"), max_size=30)
@@ -172,6 +173,26 @@ def test_what_is_remembered_on_disk_answers_as_a_set_in_memory(pairs):
     assert list(clean(iter(pairs), Cleaning())) == list(dict.fromkeys(pairs))
 
 
+@pytest.mark.parametrize("text", ["アーー", "サーバー", "ｻｰﾊﾞｰ", "々々", "人々、あゝ", "がぎぐ", "か\u3099き"])
+def test_marks_of_japanese_are_of_the_letters_around_them(text):
+    pair = Pair("Text", text)
+    assert list(clean([pair], Cleaning(target_scripts=("katakana", "hiragana", "cjk"))))
+    assert not list(clean([pair], Cleaning(target_scripts=("latin", "cyrillic"))))
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("cyrillic", "п\u02bcять"),  # the apostrophe of Ukrainian is a letter
+        ("latin", "♥\ufe0f ♥\ufe0f ª"),
+        ("latin", "5 \u00b5"),  # micro
+    ],
+)
+def test_letters_and_marks_that_scripts_share_count_for_none(script, text):
+    pair = Pair(text, "x y z")
+    assert list(clean([pair], Cleaning(source_scripts=(script,))))
+
+
 def test_a_script_that_is_none_is_refused_with_the_likely_one():
     with pytest.raises(ConfigError, match=r"source_scripts.*no 'latn' here. Did you mean 'latin'"):
         from_dict(Cleaning, {"source_scripts": ["latn"]})
@@ -282,8 +303,52 @@ def test_short_texts_and_an_unknown_language_are_given_the_benefit_and_the_list(
         list(clean(short, Cleaning(source_language="english")))
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "same"),
+    [
+        ("At 10:30", "Um 10.30 Uhr", True),
+        ("At 10:00", "Um 10.00 Uhr", True),
+        ("10.30 Uhr für 1.000 Euro", "1,000 euros at 10:30", True),
+        ("On 2024-05-01", "Am 01.05.2024", True),
+        ("From 9:05 to 10:30", "Von 9.05 bis 10.30", True),
+        ("Version 2.0", "Version 2", True),
+        ("At 10:30", "Um 10.31 Uhr", False),
+        ("At 10:30", "Um 10 Uhr", False),
+        ("Version 1.5", "Version 5.1", False),
+    ],
+)
+def test_numbers_are_the_same_whatever_separates_their_groups(source, target, same):
+    for pair in (Pair(source, target), Pair(target, source)):
+        assert bool(list(clean([pair], Cleaning(numbers="drop", copies="keep")))) == same
+        assert not find_changes(*pair) if same else find_changes(*pair)
+
+
+FOREIGN = [
+    "No se pudo guardar el archivo",
+    "Ovo je rečenica koja je napisana na hrvatskom jeziku i govori o kući",
+    "Dette er en setning som er skrevet på norsk og handler om et hus",
+    "Ini adalah kalimat yang ditulis dalam bahasa Indonesia tentang rumah",
+    "请输入您的用户名和密码",
+]
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_a_text_is_in_another_language_however_many_languages_resemble_that_one(text):
+    ranked = languages.rank_languages(text)
+    assert ranked[0][1] < 0.9, "no single language is certain"
+    assert languages.is_other_language("en")(text)
+    for near, probability in ranked:
+        if probability > 0.05:
+            assert not languages.is_other_language(near)(text)
+
+
+@pytest.mark.parametrize("text", ["", "OK", "4.5 GB", "v2.1.0", "{name}: %s", "ISO 9001:2015", "10.0.0.1"])
+def test_a_text_without_a_language_is_in_none_other(text):
+    assert not languages.is_other_language("en")(text)
+
+
 def test_languages_need_their_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     languages._identifier.cache_clear()
     with pytest.raises(ConfigError, match=r"needs py3langid: pip install py3langid"):
-        languages.identify_language("a text")
+        languages.rank_languages("a text")

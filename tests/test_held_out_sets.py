@@ -13,6 +13,7 @@ from dragoman.text.formats.documents import BlankLines, Drawn, Tail, Texts
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.formats.pairs import Part, Table
 from dragoman.text.store import Store
+from dragoman.train.events import Notice
 from dragoman.train.recipe import load
 from dragoman.train.run import start
 
@@ -53,6 +54,24 @@ def test_a_hard_set_beside_given_validation_and_test_sets_is_held_out(files, tmp
     given = {"valid": data["train"][0], "test": data["train"][0], "overlap": "keep", "hold_out": {"hard": 5}}
     list(start(load(merge(files["classification"], {"data": given})), tmp_path / "run").prepare())
     assert len((tmp_path / "run/data/hard.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("task", ["translation", "contrastive"])
+def test_given_pairs_are_normalised_as_training_pairs_are_and_those_with_an_empty_side_left_out(files, tmp_path, task):
+    path = tmp_path / "given.tsv"
+    path.write_text(
+        "the  house\u00a0cafe\u0301 \tla  casa\u2003cafe\u0301\n" + "a dog\t\n" + "\u200b \t\u00a0\na cat\tun gato\n"
+    )
+    given = {"kind": "table", "path": str(path)}
+    cfg = load(merge(files[task], {"data": {"valid": given, "test": given, "hold_out": {"test": 0, "valid": 0}}}))
+    lines = [event.text for event in start(cfg, tmp_path / "run").prepare() if isinstance(event, Notice)]
+    for name in ("validation", "test"):
+        assert any(name in line and "empty side" in line and "2" in line for line in lines), lines
+    for name in ("valid", "test"):
+        stored = (tmp_path / "run/data" / f"{name}.jsonl").read_text().splitlines()
+        pairs = [(record["source"], record["target"]) for record in map(json.loads, stored)]
+        assert pairs == [("the house caf\u00e9", "la casa caf\u00e9"), ("a cat", "un gato")]
+    assert len(next(iter(Store.open(tmp_path / "run/data/valid").columns.values()))) == 2
 
 
 @pytest.mark.parametrize("task", PIXELS)

@@ -17,12 +17,17 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
 from dragoman.decode import knn
 from dragoman.decode.knn import Datastore, NearestNeighbours, build_datastore
+from dragoman.decode.request import Request
+from dragoman.decode.search.attention_taps import twin_of
+from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.state_index import FILE, StateIndex, build_state_index
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.model.families import ModelConfig
-from dragoman.text.lines import Pair
-from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.context import SEPARATOR
+from dragoman.text.held_out import held_out_line
+from dragoman.text.lines import Pair, Sourced
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer, tag_mark
 from dragoman.text.tokens.training import Bytes
 
 BYTES = Tokenizer.train(Bytes(), [])
@@ -30,13 +35,13 @@ PAIRS = [Pair("one dog", "ein Hund"), Pair("two cats", "zwei Katzen"), Pair("a h
 SOURCES = [pair.source for pair in PAIRS]
 
 
-def make(path, model, seed):
+def make(path, model, seed, tokenizer=BYTES, **data):
     """Write a run of random weights."""
-    cfg = from_dict(ModelConfig, model).sized(vocab=len(BYTES))
-    content = {"task": {"kind": "translation"}, "data": {}, "model": to_dict(cfg)}
+    cfg = from_dict(ModelConfig, model).sized(vocab=len(tokenizer))
+    content = {"task": {"kind": "translation"}, "data": data, "model": to_dict(cfg)}
     torch.manual_seed(seed)
     run = RunDirectory.create(path, content)
-    run.write_tokenizers(BYTES, BYTES)
+    run.write_tokenizers(tokenizer, tokenizer)
     run.save(1, tensors={"model": cfg.build().state_dict()}, progress={"step": 1}, config=content, best=True)
     run.close()
     return path
@@ -100,6 +105,20 @@ def test_an_index_of_one_cluster_finds_what_exact_search_finds(run, tmp_path):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     translated = Translator.load(run, knn=settings(tmp_path / "store", search="approximate")).translate(SOURCES, beam=1)
     assert [t.text for t in translated] == [pair.target for pair in PAIRS]
+
+
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_copies_of_a_model_share_its_datastore(search, tmp_path):
+    if search == "approximate":
+        pytest.importorskip("faiss")
+    run = make(tmp_path / "run", MODEL, 1)
+    build_datastore(run, PAIRS, tmp_path / "store", index=search == "approximate")
+    translator = Translator.load(run, knn=settings(tmp_path / "store", search=search))
+    assert twin_of(translator.model).model.datastore is translator.model.datastore
+    found = translator.translate(SOURCES, beam=1, alignments=True)
+    assert [t.text for t in found] == [pair.target for pair in PAIRS]
+    assert all(t.candidates[0].alignment for t in found)
+    assert translator.translate(SOURCES, search=CoveringBeam(size=2, nbest=1))
 
 
 @pytest.mark.parametrize("size", [1, 2, 12, 40, 300])
@@ -175,6 +194,58 @@ def test_a_datastore_is_built_and_used_by_commands(run, tmp_path, monkeypatch, c
     assert not cli.main(["translate", str(run), "in.txt", "--knn", chosen, "--format", "json"])
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == [p.target for p in PAIRS]
     assert not cli.main(["translate", str(run), "tea", "--knn", "store"])
+
+
+def test_a_run_is_evaluated_with_its_datastore(run, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store").symlink_to(store)
+    (tmp_path / "pairs.tsv").write_text("".join(f"{p.source}\t{p.target}\n" for p in PAIRS))
+    chosen = "{store: store, k: 4, temperature: 0.0001, weight: 0.99}"
+    mine = ["evaluate", str(run), "pairs.tsv", "--beam", "1", "--metric", "exact_match", "--format", "json"]
+
+    def score(*options):
+        assert not cli.main([*mine, *options])
+        return json.loads(capsys.readouterr().out)["scores"]["exact_match"]["value"]
+
+    assert score("--knn", chosen) == 100 and score() == 0
+    assert score("--knn", chosen, "--against", str(run)) == 100, "against the run without it"
+    assert cli.main([*mine[:3], "--knn", chosen, "--follow"]) == 2
+    assert "--knn: cannot be used with --follow" in capsys.readouterr().err
+
+
+TWO = [("2de", "ein Hund"), ("2es", "un perro")]
+
+
+def test_a_datastore_knows_translations_by_the_tag_of_their_source(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = Tokenizer.train(Bytes(), [], [tag_mark(tag) for tag, _ in TWO])
+    run = make(tmp_path / "run", MODEL, 1, tokenizer)
+    build_datastore(run, [Sourced("one dog", text, "", tag) for tag, text in TWO], tmp_path / "store")
+    translator = Translator.load(run, knn=settings(tmp_path / "store"))
+    found = translator.translate([Request("one dog", tags=(tag,)) for tag, _ in TWO], beam=1)
+    assert [one.text for one in found] == [text for _, text in TWO]
+    for tag, text in TWO:
+        (tmp_path / f"{tag}.tsv").write_text(f"one dog\t{text}\n")
+        assert not cli.main(["datastore", str(run), f"{tag}.tsv", "--tag", tag, "-o", tag])
+        build_datastore(run, [Sourced("one dog", text, "", tag)], tmp_path / "same")
+        assert np.array_equal(Datastore(tag).keys, Datastore("same").keys)
+    (run / "data").mkdir()
+    (run / "data/valid.jsonl").write_text("".join(held_out_line(Sourced("one dog", t, "", tag)) for tag, t in TWO))
+    parts = json.dumps([{"kind": "part", "tags": [t], "pairs": {"kind": "table", "path": f"{t}.tsv"}} for t, _ in TWO])
+    for named in (str(run / "data/valid.jsonl"), parts):
+        assert not cli.main(["datastore", str(run), named, "-o", "both"])
+        assert np.array_equal(Datastore("both").keys, Datastore("store").keys)
+
+
+def test_a_datastore_knows_translations_by_the_sentence_before_their_source(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = Tokenizer.train(Bytes(), [], SEPARATOR[:1])
+    run = make(tmp_path / "run", MODEL, 1, tokenizer, context={"kind": "sentences_before", "sentences": 1})
+    (tmp_path / "pairs.tsv").write_text("tea\tTee\none dog\tein Hund\n\ncats\tKatzen\none dog\tder Hund\n")
+    assert not cli.main(["datastore", str(run), "pairs.tsv", "-o", "store"])
+    translator = Translator.load(run, knn=settings(tmp_path / "store"))
+    asked = [Request("one dog", context=(before,)) for before in ("tea", "cats")]
+    assert [one.text for one in translator.translate(asked, beam=1)] == ["ein Hund", "der Hund"]
 
 
 @pytest.mark.parametrize(

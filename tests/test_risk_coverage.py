@@ -45,6 +45,25 @@ def test_a_share_goes_to_review_and_what_is_kept_has_the_errors_of_the_curve(sha
     assert found.errors == pytest.approx(risk_coverage(sure, ~right).risk_at(1 - share))
 
 
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3])
+def test_the_threshold_that_is_printed_sends_the_share_that_is_printed(share):
+    draw = np.random.default_rng(1)
+    sure = 1 - draw.random(1000) ** 4 / 40  # most of them within a hundredth
+    right = draw.random(1000) < sure
+    line = str(review_share(sure, right, share)).split()
+    threshold, told = (
+        float(line[line.index("--flag-below") + 1]),
+        float(line[line.index("sends") + 1].rstrip("%")) / 100,
+    )
+    assert (sure < threshold).mean() == pytest.approx(told, abs=0.005)
+    assert told == pytest.approx(share, abs=0.05)
+
+
+def test_equally_sure_sentences_are_all_kept():
+    everything = review_share(np.full(60, 0.99996), np.ones(60, dtype=bool), 0.2)
+    assert everything.share == 0 and everything.errors == 0
+
+
 def test_equal_attributions_agree_opposite_ones_disagree_most():
     scores = np.random.default_rng(0).normal(size=(6, 3))
     assert disagreement(scores, scores * 2 + 1) == pytest.approx(0)

@@ -175,6 +175,16 @@ def test_score_prints_a_line_a_pair_and_the_perplexity_of_all(run, tmp_path, cap
     assert [line[1:] for line in lines] == [["8", "the cat", "EHT TAC"], ["6", "a dog", "A GOD"]]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_score_computes_in_the_precision_that_is_named(precision, run, tmp_path, capsys):
+    table = tmp_path / "given.tsv"
+    table.write_text("the cat\tEHT TAC\na dog\tA GOD\n")
+    assert main(["score", str(run), str(table), "--format", "json", "--precision", precision]) == 0
+    found = [json.loads(line)["log_prob"] for line in capsys.readouterr().out.splitlines()]
+    expected = Translator.load(run, precision=precision).score([Pair("the cat", "EHT TAC"), Pair("a dog", "A GOD")])
+    assert found == [pair.log_prob for pair in expected]
+
+
 def test_score_refuses_a_file_that_is_not_there_in_one_line(run, capsys):
     assert main(["score", str(run), "nowhere.tsv"]) == 2
     assert capsys.readouterr().err == "dragoman: nowhere.tsv: no such file\n"

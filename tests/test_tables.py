@@ -25,6 +25,7 @@ UNEVEN = {
     "more in a .tsv": ("a.tsv", "a\tb\nc\td\te\n", r"a\.tsv:2: 2 columns expected, 3 found"),
     "fewer in a .tsv": ("a.tsv", "a\tb\nc d\n", r"a\.tsv:2: 2 columns expected, 1 found"),
     "a semicolon more": ("a.csv", "en;es\na;b\nc;d;e\n", r"a\.csv:3: 2 columns expected, 3 found"),
+    "after a named separator": ("a.csv", "sep=;\na;b\nc\n", r"a\.csv:3: 2 columns expected, 1 found; line 2"),
     "after a blank line": ("a.tsv", "a\tb\n\nc\n", r"a\.tsv:3: 2 columns expected, 1 found"),
     "in a header": ("a.csv", "source,target\na,b,c\n", r"a\.csv:2: 2 columns expected, 3 found"),
     "far below": ("a.csv", "a,b\n" * 300 + "c,d,e\n", r"a\.csv:301: 2 columns expected, 3 found"),
@@ -51,6 +52,10 @@ EVEN = {
     "commas with semicolons inside": ("a.csv", "a; b,c\nd,e; f\n", [("a; b", "c"), ("d", "e; f")]),
     "a byte-order mark and CRLF": ("a.csv", "\ufeffa,b\r\nc,d\r\n", [("a", "b"), ("c", "d")]),
     "quoted line ends": ("a.csv", '"a\nb",c\r\nd,"e\r\nf"\r\n', [("a\nb", "c"), ("d", "e\nf")]),
+    "a separator that is named": ("a.csv", "sep=;\r\nen;es\r\na, b, c;d\r\n", [("a, b, c", "d")]),
+    "a named separator against the rows": ("a.csv", "sep=;\na,b;c,d\ne,f;g,h\n", [("a,b", "c,d"), ("e,f", "g,h")]),
+    "a bar that is named, in quotes": ("a.csv", '\ufeff"SEP=|"\na|"b | c"\n', [("a", "b | c")]),
+    "a .tsv that begins like one": ("a.tsv", "sep=;\tb\n", [("sep=;", "b")]),
     "literal quotes in a .tsv": ("a.tsv", '"a\tb"\n"\t"\n', [('"a', 'b"'), ('"', '"')]),
     "a row of nothing": ("a.tsv", "a\tb\n\t\n", [("a", "b"), ("", "")]),
 }

@@ -3,6 +3,7 @@
 import itertools
 import re
 import unicodedata
+from dataclasses import replace
 
 import pytest
 import tokenizers
@@ -10,23 +11,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_constraints import TOKENIZERS, untrained
-from test_search import Recurrent, sources
+from test_search import Recurrent, sources, transformer
 from tokenizers.models import WordLevel
 
 from dragoman.cli import main
+from dragoman.decode.constraints.banked import BankedBeam, in_banks
 from dragoman.decode.constraints.characters import ALPHABETIC, APART, INDIC, NEXT, READINGS, SPACE, group, read
 from dragoman.decode.constraints.completion_bound import NEVER, CompletionBound
-from dragoman.decode.constraints.constrained import BankedBeam, TermRule
+from dragoman.decode.constraints.constrained import TermRule
 from dragoman.decode.constraints.glossary import Glossary, GlossaryEntry
 from dragoman.decode.constraints.terms import Automaton, Terms
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.length_penalty import NoPenalty
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search
+from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
@@ -231,6 +235,36 @@ def test_without_terms_a_beam_in_banks_is_the_plain_beam():
     asked = [Request("low"), "battery"]
     translator = untrained(TOKENIZERS["bpe"])
     assert translator.translate(asked, glossary=Glossary()) == translator.translate(["low", "battery"])
+
+
+def test_speculation_changes_no_answer_with_required_terms():
+    tokenizer = TOKENIZERS["bpe"]
+    translator = Translator(transformer(len(tokenizer)), tokenizer, tokenizer)
+    asked = [Request(f"text {i}", required=r) for i, r in enumerate(REQUIRED)]
+    for plain in (Greedy(limit=LOOSE), Sample(samples=2, limit=LOOSE)):
+        expected, found = (translator.translate(asked, search=cfg) for cfg in (plain, Speculative(search=plain)))
+        assert [[c.tokens for c in t.candidates] for t in found] == [[c.tokens for c in t.candidates] for t in expected]
+
+
+@pytest.mark.parametrize("other", [DiverseBeam(groups=1), CoveringBeam(beta=0.0), DiverseBeam(), CoveringBeam()])
+def test_every_beam_looks_for_the_place_of_a_term_as_the_plain_beam_does(other):
+    tokenizer, vocabulary = TOKENIZERS["bytes"], VOCABULARIES["bytes"]
+    model, batch = transformer(vocab=len(tokenizer)), sources(len(tokenizer), 8)
+
+    def found(cfg):
+        rule = TermRule([Terms((("low",), ("battery",)))] * 8, vocabulary, torch.device("cpu"))
+        return search(model, batch, in_banks(cfg, rule), rules=[rule])
+
+    groups = other.groups if isinstance(other, DiverseBeam) else 1
+    settings = {"stop": "certain", "nbest": 2, "limit": LOOSE}
+    plain, others = found(Beam(size=6 // groups, **settings)), found(replace(other, size=6, **settings))
+    for one, two in zip(plain, others, strict=True):
+        if other in (DiverseBeam(groups=1), CoveringBeam(beta=0.0)):
+            assert [h.tokens for h in one] == [h.tokens for h in two]
+        elif isinstance(other, DiverseBeam):  # its first group is the plain beam
+            assert two[0].score >= one[0].score - 1e-5
+        for text in (tokenizer.decode(h.tokens[:-1]) for h in two):
+            assert holds(text, "low") and holds(text, "battery"), text
 
 
 def test_a_term_the_model_would_say_anyway_changes_nothing():

@@ -1,8 +1,10 @@
 """What translators keep (PO, MO, XLIFF, TMX) and Parquet, read as pairs: against the translate toolkit, and broken."""
 
+import bz2
 import gettext
 import gzip
 import itertools
+import lzma
 import struct
 import sys
 from pathlib import Path
@@ -64,32 +66,71 @@ def refusal(path: Path, content: str | bytes, **fields) -> str:
     return message.removeprefix(str(path))
 
 
-# ---- zstd -----------------------------------------------------------------------------------------
+# ---- compressed files ------------------------------------------------------------------------------
+
+PACKED = {".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+PADDING = {".zst": b"", ".bz2": b"\0", ".xz": b"\0" * 4}
+"""Bytes that may follow a stream, once or more often."""
 
 
-@given(content=st.binary(max_size=3000), cuts=st.lists(st.integers(0, 3000), max_size=3))
-def test_zstd_is_read_as_what_is_in_it_frame_after_frame(folder, content, cuts):
-    edges = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
-    frames = [zstandard.compress(content[a:b]) for a, b in itertools.pairwise(edges)]
-    packed, plain = folder / "x.txt.zst", folder / "x.txt"
-    packed.write_bytes(b"".join(frames))
+@pytest.mark.parametrize("ending", PACKED)
+@given(
+    content=st.binary(max_size=3000),
+    cuts=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3) | st.just(4096)), max_size=3),
+)
+def test_a_compressed_file_is_read_as_what_is_in_it_stream_after_stream(folder, ending, content, cuts):
+    edges = [(0, 0), *sorted((min(cut, len(content)), padding) for cut, padding in cuts), (len(content), 2)]
+    streams = [PACKED[ending](content[a:b]) + PADDING[ending] * n for (a, _), (b, n) in itertools.pairwise(edges)]
+    packed, plain = folder / f"x.txt{ending}", folder / "x.txt"
+    packed.write_bytes(b"".join(streams))
     plain.write_bytes(content)
 
     def lines(path):
         try:
             return list(read_lines(path))
         except DataError as error:
-            return str(error).replace(".zst", "")
+            return str(error).replace(ending, "")
 
     assert lines(packed) == lines(plain)
 
 
-def test_zstd_that_was_cut_short_or_is_none_is_refused(tmp_path):
-    whole = zstandard.compress(b"a sentence\n" * 5000)
-    for content in (whole[:-1], whole[:-9] + b"123456789", b"not compressed\n"):
-        path = write(tmp_path / "a.txt.zst", content)
-        with pytest.raises(DataError, match=r"a\.txt\.zst: damaged, or not zstd"):
+@pytest.mark.parametrize("ending", PACKED)
+def test_a_compressed_file_that_was_cut_short_or_is_none_is_refused(ending, tmp_path):
+    whole = PACKED[ending](b"a sentence\n" * 5000)
+    for content in (
+        b"",
+        whole[:-1],
+        whole[:-9] + b"123456789",
+        b"not compressed\n",
+        whole + b"junk",
+        whole + whole[:-1],
+    ):
+        path = write(tmp_path / f"a.txt{ending}", content)
+        with pytest.raises(DataError, match=rf"a\.txt\{ending}: damaged, or not"):
             list(read_lines(path))
+
+
+@pytest.mark.parametrize("ending", [".bz2", ".xz"])
+@pytest.mark.parametrize("stream", range(3))
+def test_one_flipped_bit_is_noticed_in_every_stream(ending, stream, tmp_path):
+    streams = [bytearray(PACKED[ending](b"a sentence %d\n" % i)) for i in range(3)]
+    streams[stream][30] ^= 4
+    path = write(tmp_path / f"a.txt{ending}", b"".join(streams))
+    with pytest.raises(DataError, match=rf"a\.txt\{ending}: damaged, or not"):
+        list(read_lines(path))
+
+
+def test_padding_that_the_xz_format_does_not_allow_is_refused(tmp_path):
+    path = write(tmp_path / "a.txt.xz", lzma.compress(b"one\n") + b"\0" * 3 + lzma.compress(b"two\n"))
+    with pytest.raises(DataError, match=r"a\.txt\.xz: damaged, or not xz \(3 zero bytes"):
+        list(read_lines(path))
+
+
+def test_zstd_is_read_whatever_its_window(tmp_path):
+    long = zstandard.ZstdCompressionParameters.from_level(3, window_log=28, enable_ldm=True)
+    packed = zstandard.ZstdCompressor(compression_params=long).compressobj()
+    path = write(tmp_path / "a.txt.zst", packed.compress(b"one\n") + packed.flush())
+    assert list(read_lines(path)) == ["one"]
 
 
 def test_compressed_sources_are_read_as_plain_ones(tmp_path):

@@ -1,6 +1,8 @@
 """Whisper's folders: the same numbers from the same sound as in their own library, and the same text."""
 
+import itertools
 import json
+import math
 import shutil
 import wave
 
@@ -13,12 +15,21 @@ import dragoman
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
 from dragoman.data.log_mel import LogMel, read_wave
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.coverage import CoveringBeam
+from dragoman.decode.search.diverse import DiverseBeam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import walk
+from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.transcriber import Transcriber
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_notes
 from dragoman.model.inputs import FrameConvolution, FrameInput
 from dragoman.model.positions.tokens import Frames
+from dragoman.text.tokens.tokenizer import BOS
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
@@ -213,6 +224,47 @@ def test_a_recording_is_heard_alike_alone_and_among_others(made):
         one.tokens for one in together[:3]
     ]
     assert transcriber.transcribe([]) == []
+
+
+SAME = {
+    "speculative": (Greedy(), Speculative()),
+    "speculative sample": (Sample(seed=3), Speculative(search=Sample(seed=3))),
+    "covering": (Beam(size=3), CoveringBeam(size=3, beta=0.0)),
+    "diverse": (Beam(size=3), DiverseBeam(size=3, nbest=1, groups=1)),
+}
+
+
+@pytest.mark.parametrize("pair", SAME)
+def test_searches_that_equal_another_do_so_on_speech(made, pair):
+    transcriber, some = Transcriber.load(made.run, precision="float32"), [foreign_speech.speech(2, n) for n in range(3)]
+    plain, other = (transcriber.transcribe(some, search=cfg, max_new_tokens=8) for cfg in SAME[pair])
+    assert [one.tokens for one in other] == [one.tokens for one in plain]
+
+
+def test_minimum_bayes_risk_takes_the_sample_that_all_others_resemble_most(made):
+    transcriber, sampling = Transcriber.load(made.run, precision="float32"), Sample(samples=12, temperature=0.7)
+    cfg = MinimumBayesRisk(sampling=sampling)
+    speech = foreign_speech.speech(1, 3)
+    [heard] = transcriber.transcribe([speech], search=cfg, max_new_tokens=8)
+    window = torch.from_numpy(transcriber.log_mel.windows(speech, transcriber.frames))
+    [samples] = transcriber._hypotheses(window, torch.tensor([heard.prompt]), sampling, 8, 0)
+    texts = [transcriber._candidate(one).text for one in samples]
+    utility = cfg.utility.between(texts).sum(axis=1)
+    assert utility[texts.index(heard.text)] == pytest.approx(utility.max())
+    assert heard.text != texts[0], "which is the most probable one"
+
+
+def test_a_covering_beam_asks_for_attention_to_every_frame(made):
+    model = Transcriber.load(made.run, precision="float32").model
+    frames, prompt = torch.randn(2, 100, 80).clamp(-1, 1), torch.tensor([[BOS, 5, 6]] * 2)
+    frames = frames[..., : model.cfg.source.channels]
+    cfg = CoveringBeam(size=2, beta=1.0)
+    strategy = cfg.start([6, 6], torch.device("cpu"))
+    for _ in itertools.islice(walk(model, frames, prompt, cfg, strategy), 3):
+        pass
+    heard = 100 // math.prod(one.stride for one in model.cfg.source.convolutions)
+    assert strategy.attention.shape == (2, 2, heard) and strategy.source.all()
+    torch.testing.assert_close(strategy.attention.sum(dim=2), torch.full((2, 2), 3.0))
 
 
 @pytest.mark.parametrize("command", ["translate", "generate", "embed"])

@@ -47,8 +47,7 @@ def calibrate(
     print(f"  expected calibration error: {found.error_before:.3f} before, {found.error_after:.3f} now")
     print(f"  area under the risk-coverage curve: {found.area:.3f}; of random order it is {1 - found.good:.3f}")
     for part in found.review:
-        sent = f"  --flag-below {part.flag_below:.2f} sends {part.share:.0%} to review"
-        print(f"{sent}; of the rest {part.errors:.1%} are not good")
+        print(f"  {part}")
     if not attention_taps(translator.model):
         print("alignments: none, as this model does not attend to a source")
     elif found.alignment_error is None:

@@ -1,12 +1,16 @@
 """dragoman datastore: the decoder states of given translations, for nearest-neighbour translation."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, RunArgument, ToOption
-from dragoman.cli.sources import ColumnsOption, read_named_pairs
+from dragoman.cli.searching import TagOption
+from dragoman.cli.sources import ColumnsOption, named_sources
+
+if TYPE_CHECKING:
+    from dragoman.text.lines import Sourced
 
 
 def datastore(
@@ -22,6 +26,7 @@ def datastore(
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the datastore; an earlier one is replaced."),
     ],
     columns: ColumnsOption = None,
+    tag: TagOption = None,
     source_language: FromOption = None,
     target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
@@ -35,7 +40,7 @@ def datastore(
     from dragoman.cli.terminal import progress_bar
     from dragoman.decode.knn import build_datastore
 
-    given = [pair for text in pairs for pair in read_named_pairs(text, columns)]
+    given = [pair for text in pairs for pair in _read(run, text, columns, tag or [])]
     with progress_bar("reading", len(given)) as progress:
         states = build_datastore(
             run,
@@ -50,3 +55,15 @@ def datastore(
         )
     searched = ", with an index for approximate search" if index else ""
     print(f"{output}: {states:,} states of {len(given):,} pairs{searched}")
+
+
+def _read(run: Path, text: str, columns: str | None, tags: list[str]) -> "list[Sourced]":
+    """Return the pairs that ``text`` names, with the tags and the context that the run reads before a source."""
+    from dragoman.checkpoint import run_config
+    from dragoman.evaluate.given import is_own, pairs_for
+    from dragoman.text.context import context_of_run
+    from dragoman.text.held_out import tagged_pairs
+
+    if is_own(run, text):
+        return pairs_for(run, text, tags)
+    return tagged_pairs(named_sources(text, columns), tags, context_of_run(run_config(run)))

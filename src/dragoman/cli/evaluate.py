@@ -18,7 +18,14 @@ from dragoman.cli.options import (
     refuse_options,
 )
 from dragoman.cli.output import OutputFormat
-from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
+from dragoman.cli.searching import (
+    ContextOption,
+    KnnOption,
+    SearchOption,
+    TagOption,
+    chosen_neighbours,
+    chosen_search,
+)
 from dragoman.cli.sources import ColumnsOption, parsed_columns
 from dragoman.errors import ConfigError
 from dragoman.json_files import json_text
@@ -79,6 +86,7 @@ def evaluate(
             help="For a translator trained with fuzzy matches: a translation memory that has some; may be repeated.",
         ),
     ] = None,
+    knn: KnnOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -129,6 +137,7 @@ def evaluate(
             "--tag": tag,
             "--context": context is not None,
             "--memory": memory,
+            "--knn": knn,
             "--from": source_language,
             "--to": target_language,
         },
@@ -138,7 +147,7 @@ def evaluate(
     )
     if follow:
         of_one = {"--against": against, "--checkpoint": checkpoint != "best", "--format": format is OutputFormat.json}
-        of_one |= {"--multiple-choice": multiple_choice}
+        of_one |= {"--multiple-choice": multiple_choice, "--knn": knn}  # a datastore is of one checkpoint
         refuse_options(of_one, "cannot be used with --follow, which prints a line for every checkpoint")
     loading: dict[str, Any] = {"device": device, "precision": precision}
     if is_language_model(config):
@@ -169,7 +178,8 @@ def evaluate(
         programs = [one.name for one in how["metrics"] or () if not isinstance(one, str)]
         following.follow(run, pairs, name=name, score=score, undirected=programs)
         return
-    evaluation = run_evaluation(run, pairs, name=name, **how, checkpoint=checkpoint, **loading)
+    neighbours = chosen_neighbours(knn)
+    evaluation = run_evaluation(run, pairs, name=name, **how, checkpoint=checkpoint, knn=neighbours, **loading)
     if against is None:
         _print_summary(evaluation.summary(), format, lambda: show(evaluation))
         return

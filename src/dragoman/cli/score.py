@@ -12,6 +12,7 @@ from dragoman.cli.options import (
     DeviceOption,
     FromOption,
     OutputOption,
+    PrecisionOption,
     RunArgument,
     SpecialTokensOption,
     ToOption,
@@ -41,6 +42,7 @@ def score(
     target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Score given translations: log-probabilities of tokens and sentences, a line a pair; the perplexity at the end."""
     from dragoman.cli.terminal import progress_bar
@@ -52,6 +54,7 @@ def score(
         run,
         checkpoint=checkpoint,
         device=device,
+        precision=precision,
         special_tokens=special_tokens,
         context=context,
         source_language=source_language,

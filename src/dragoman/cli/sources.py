@@ -68,10 +68,16 @@ def read_named_pairs(text: str, columns: str | None = None, *, report: bool = Tr
 
     from dragoman.text.formats.pairs import read_pairs
 
-    return chain.from_iterable(map(read_pairs, _named_sources(text, columns, report=report)))
+    return chain.from_iterable(map(read_pairs, named_sources(text, columns, report=report)))
 
 
-def _named_sources(text: str, columns: str | None, *, report: bool) -> "list[PairSource]":
+def named_sources(text: str, columns: str | None = None, *, report: bool = True) -> "list[PairSource]":
+    """Return the sources that ``text`` names: files, settings written out, or those of a run file; with ``report``,
+    also report how tables are read.
+
+    Raises:
+        ConfigError: an unknown source, or unknown settings.
+    """
     from pathlib import Path
 
     from dragoman.config import load_yaml

@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -33,9 +33,9 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import DecodingState, Frames, SequenceModel, Tokens
-from dragoman.text.cleaning.clean import normalise
+from dragoman.text.cleaning.clean import normalise_pair
 from dragoman.text.corpus import source_rows
-from dragoman.text.lines import Pair
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.store import MANIFEST, Store, create_store
 from dragoman.text.tokens.tokenizer import EOS
 from dragoman.text.vector_index import required_library
@@ -118,6 +118,10 @@ class Datastore:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Datastore":
+        """Return the datastore itself: copies of a model share it, as it is only read."""
+        return self
+
     def nearest(self, queries: Float[Tensor, "R D"], k: int) -> tuple[Float[Tensor, "R k"], Int[Tensor, "R k"]]:
         """Return squared distances and tokens of the ``k`` nearest states, or of all where there are fewer. Search is
         exact, unless an index is searched."""
@@ -143,7 +147,7 @@ class Datastore:
 
 def build_datastore(
     run: str | Path,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Pair | Sourced],
     folder: str | Path,
     checkpoint: str | int = "best",
     *,
@@ -158,7 +162,7 @@ def build_datastore(
 
     Args:
         run: a run directory, or one of its checkpoints.
-        pairs: texts with their translations.
+        pairs: texts with their translations, and what the run reads before a source: tags, context and matches.
         folder: where the datastore goes; an earlier one is replaced when the new one is complete.
         checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         batch_tokens: tokens of both sides read at a time, padding included.
@@ -180,8 +184,8 @@ def build_datastore(
     defaults = read_generation_settings(run, target_tokenizer, translates=True)
     first = languages.first(target_tokenizer, target_language) or defaults.first_token
     identity, model = model_identity(model), on_device(model, device)
-    tidy = [pair for pair in (Pair(normalise(p.source), normalise(p.target)) for p in pairs) if all(pair)]
-    sources = source_rows(source_tokenizer, tidy)
+    tidy = [pair for pair in map(normalise_pair, pairs) if pair.source and pair.target]
+    sources = source_rows(source_tokenizer, tidy, model.max_length)
     targets = [[*ids, EOS] for ids in target_tokenizer.encode_batch([pair.target for pair in tidy])]
     longest = model.max_length
     answers = targets if first is None else [first.before(ids, len(target_tokenizer)) for ids in targets]

@@ -27,10 +27,12 @@ from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.length_penalty import Average
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import SearchBatch, SearchConfig, check_search
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.decode.speech_settings import SpeechPrompt, read_log_mel, read_prompt
+from dragoman.decode.translation import Candidate
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.inputs import FrameInput
@@ -136,11 +138,11 @@ class Transcriber:
         windows = [torch.from_numpy(self.log_mel.windows(one, self.frames)) for one in samples]
         prompts = [[self._heard(some[:1]) if token is None else token for token in wanted] for some in windows]
         rows = [prompt for prompt, some in zip(prompts, windows, strict=True) for _ in some]
-        hypotheses = self._searched(windows, rows, self._search(search, beam), max_new_tokens, progress)
+        candidates = self._searched(windows, rows, self._search(search, beam), max_new_tokens, progress)
         names, found = {token: name for name, token in self.prompt.languages.items()}, []
         for prompt, some, heard in zip(prompts, windows, samples, strict=True):
-            best = [next(hypotheses) for _ in some]
-            said = tuple(map(self._text, best))
+            best = [next(candidates) for _ in some]
+            said = tuple(one.text for one in best)
             language, seconds = names.get(prompt[1]) if len(prompt) > 1 else None, len(heard) / self.log_mel.rate
             tokens = tuple(one.tokens for one in best)
             found.append(Transcription(" ".join(filter(None, said)), language, seconds, said, tokens, tuple(prompt)))
@@ -180,15 +182,17 @@ class Transcriber:
         cfg: SearchConfig,
         most: int | None,
         progress: Callable[[int, int], None] | None,
-    ) -> Iterator[Hypothesis]:
-        """Yield the best hypothesis of each window (B, T, M); ``prompts`` has one for each, all of one length."""
+    ) -> Iterator[Candidate]:
+        """Yield the best text of each window (B, T, M); ``prompts`` has one for each, all of one length."""
         frames = torch.cat(list(windows)) if windows else torch.empty(0, self.frames, self.log_mel.bands)
         for first in range(0, len(frames), BATCH):
             part = slice(first, first + BATCH)
             some = self._hypotheses(frames[part], torch.tensor(prompts[part]), cfg, most, first)
             if progress:
                 progress(first + len(some), len(frames))
-            yield from (hypotheses[0] for hypotheses in some)
+            for hypotheses in some:
+                candidates = tuple(map(self._candidate, hypotheses))
+                yield (cfg.ranked(candidates) if isinstance(cfg, MinimumBayesRisk) else candidates)[0]
 
     def _hypotheses(
         self, frames: Float[Tensor, "B T M"], prompt: Tensor, cfg: SearchConfig, most: int | None, first: int
@@ -208,6 +212,7 @@ class Transcriber:
                 pass
         return strategy.results()
 
-    def _text(self, found: Hypothesis) -> str:
+    def _candidate(self, found: Hypothesis) -> Candidate:
         text = self.tokenizer.decode(found.tokens[:-1])
-        return _TIMESTAMP.sub("", text).replace(REPLACEMENT, "").strip()
+        text = _TIMESTAMP.sub("", text).replace(REPLACEMENT, "").strip()
+        return Candidate(text, found.score, found.log_prob, found.tokens, found.token_log_probs, found.truncated)

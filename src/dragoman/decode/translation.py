@@ -35,7 +35,8 @@ class Candidate:
     """True where the length limit ended it; the model would have gone on."""
     alignment: tuple[tuple[int, int], ...] | None = None
     """Pairs (word of the source, word of ``text``), counted from 0, where words are separated by spaces. None where no
-    alignment was wanted, or where the text was put together around placeholders."""
+    alignment was wanted, and where the model did not translate the text itself: where it was put together around
+    placeholders, or has no word."""
     confidence: float | None = None
     """Same as ``Translation.confidence``; None where it was not judged, and ``mean_probability`` is used instead."""
     parts: tuple[PartAnswer, ...] = ()

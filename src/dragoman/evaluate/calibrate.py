@@ -3,6 +3,7 @@
 N sentences, F features, M bins.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from dragoman.decode.translator import Progress, Translator, search_for_beam
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS
 from dragoman.evaluate.risk_coverage import risk_coverage
-from dragoman.text.cleaning.clean import normalise
+from dragoman.text.cleaning.clean import normalise_pair
 from dragoman.text.corpus import source_rows
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import EOS
@@ -32,6 +33,8 @@ LEAST = 50
 
 SHARES = (0.1, 0.2, 0.3)
 """Parts of the sentences for which the threshold is told that sends them to review."""
+DIGITS = 4
+"""Decimals of a threshold, as many as a translation's confidence is printed with."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,14 @@ class ReviewShare:
     share: float
     """Part of the sentences below it."""
     flag_below: float
+    """Threshold, with ``DIGITS`` decimals."""
     errors: float
     """Fraction of the others that is not good."""
+
+    def __str__(self) -> str:
+        """Return one line with the option that uses the threshold."""
+        sent = f"--flag-below {self.flag_below:.{DIGITS}f} sends {self.share:.0%} to review"
+        return f"{sent}; of the rest {self.errors:.1%} are not good"
 
 
 @dataclass(frozen=True)
@@ -159,8 +168,11 @@ def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N
 
 
 def review_share(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], share: float) -> ReviewShare:
-    """Return the confidence that at most this share of the sentences is below, and the errors among the others."""
-    flag_below = float(np.sort(sure)[round(share * len(sure))])
+    """Return the confidence that at most this share of the sentences is below, and the errors among the others.
+
+    It is rounded down, and the share in the result is that below the rounded number.
+    """
+    flag_below = math.floor(float(np.sort(sure)[round(share * len(sure))]) * 10**DIGITS) / 10**DIGITS
     kept = sure >= flag_below
     return ReviewShare(float(1 - kept.mean()), flag_below, float(1 - right[kept].mean()))
 
@@ -173,7 +185,7 @@ def _heads(translator: Translator, pairs: Sequence[Pair | Sourced]) -> tuple[Ali
     """
     if not attention_taps(translator.model):
         return AlignmentHeads(), None
-    tidy = [pair._replace(source=normalise(pair.source), target=normalise(pair.target)) for pair in pairs]
+    tidy = [normalise_pair(pair) for pair in pairs]
     known = [(pair, gold) for pair in tidy if (gold := anchors(pair.source, pair.target))]
     if sum(len(gold) for _, gold in known) < LEAST:
         return AlignmentHeads(), None

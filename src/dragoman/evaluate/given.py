@@ -6,6 +6,7 @@ from pathlib import Path
 from dragoman.checkpoint import run_config, run_folder
 from dragoman.text.context import context_of_run
 from dragoman.text.formats.pairs import ColumnNames
+from dragoman.text.formats.several import guess_sources
 from dragoman.text.held_out import read_held_out, tagged_pairs
 from dragoman.text.lines import Sourced
 
@@ -27,9 +28,20 @@ def pairs_for(
         CheckpointError: no such run.
         ConfigError, DataError: as ``read_pairs``.
     """
-    context, own = context_of_run(run_config(run)), run_folder(run) / "data"
-    path = own / f"{kept}.jsonl" if named is None else Path(named)
-    if path.resolve().parent != own.resolve():
-        return tagged_pairs(str(named), tags, context, columns)
-    held_out = read_held_out(path)
+    if named is not None and not is_own(run, named):
+        return tagged_pairs(guess_sources(named, columns), tags, context_of_run(run_config(run)))
+    held_out = read_held_out(_own(run) / f"{kept}.jsonl" if named is None else Path(named))
     return [pair._replace(tags=" ".join(tags)) for pair in held_out] if tags else held_out
+
+
+def is_own(run: str | Path, named: str) -> bool:
+    """Return whether a file is one of those in which the run keeps what it held out.
+
+    Raises:
+        CheckpointError: no such run.
+    """
+    return Path(named).resolve().parent == _own(run).resolve()
+
+
+def _own(run: str | Path) -> Path:
+    return run_folder(run) / "data"

@@ -19,7 +19,7 @@ from dragoman import durable
 from dragoman.errors import ConfigError, DataError
 from dragoman.inspect.neighbours import Neighbour, nearest_by_encoder, nearest_by_ngrams
 from dragoman.inspect.subject import Subject
-from dragoman.text.cleaning.clean import normalise
+from dragoman.text.cleaning.clean import normalise_pair
 from dragoman.text.cleaning.split import Likeness, letters
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.held_out import held_out_line, read_held_out
@@ -116,7 +116,7 @@ def trace_failures(
     if not failures:
         raise DataError("failures: none are given")
     corpus = ParallelCorpus.open(subject.run / "data" / "train")
-    tidy = [pair._replace(source=normalise(pair.source), target=normalise(pair.target)) for pair in failures]
+    tidy = [normalise_pair(pair) for pair in failures]
     ids = [subject.encode_source(pair.source) for pair in tidy]
     alike = nearest_by_ngrams(corpus.source, ids, nearest)
     nothing: list[list[Neighbour]] = [[] for _ in ids]

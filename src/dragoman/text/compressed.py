@@ -19,7 +19,9 @@ except ImportError:  # an interpreter may have been built without it
     _XzError = EOFError
 
 READ = 4096
-"""Bytes of a zstd file read at a time: few, since each may decompress to ten thousand."""
+"""Bytes of a compressed file read at a time: few, since each may decompress to ten thousand."""
+WINDOW = 2**31
+"""The largest window of a zstd file that is read, in bytes: what ``zstd --long=31`` writes."""
 
 
 @contextmanager
@@ -95,31 +97,31 @@ def _open_gzip(path: Path) -> gzip.GzipFile:
     return gzip.open(path, "rb")
 
 
-def _from_bzip2(file: Path | BinaryIO) -> io.BufferedReader:
-    import bz2
+def _from_bzip2(file: BinaryIO) -> io.BufferedReader:
+    import bz2  # here: an interpreter may have been built without it
 
-    return io.BufferedReader(cast(io.RawIOBase, bz2.BZ2File(file, "rb")))
+    return _buffered(_Streams(file, bz2.BZ2Decompressor, padding=1))
 
 
-def _from_xz(file: Path | BinaryIO) -> io.BufferedReader:
+def _from_xz(file: BinaryIO) -> io.BufferedReader:
     import lzma
 
-    return io.BufferedReader(cast(io.RawIOBase, lzma.LZMAFile(file, "rb")))
+    return _buffered(_Streams(file, lzma.LZMADecompressor, padding=4))
 
 
 def _from_zstd(file: BinaryIO) -> io.BufferedReader:
-    return io.BufferedReader(_Zstd(file), buffer_size=zstandard.DECOMPRESSION_RECOMMENDED_OUTPUT_SIZE)
+    return _buffered(_Streams(file, zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj))
 
 
-def _open_zstd(path: Path) -> io.BufferedReader:
-    return _from_zstd(path.open("rb"))
+def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
+    return io.BufferedReader(raw, buffer_size=zstandard.DECOMPRESSION_RECOMMENDED_OUTPUT_SIZE)
 
 
 _OPENERS: dict[str, Callable[[Path], io.BufferedReader | gzip.GzipFile]] = {
     ".gz": _open_gzip,
-    ".zst": _open_zstd,
-    ".bz2": _from_bzip2,
-    ".xz": _from_xz,
+    ".zst": lambda path: _from_zstd(path.open("rb")),
+    ".bz2": lambda path: _from_bzip2(path.open("rb")),
+    ".xz": lambda path: _from_xz(path.open("rb")),
 }
 _WRAPPERS: dict[str, Callable[[BinaryIO], io.BufferedReader | gzip.GzipFile]] = {
     ".gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
@@ -130,34 +132,69 @@ _WRAPPERS: dict[str, Callable[[BinaryIO], io.BufferedReader | gzip.GzipFile]] = 
 _KINDS = {".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
 
-class _Zstd(io.RawIOBase):
-    """Reader of all frames of a zstd file. Unlike the library's own reader it notices a truncated one."""
+class _Decompressor(Protocol):
+    """Decompressor of one stream."""
 
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        self.frame: zstandard.ZstdDecompressionObj | None = None
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Streams(io.RawIOBase):
+    """Reader of all streams of a compressed file, one after the other.
+
+    Unlike the libraries' own readers it notices a truncated file, and damage in any stream. Python's readers take a
+    later stream that is damaged for the end of the file.
+    """
+
+    def __init__(self, file: BinaryIO, new: Callable[[], _Decompressor], *, padding: int = 0):
+        """
+        Args:
+            new: makes the decompressor of a stream.
+            padding: zero bytes in multiples of this number may follow a stream; 0 means none.
+        """
+        self.file, self.new, self.padding = file, new, padding
+        self.stream: _Decompressor | None = new()
+        """The stream that is being read; None after its end."""
         self.ready = memoryview(b"")
         """Decompressed and not yet read."""
         self.waiting = b""
-        """Read and not yet decompressed: the bytes after the end of a frame."""
+        """Read and not yet decompressed: the bytes after the end of a stream."""
+        self.zeros = 0
+        """Bytes of padding since the last stream."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:
-        while not self.ready:
-            if not (compressed := self.waiting or self.file.read(READ)):
-                if self.frame is not None:
-                    raise EOFError("it is truncated")
-                return 0
-            if self.frame is None:
-                self.frame = zstandard.ZstdDecompressor().decompressobj()
-            self.ready, self.waiting = memoryview(self.frame.decompress(compressed)), b""
-            if self.frame.eof:
-                self.frame, self.waiting = None, self.frame.unused_data
+        while not self.ready and (compressed := self._compressed()):
+            if self.stream is None:
+                self.stream, self.zeros = self.new(), 0
+            self.ready, self.waiting = memoryview(self.stream.decompress(compressed)), b""
+            if self.stream.eof:
+                self.waiting, self.stream = self.stream.unused_data, None
         size = min(len(buffer), len(self.ready))
         buffer[:size], self.ready = self.ready[:size], self.ready[size:]
         return size
+
+    def _compressed(self) -> bytes:
+        """Return the next bytes of a stream; none at the end of the file."""
+        while content := self.waiting or self.file.read(READ):
+            if self.stream is not None or not self.padding:
+                return content
+            self.waiting = content.lstrip(b"\0")
+            self.zeros += len(content) - len(self.waiting)
+            if self.waiting:
+                break
+        if self.stream is not None:
+            raise EOFError("it is truncated")
+        if self.zeros and self.zeros % self.padding:
+            raise EOFError(f"{self.zeros} zero bytes between two streams, or at the end")
+        return self.waiting
 
     def close(self) -> None:
         self.file.close()

@@ -9,8 +9,7 @@ from typing import TypeVar
 from dragoman import durable
 from dragoman.errors import DataError
 from dragoman.text.context import NO_CONTEXT, ReadContext
-from dragoman.text.formats.pairs import ColumnNames
-from dragoman.text.formats.several import guess_sources
+from dragoman.text.formats.pairs import PairSource, prefix_of, tags_of
 from dragoman.text.lines import Sourced, parse_json, read_lines
 
 E = TypeVar("E")
@@ -52,14 +51,11 @@ def _pair(line: str, where: str) -> Sourced:
 
 
 def tagged_pairs(
-    path: str,
-    tags: Sequence[str],
-    context: ReadContext = NO_CONTEXT,
-    columns: ColumnNames | None = None,
+    sources: Iterable[PairSource], tags: Sequence[str] = (), context: ReadContext = NO_CONTEXT
 ) -> list[Sourced]:
-    """Read the pairs of files as ``guess_sources`` finds them, as from a source with these tags."""
+    """Read the pairs of sources with their prefixes and tags; ``tags``, where given, replace those of each source."""
     return [
-        Sourced(*pair, "", " ".join(tags), before)
-        for source in guess_sources(path, columns)
+        Sourced(prefix_of(source) + pair.source, pair.target, "", " ".join(tags or tags_of(source)), before)
+        for source in sources
         for pair, before in context.in_pairs(source)
     ]

@@ -8,10 +8,11 @@ the same number, 2024-05-01 and 01.05.2024 the same date. A small number may bec
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dragoman.text.cleaning.clean import normalise
+from dragoman.text.number_matching import digits, remove_matches, unmatched_numbers
 from dragoman.text.placeholders import Placeholder, find_placeholders, texts_between
 
 # ---- nothing to translate ---------------------------------------------------------------------------
@@ -82,12 +83,11 @@ def find_changes(source: str, target: str) -> Changes:
     2 to 12 and Chinese numerals written as words.
     """
     here, there = _without_dates(source, target)
-    here, there = _find_numbers(here), _find_numbers(there)
-    missing, added = _unmatched(here, there), _unmatched(there, here)
-    _match(missing, added, lambda a, b: _same_value(a, b) or _same_hour(a, b, f"{source}\n{target}"))
+    missing, added = unmatched_numbers(here, there)
+    remove_matches(missing, added, lambda a, b: _same_hour(a, b, f"{source}\n{target}"))
     words = {word.casefold() for word in _WORD.findall(target)}
     chinese = any(map(str.isnumeric, _ideographs(target)))
-    missing = [n for n in missing if not (chinese or words & _NUMBER_WORDS.get(_digits(n), frozenset()))]
+    missing = [n for n in missing if not (chinese or words & _NUMBER_WORDS.get(digits(n), frozenset()))]
     if any(map(str.isnumeric, _ideographs(source))):
         added = []
     missing += [c for c in (_signs(source) - _signs(target)).elements() if not _spelt_out(c, target)]
@@ -105,31 +105,11 @@ def find_numbers(text: str) -> list[str]:
     return list(dict.fromkeys([match[0] for match in _WHOLE.finditer(text)] + list(_signs(text))))
 
 
-_NUMBER = re.compile(r"\d+(?:[.,'’٫٬]\d+|[  ]\d{3}(?!\d))*")
 _WHOLE = re.compile(  # a telephone number, or digits with separators between them and signs around them
     r"\+\d[\d ()./-]*\d|\(\d+\)[ -]?\d[\d -]*\d"
     r"|(?:[$€£¥₩₹₽] ?)?\d+(?:[-.,:/'’٫٬\u00a0\u202f]\d+| \d{3}(?!\d))*(?: ?(?:°[CF]?|[%‰$€£¥₩₹₽]))?"
 )
 _WORD = re.compile(r"[^\W\d_]+")
-
-
-def _find_numbers(text: str) -> list[str]:
-    return _NUMBER.findall(text) if any(map(str.isdecimal, text)) else []
-
-
-def _digits(number: str) -> str:
-    return "".join(str(unicodedata.digit(c)) for c in number if c.isdecimal()).lstrip("0")
-
-
-def _unmatched(numbers: list[str], others: list[str]) -> list[str]:
-    """Return the ``numbers`` that have no equal in ``others``."""
-    there, left = Counter(map(_digits, others)), []
-    for number in numbers:
-        if there[_digits(number)]:
-            there[_digits(number)] -= 1
-        else:
-            left.append(number)
-    return left
 
 
 def _without_dates(source: str, target: str) -> tuple[str, str]:
@@ -147,27 +127,12 @@ _DATE = re.compile(r"(?<![\d.])(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1
 
 
 def _parts(date: str) -> tuple[str, ...]:
-    return tuple(sorted(map(_digits, re.split("[-./]", date))))
-
-
-def _match(missing: list[str], added: list[str], same: Callable[[str, str], bool]) -> None:
-    """Remove matching numbers from both lists."""
-    for number in list(missing):
-        if (twin := next((other for other in added if same(number, other)), None)) is not None:
-            missing.remove(number)
-            added.remove(twin)
-
-
-def _same_value(a: str, b: str) -> bool:
-    return _digits(_ZEROS.sub("", a)) == _digits(_ZEROS.sub("", b))
-
-
-_ZEROS = re.compile(r"[.,]0{1,2}$")
+    return tuple(sorted(map(digits, re.split("[-./]", date))))
 
 
 def _same_hour(a: str, b: str, texts: str) -> bool:
-    hours = {int(_digits(a) or 0) % 12, int(_digits(b) or 0) % 12}
-    both = (int(_digits(n) or 0) <= 24 for n in (a, b))
+    hours = {int(digits(a) or 0) % 12, int(digits(b) or 0) % 12}
+    both = (int(digits(n) or 0) <= 24 for n in (a, b))
     return len(hours) == 1 and all(both) and bool(_HALF_DAY.search(texts))
 
 

@@ -5,15 +5,13 @@ from functools import lru_cache
 
 import torch
 
+from dragoman.decode.constraints.banked import in_banks
 from dragoman.decode.constraints.beginning import Beginning, ForcedBeginning
 from dragoman.decode.constraints.completion_bound import NEVER, CompletionBound
-from dragoman.decode.constraints.constrained import BankedBeam, TermRule
+from dragoman.decode.constraints.constrained import TermRule
 from dragoman.decode.constraints.terms import Automaton, Terms
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.request import Request
-from dragoman.decode.search.beam import Beam
-from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.length_penalty import Gnmt
 from dragoman.decode.search.rule import Rule
 from dragoman.decode.search.search import SearchConfig
 from dragoman.errors import ConfigError
@@ -71,7 +69,7 @@ class ConstraintBuilder:
             rule = TermRule(terms, self.vocabulary, device, **after)
             rules.append(rule)
             if rule.count:
-                cfg = _in_banks(cfg, rule)
+                cfg = in_banks(cfg, rule)
         return cfg, rules
 
     def beginning(self, request: Request) -> Beginning:
@@ -83,17 +81,3 @@ class ConstraintBuilder:
 
 def _terms(request: Request) -> Terms:
     return Terms(request.required, request.forbidden)
-
-
-def _in_banks(cfg: SearchConfig, rule: TermRule) -> SearchConfig:
-    """Return the search with its beam in banks; greedy search becomes a beam of one, and sampling stays as it is.
-
-    The length penalty is milder than the default. With the log-probability divided by the full length, a long
-    translation could make up for an unlikely term.
-    """
-    if isinstance(cfg, Greedy):
-        return BankedBeam(size=1, penalty=Gnmt(), limit=cfg.limit, rule=rule)
-    if type(cfg) is Beam:
-        settings = {"size": cfg.size, "stop": cfg.stop, "nbest": cfg.nbest, "limit": cfg.limit}
-        return BankedBeam(**settings, penalty=Gnmt(), rule=rule)
-    return cfg

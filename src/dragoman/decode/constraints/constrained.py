@@ -2,15 +2,12 @@
 
 The rule guarantees this with any search. It forbids tokens that would complete a forbidden term, an end that comes too
 early, and every token after which too few are left for the missing terms. With a plain search the terms would come at
-the last moment, where they fit worst. So the beam is divided into banks, as in grid beam search (Hokamp & Liu 2017) and
-dynamic beam allocation (Post & Vilar 2018): hypotheses compete only with those that contain as many terms, and those in
-the middle of a term have banks of their own. So a term gets its place where the model prefers it.
+the last moment, where they fit worst; ``banked.py`` finds better places.
 
-N sentences still being translated, W hypotheses of each, R = N x W rows, G banks, V vocabulary, A places so far.
+R rows, V vocabulary, A places so far.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,8 +17,6 @@ from torch import Tensor
 from dragoman.decode.constraints.completion_bound import NEVER, CompletionBound
 from dragoman.decode.constraints.terms import Automaton, Terms
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
-from dragoman.decode.search.beam import Beam, BeamStrategy
-from dragoman.decode.search.ranking import Best, best_continuations, first_largest, log_partition
 from dragoman.decode.search.rule import RowMemory, Rule
 from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokens.tokenizer import EOS
@@ -142,57 +137,3 @@ class TermRule(Rule):
             needed[EOS] = 0
             self.remaining[place] = torch.from_numpy(needed).to(self.table.device)
         return self.remaining[place]
-
-
-# ---- the beam in banks ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class BankedBeam(Beam):
-    """A beam of ``size`` in each bank of a rule; its sentences should require equally many terms."""
-
-    rule: TermRule
-
-    @property
-    def banks(self) -> int:
-        return STAGES * self.rule.count + 1
-
-    def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int] = ()) -> "BankedStrategy":
-        return BankedStrategy(self, limits, device)
-
-
-class BankedStrategy(BeamStrategy):
-    """Beam search of one batch with a group for each bank."""
-
-    def __init__(self, cfg: BankedBeam, limits: Sequence[int], device: torch.device):
-        super().__init__(cfg, limits, device, groups=cfg.banks, each=cfg.size)
-        self.rule = cfg.rule
-        self.ripe = torch.zeros(len(limits), dtype=torch.bool, device=device)  # (N,): the model would have ended it
-
-    def propose(
-        self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], partition: Float[Tensor, "N W"] | None
-    ) -> Best:
-        shape = self.total.shape
-        own = log_partition(logits).view(shape) if partition is None else partition
-        ending = (first_largest(logits[:, EOS:]) == 0).view(shape)[
-            :, :: STAGES * self.each
-        ]  # the best hypotheses of the banks between terms
-        self.ripe = self.ripe | ending[:, : max(1, self.groups // STAGES)].any(dim=1)
-        proposals = []
-        for bank in range(self.groups):
-            here = ranked.masked_fill(self.rule.banks != bank, -torch.inf).unflatten(0, shape)
-            proposals.append(best_continuations(here, self.total, self.candidate_count, EOS, own))
-        return Best(*(torch.stack(fields, dim=1) for fields in zip(*proposals, strict=True)))
-
-    def best_unfinished(self) -> Float[Tensor, " N"]:
-        """Return the best score of an unfinished hypothesis, as ``BeamStrategy`` does.
-
-        Once the model would have ended the sentence, only hypotheses with all terms count.
-        """
-        complete = self.total[:, -self.each :].amax(dim=1)
-        best = torch.where(self.ripe, complete, self.total.amax(dim=1))
-        return best / self.divisors[self.length]
-
-    def keep(self, sentences: Int[Tensor, " n"]) -> None:
-        super().keep(sentences)
-        self.ripe = self.ripe[sentences]

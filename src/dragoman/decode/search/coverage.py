@@ -15,7 +15,7 @@ from torch import Tensor
 from dragoman.config import config
 from dragoman.decode.search.attention_taps import attention_taps, recording_attention
 from dragoman.decode.search.beam import Beam, BeamStrategy
-from dragoman.decode.search.strategy import Choice
+from dragoman.decode.search.strategy import Choice, source_ids
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.tokens.tokenizer import PAD
@@ -44,8 +44,10 @@ class CoveringStrategy(BeamStrategy):
     """Beam search of one batch that adds up each hypothesis's attention to the source."""
 
     cfg: CoveringBeam
+    ids: Tensor | None = None
+    """(B, S): ids of the source; None for a source of frames, of which none is padding."""
     source: Tensor
-    """(N, S): mask of the source, False on padding."""
+    """(N, S): mask of the source as the decoder attends to it, False on padding."""
     attention: Tensor
     """(N, W, S): attention added up so far."""
 
@@ -53,16 +55,21 @@ class CoveringStrategy(BeamStrategy):
         if source is None or not attention_taps(model):
             raise ConfigError("covering_beam: this model does not attend to a source: use beam")
         if self.steps == 0:
-            self.source, self.attention = source != PAD, source.new_zeros(len(source), 1, source.shape[1]).float()
+            self.ids = source_ids(source)
         self.recorded: list[Tensor] = []
         return recording_attention(attention_taps(model), self.recorded)
 
     def step(
         self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], complete: Bool[Tensor, " R"] | None = None
     ) -> Choice | None:
-        # A layer gives (N, H, W, S): the hypotheses of a sentence attend to its source in one call.
+        # A layer gives (N, H, W, S): the hypotheses of a sentence attend to its source in one call. At the first step W
+        # is the length of the prompt, of which the last token leads to the first of the answer.
         mean = torch.stack([weights.float().mean(dim=1) for weights in self.recorded]).mean(dim=0)
-        self.attention = self.attention + mean.view(self.attention.shape)
+        attention = mean[:, -self.total.shape[1] :]
+        if self.steps == 0:
+            self.source = torch.ones_like(mean[:, 0], dtype=torch.bool) if self.ids is None else self.ids != PAD
+            self.attention = torch.zeros_like(attention)
+        self.attention = self.attention + attention
         return super().step(logits, ranked, complete)
 
     def bonus(self, beam: Int[Tensor, "N C"]) -> Float[Tensor, "N C"]:

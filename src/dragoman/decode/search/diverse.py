@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.config import config
@@ -56,20 +56,28 @@ class DiverseStrategy(BeamStrategy):
         self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"], partition: Float[Tensor, "N W"] | None
     ) -> Best:
         own = log_partition(logits).view(self.total.shape) if partition is None else partition
-        by_row = ranked.unflatten(0, self.total.shape)
-        chosen_before = torch.zeros(len(self.total), logits.shape[1], device=logits.device)  # (N, V): count of choices
-        proposals: list[Best] = []
-        for first in self.first_rows()[:, 0].tolist():
-            rows = slice(first, first + self.each)
+        proposals = self.in_turn(ranked.unflatten(0, self.total.shape), own)
+        return Best(*(torch.stack(fields, dim=1) for fields in zip(*proposals, strict=True)))
+
+    def in_turn(self, ranked: Float[Tensor, "N W V"], own: Float[Tensor, "N W"]) -> list[Best]:
+        """Return the best candidates of each group, which avoids the tokens that those before it have chosen."""
+        chosen_before = torch.zeros(len(ranked), ranked.shape[2], device=ranked.device)  # (N, V): count of choices
+        proposals = list[Best]()
+        for rows in self.rows_of_groups():
             costs = self.cfg.strength * chosen_before[:, None]
             found = best_continuations(
-                by_row[:, rows] - costs, self.total[:, rows], self.candidate_count, EOS, own[:, rows]
+                ranked[:, rows] - costs, self.total[:, rows], self.candidate_count, EOS, own[:, rows]
             )
             score = found.score + self.cfg.strength * chosen_before.gather(1, found.token)
             chosen = self.is_end(found.token).int().argsort(dim=1, stable=True)[:, : self.each]
-            chosen_before = chosen_before.scatter_add(1, found.token.gather(1, chosen), torch.ones_like(found.score))
-            proposals.append(Best(score, found.beam + first, found.token))
-        return Best(*(torch.stack(fields, dim=1) for fields in zip(*proposals, strict=True)))
+            real = (found.score > -torch.inf).to(chosen_before.dtype).gather(1, chosen)
+            chosen_before = chosen_before.scatter_add(1, found.token.gather(1, chosen), real)
+            proposals.append(Best(score, rows[found.beam], found.token))
+        return proposals
+
+    def rows_of_groups(self) -> Int[Tensor, "D w"]:
+        """Return the indices of each group's rows; at the first step there is only one row."""
+        return self.first_rows() + torch.arange(min(self.each, self.total.shape[1]), device=self.total.device)
 
     @property
     def traced(self) -> int:

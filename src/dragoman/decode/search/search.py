@@ -44,14 +44,19 @@ def check_search(given: Any) -> SearchConfig:
     return check_kind(given, "search", tuple(choices(SearchConfig)), what="a search such as Beam(size=4)")
 
 
+def plain_search(cfg: SearchConfig) -> SearchConfig:
+    """Return the search whose answers ``cfg`` gives: of a speculative search the one that it speeds up."""
+    return cfg.search if isinstance(cfg, Speculative) else cfg
+
+
 def beams_of(cfg: SearchConfig) -> int:
-    """Return the hypotheses of each text; those of a speculative search are of the search that it speeds up."""
-    return (cfg.search if isinstance(cfg, Speculative) else cfg).size
+    """Return the hypotheses of each text."""
+    return plain_search(cfg).size
 
 
 def can_stream(cfg: SearchConfig) -> bool:
     """Return whether the tokens of a search are final as they are chosen: of greedy search, and of one sample."""
-    plain = cfg.search if isinstance(cfg, Speculative) else cfg
+    plain = plain_search(cfg)
     return isinstance(plain, Greedy) or (isinstance(plain, Sample) and plain.samples == 1)
 
 

@@ -29,7 +29,7 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import RowMemory, TokenMemory
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.session import DecoderSession, arrange
-from dragoman.decode.search.strategy import Choice, LengthLimit, Strategy
+from dragoman.decode.search.strategy import Choice, LengthLimit, Strategy, source_ids
 from dragoman.errors import ConfigError
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel, Tokens
@@ -60,8 +60,7 @@ class PromptLookupDrafter(Drafter):
     """Guess the tokens that followed the last occurrence of the newest ones: names, numbers and phrases recur."""
 
     def __init__(self, source: TokenIds | None, longest: int, vocab: int):
-        self.longest, self.vocab = longest, vocab
-        self.before = None if source is None else _ids(source)
+        self.longest, self.vocab, self.before = longest, vocab, source_ids(source)
 
     def begin(self, prompt: TokenIds) -> None:
         prompt = _ids(prompt)
@@ -184,8 +183,8 @@ class SpeculativeSession(DecoderSession):
 class PromptLookup:
     """Guess the tokens that followed the newest ones earlier in the source, the prompt or the answer.
 
-    The source is used where both sides share a vocabulary. No other model is needed (Saxena 2023, prompt lookup
-    decoding).
+    The source is used where it is text and both sides share a vocabulary. No other model is needed (Saxena 2023, prompt
+    lookup decoding).
     """
 
     longest: PositiveInt = 3

@@ -19,7 +19,7 @@ from dragoman.config import config
 from dragoman.decode.search.ranking import first_largest
 from dragoman.errors import CheckpointError, ConfigError, UserError
 from dragoman.model.inference.slots import Slots, StepKernel
-from dragoman.model.interface import SequenceModel
+from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.text.tokens.tokenizer import EOS
 
 
@@ -96,6 +96,12 @@ class Choice(NamedTuple):
 def end_tokens(ends: tuple[int, ...], device: torch.device) -> Int[Tensor, " n"]:
     """Return the tokens as a tensor, the same one for every step."""
     return torch.tensor(ends, device=device)
+
+
+def source_ids(source: Tensor | Tokens | None) -> Int[Tensor, "B S"] | None:
+    """Return the ids that a model reads as its source; None where there is none, and for images and frames."""
+    ids = source.ids if isinstance(source, Tokens) else source
+    return None if ids is None or ids.ndim != 2 or ids.is_floating_point() else ids
 
 
 class EmittedToken(NamedTuple):

@@ -13,6 +13,7 @@ from dragoman.errors import DataError
 from dragoman.text.compressed import open_bytes
 from dragoman.text.filled.table_layout import TableCell, TableLayout, chosen_columns
 from dragoman.text.formats.columns import note_columns, strip_names
+from dragoman.text.formats.tables import named_separator
 from dragoman.text.lines import check_string
 
 _MARK = "\ufeff"
@@ -79,7 +80,13 @@ def read_table_rows(path: str, source: str | None, target: str | None) -> Iterat
     with open_bytes(path) as file:
         for number, raw in enumerate(file, 1):
             line = _decoded(raw, path, number)
-            reader = reader or _RowReader(path, TableLayout.of(path, line.removeprefix(_MARK)), source, target)
+            if reader is None:
+                first = line.removeprefix(_MARK)
+                reader = _RowReader(path, TableLayout.of(path, first), source, target)
+                if named_separator(path, first):
+                    yield TableRow(line).spelled()
+                    begin = number + 1
+                    continue
             inside = bool(row) and '"' not in line  # of a quoted field
             row += line
             if inside:

@@ -49,15 +49,20 @@ def folded(text: str) -> str:
 
 
 def _term_pattern(term: str) -> str:
-    words = [regex.escape(word) for word in folded(term).split()]
-    first, last = folded(term).strip()[0], folded(term).strip()[-1]
-    before = "" if script_of(first) in WITHOUT_SPACES or not _is_word(first) else r"(?<!\w)"
-    after = "" if script_of(last) in WITHOUT_SPACES or not _is_word(last) else r"(?!\w)"
-    return before + r"\s+".join(words) + after
+    term = folded(term).strip()
+    words = [regex.escape(word) for word in term.split()]
+    before, after = _is_open(term), _is_open(term[::-1])
+    return ("" if before else r"(?<!\w)") + r"\s+".join(words) + ("" if after else r"(?!\w)")
 
 
-def _is_word(character: str) -> bool:
-    return regex.match(r"\w", character) is not None  # marks, too: a term may end in a vowel sign
+def _is_open(term: str) -> bool:
+    """Return whether a term is found inside of words: where it begins with a sign, or in a script without spaces."""
+    if regex.match(r"\w", term) is None:  # marks are of words, too: a term may end in a vowel sign
+        return True
+    for character in term:
+        if (script := script_of(character)) or unicodedata.category(character)[0] not in "LM":
+            return script in WITHOUT_SPACES
+    return False
 
 
 class PatternMatcher(Matcher):

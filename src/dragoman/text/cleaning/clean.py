@@ -9,14 +9,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Generic, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from dragoman.text.cleaning.remembered import spooled, temporary_database
 from dragoman.text.cleaning.rules import Cleaning, CleaningRule, LearnedRule, stateful_rules, stateless_rules
 from dragoman.text.cleaning.workers import map_parallel
-from dragoman.text.lines import AnyPair, Pair, TwoSided
+from dragoman.text.lines import AnyPair, Pair, Sourced, TwoSided
 
-__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "clean", "merge_reports", "normalise"]
+__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "clean", "merge_reports", "normalise", "normalise_pair"]
 
 EXAMPLES = 3
 """Number of removed pairs that the report shows for each rule."""
@@ -108,7 +108,7 @@ _rules = lru_cache(1)(stateless_rules)
 
 
 def _judged(pair: AnyPair, rules: Sequence[CleaningRule]) -> Judged[AnyPair]:
-    normalised = pair._replace(source=normalise(pair.source), target=normalise(pair.target))
+    normalised = normalise_pair(pair)
     return Judged(normalised, normalised != pair, _objection(normalised, rules))
 
 
@@ -151,6 +151,14 @@ def normalise(text: str) -> str:
     if text.isascii() and text.isprintable() and "  " not in text:
         return text.strip()  # fast path for most lines, at a tenth of the cost
     return _SPACE.sub(" ", unicodedata.normalize("NFC", text).replace("\ufeff", "")).strip()
+
+
+TidyPair = TypeVar("TidyPair", bound=Pair | Sourced)
+
+
+def normalise_pair(pair: TidyPair) -> TidyPair:
+    """Return the pair with both sides normalised."""
+    return pair._replace(source=normalise(pair.source), target=normalise(pair.target))
 
 
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")

@@ -7,7 +7,6 @@ are shown every pair first.
 import math
 import re
 import sqlite3
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -20,6 +19,7 @@ from dragoman.text.cleaning.languages import is_other_language
 from dragoman.text.cleaning.remembered import SeenTexts, SeenTranslations, text_hash
 from dragoman.text.cleaning.scripts import Script, script_of
 from dragoman.text.lines import Sourced, TwoSided
+from dragoman.text.number_matching import unmatched_numbers
 from dragoman.text.placeholders import has_placeholder
 
 
@@ -47,16 +47,17 @@ class Cleaning:
     markup: Literal["drop", "keep"] = "keep"
     """Treatment of pairs that hold a placeholder such as {name} or %s, a link, or markup such as <b> or [a](b)."""
     numbers: Literal["drop", "keep"] = "keep"
-    """Treatment of pairs whose sides hold different numbers; 1,000.5 and 1.000,5 are the same."""
+    """Treatment of pairs whose sides hold different numbers; 1,000.5 and 1.000,5 are the same, and so
+    are 10:30 and 10.30."""
     source_scripts: tuple[Script, ...] = ()
     """Scripts such as [latin] that half of a source's letters must be written in; empty for any."""
     target_scripts: tuple[Script, ...] = ()
     """Scripts such as [hiragana, katakana, cjk] that half of a target's letters must be written in; empty for any."""
     source_language: str | None = None
-    """Language code of two letters such as en: sources that are surely in another language are removed; None for any.
-    Needs the extra ``language``."""
+    """Language code such as en: sources for which another language is a hundred times likelier are removed; None for
+    any. Needs the extra ``language``."""
     target_language: str | None = None
-    """Language code of two letters, as for sources: targets that are surely in another language are removed."""
+    """Language code, as for sources: targets for which another language is a hundred times likelier are removed."""
 
 
 Predicate = Callable[[TwoSided], bool]
@@ -210,19 +211,8 @@ class Conflicts(LearnedRule):
 # ---- numbers, scripts and languages --------------------------------------------------------------------------
 
 
-def numbers(text: str) -> list[str]:
-    """Return the numbers of ``text`` in ASCII digits, sorted, without signs, separators and leading zeros."""
-    if text.isascii() and not any(map(text.__contains__, "0123456789")):
-        return []
-    plain = ("".join(str(unicodedata.digit(c)) for c in found if c.isdecimal()) for found in _NUMBER.findall(text))
-    return sorted(digits.lstrip("0") for digits in plain)
-
-
-_NUMBER = re.compile(r"\d+(?:[.,'\u2019\u066b\u066c]\d+|[ \u00a0\u202f]\d{3}(?!\d))*")
-
-
 def _other_numbers(pair: TwoSided) -> bool:
-    return numbers(pair.source) != numbers(pair.target)
+    return any(unmatched_numbers(pair.source, pair.target))
 
 
 def _foreign(cfg: Cleaning) -> Predicate:

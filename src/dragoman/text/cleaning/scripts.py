@@ -1,8 +1,10 @@
-"""Script of a letter, derived from its Unicode name."""
+"""Script of a letter, as Unicode has it."""
 
 import unicodedata
 from functools import lru_cache
 from typing import Literal, get_args
+
+import regex
 
 Script = Literal[
     "arabic",
@@ -42,15 +44,23 @@ Script = Literal[
 ]
 """Names of scripts; ``cjk`` is Chinese characters, in any language."""
 
-_KNOWN = frozenset(get_args(Script))
+_NAMES = {"cjk": "Han"}
+"""Names in Unicode, where they differ."""
+_SCRIPTS = regex.compile(
+    r"(?P<shared>[\p{Script=Common}\p{Script=Inherited}])|"
+    + "|".join(rf"(?P<{script}>\p{{Script={_NAMES.get(script, script)}}})" for script in get_args(Script))
+)
 
 
 @lru_cache(maxsize=4096)
 def script_of(character: str) -> str | None:
-    """Return the script of a letter or combining mark: a ``Script`` or ``other``; None for any other character."""
+    """Return the script of a letter or combining mark: a ``Script`` or ``other``; None for any other character.
+
+    None, too, for letters and marks that several scripts share, such as accents and the Japanese length mark: they
+    belong to those around them.
+    """
     if unicodedata.category(character)[0] not in "LM":
         return None
-    words = unicodedata.name(character, "").lower().split()
-    if words[:1] == ["combining"]:
-        return None  # accents are used with several scripts
-    return next((word for word in words if word in _KNOWN), "other")
+    found = _SCRIPTS.match(character)
+    script = found.lastgroup if found else "other"
+    return None if script == "shared" else script

@@ -11,6 +11,7 @@ from dragoman.text.document import Edit, Filling
 from dragoman.text.filled.spans import SpannedDocument, TextFile
 from dragoman.text.filled.table_layout import TableCell, TableLayout, chosen_columns
 from dragoman.text.formats.columns import note_columns, strip_names
+from dragoman.text.formats.tables import named_separator
 
 
 class TableDocument(SpannedDocument):
@@ -30,8 +31,9 @@ class TableDocument(SpannedDocument):
         """
         self.text_file = TextFile(raw, name)
         super().__init__(self.text_file)
-        self.layout = TableLayout.of(name, self.text_file.text.partition("\n")[0])
-        rows = self.layout.rows(self.text_file.text, self.text_file.place)
+        first = self.text_file.text.partition("\n")[0]
+        self.layout = TableLayout.of(name, first)
+        rows = self.layout.rows(self.text_file.text, self.text_file.place)[named_separator(name, first) is not None :]
         self.rows = [row for row in rows if len(row) > 1 or row[0].text]
         if not self.rows:
             raise DataError(f"{name}: is empty: its first row must name the columns")

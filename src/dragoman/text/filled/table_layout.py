@@ -8,7 +8,7 @@ from functools import cached_property
 from dragoman.errors import DataError
 from dragoman.text.compressed import extension
 from dragoman.text.formats.columns import is_header, text_columns
-from dragoman.text.formats.tables import SEPARATORS
+from dragoman.text.formats.tables import SEPARATORS, named_separator
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,12 @@ class TableLayout:
 
     @classmethod
     def of(cls, name: str, first_line: str) -> "TableLayout":
-        """Return the layout of a file: a .csv has the separator that divides its first line most often."""
+        """Return the layout of a file: a .csv has the separator that its first line names, or else that divides this
+        line most often."""
         if extension(name) == ".tsv":
             return cls("\t", literal=True)
         first = re.sub(r'"[^"]*"', "", first_line)
-        return cls(max(SEPARATORS, key=first.count), literal=False)
+        return cls(named_separator(name, first_line) or max(SEPARATORS, key=first.count), literal=False)
 
     @cached_property
     def field(self) -> re.Pattern[str]:

@@ -1,7 +1,8 @@
 """Tables read strictly: every row has as many fields as the first, and a quote opens a field or is refused.
 
 A ``.tsv`` file is taken literally: a tab separates fields, and quotes are text. A ``.csv`` file has quotes as in RFC
-4180, and commas, semicolons or tabs between its fields, whichever its first rows agree on.
+4180, and commas, semicolons or tabs between its fields, whichever its first rows agree on; or what its first line
+names, as Excel has it (``sep=;``).
 """
 
 import csv
@@ -20,6 +21,15 @@ HEAD = 100
 
 TableRow = tuple[int, Sequence[str]]
 """Line number on which the row begins, from 1, and its fields."""
+
+
+def named_separator(path: str, first_line: str) -> str | None:
+    """Return the separator that the first line of a .csv file names, which is then no row; None where it names none."""
+    found = _NAMED.fullmatch(first_line.rstrip("\r\n")) if extension(path) == ".csv" else None
+    return found and found[1]
+
+
+_NAMED = re.compile(r'"?sep=([^"\r\n])"?', re.IGNORECASE)
 
 
 def table_rows(path: str) -> Iterator[TableRow]:
@@ -88,16 +98,18 @@ def _tab_rows(path: str) -> Iterator[TableRow]:
 
 def _quoted_rows(path: str) -> Iterator[TableRow]:
     lines = (line + "\n" for line in read_lines(path))
-    head = list(islice(lines, HEAD))
-    separator = _separator(head)
+    head, passed = list(islice(lines, HEAD)), 0
+    if separator := named_separator(path, "".join(head[:1])):
+        head, passed = head[1:], 1
+    separator = separator or _separator(head)
     row_lines: list[str] = []
     reader = csv.reader(_recording(chain(head, lines), row_lines), strict=True, delimiter=separator)
-    begin = 1
+    begin = 1 + passed
     try:
         for fields in reader:
             _check_quotes(fields, row_lines, separator)
             yield begin, fields
-            begin = reader.line_num + 1  # a quoted field may span several lines
+            begin = reader.line_num + 1 + passed  # a quoted field may span several lines
             row_lines.clear()
     except csv.Error as error:
         raise DataError(f"{path}:{begin}: the row that begins here is not CSV: {error}; check its quotes") from None
@@ -119,7 +131,7 @@ def _check_quotes(fields: Sequence[str], lines: Sequence[str], separator: str) -
     if not any(field[:1].isspace() and field.lstrip().startswith('"') for field in fields):
         return
     # Inside quotes such a field is text. Skipping initial spaces changes only fields outside of quotes.
-    spaced = [re.sub(rf"[^\S\n{separator}]", " ", line) for line in lines]
+    spaced = [re.sub(rf"[^\S\n{re.escape(separator)}]", " ", line) for line in lines]
     with_spaces, without = (
         list(csv.reader(spaced, delimiter=separator, skipinitialspace=skip)) for skip in (False, True)
     )

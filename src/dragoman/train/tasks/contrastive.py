@@ -149,9 +149,10 @@ def _cleaned(data: PairsConfig) -> SplitExamples[Pair]:
     pairs, report = cleaned_pairs(data)
     if not pairs:
         raise DataError(f"no training pairs are left of {report.read:,} ({report}): relax data.cleaning")
-    valid, test = (None if source is None else given_pairs(source) for source in (data.valid, data.test))
+    (valid, test), empty = given_pairs(data)
     found = split_examples(pairs, valid, test, data.hold_out, data.overlap, may=held_out_from(data))
     removed = [(f"removed: {rule}", count) for rule, count in report.removed.items() if count]
+    removed += [(f"empty side, {name}", count) for name, count in empty.items()]
     split = PairSplit(_plain(found.split.train), **{n: _plain(s) for n, s in found.split.held_out.items()}, removed={})
     return SplitExamples(split, found.facts, [("pairs read", report.read), *removed, *found.table[1:]], found.note)
 

@@ -26,10 +26,10 @@ from dragoman.decode.sentence_splitting import SentenceCount
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceConfig, SequenceModel
-from dragoman.text.cleaning.clean import CleanReport, clean, merge_reports
+from dragoman.text.cleaning.clean import CleanReport, clean, merge_reports, normalise_pair
 from dragoman.text.cleaning.small import describe_reduction, hold_out_some
 from dragoman.text.cleaning.split import Overlap, PairSplit, without_overlap
-from dragoman.text.context import NO_CONTEXT, ReadContext
+from dragoman.text.context import ReadContext
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.pairs import PairSource, may_hold_out, names_of, prefix_of, tags_of
 from dragoman.text.held_out import held_out_line, read_held_out, write_held_out
@@ -193,7 +193,8 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
         )
     if cfg.context.marks:
         report["lines"].append(_with_context(pairs, cfg.context))
-    valid, test = (None if source is None else given_pairs(source, cfg.context) for source in (cfg.valid, cfg.test))
+    (valid, test), empty = given_pairs(cfg)
+    report["lines"] += [f"{name}: {count:,} pairs with an empty side left out" for name, count in empty.items()]
     if given := [*(test or ()), *(valid or ())]:
         pairs = _remove_overlap(pairs, given, cfg, report)
     counts = dataclasses.replace(
@@ -232,9 +233,22 @@ def held_out_from(cfg: PairsConfig) -> Callable[[Sourced], bool]:
     return lambda pair: pair.origin in may
 
 
-def given_pairs(source: PairSource, context: ReadContext = NO_CONTEXT) -> list[Sourced]:
-    """Return the pairs of a validation or test set that is given."""
-    return _prefixed(_sourced([("", source)], context), {"": source})
+def given_pairs(cfg: PairsConfig) -> tuple[list[list[Sourced] | None], dict[str, int]]:
+    """Return the validation and the test set where they are given, else None; and the pairs left out of each.
+
+    They are normalised as training pairs are. Pairs with an empty side are left out.
+    """
+    sets, empty = list[list[Sourced] | None](), dict[str, int]()
+    for name, source in (("validation", cfg.valid), ("test", cfg.test)):
+        if source is None:
+            sets.append(None)
+            continue
+        pairs = [normalise_pair(pair) for pair in _sourced([("", source)], cfg.context)]
+        whole = [pair for pair in pairs if all(pair.pair)]
+        sets.append(_prefixed(whole, {"": source}))
+        if len(whole) < len(pairs):
+            empty[name] = len(pairs) - len(whole)
+    return sets, empty
 
 
 def cleaned_pairs(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
