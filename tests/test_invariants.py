@@ -1,5 +1,7 @@
 """Numbers and signs come out as they went in, and what has no word is left alone."""
 
+import unicodedata
+
 import pytest
 from test_placeholders import said, speaks, translated
 from test_translator import parrot
@@ -196,3 +198,9 @@ def test_a_term_of_a_glossary_that_is_no_word_is_translated_as_well(text):
     assert line.text == "siempre"
     others = placeholders.translate(["12:30", "24:7"], ask, glossary=glossary)
     assert [one.text for one in others] == ["12:30", "24:7"]
+
+
+def test_every_number_and_every_sign_of_unicode_is_looked_at():
+    signs = (chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Nd", "So", "Sc", "Sm"))
+    counted = [sign for sign in signs if sign not in "+<=>^`|~№º" and ord(sign) > 0x7F] + [*"0123456789%$"]
+    assert [sign for sign in counted if not find_changes(f"a {sign}", "a") and find_numbers(f"a {sign}")] == []

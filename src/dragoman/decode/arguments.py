@@ -41,6 +41,8 @@ def check_iterable(given: Any, argument: str, *, what: str) -> Iterable[Any]:
     Raises:
         TypeError: it is something else.
     """
+    if type(given) in (list, tuple):
+        return given
     if isinstance(given, str):
         raise TypeError(f"{argument}: a list of {what} is wanted, for one text [text]")
     unordered = isinstance(given, Mapping | Set | bytes | bytearray | memoryview)

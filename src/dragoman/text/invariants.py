@@ -82,6 +82,8 @@ def find_changes(source: str, target: str) -> Changes:
     Not counted: different separators, leading zeros, a decimal part of zeros, hours of the 12-hour clock, numbers from
     2 to 12 and Chinese numerals written as words.
     """
+    if _PLAIN.fullmatch(source) and _PLAIN.fullmatch(target):
+        return UNCHANGED
     here, there = _without_dates(source, target)
     missing, added = unmatched_numbers(here, there)
     remove_matches(missing, added, lambda a, b: _same_hour(a, b, f"{source}\n{target}"))
@@ -105,6 +107,8 @@ def find_numbers(text: str) -> list[str]:
     return list(dict.fromkeys([match[0] for match in _WHOLE.finditer(text)] + list(_signs(text))))
 
 
+_PLAIN = re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿĀ-ɏ\u0370-\u03f5\u03f7-\u0481\u048a-\u052f\s.,;:!?¿¡'’\"()/-]*")
+"""Texts without numbers and signs, as most are: letters of Latin, Greek and Cyrillic, spaces and common punctuation."""
 _WHOLE = re.compile(  # a telephone number, or digits with separators between them and signs around them
     r"\+\d[\d ()./-]*\d|\(\d+\)[ -]?\d[\d -]*\d"
     r"|(?:[$€£¥₩₹₽] ?)?\d+(?:[-.,:/'’٫٬\u00a0\u202f]\d+| \d{3}(?!\d))*(?: ?(?:°[CF]?|[%‰$€£¥₩₹₽]))?"

@@ -88,8 +88,11 @@ class Backpointers:
 
     def forget(self, sentences: Set[int]) -> None:
         """Forget these sentences, and the steps that no other sentence has made."""
+        if not sentences:
+            return
         for sentence in sentences:
             del self.first_steps[sentence]
+        self.ended.select(~np.isin(self.ended.entries["sentence"], list(sentences)))
         oldest = min(self.first_steps.values(), default=len(self.ended.counts))
         if oldest:
             self.ended.drop(oldest)
@@ -109,11 +112,11 @@ class Backpointers:
         found: dict[int, list[_Ended]] = {i: [] for i in sorted(self.first_steps if sentences is None else sentences)}
         if not found:
             return {}
-        damaged = set[int]()
-        steps = (step for step, count in enumerate(self.ended.counts) for _ in range(count))
-        for step, (sentence, *fields, real) in zip(steps, self.ended.entries.tolist(), strict=True):
-            if sentence not in found:
-                continue
+        damaged, steps, entries = set[int](), self.ended.steps, self.ended.entries
+        if sentences is not None:
+            theirs = np.isin(entries["sentence"], list(found))
+            steps, entries = steps[theirs], entries[theirs]
+        for step, (sentence, *fields, real) in zip(steps.tolist(), entries.tolist(), strict=True):
             if real:
                 found[sentence].append(_Ended(self.first_steps[sentence], step, *fields))
             elif math.isnan(fields[2]):

@@ -41,7 +41,7 @@ class StepRecords:
         """The entries of all steps."""
         self._fetch()
         if len(self._ready) != 1:
-            self._ready = [np.concatenate([np.empty(0, self.dtype), *self._ready])]
+            self._ready = [_concatenated(self._ready, self.dtype)]
         return self._ready[0]
 
     @property
@@ -66,19 +66,33 @@ class StepRecords:
         """Let these entries take the place of all others."""
         self._ready, self._pending, self.counts = [entries], [], list(counts)
 
+    @property
+    def steps(self) -> np.ndarray:
+        """The step of each entry, counted from 0."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
     def drop(self, steps: int) -> None:
         """Forget the first steps."""
         self.replace(self.entries[sum(self.counts[:steps]) :], self.counts[steps:])
 
+    def select(self, chosen: np.ndarray) -> None:
+        """Keep the entries that ``chosen``, a mask, has."""
+        counts = np.bincount(self.steps[chosen], minlength=len(self.counts))
+        self.replace(self.entries[chosen], counts.tolist())
+
     def merge(self, other: "StepRecords") -> None:
         """Append to each step the entries of one of ``other``, so that the last steps of both become one."""
-        mine, theirs = self._by_step(), other._by_step()
-        missing = [np.empty(0, self.dtype)] * abs(len(mine) - len(theirs))
-        longer = len(mine) > len(theirs)
-        mine, theirs = (mine, missing + theirs) if longer else (missing + mine, theirs)
-        steps = [part for pair in zip(mine, theirs, strict=True) for part in pair]
-        counts = [len(a) + len(b) for a, b in zip(mine, theirs, strict=True)]
-        self.replace(np.concatenate([*steps, np.empty(0, self.dtype)]), counts)
+        both, behind = (self, other), len(self.counts) - len(other.counts)
+        steps = np.concatenate([self.steps - min(behind, 0), other.steps + max(behind, 0)])
+        counts = np.bincount(steps, minlength=max(len(each.counts) for each in both))
+        entries = _concatenated([each.entries for each in both], self.dtype)
+        self.replace(entries[steps.argsort(kind="stable")], counts.tolist())
 
-    def _by_step(self) -> list[np.ndarray]:
-        return np.split(self.entries, np.cumsum(self.counts)[:-1]) if self.counts else []
+
+def _concatenated(parts: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """Return the parts as one array; NumPy's own function compares the fields of each two."""
+    whole, end = np.empty(sum(map(len, parts)), dtype), 0
+    for part in parts:
+        whole[end : end + len(part)] = part
+        end += len(part)
+    return whole

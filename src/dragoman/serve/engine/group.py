@@ -5,6 +5,7 @@ and are told apart by their positions. Long prompts are read in chunks between t
 keep their batch (``batching.JOINING``) run beside the rest, a step at a time.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Outcome
 from dragoman.errors import UserError
-from dragoman.serve.engine.limits import CHUNK, STEPS
+from dragoman.serve.engine.limits import CHUNK, MOST_STEPS, SHORT, STEPS
 from dragoman.serve.engine.pages import CacheCost, Tally
 from dragoman.serve.engine.prefixes import PrefixCache
 from dragoman.serve.engine.requests import Row
@@ -41,6 +42,8 @@ class Group:
         self.cost, self.prefixes = cost, prefixes
         self.steps_since_start = 0
         """Steps since rows were last started."""
+        self.step_seconds = SHORT
+        """Seconds of a step of the last ones."""
         self.reading: deque[_Started] = deque()
         self.shared: _Started | None = None
         self.apart: list[_Started] = []
@@ -90,7 +93,9 @@ class Group:
     def _first_step(self, started: _Started) -> int:
         """Make the first step of a batch, and let it join the others if it can; return the number of tokens chosen."""
         joinable = can_be_joined(started.batch)
-        most = STEPS if self.prefixes is None else None  # the state that is kept is the one after the prompt
+        most = None  # the state that is kept is the one after the prompt
+        if self.prefixes is None:
+            most = STEPS if self.shared else self.steps_at_once
         prompt = started.rows[0].ids
         tokens = self._step(started, keeps_results=not joinable, most=most)
         if self.prefixes is not None and tokens:
@@ -114,13 +119,18 @@ class Group:
         self.steps_since_start += 1
         tokens = sum(map(self._first_step, self._read_prompts()))
         for started in self.apart:
-            tokens += self._step(started, keeps_results=True)
+            tokens += self._step(started, keeps_results=True, most=self.steps_at_once)
         self.apart = [started for started in self.apart if started.batch.choice and started.rows]
         if self.shared is not None:
-            tokens += self._step(self.shared)
+            tokens += self._step(self.shared, most=self.steps_at_once)
             if not self.shared.batch.choice or not self.shared.rows:
                 self.shared = None
         return tokens
+
+    @property
+    def steps_at_once(self) -> int:
+        """Most steps of a batch until the next rows can join it."""
+        return max(STEPS, min(MOST_STEPS, int(SHORT / self.step_seconds)))
 
     def _read_prompts(self) -> list[_Started]:
         """Read a chunk of the prompt that has waited longest, and short prompts of as many tokens together.
@@ -143,7 +153,7 @@ class Group:
         self.reading = waiting
         return ready
 
-    def _step(self, started: _Started, *, keeps_results: bool = False, most: int | None = STEPS) -> int:
+    def _step(self, started: _Started, *, keeps_results: bool = False, most: int | None) -> int:
         """Make a step, or up to ``most`` where nobody listens to each; deliver what is finished.
 
         ``keeps_results`` is True for a batch that tells them at its end. With None for ``most``, the state keeps the
@@ -152,7 +162,7 @@ class Group:
         started.batch.likeliest_count = max((row.likeliest for row in started.rows.values()), default=0)
         if most is not None and any(row.listener for row in started.rows.values()):
             most = 1
-        rows, before = len(started.rows), started.batch.steps
+        rows, before, began = len(started.rows), started.batch.steps, time.monotonic()
         try:
             # those that are done leave at once
             choice = started.batch.step() if most is None else started.batch.advance(most, few=rows - 1)
@@ -165,7 +175,9 @@ class Group:
             fail(started.rows.values(), error)
             started.rows.clear()
             return 0
-        return (len(choice.tokens) if choice else rows) * (started.batch.steps - before)
+        made = started.batch.steps - before
+        self.step_seconds = max(1e-6, (time.monotonic() - began) / made)
+        return (len(choice.tokens) if choice else rows) * made
 
     def _deliver(self, started: _Started, found: Mapping[int, Outcome]) -> None:
         for i, outcome in found.items():

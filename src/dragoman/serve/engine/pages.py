@@ -47,42 +47,40 @@ class Tally:
 
     def __init__(self, cost: CacheCost, rows: Iterable[Row] = ()):
         self.cost, self.count, self.interactive = cost, 0, 0
-        self._tokens, self._read = _Sizes(), _Sizes()
+        self._tokens = self._longest = self._read = self._longest_read = 0
+        """Tokens that all rows may write, that one may; tokens of all sources, of one."""
         for row in rows:
             self.add(row)
 
     def add(self, row: Row) -> None:
+        tokens, read = self._sizes(row)
         self.count += 1
         self.interactive += row.waiter.ticket.call.priority == "interactive"
-        tokens, read = self._sizes(row)
-        self._tokens, self._read = self._tokens.with_one(tokens), self._read.with_one(read)
+        self._tokens, self._read = self._tokens + tokens, self._read + read
+        self._longest, self._longest_read = max(self._longest, tokens), max(self._longest_read, read)
 
     @property
     def nbytes(self) -> float:
-        return self._bytes(self._tokens, self._read, self.count)
+        return self._bytes(self.count, (self._tokens, self._longest), (self._read, self._longest_read))
 
     def nbytes_with(self, row: Row) -> float:
         """Return the bytes with one more row."""
         tokens, read = self._sizes(row)
-        return self._bytes(self._tokens.with_one(tokens), self._read.with_one(read), self.count + 1)
+        return self._bytes(
+            self.count + 1,
+            (self._tokens + tokens, max(self._longest, tokens)),
+            (self._read + read, max(self._longest_read, read)),
+        )
 
     def _sizes(self, row: Row) -> tuple[int, int]:
-        read = len(row.ids)
-        return row.written + (0 if self.cost.per_source_token else row.task.beams * read), read
+        """Return the most tokens that a row may write, and the number that it reads."""
+        return row.written + (0 if self.cost.per_source_token else row.task.beams * row.read), row.read
 
-    def _bytes(self, tokens: "_Sizes", read: "_Sizes", count: int) -> float:
+    def _bytes(self, count: int, tokens: tuple[int, int], read: tuple[int, int]) -> float:
+        """Return the bytes of rows, given for the tokens they write and read those of all and of the longest."""
         if self.cost.pooled:
-            return self.cost.per_token * tokens.total + self.cost.per_source_token * read.total
-        return count * (self.cost.per_token * tokens.longest + self.cost.per_source_token * read.longest)
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    total: int = 0
-    longest: int = 0
-
-    def with_one(self, size: int) -> "_Sizes":
-        return _Sizes(self.total + size, max(self.longest, size))
+            return self.cost.per_token * tokens[0] + self.cost.per_source_token * read[0]
+        return count * (self.cost.per_token * tokens[1] + self.cost.per_source_token * read[1])
 
 
 def model_translates(model: SequenceModel) -> bool:

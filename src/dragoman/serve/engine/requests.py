@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -105,19 +105,13 @@ class Row:
     likeliest: int = 0
     """Number of the most probable tokens that the listener is told of."""
 
-    @property
-    def kind(self) -> Kind:
+    def __post_init__(self) -> None:
+        task = self.task
+        self.kind: Kind = (id(task.model), task.kind)
         """Rows of the same kind may share a batch."""
-        return id(self.task.model), self.task.kind
-
-    @property
-    def ids(self) -> Sequence[int]:
-        return self.task.rows[self.index]
-
-    @property
-    def written(self) -> int:
+        self.ids, self.read = task.rows[self.index], len(task.rows[self.index])
+        self.written = task.beams * task.limits[self.index]
         """Most tokens that its hypotheses may have together."""
-        return self.task.beams * self.task.limits[self.index]
 
     def is_wanted(self) -> bool:
         """Return whether somebody still needs it; where nobody does, tell whoever waits for it why."""
