@@ -14,6 +14,8 @@ import dragoman
 from dragoman import cli
 from dragoman.checkpoint import RunDirectory, load_any
 from dragoman.config import from_dict, merge, to_dict
+from dragoman.data.captioning import CaptionedExamples
+from dragoman.data.captions import CaptionedImage
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
@@ -22,9 +24,11 @@ from dragoman.errors import CheckpointError, ConfigError, UserError
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import Frames
 from dragoman.serve.served import ServedModel
-from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.store import Store
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 from dragoman.text.tokens.training import Bytes
 from dragoman.train import recipe
+from dragoman.train.events import Notice, Validated
 from dragoman.train.run import resume, start
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 230), "white": (240, 240, 240)}
@@ -288,6 +292,31 @@ def test_a_run_is_evaluated_beside_the_most_frequent_caption(trained, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["sentences"] == 12
     assert found["scores"]["exact_match"]["value"] > 75 > found["baseline"]["exact_match"]["value"]
+
+
+def test_a_caption_that_the_model_cuts_is_scored_whole_and_has_no_end(table, tmp_path, capsys):
+    cfg = config(table, data={"longest": 6}, tokenizer="bytes", train=SHORT | {"scored": 12, "samples": 12})
+    seen = list(start(cfg, tmp_path / "run").events())
+    texts = [one.text for one in seen if isinstance(one, Notice)]
+    assert any(re.match(r"576 of 576 training captions are cut to 6 tokens \(data\.longest\)", text) for text in texts)
+    captions = Store.open(tmp_path / "run/data/train").columns["caption"]
+    assert {len(captions[i]) for i in range(len(captions))} == {6} and EOS not in captions.ids
+    whole = {caption for _, caption in (row.split("\t") for row in table.read_text().splitlines())}
+    samples = [sample for one in seen if isinstance(one, Validated) for sample in one.samples]
+    assert samples and {sample.reference for sample in samples} <= whole
+    assert not cli.main(["evaluate", str(tmp_path / "run")])
+    kept = [json.loads(line) for line in (tmp_path / "run/evaluations/test/outputs.jsonl").read_text().splitlines()]
+    given = dict(row.split("\t") for row in table.read_text().splitlines())
+    assert len(kept) == 12 and all(one["reference"] == given[Path(one["image"]).name] for one in kept)
+
+
+def test_a_caption_that_fits_keeps_its_end():
+    tokenizer = Tokenizer.train(Bytes(), [])
+    images = Generator(from_dict(ModelConfig, model(patch=8)).sized(vocab=len(tokenizer)).build(), tokenizer).images
+    example = CaptionedImage(np.zeros((SIZE, SIZE, 3), np.uint8), "abcd", "image", "")
+    rows = {longest: CaptionedExamples(images, tokenizer, longest).columns([example]) for longest in (None, 5, 4)}
+    assert [rows[longest]["caption"][0][-1] == EOS for longest in (None, 5, 4)] == [True, True, False]
+    assert [len(rows[longest]["caption"][0]) for longest in (None, 5, 4)] == [5, 5, 4]
 
 
 def test_python_loads_a_captioner_and_a_server_refuses_it(trained, new):

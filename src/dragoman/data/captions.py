@@ -1,18 +1,23 @@
-"""Captioned images, for two towers trained on matching pairs."""
+"""Captioned images, for two towers trained on matching pairs, and for captioners."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import PositiveInt
 
+from dragoman import durable
 from dragoman.config import config
 from dragoman.data.arrays import digest, refuse_hard_set
+from dragoman.data.material import ImageMaterial
 from dragoman.errors import DataError
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.compressed import read_bytes
 from dragoman.text.formats.pairs import Table, read_pairs
+from dragoman.text.lines import parse_json, read_lines
 from dragoman.text.splits import Overlapping, SplitExamples, split_examples
+from dragoman.text.store import Column
 
 
 class CaptionedImage(NamedTuple):
@@ -100,3 +105,33 @@ class CaptionedImages:
             None if table is None else [kind(*example) for example in table.read()] for table in (self.valid, self.test)
         )
         return split_examples(examples, valid, test, self.hold_out, self.overlap)
+
+
+# ---- held-out captions ----------------------------------------------------------------------------
+
+
+def write_captions(path: Path, examples: Iterable[CaptionedImage]) -> None:
+    """Write whole captions, which a store may cut, and the names of their images as JSON lines."""
+    lines = (json.dumps({"caption": one.caption, "image": one.where}) + "\n" for one in examples)
+    durable.write(path, "".join(lines).encode())
+
+
+def read_captions(path: Path, images: Column, material: ImageMaterial) -> list[CaptionedImage]:
+    """Read what ``write_captions`` wrote, with the stored images that the captions belong to.
+
+    Raises:
+        DataError: no such file, a line that was not written so, or not one line for each image.
+    """
+    lines = list(read_lines(path))
+    if len(lines) != len(images):
+        raise DataError(f"{path}: {len(lines):,} captions for {len(images):,} stored images")
+    found = []
+    for i, line in enumerate(lines):
+        row = images.raw_row(i)
+        try:
+            known = parse_json(line, f"{path}:{i + 1}")
+            caption, where = known["caption"], known["image"]
+        except (KeyError, TypeError):
+            raise DataError(f"{path}:{i + 1}: not a captioned image as runs hold them out") from None
+        found.append(CaptionedImage(material.restored(row), caption, where, digest(row.tobytes())))
+    return found

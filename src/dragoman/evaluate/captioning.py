@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from dragoman.data.captions import CaptionedImage, CaptionTable
+from dragoman.data.captions import CaptionedImage, CaptionTable, read_captions
 from dragoman.decode.generator import Generator
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.search.greedy import Greedy
@@ -12,6 +12,7 @@ from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS, counted_by, scores_of
 from dragoman.evaluate.outcome import EvaluationResult, Evaluator
 from dragoman.text.store import Store
+from dragoman.text.tokens.tokenizer import EOS
 
 USED = {name: METRICS[name] for name in ("exact_match", "bleu", "chrf")}
 """Metrics of captions."""
@@ -28,13 +29,9 @@ class CaptionEvaluator(Evaluator):
     def examples(self, named: str | None, kept: str = "test") -> list[CaptionedImage]:
         if named:
             return list(CaptionTable(path=named).read())
-        columns, material = Store.open(self.data / kept).columns, self.generator.images
-        assert material is not None, "the run's task was captioning"
-        decode = self.generator.tokenizer.decode
-        return [
-            CaptionedImage(material.restored(columns["image"].raw_row(i)), decode(columns["caption"][i]), "", "")
-            for i in range(len(columns["caption"]))
-        ]
+        assert self.generator.images is not None, "the run's task was captioning"
+        images = Store.open(self.data / kept).columns["image"]
+        return read_captions(self.data / f"{kept}.jsonl", images, self.generator.images)
 
     def evaluate(
         self,
@@ -70,5 +67,6 @@ class CaptionEvaluator(Evaluator):
         if not (self.data / "train").is_dir():
             return None
         captions, decode = Store.open(self.data / "train").columns["caption"], self.generator.tokenizer.decode
-        counts = Counter(decode(captions[i]) for i in range(len(captions)))
+        rows = (captions[i] for i in range(len(captions)))
+        counts = Counter(decode(row) for row in rows if row[-1] == EOS)  # a cut caption is nobody's
         return min(counts, key=lambda caption: (-counts[caption], caption), default=None)
