@@ -1,6 +1,7 @@
 """dragoman verify: whole models pass, and each row of its table fails when what it is about is broken."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from dragoman.decode.readers.input_reader import InputReader
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.verify import inputs as asking
 from dragoman.decode.verify import reading, writing
-from dragoman.decode.verify.checks import Check, run_checks
+from dragoman.decode.verify.checks import Check, run_checks, within
 from dragoman.decode.verify.reading import ReadingVerifier, random_inputs
 from dragoman.decode.verify.writing import WritingVerifier, random_rows
 from dragoman.model import attention, tower
@@ -320,6 +321,28 @@ def test_a_compiler_that_changes_the_answer_is_found(model, monkeypatch):
     assert failed(asked(model, ["compiled"], compiled=True)) == {"compiled"}
 
 
+OTHER_SHAPES = {
+    "token lost": lambda logits: logits[:, :-1],
+    "first token for all": lambda logits: logits[:, :1],
+    "sentence lost": lambda logits: logits[:-1],
+    "first sentence for all": lambda logits: logits[:1],
+    "vocabulary cut": lambda logits: logits[..., :-1],
+}
+
+
+@pytest.mark.parametrize("change", OTHER_SHAPES.values(), ids=OTHER_SHAPES)
+def test_a_compiler_that_changes_the_shape_is_found(model, monkeypatch, change):
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: lambda *arguments: change(forward(*arguments)))
+    check = asked(model, ["compiled"], compiled=True)["compiled", "logits"]
+    assert not check.passed and not check.skipped and (check.same, check.difference) == (0, math.inf)
+
+
+@pytest.mark.parametrize("differences", [[math.nan, 1.0], [1.0, math.nan]])
+def test_the_largest_difference_is_no_number_where_one_is_none(differences):
+    check = within("name", "logits", [(), ()], differences, 0.1, exact=True)
+    assert math.isnan(check.difference) and check.same == 0
+
+
 def test_without_a_compiler_it_says_so_and_goes_on(model, monkeypatch):
     def no_compiler(forward, **_):
         raise RuntimeError("no C++ compiler\nis installed")
@@ -449,6 +472,12 @@ def test_each_way_to_read_can_fail(classifier, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch, "compile", lambda ask, **_: lambda *arguments: ask(*arguments) + 0.1)
         assert failed(read(classifier, ["compiled"], compiled=True)) == {"compiled"}
+    for rows, columns in ((1, None), (None, 1)):
+        with monkeypatch.context() as patch:
+            cut = (slice(rows), slice(columns))
+            patch.setattr(torch, "compile", lambda ask, cut=cut, **_: lambda *arguments: ask(*arguments)[cut])
+            (check,) = read(classifier, ["compiled"], compiled=True).values()
+            assert not check.passed and check.difference == math.inf
 
 
 # ---- the command ----------------------------------------------------------------------------------

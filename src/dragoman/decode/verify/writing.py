@@ -40,7 +40,8 @@ from dragoman.decode.verify.checks import (
     CheckQuestion,
     Verifier,
     batches,
-    compiling,
+    compiled_program,
+    largest,
     own_precision,
     shuffled,
     tolerance,
@@ -272,19 +273,25 @@ class WritingVerifier(Verifier):
         return self.compare_logits(f"cache {text}", compute, self.is_exact(text))
 
     def compiled_forward(self) -> Check:
-        with compiling(self.compiled):  # one batch size alone: every other one would be compiled again
-            compute = partial(self.inputs.at_once, torch.compile(self.model.forward, fullgraph=True))
-            return self.compare_logits("compiled", compute, exact=True, rows=COMPILED)
+        compute = partial(self.inputs.at_once, compiled_program(self.compiled, self.model.forward, fullgraph=True))
+        # one batch size alone: every other one would be compiled again
+        return self.compare_logits("compiled", compute, exact=True, rows=COMPILED)
 
     def compare_logits(self, name: str, compute: Callable[..., Tensor], exact: bool, rows: int | None = None) -> Check:
-        """Compare the logits of all answers, or of the first ``rows`` in one batch."""
+        """Compare the logits of all answers, or of the first ``rows`` in one batch.
+
+        The difference is infinite for another shape.
+        """
         answers, batch = [h.tokens for h in self.reference("greedy")][:rows], rows or self.batch
         differences: list[float] = []
         for group, target_ids in zip(batches(self.rows[:rows], batch), batches(answers, batch), strict=True):
             target = padded(target_ids, self.inputs.device)
             wanted = self.inputs.at_once(self.model, group, target).double()
-            size = wanted.abs().amax(dim=2).clamp(min=1.0)
-            relative = (compute(group, target).double() - wanted).abs().amax(dim=2) / size  # (B, T)
+            got, size = compute(group, target).double(), wanted.abs().amax(dim=2).clamp(min=1.0)
+            if got.shape != wanted.shape:
+                differences += [math.inf] * len(group)
+                continue
+            relative = (got - wanted).abs().amax(dim=2) / size  # (B, T)
             differences += [float(row[: len(ids)].max()) for row, ids in zip(relative, target_ids, strict=True)]
         return within(name, "logits", answers, differences, tolerance(self.dtype), exact)
 
@@ -295,7 +302,7 @@ class WritingVerifier(Verifier):
         read = iter(self.inputs.log_probs(self.prepared, [row for row, _ in flat], [h.tokens for _, h in flat]))
         differences, best = [], [group[0].tokens for group in lists]
         for group in lists:
-            differences.append(max(log_prob_difference(h.token_log_probs, next(read)) for h in group))
+            differences.append(largest(log_prob_difference(h.token_log_probs, next(read)) for h in group))
         return within("n-best lists", "scores", best, differences, self.closeness, exact=True)
 
     def lists(self, rows: IdRows) -> list[list[Hypothesis]]:
@@ -322,8 +329,7 @@ def log_prob_difference(wanted: Sequence[float], got: Sequence[float]) -> float:
 
     It is relative to log-probabilities far below -1, whose logits round more.
     """
-    differences = [abs(w - g) / max(1.0, abs(w)) for w, g in zip(wanted, got, strict=True)]
-    return math.nan if any(map(math.isnan, differences)) else max(differences)
+    return largest(abs(w - g) / max(1.0, abs(w)) for w, g in zip(wanted, got, strict=True))
 
 
 def _inputs_of(model: SequenceModel) -> Callable[..., VerifyInputs]:
