@@ -23,6 +23,7 @@ from dragoman.decode import precision
 from dragoman.decode.constraints.beginning import ForcedBeginning
 from dragoman.decode.readers.input_reader import InputReader
 from dragoman.decode.search.ranking import log_prob_of
+from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.verify import inputs as asking
 from dragoman.decode.verify import reading, writing
 from dragoman.decode.verify.checks import Check, run_checks, within
@@ -152,6 +153,24 @@ def test_a_batch_whose_sentences_are_mixed_up_is_found(model, by_pytorch, monkey
     monkeypatch.setattr(Transformer, "start", mixed)
     names = {"in batches of 3", "in another order", "with 13 more columns of padding"}
     assert failed(asked(model, names)) == names
+
+
+def test_batches_that_are_merged_wrongly_are_found_with_few_sentences(model, monkeypatch):
+    assert all(check.passed and not check.skipped for check in asked(model, ["merged"]).values())
+    join = SearchBatch.join
+
+    def mixed(self, other):
+        join(self, other)
+        self.choice = self.choice._replace(tokens=self.choice.tokens.flip(0))
+
+    monkeypatch.setattr(SearchBatch, "join", mixed)
+    assert failed(asked(model, ["merged"])) == {"merged batches"}
+
+
+def test_where_no_batches_are_merged_it_says_so(model):
+    verifier = WritingVerifier(model, BYTES, ROWS[:1], beam=3)
+    checks = chosen_of(verifier, ["merged"])
+    assert len(checks) == 2 and all("no batches were merged" in check.skipped for check in checks.values())
 
 
 def test_a_kernel_that_leaks_padding_is_found(model, by_pytorch, monkeypatch):

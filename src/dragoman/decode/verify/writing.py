@@ -13,7 +13,9 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache, partial
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -27,9 +29,9 @@ from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.ranking import first_largest
-from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.search import SearchBatch, SearchConfig
 from dragoman.decode.search.strategy import Hypothesis, LengthLimit
-from dragoman.decode.search.task import translation_task
+from dragoman.decode.search.task import SearchTask, translation_task
 from dragoman.decode.verify.checks import (
     COMPILED,
     PADDING,
@@ -172,12 +174,27 @@ class WritingVerifier(Verifier):
         return shuffled(self.rows, lambda rows: self.answers(cfg, rows=rows))
 
     def merged_batches(self, cfg: SearchConfig) -> list[Hypothesis]:
-        """Search in small batches that are merged when half of their sentences are done."""
-        room = max(1, self.batch // 4) * max(map(len, self.rows))
-        return [
-            hypotheses[0]
-            for hypotheses in search_all(translation_task(self.prepared, self.rows, lambda *_: (cfg, [])), room)
-        ]
+        """Search in small batches that are merged when half of their sentences are done.
+
+        Where all sentences end together, as those of an untrained model do at the limit, batches of a sentence or two
+        are joined that began one after the other.
+
+        Raises:
+            ConfigError: no batches were merged, because there is one sentence, or each ends at once.
+        """
+        merged: list[SearchBatch] = []
+        task = translation_task(self.prepared, self.rows, lambda *_: (cfg, []))
+        counted = replace(task, start=partial(_start_counting, task.start, merged))
+        few = max(2, min(self.batch // 4, len(self.rows) // 3))
+        found = [hypotheses[0] for hypotheses in search_all(counted, few * max(map(len, self.rows)))]
+        if not merged:
+            pairs = batches(range(len(self.rows)), max(1, min(2, len(self.rows) // 2)))
+            found = [
+                h for older, younger in zip_longest(pairs[::2], pairs[1::2]) for h in _joined(counted, older, younger)
+            ]
+        if not merged:
+            raise ConfigError("no batches were merged: it takes more sentences")
+        return found
 
     def written_out(self, cfg: SearchConfig) -> list[Hypothesis]:
         with written_out(self.prepared):
@@ -322,6 +339,36 @@ class WritingVerifier(Verifier):
         writer = self.model.decoder if isinstance(self.model, PrefixedTransformer) else self.model
         sees_as_trained = not isinstance(writer, Transformer) or writer.decoder.sees_as_trained(chosen)
         return chosen.storage.is_exact(self.dtype) and sees_as_trained
+
+
+def _start_counting(
+    start: Callable[[Sequence[int]], SearchBatch], merged: list[SearchBatch], numbers: Sequence[int]
+) -> SearchBatch:
+    """Return a batch that notes in ``merged`` each batch that joins it."""
+    batch = start(numbers)
+    join = batch.join
+
+    def counted(other: SearchBatch) -> None:
+        join(other)
+        merged.append(other)
+
+    batch.join = counted
+    return batch
+
+
+def _joined(task: SearchTask, older: Sequence[int], younger: Sequence[int] | None) -> list[Hypothesis]:
+    """Return the best answers to two batches that are joined when one has made two steps and the other one."""
+    running = [task.start(numbers) for numbers in (older, younger) if numbers]
+    with task.model.without_dropout():
+        for batch, steps in zip(running, (2, 1), strict=False):
+            while batch.steps < steps and batch.step():
+                pass
+        if len(running) == 2 and all(batch.choice is not None for batch in running):
+            running[0].join(running.pop())
+        for batch in running:
+            while batch.choice is not None and batch.step():
+                pass
+    return [hypotheses[0] for batch in running for hypotheses in batch.strategy.results()]
 
 
 def log_prob_difference(wanted: Sequence[float], got: Sequence[float]) -> float:
