@@ -1,6 +1,7 @@
 """Tagging task: sentences with a label for each word; accuracy, and F1 of spans or of labels."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,14 @@ class TaggingValidator(ReaderValidator):
 
     def __init__(self, task_data: ReaderTaskData, cfg: RunConfig, device: torch.device):
         super().__init__(task_data, cfg, device)
-        self.sentences = task_data.read_held_out(task_data.folder / "valid.jsonl", task_data.labels)
-        column = task_data.valid.columns["label"]
-        self.true = self.joined([row[row > 0] - 1 for row in (column[i] for i in range(len(column)))])
+        path = task_data.folder / "valid.jsonl"
+        self.sentences = task_data.read_held_out(path, task_data.labels) if self.num_batches else ()
+
+    @cached_property
+    def true(self) -> list[np.ndarray]:
+        """Return the true labels of each sentence."""
+        column = self.task_data.valid.columns["label"]
+        return self.joined([row[row > 0] - 1 for row in (column[i] for i in range(len(column)))])
 
     def joined(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the labels of each sentence, given those of the parts that long sentences are read in."""
