@@ -3,10 +3,12 @@ answer however it is computed."""
 
 import json
 import re
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sacrebleu
 import torch
 from PIL import Image
 
@@ -15,12 +17,13 @@ from dragoman import cli
 from dragoman.checkpoint import RunDirectory, load_any
 from dragoman.config import from_dict, merge, to_dict
 from dragoman.data.captioning import CaptionedExamples
-from dragoman.data.captions import CaptionedImage
+from dragoman.data.captions import CaptionedImage, ImageWithCaption, captions_by_image
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.verify.writing import WritingVerifier
 from dragoman.errors import CheckpointError, ConfigError, UserError
+from dragoman.evaluate.captioning import CaptionEvaluator
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import Frames
 from dragoman.serve.served import ServedModel
@@ -307,7 +310,50 @@ def test_a_caption_that_the_model_cuts_is_scored_whole_and_has_no_end(table, tmp
     assert not cli.main(["evaluate", str(tmp_path / "run")])
     kept = [json.loads(line) for line in (tmp_path / "run/evaluations/test/outputs.jsonl").read_text().splitlines()]
     given = dict(row.split("\t") for row in table.read_text().splitlines())
-    assert len(kept) == 12 and all(one["reference"] == given[Path(one["image"]).name] for one in kept)
+    assert len(kept) == 12 and all(one["reference"] == [given[Path(one["image"]).name]] for one in kept)
+
+
+def test_all_captions_of_an_image_are_its_references(trained, new, tmp_path):
+    rows = [(path, text) for path, caption in new[:6] for text in (f"something else than {caption}", caption)]
+    rows.append((new[0][0], "a third one"))
+    (tmp_path / "captions.tsv").write_text("".join(f"{path}\t{caption}\n" for path, caption in rows))
+    evaluator = CaptionEvaluator(trained)
+    found = evaluator.evaluate(evaluator.examples(str(tmp_path / "captions.tsv")), baseline=False)
+    outputs = [one["output"] for one in found.outputs]
+    references = [[caption for where, caption in rows if where == path] for path, _ in new[:6]]
+    assert [list(one["reference"]) for one in found.outputs] == references
+    streams = list(zip_longest(*references))
+    bleu = sacrebleu.BLEU(force=True)
+    assert found.scores["bleu"].value == pytest.approx(bleu.corpus_score(outputs, streams).score)
+    assert found.scores["bleu"].signature == str(bleu.get_signature()) and "nrefs:var" in found.scores["bleu"].signature
+    chrf = sacrebleu.CHRF().corpus_score(outputs, streams).score
+    assert found.scores["chrf"].value == pytest.approx(chrf)
+    right = sum(output in texts for output, texts in zip(outputs, references, strict=True))
+    assert found.scores["exact_match"].value == pytest.approx(100 * right / 6) and right > 3
+
+
+def test_validation_asks_for_each_image_once(table, tmp_path):
+    lines = table.read_text().splitlines()
+    for name, some in (("valid", lines[:5]), ("train", lines[5:])):
+        rows = (f"{table.parent}/{row}{more}\n" for row in some for more in ("", " again"))
+        (tmp_path / f"{name}.tsv").write_text("".join(rows))
+    given = {"valid": {"kind": "caption_table", "path": str(tmp_path / "valid.tsv")}, "hold_out": {"test": 0}}
+    cfg = config(tmp_path / "train.tsv", data=given, train=SHORT | {"samples": 12})
+    seen = [one for one in start(cfg, tmp_path / "run").events() if isinstance(one, Validated)]
+    captions = [row.split("\t")[1] for row in lines[:5]]
+    assert [sample.reference for sample in seen[-1].samples] == captions
+
+
+def test_an_image_is_held_out_with_all_of_its_captions(table, tmp_path):
+    rows = [f"{table.parent}/{row}{more}" for row in table.read_text().splitlines()[:40] for more in ("", " again")]
+    (tmp_path / "train.tsv").write_text("\n".join(rows) + "\n")
+    cfg = config(tmp_path / "train.tsv", data={"hold_out": {"test": 5, "valid": 6, "near": None}})
+    found = cfg.data.split(ImageWithCaption)
+    sets = {name: getattr(found.split, name) for name in ("train", "valid", "test")}
+    assert {name: len(some) for name, some in sets.items()} == {"train": 2 * 29, "valid": 12, "test": 10}
+    assert all(len(captions) == 2 for some in sets.values() for _, captions in captions_by_image(some))
+    assert len({one.target for some in sets.values() for one in some}) == 40
+    assert found.table[:2] == [("captions read", 80), ("examples read", 40)]
 
 
 def test_a_caption_that_fits_keeps_its_end():

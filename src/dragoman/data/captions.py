@@ -1,7 +1,8 @@
 """Captioned images, for two towers trained on matching pairs, and for captioners."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +13,7 @@ from dragoman.config import config
 from dragoman.data.arrays import digest, refuse_hard_set
 from dragoman.data.material import ImageMaterial
 from dragoman.errors import DataError
-from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.cleaning.split import HoldOut, PairSplit
 from dragoman.text.compressed import read_bytes
 from dragoman.text.formats.pairs import Table, read_pairs
 from dragoman.text.lines import parse_json, read_lines
@@ -104,7 +105,67 @@ class CaptionedImages:
         valid, test = (
             None if table is None else [kind(*example) for example in table.read()] for table in (self.valid, self.test)
         )
+        if kind is not ImageWithCaption:
+            if kind is ImageWithCaption:
+            return _split_by_image(examples, valid, test, self.hold_out, self.overlap)
         return split_examples(examples, valid, test, self.hold_out, self.overlap)
+
+
+def _split_by_image(
+    examples: Sequence[CaptionedImage],
+    valid: Sequence[CaptionedImage] | None,
+    test: Sequence[CaptionedImage] | None,
+    held: HoldOut,
+    overlap: Overlapping,
+) -> SplitExamples[CaptionedImage]:
+    """Split images, each with all of its captions; the table counts images."""
+
+    def images(some: Sequence[CaptionedImage]) -> list[CaptionedImage]:
+        return [same[0] for same in _by_image(some)]
+
+    def captioned(some: Sequence[CaptionedImage], given: Sequence[CaptionedImage] | None) -> list[CaptionedImage]:
+        all_of = {same[0].target: same for same in _by_image(examples if given is None else given)}
+        return [one for image in some for one in all_of[image.target]]
+
+    firsts = images(examples)
+    found = split_examples(
+        firsts, None if valid is None else images(valid), None if test is None else images(test), held, overlap
+    )
+    split = found.split
+    whole = PairSplit(captioned(split.train, None), captioned(split.valid, valid), captioned(split.test, test), {})
+    captions = [("captions read", len(examples))] if len(firsts) < len(examples) else []
+    return replace(found, split=whole, table=captions + found.table)
+
+
+def _by_image(examples: Iterable[CaptionedImage]) -> list[list[CaptionedImage]]:
+    """Return the examples of each image together, in the order in which the images come first."""
+    found: dict[str, list[CaptionedImage]] = {}
+    for example in examples:
+        found.setdefault(example.target, []).append(example)
+    return list(found.values())
+        return _split_by_image(examples, valid, test, self.hold_out, self.overlap)
+
+
+def _split_by_image(
+    examples: Sequence[CaptionedImage],
+    valid: Sequence[CaptionedImage] | None,
+    test: Sequence[CaptionedImage] | None,
+    held: HoldOut,
+    overlap: Overlapping,
+) -> SplitExamples[CaptionedImage]:
+    """Split images, each with all of its captions. The table counts images, and the captions read if they are more."""
+    sets = [None if some is None else captions_by_image(some) for some in (examples, valid, test)]
+    images, *given = (None if some is None else [one for one, _ in some] for some in sets)
+    found = split_examples(images or [], *given, held, overlap)
+    known = {one.target: (one, captions) for some in sets if some for one, captions in some}
+    split = PairSplit(*(_expanded(some, known) for some in (found.split.train, found.split.valid, found.split.test)), {})
+    more = [("captions read", len(examples))] if images is not None and len(images) < len(examples) else []
+    return replace(found, split=split, table=more + found.table)
+
+
+def captions_by_image(examples: Iterable[CaptionedImage]) -> list[tuple[CaptionedImage, tuple[str, ...]]]:
+    """Return each image once, as its first example, with all of its captions."""
+    return [(same[0], tuple(one.caption for one in same)) for same in _by_image(examples)]
 
 
 # ---- held-out captions ----------------------------------------------------------------------------

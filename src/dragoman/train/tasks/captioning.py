@@ -1,7 +1,6 @@
 """Captioning task: images with captions, for a language model that reads an image before its text."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,14 @@ import torch
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.data.captioning import CaptionedExamples
-from dragoman.data.captions import CaptionedImage, CaptionedImages, ImageWithCaption, read_captions, write_captions
+from dragoman.data.captions import (
+    CaptionedImage,
+    CaptionedImages,
+    ImageWithCaption,
+    captions_by_image,
+    read_captions,
+    write_captions,
+)
 from dragoman.data.example_store import ExampleStore
 from dragoman.data.material import ImageMaterial
 from dragoman.data.tasks import CaptioningTask
@@ -143,7 +149,8 @@ class CaptioningValidator(Validator):
         self.batches = list(in_order(task_data.form.lengths(task_data.valid), cfg.train.batch_tokens))
         self.num_batches = len(self.batches)
         images = task_data.valid.columns["image"]
-        self.examples = read_captions(task_data.folder / "valid.jsonl", images, task_data.form.images)
+        valid = read_captions(task_data.folder / "valid.jsonl", images, task_data.form.images)
+        self.images = captions_by_image(valid)
 
     def validate(self, model: PrefixedTransformer, stop: Callable[[], bool]) -> ValidationResult | None:
         form, valid = self.task_data.form, self.task_data.valid
@@ -153,14 +160,14 @@ class CaptioningValidator(Validator):
 
     def captions(self, model: PrefixedTransformer) -> tuple[dict[str, float], list[ValidationSample]]:
         shown, scored = self.train.samples, self.train.scored
-        examples = self.examples[: max(shown, scored)]
-        if not examples:
+        if not (some := self.images[: max(shown, scored)]):
             return {}, []
-        images, true = [one.image for one in examples], [one.caption for one in examples]
+        images, true = [one.image for one, _ in some], [captions for _, captions in some]
         longest = max(int(length) for length in self.task_data.valid.columns["caption"].lengths)
         generator = TextGenerator(model, self.task_data.form.tokenizer)
         found = generator.generate([""] * len(images), images=images, search=Greedy(), max_new_tokens=2 * longest)
         texts = [one.text.strip() for one in found]
-        samples = [ValidationSample(f"image {i}", *both) for i, both in enumerate(zip(true, texts, strict=True), 1)]
-        right = [t == text for t, text in islice(zip(true, texts, strict=True), scored)]
+        both = list(zip(true, texts, strict=True))
+        samples = [ValidationSample(f"image {i}", captions[0], text) for i, (captions, text) in enumerate(both, 1)]
+        right = [text in captions for captions, text in both[:scored]]
         return {"exact match": 100 * sum(right) / len(right)} if right else {}, samples[:shown]
