@@ -105,8 +105,7 @@ class CaptionedImages:
         valid, test = (
             None if table is None else [kind(*example) for example in table.read()] for table in (self.valid, self.test)
         )
-        if kind is not ImageWithCaption:
-            if kind is ImageWithCaption:
+        if kind is ImageWithCaption:
             return _split_by_image(examples, valid, test, self.hold_out, self.overlap)
         return split_examples(examples, valid, test, self.hold_out, self.overlap)
 
@@ -143,24 +142,6 @@ def _by_image(examples: Iterable[CaptionedImage]) -> list[list[CaptionedImage]]:
     for example in examples:
         found.setdefault(example.target, []).append(example)
     return list(found.values())
-        return _split_by_image(examples, valid, test, self.hold_out, self.overlap)
-
-
-def _split_by_image(
-    examples: Sequence[CaptionedImage],
-    valid: Sequence[CaptionedImage] | None,
-    test: Sequence[CaptionedImage] | None,
-    held: HoldOut,
-    overlap: Overlapping,
-) -> SplitExamples[CaptionedImage]:
-    """Split images, each with all of its captions. The table counts images, and the captions read if they are more."""
-    sets = [None if some is None else captions_by_image(some) for some in (examples, valid, test)]
-    images, *given = (None if some is None else [one for one, _ in some] for some in sets)
-    found = split_examples(images or [], *given, held, overlap)
-    known = {one.target: (one, captions) for some in sets if some for one, captions in some}
-    split = PairSplit(*(_expanded(some, known) for some in (found.split.train, found.split.valid, found.split.test)), {})
-    more = [("captions read", len(examples))] if images is not None and len(images) < len(examples) else []
-    return replace(found, split=split, table=more + found.table)
 
 
 def captions_by_image(examples: Iterable[CaptionedImage]) -> list[tuple[CaptionedImage, tuple[str, ...]]]:
