@@ -151,10 +151,10 @@ def calibrate(
     """
     path = run_path(run)
     directory, named = RunDirectory.open(path), _named(pairs)
+    translator = Translator.load(path, checkpoint, device=device)
     given = _pairs(path, pairs, named, (), columns, kept="valid", argument="pairs")
     own_test = pairs is None and (directory.path / "data" / "test.jsonl").exists()
     test = pairs_for(path, None) if own_test else []
-    translator = Translator.load(path, checkpoint, device=device)
     found = calibration.calibrate(translator, given, test, good=good, beam=beam, progress=progress)
     found.calibration.write(directory.path)
     return found
