@@ -285,9 +285,38 @@ def test_the_command_captions_images(trained, new, capsys):
     greedy = ("--search", "greedy", "--max-new-tokens", "8")
     assert not cli.main(["generate", str(trained), "--image", paths[0], "--image", paths[1], *greedy])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.strip() for line in lines] == [caption for _, caption in new[:2]]
+    assert [line.split("\t")[0] for line in lines] == paths
+    assert [line.split("\t")[1].strip() for line in lines] == [caption for _, caption in new[:2]]
+    assert not cli.main(["generate", str(trained), "--image", paths[0], *greedy])
+    assert capsys.readouterr().out.strip() == new[0][1]
     assert not cli.main(["generate", str(trained), "a red", "--image", paths[0], *greedy, "--format", "json"])
     assert json.loads(capsys.readouterr().out)["prompt"] == "a red"
+
+
+def test_all_images_of_a_folder_are_captioned_and_named(trained, new, tmp_path, capsys):
+    (tmp_path / "some").mkdir()
+    for i, (path, _) in enumerate(new[:3]):
+        (tmp_path / f"some/{i}.png").write_bytes(path.read_bytes())
+    (tmp_path / "some/notes.txt").write_text("no image")
+    command = [
+        "generate",
+        str(trained),
+        "--image",
+        str(tmp_path / "some"),
+        "--search",
+        "greedy",
+        "--max-new-tokens",
+        "8",
+    ]
+    assert not cli.main([*command, "--format", "json"])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["image"] for one in found] == [str(tmp_path / f"some/{i}.png") for i in range(3)]
+    assert [one["continuations"][0]["text"].strip() for one in found] == [caption for _, caption in new[:3]]
+    assert not cli.main(command)
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == [one["image"] for one in found]
+    (tmp_path / "none").mkdir()
+    assert cli.main(["generate", str(trained), "--image", str(tmp_path / "none")]) == 2
+    assert "none: holds no image files" in capsys.readouterr().err
 
 
 def test_a_run_is_evaluated_beside_the_most_frequent_caption(trained, capsys):
