@@ -109,6 +109,8 @@ def test_captions_and_images_are_learned_together(tmp_path):
     _, seen = trained(run_config(None, 40, model, data, vocab=270), tmp_path / "run")
     assert seen.scores["recall@5"] > 40  # among 20, of three colours
     assert main(["evaluate", str(tmp_path / "run")]) == 0
+    (tmp_path / "run/data/test.jsonl").unlink()  # earlier versions wrote none
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
     assert main(["embed", str(tmp_path / "run"), str(tmp_path / "0.png"), "--tower", "second"]) == 0
     (tmp_path / "captions.tsv").write_text("gone.png\ta caption\n")
     with pytest.raises(DataError, match=r"captions\.tsv: row 1: .*gone\.png: no such image file"):
