@@ -340,8 +340,9 @@ def test_whatever_a_decoder_raises_names_the_file(error, monkeypatch):
 @pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
 def test_a_damaged_avif_is_no_image():
     file = saved(Image.new("RGB", (23, 17), "red"), "AVIF")
+    pixels = file.index(b"mdat") + 4
     with pytest.raises(DataError, match=r"^picture: not an image that can be read: "):
-        read_in(3, file[: len(file) // 2] + bytes(len(file) - len(file) // 2))
+        read_in(3, file[:pixels] + bytes(len(file) - pixels))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
