@@ -92,7 +92,8 @@ COMMANDS |= {f"{family} translation": COMMANDS["translation"] for family in ("co
 COMMANDS |= {"convolutional writing": COMMANDS["language_modelling"]}
 FEW = 6
 """Of the commands of a task, as many are asked of one draw."""
-VERIFY = "verify RUN --sentences 3 --beam 2 --format json"
+VERIFY = "verify RUN --sentences 3 --format json"
+ONLY_READ = {"masked", "classification", "images", "frames", "tagging", "question_answering", "contrastive"}
 ONCE = ["average RUN --last 2", "train RUN --resume"]
 """Commands that change the run: asked once, at last."""
 SECONDS = re.compile(r'"(seconds|seconds_per_\w+)": [\d.e+-]+|in [\d.:]+ ?(s|min)\b|\d[\d.,]* \w+/s')
@@ -209,6 +210,7 @@ class Explorer:
     def ask(self, outcome: Outcome) -> None:
         every = COMMANDS[outcome.task]
         verify = VERIFY if outcome.task in ("images", "frames") else f"{VERIFY} --text given.txt"
+        verify += "" if outcome.task in ONLY_READ else " --beam 2"
         for command in [*random.Random(outcome.draw).sample(every, min(FEW, len(every))), verify]:
             first, second = self.answer(command), self.answer(command)
             outcome.asked, outcome.answered = outcome.asked + 1, outcome.answered + (first[0].code == 0)

@@ -3,10 +3,12 @@ answer however it is computed."""
 
 import json
 import re
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sacrebleu
 import torch
 from PIL import Image
 
@@ -14,6 +16,8 @@ import dragoman
 from dragoman import cli
 from dragoman.checkpoint import RunDirectory, load_any
 from dragoman.config import from_dict, merge, to_dict
+from dragoman.data.captioning import CaptionedExamples
+from dragoman.data.captions import CaptionedImage, ImageWithCaption, captions_by_image
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
@@ -21,12 +25,15 @@ from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.verify.writing import WritingVerifier
 from dragoman.errors import CheckpointError, ConfigError, UserError
+from dragoman.evaluate.captioning import CaptionEvaluator
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import Frames
 from dragoman.serve.served import ServedModel
-from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.store import Store
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 from dragoman.text.tokens.training import Bytes
 from dragoman.train import recipe
+from dragoman.train.events import Notice, Validated
 from dragoman.train.run import resume, start
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 230), "white": (240, 240, 240)}
@@ -292,9 +299,38 @@ def test_the_command_captions_images(trained, new, capsys):
     greedy = ("--search", "greedy", "--max-new-tokens", "8")
     assert not cli.main(["generate", str(trained), "--image", paths[0], "--image", paths[1], *greedy])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.strip() for line in lines] == [caption for _, caption in new[:2]]
+    assert [line.split("\t")[0] for line in lines] == paths
+    assert [line.split("\t")[1].strip() for line in lines] == [caption for _, caption in new[:2]]
+    assert not cli.main(["generate", str(trained), "--image", paths[0], *greedy])
+    assert capsys.readouterr().out.strip() == new[0][1]
     assert not cli.main(["generate", str(trained), "a red", "--image", paths[0], *greedy, "--format", "json"])
     assert json.loads(capsys.readouterr().out)["prompt"] == "a red"
+
+
+def test_all_images_of_a_folder_are_captioned_and_named(trained, new, tmp_path, capsys):
+    (tmp_path / "some").mkdir()
+    for i, (path, _) in enumerate(new[:3]):
+        (tmp_path / f"some/{i}.png").write_bytes(path.read_bytes())
+    (tmp_path / "some/notes.txt").write_text("no image")
+    command = [
+        "generate",
+        str(trained),
+        "--image",
+        str(tmp_path / "some"),
+        "--search",
+        "greedy",
+        "--max-new-tokens",
+        "8",
+    ]
+    assert not cli.main([*command, "--format", "json"])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["image"] for one in found] == [str(tmp_path / f"some/{i}.png") for i in range(3)]
+    assert [one["continuations"][0]["text"].strip() for one in found] == [caption for _, caption in new[:3]]
+    assert not cli.main(command)
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == [one["image"] for one in found]
+    (tmp_path / "none").mkdir()
+    assert cli.main(["generate", str(trained), "--image", str(tmp_path / "none")]) == 2
+    assert "none: holds no image files" in capsys.readouterr().err
 
 
 def test_a_run_is_evaluated_beside_the_most_frequent_caption(trained, capsys):
@@ -302,6 +338,74 @@ def test_a_run_is_evaluated_beside_the_most_frequent_caption(trained, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["sentences"] == 12
     assert found["scores"]["exact_match"]["value"] > 75 > found["baseline"]["exact_match"]["value"]
+
+
+def test_a_caption_that_the_model_cuts_is_scored_whole_and_has_no_end(table, tmp_path, capsys):
+    cfg = config(table, data={"longest": 6}, tokenizer="bytes", train=SHORT | {"scored": 12, "samples": 12})
+    seen = list(start(cfg, tmp_path / "run").events())
+    texts = [one.text for one in seen if isinstance(one, Notice)]
+    assert any(re.match(r"576 of 576 training captions are cut to 6 tokens \(data\.longest\)", text) for text in texts)
+    captions = Store.open(tmp_path / "run/data/train").columns["caption"]
+    assert {len(captions[i]) for i in range(len(captions))} == {6} and EOS not in captions.ids
+    whole = {caption for _, caption in (row.split("\t") for row in table.read_text().splitlines())}
+    samples = [sample for one in seen if isinstance(one, Validated) for sample in one.samples]
+    assert samples and {sample.reference for sample in samples} <= whole
+    assert not cli.main(["evaluate", str(tmp_path / "run")])
+    kept = [json.loads(line) for line in (tmp_path / "run/evaluations/test/outputs.jsonl").read_text().splitlines()]
+    given = dict(row.split("\t") for row in table.read_text().splitlines())
+    assert len(kept) == 12 and all(one["reference"] == [given[Path(one["image"]).name]] for one in kept)
+
+
+def test_all_captions_of_an_image_are_its_references(trained, new, tmp_path):
+    rows = [(path, text) for path, caption in new[:6] for text in (f"something else than {caption}", caption)]
+    rows.append((new[0][0], "a third one"))
+    (tmp_path / "captions.tsv").write_text("".join(f"{path}\t{caption}\n" for path, caption in rows))
+    evaluator = CaptionEvaluator(trained)
+    found = evaluator.evaluate(evaluator.examples(str(tmp_path / "captions.tsv")), baseline=False)
+    outputs = [one["output"] for one in found.outputs]
+    references = [[caption for where, caption in rows if where == path] for path, _ in new[:6]]
+    assert [list(one["reference"]) for one in found.outputs] == references
+    streams = list(zip_longest(*references))
+    bleu = sacrebleu.BLEU(force=True)
+    assert found.scores["bleu"].value == pytest.approx(bleu.corpus_score(outputs, streams).score)
+    assert found.scores["bleu"].signature == str(bleu.get_signature()) and "nrefs:var" in found.scores["bleu"].signature
+    chrf = sacrebleu.CHRF().corpus_score(outputs, streams).score
+    assert found.scores["chrf"].value == pytest.approx(chrf)
+    right = sum(output in texts for output, texts in zip(outputs, references, strict=True))
+    assert found.scores["exact_match"].value == pytest.approx(100 * right / 6) and right > 3
+
+
+def test_validation_asks_for_each_image_once(table, tmp_path):
+    lines = table.read_text().splitlines()
+    for name, some in (("valid", lines[:5]), ("train", lines[5:])):
+        rows = (f"{table.parent}/{row}{more}\n" for row in some for more in ("", " again"))
+        (tmp_path / f"{name}.tsv").write_text("".join(rows))
+    given = {"valid": {"kind": "caption_table", "path": str(tmp_path / "valid.tsv")}, "hold_out": {"test": 0}}
+    cfg = config(tmp_path / "train.tsv", data=given, train=SHORT | {"samples": 12})
+    seen = [one for one in start(cfg, tmp_path / "run").events() if isinstance(one, Validated)]
+    captions = [row.split("\t")[1] for row in lines[:5]]
+    assert [sample.reference for sample in seen[-1].samples] == captions
+
+
+def test_an_image_is_held_out_with_all_of_its_captions(table, tmp_path):
+    rows = [f"{table.parent}/{row}{more}" for row in table.read_text().splitlines()[:40] for more in ("", " again")]
+    (tmp_path / "train.tsv").write_text("\n".join(rows) + "\n")
+    cfg = config(tmp_path / "train.tsv", data={"hold_out": {"test": 5, "valid": 6, "near": None}})
+    found = cfg.data.split(ImageWithCaption)
+    sets = {name: getattr(found.split, name) for name in ("train", "valid", "test")}
+    assert {name: len(some) for name, some in sets.items()} == {"train": 2 * 29, "valid": 12, "test": 10}
+    assert all(len(captions) == 2 for some in sets.values() for _, captions in captions_by_image(some))
+    assert len({one.target for some in sets.values() for one in some}) == 40
+    assert found.table[:2] == [("captions read", 80), ("examples read", 40)]
+
+
+def test_a_caption_that_fits_keeps_its_end():
+    tokenizer = Tokenizer.train(Bytes(), [])
+    images = Generator(from_dict(ModelConfig, model(patch=8)).sized(vocab=len(tokenizer)).build(), tokenizer).images
+    example = CaptionedImage(np.zeros((SIZE, SIZE, 3), np.uint8), "abcd", "image", "")
+    rows = {longest: CaptionedExamples(images, tokenizer, longest).columns([example]) for longest in (None, 5, 4)}
+    assert [rows[longest]["caption"][0][-1] == EOS for longest in (None, 5, 4)] == [True, True, False]
+    assert [len(rows[longest]["caption"][0]) for longest in (None, 5, 4)] == [5, 5, 4]
 
 
 def test_python_loads_a_captioner_and_a_server_refuses_it(trained, new):

@@ -1,6 +1,7 @@
 """Every command on every kind of run: an answer, or one line that says what the run is for."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -9,7 +10,8 @@ from tiny_reader import BLOCK as READS
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 from tiny_run import MODEL as TRANSLATOR
 
-from dragoman.capabilities import ability
+import dragoman
+from dragoman.capabilities import TRANSLATES, ability
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import from_dict, to_dict
@@ -19,7 +21,7 @@ from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.tagger import Tagger
 from dragoman.decode.translator import Translator
-from dragoman.errors import CheckpointError, ConfigError
+from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.model.families import ModelConfig
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bytes
@@ -179,6 +181,26 @@ def test_what_loads_a_run_takes_its_own_kinds_and_names_the_command_for_others(k
     else:
         with pytest.raises(CheckpointError, match=f"{kind}: its model .*: use `dragoman {found.command}`"):
             reads.load(runs[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_of_another_task_is_told_so_before_its_own_files_are_read(kind, runs, here, capsys):
+    found = ability(from_dict(ModelConfig, plain(kind)["model"]))
+    shutil.copytree(runs[kind], here / "run", symlinks=True)
+    (here / "run/data").mkdir()
+    for name in ("valid", "test"):
+        (here / f"run/data/{name}.jsonl").write_text('{"text": "not a pair"}\n')
+    assert main(["calibrate", "run"]) == 2
+    says = "not a pair" if found is TRANSLATES else f"run: its model .*: use `dragoman {found.command}`"
+    assert re.search(says, capsys.readouterr().err)
+    with pytest.raises(DataError if found is TRANSLATES else CheckpointError, match=says):
+        dragoman.calibrate("run")
+
+
+def test_a_followed_run_of_another_task_is_told_so_before_its_own_files_are_read(runs, here, capsys):
+    shutil.copytree(runs["masked"], here / "run", symlinks=True)
+    assert main(["evaluate", "run", "--follow"]) == 2
+    assert "its model turns what it reads into vectors: use `dragoman embed`" in capsys.readouterr().err
 
 
 def test_a_folder_with_one_run_stands_for_it_where_a_command_only_reads(runs, here, capsys):

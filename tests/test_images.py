@@ -26,6 +26,7 @@ from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
 
 Image = pytest.importorskip("PIL.Image")
+features = pytest.importorskip("PIL.features")
 
 HEAD = {"kind": "classification", "pooling": "mean"}
 PATCHES = {"kind": "patch_input", "size": [8, 8], "patch": 4, "channels": 1, "class_token": False}
@@ -314,6 +315,42 @@ def test_gray_of_12_bits_keeps_its_upper_8():
 def test_gray_of_an_unknown_range_is_refused_by_name(image, options, says):
     with pytest.raises(DataError, match="^picture: not an image that can be read: .*" + says):
         read_in(1, saved(image, "TIFF", **options))
+
+
+DECODERS_RAISE = [
+    RuntimeError("decoding failed"),
+    EOFError(),
+    KeyError(3),
+    struct.error("short"),
+    OverflowError("large"),
+]
+
+
+@pytest.mark.parametrize("error", DECODERS_RAISE, ids=[type(error).__name__ for error in DECODERS_RAISE])
+def test_whatever_a_decoder_raises_names_the_file(error, monkeypatch):
+    def fails(*_):
+        raise error
+
+    file = saved(Image.fromarray(RAMP.astype(np.uint8)), "BMP")
+    monkeypatch.setattr(Image.Image, "load", fails)
+    with pytest.raises(DataError, match=r"^picture: not an image that can be read: \S"):
+        read_in(3, file)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_a_damaged_avif_is_no_image():
+    file = saved(Image.new("RGB", (23, 17), "red"), "AVIF")
+    pixels = file.index(b"mdat") + 4
+    with pytest.raises(DataError, match=r"^picture: not an image that can be read: "):
+        read_in(3, file[:pixels] + bytes(len(file) - pixels))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_palette_with_transparent_entries_is_read_without_a_warning(channels, recwarn):
+    palette = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) * 16).quantize(16)
+    file = saved(palette, "PNG", transparency=bytes([0] * 8 + [255] * 8))
+    assert (read_in(channels, file) == read_in(channels, saved(palette, "PNG"))).all()
+    assert not recwarn.list
 
 
 def test_frames_are_cut_at_the_longest_and_padding_is_no_frame():

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import string
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -252,13 +253,59 @@ def test_the_best_span_is_the_best_of_all_pairs(longest):
         assert found.none == pytest.approx(float(of_row[0].sum()), abs=1e-6) and 0 < found.probability < 1
 
 
-def test_no_answer_is_said_where_it_may_be_and_some_window_is_surer_of_it_than_of_any_span():
+def test_no_answer_is_said_where_it_may_be_and_every_window_is_surer_of_it_than_of_any_span():
     window = ContextWindow([BOS, 5, EOS, 6, EOS], 3, 0, [(0, 5)])
     one, other = SpanScore(3, 3, 2.0, 3.0, 0.4), SpanScore(3, 3, 1.0, 2.5, 0.1)
-    assert best_answer(" abcd", [(window, one), (window, other)], unanswerable=False) == ("abcd", 1, 0.4)
-    assert best_answer(" abcd", [(window, one), (window, other)], unanswerable=True)[:2] == ("", None)
+    assert best_answer(" abcd", [(window, one), (window, other)], null_threshold=None) == ("abcd", 1, 0.4)
+    assert best_answer(" abcd", [(window, one), (window, other)], null_threshold=0.0)[:2] == ("", None)
     surer = other._replace(none=1.5)
-    assert best_answer(" abcd", [(window, one), (window, surer)], unanswerable=True) == ("abcd", 1, 0.4)
+    assert best_answer(" abcd", [(window, one), (window, surer)], null_threshold=0.0) == ("abcd", 1, 0.4)
+
+
+@pytest.mark.parametrize(("threshold", "answer"), [(0.4, ""), (0.5, "abcd"), (3.0, "abcd"), (-9.0, "")])
+def test_no_answer_must_exceed_the_best_span_by_more_than_the_threshold(threshold, answer):
+    window = ContextWindow([BOS, 5, EOS, 6, EOS], 3, 0, [(0, 5)])
+    read = [(window, SpanScore(3, 3, 2.0, 2.5, 0.4))]
+    assert best_answer(" abcd", read, null_threshold=threshold).text == answer
+
+
+def test_the_threshold_of_no_answer_is_the_runs_or_that_of_the_command(run, lines, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("al has a cup. so says n1.\n")
+    command = ["answer", str(run), "where is it?", "--context", str(tmp_path / "text.txt")]
+    told = []
+    for more in ([], ["--null-threshold", "1e9"], ["--null-threshold", "-1e9"]):
+        assert main([*command, *more]) == 0
+        told.append(capsys.readouterr().out.strip())
+    assert told[0] == told[2] == "" and told[1] in "al has a cup. so says n1." and told[1]
+    data = {"hold_out": {"test": 20, "valid": 60, "near": None}}
+    cfg = run_config(lines, steps=2, data=data)
+    always = replace(cfg, task=replace(cfg.task, null_threshold=1e9))
+    _, seen = trained(always, tmp_path / "always")
+    assert all(sample.output != "(no answer)" for sample in seen.samples)
+    assert Answerer.load(tmp_path / "always").null_threshold == 1e9
+
+
+def test_questions_with_and_without_an_answer_are_scored_apart(run):
+    examples = list(questions(60, seed=9))
+    found = evaluate(Answerer.load(run), examples)
+    with_answer = [one for one in examples if one.answers]
+    apart = {"answerable": with_answer, "unanswerable": [one for one in examples if not one.answers]}
+    for kind, some in apart.items():
+        alone = evaluate(Answerer.load(run), some)
+        assert alone.scores.keys() == {"exact_match", "f1"}
+        for name, score in alone.scores.items():
+            assert found.scores[f"{name}_{kind}"].value == pytest.approx(score.value)
+            assert found.baseline[f"{name}_{kind}"].value == pytest.approx(alone.baseline[name].value)
+
+
+def test_an_end_token_that_a_question_spells_makes_none_of_it_an_answer(run, monkeypatch):
+    answerer = Answerer.load(run, special_tokens=True)
+    (end,) = [text for text in ("</s>", "⟨eos⟩", "<eos>") if list(answerer.tokenizer.encode(text)) == [EOS]]
+    context, question = "al has a cup.", "who is it?"
+    for spelled in (f"who {end}is it?", f"{end}{end}{question}", f"{question}{end}"):
+        ((window,),) = answerer.form.windows([(context, spelled)])
+        marked = selectable(torch.tensor([window.ids]))[0].nonzero()[1:, 0].tolist()
+        assert marked == list(range(window.begin, window.begin + len(window.offsets)))
 
 
 # ---- figures --------------------------------------------------------------------------------------
@@ -448,8 +495,9 @@ def test_evaluate_shows_both_figures_and_the_baselines(run, tmp_path, capsys):
     path = write_lines(tmp_path / "own.jsonl", questions(30, seed=7))
     assert main(["evaluate", str(run), str(path)]) == 0
     out = capsys.readouterr().out
-    assert "exact match" in out and "F1" in out and "the sentence with most words of the question" in out
+    assert "exact match" in out and "F1" in out and "the sentence with most words" in out
     kept = json.loads((run / "evaluations" / "own" / "scores.json").read_text())
-    assert set(kept["scores"]) == set(kept["baseline"]) == {"exact_match", "f1"}
+    apart = {f"{name}_{kind}" for name in ("exact_match", "f1") for kind in ("answerable", "unanswerable")}
+    assert set(kept["scores"]) == set(kept["baseline"]) == {"exact_match", "f1"} | apart
     assert main(["evaluate", str(run)]) == 0, "and on what the run has held out"
     assert Path(run / "evaluations" / "test" / "outputs.jsonl").is_file()

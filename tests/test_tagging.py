@@ -20,7 +20,7 @@ from dragoman.text.formats.tagged import TaggedColumns, TaggedLines, TaggedText,
 from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 from dragoman.text.tokens.training import Bytes
-from dragoman.train.events import Saved
+from dragoman.train.events import Finished, Saved
 from dragoman.train.run import resume, start
 
 FILLERS = ["the", "a", "saw", "went", "with", "and", "near"]
@@ -76,6 +76,24 @@ def test_what_only_the_neighbour_tells_is_learned_and_no_baseline_knows_it(run):
     assert found.scores["span_f1"].value > found.baseline["span_f1"].value + 5
     assert tagger.tag([["near", "al"], ["saw", "al"]])[0].labels[1] == "B-LOC"
     assert tagger.tag([["saw", "al"]])[0].labels[1] == "B-PER"
+
+
+def test_validation_counts_spans_of_whole_sentences_as_evaluation_does(columns, tmp_path):
+    _, seen = trained(run_config(columns, steps=60, data={"longest": 6}), tmp_path / "run")
+    valid = read_tagged(TaggedLines(path=str(tmp_path / "run/data/valid.jsonl")))
+    tagger = Tagger.load(tmp_path / "run", "last", precision="float32")
+    labels = Store.open(tmp_path / "run/data/valid").columns["label"]
+    in_parts = sum(len(spans([tagger.labels[i - 1] for i in labels[row] if i])) for row in range(len(labels)))
+    assert in_parts > sum(len(spans(sentence.labels)) for sentence in valid)  # some span stands in two parts
+    found = evaluate(tagger, valid)
+    assert seen.scores["span F1"] == pytest.approx(found.scores["span_f1"].value)
+    assert seen.scores["accuracy"] == pytest.approx(found.scores["accuracy"].value)
+    assert [sample.source for sample in seen.samples] == [" ".join(sentence.tokens) for sentence in valid[:2]]
+
+
+def test_a_tagger_is_trained_without_a_validation_set(columns, tmp_path):
+    held = {"hold_out": {"test": 20, "valid": 0, "near": None}}
+    assert isinstance(list(start(run_config(columns, steps=2, data=held), tmp_path / "run").events())[-1], Finished)
 
 
 def test_a_run_that_was_stopped_comes_to_the_same_end_to_the_bit(columns, tmp_path):

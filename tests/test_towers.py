@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from tiny_reader import MODEL, config, quick_disk, trained  # noqa: F401 (a fixture)
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -11,13 +12,17 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.data.captions import CaptionTable
 from dragoman.data.matches import mean_reciprocal_rank, ranks, recall
+from dragoman.data.material import ImageMaterial
 from dragoman.data.tasks import ContrastiveTask
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import scores_of
-from dragoman.evaluate.retrieval import TfIdf, counted_ranks
+from dragoman.evaluate.retrieval import TfIdf, counted_ranks, evaluate
+from dragoman.model.inputs import PatchInput
+from dragoman.text.lines import Pair
 from dragoman.text.store import Store
 from dragoman.train.distributed.processes import SingleProcess
+from dragoman.train.events import Validated
 from dragoman.train.memory import OutOfMemory
 from dragoman.train.run import start
 
@@ -104,6 +109,8 @@ def test_captions_and_images_are_learned_together(tmp_path):
     _, seen = trained(run_config(None, 40, model, data, vocab=270), tmp_path / "run")
     assert seen.scores["recall@5"] > 40  # among 20, of three colours
     assert main(["evaluate", str(tmp_path / "run")]) == 0
+    (tmp_path / "run/data/test.jsonl").unlink()  # earlier versions wrote none
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
     assert main(["embed", str(tmp_path / "run"), str(tmp_path / "0.png"), "--tower", "second"]) == 0
     (tmp_path / "captions.tsv").write_text("gone.png\ta caption\n")
     with pytest.raises(DataError, match=r"captions\.tsv: row 1: .*gone\.png: no such image file"):
@@ -112,11 +119,85 @@ def test_captions_and_images_are_learned_together(tmp_path):
 
 def test_figures_agree_with_their_definitions_and_ties_win_nothing():
     similarity = np.array([[0.9, 0.1, 0.2], [0.8, 0.5, 0.6], [0.1, 0.3, 0.2]])
-    found = ranks(similarity)
+    pairs = np.eye(3, dtype=bool)
+    found = ranks(similarity, pairs)
     assert found.tolist() == [1, 3, 2]
     assert recall(found, 1) == 1 / 3 and mean_reciprocal_rank(found) == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
-    assert scores_of(counted_ranks(similarity))["recall@1"].value == pytest.approx(100 / 3)
-    assert ranks(np.zeros((4, 4))).tolist() == [4] * 4
+    assert scores_of(counted_ranks(similarity, pairs))["recall@1"].value == pytest.approx(100 / 3)
+    assert ranks(np.zeros((4, 4)), np.eye(4, dtype=bool)).tolist() == [4] * 4
+    assert ranks(np.full((4, 4), np.nan), np.eye(4, dtype=bool)).tolist() == [4] * 4
+
+
+class Knowing:
+    """A tower that knows each item of ``vectors``."""
+
+    def __init__(self, material, vectors):
+        self.material, self.vectors = material, vectors
+
+    def embed(self, given, progress=None, places=None):
+        return torch.stack([self.vectors[str(item)] for item in given])
+
+
+def images_with_captions(folder, captions):
+    """Write a table of images, some of them twice under other names, each with all of its ``captions``."""
+    image, rows = pytest.importorskip("PIL.Image"), []
+    for number, said in enumerate(captions):
+        for copy, caption in enumerate(said):
+            image.fromarray(np.full((4, 4), number, np.uint8)).save(folder / f"{number}-{copy}.png")
+            rows.append(f"{number}-{copy}.png\t{caption}\n")
+    (folder / "captions.tsv").write_text("".join(rows))
+    return list(CaptionTable(path=str(folder / "captions.tsv")).read())
+
+
+IMAGE = PatchInput(size=(4, 4), patch=2, channels=1)
+
+
+def test_a_perfect_model_of_images_with_several_captions_finds_all_of_them(tmp_path):
+    captions = [["a dog", "one dog"], ["a cat", "a pet"], ["a bird", "a bird", "a pet"]]  # "a pet" is of two images
+    examples = images_with_captions(tmp_path, captions)
+    meaning = torch.eye(3)
+    shown = Knowing(ImageMaterial(IMAGE), {str(e.image): meaning[int(e.image.name[0])] for e in examples})
+    said = {"a pet": meaning[1] + meaning[2]}
+    said |= {text: meaning[i] for i, texts in enumerate(captions) for text in texts if text != "a pet"}
+    found = evaluate((shown, Knowing(None, said)), examples)
+    assert {name: score.value for name, score in found.scores.items()} == dict.fromkeys(found.scores, 100.0)
+    assert [found.counted[name].counts.shape[0] for name in ("recall@1", "recall@1 back")] == [3, 5]
+    assert [one["rank"] for one in found.outputs] == [1, 1, 1]
+
+
+def test_equal_texts_are_one_item_and_any_of_its_partners_counts():
+    pairs = [Pair("a", "x"), Pair("a", "y"), Pair("b", "x"), Pair("c", "z")]
+    meaning = dict(zip("abcxyz", torch.eye(6), strict=True))
+    meaning |= {"x": meaning["a"] + meaning["b"], "y": meaning["a"], "z": meaning["c"]}
+    found = evaluate((Knowing(None, meaning), Knowing(None, meaning)), pairs)
+    assert {score.value for score in found.scores.values()} == {100.0}
+    with pytest.raises(DataError, match="nothing can be mistaken"):
+        evaluate((Knowing(None, meaning), Knowing(None, meaning)), pairs[:2])
+
+
+def test_validation_and_the_stored_test_set_have_each_image_once_and_captions_whole(tmp_path):
+    draw = np.random.default_rng(1)
+    numbers = draw.permutation(200)[:60].tolist()
+    image = pytest.importorskip("PIL.Image")
+    for number in numbers:
+        image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+
+    def table(name, some):
+        rows = [f"{number}.png\tthe {word} number {number}\n" for number in some for word in ("first", "second")]
+        (tmp_path / name).write_text("".join(rows))
+        return {"kind": "caption_table", "path": str(tmp_path / name)}
+
+    given = {name: table(f"{name}.tsv", numbers[a:b]) for name, a, b in (("valid", 0, 8), ("test", 8, 16))}
+    data = {"kind": "captioned_images", "train": [table("train.tsv", numbers[16:])], "overlap": "keep", "longest": 9}
+    inputs = {"kind": "patch_input", "size": [4, 4], "patch": 2, "class_token": False, "position": "no_grid"}
+    images = MODEL | {"inputs": inputs, "head": HEAD}
+    model = {"kind": "two_towers", "first": images, "second": MODEL | {"head": HEAD}}
+    events, _ = trained(run_config(None, 4, model, data | given, vocab=270), tmp_path / "run")
+    samples = [sample for one in events if isinstance(one, Validated) for sample in one.samples]
+    assert {sample.reference for sample in samples} <= {f"the first number {n}" for n in numbers[:8]}
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    outputs = (tmp_path / "run/evaluations/test/outputs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["first"] for line in outputs] == [str(tmp_path / f"{n}.png") for n in numbers[8:16]]
 
 
 def test_the_baseline_has_the_weights_of_scikit_learn():

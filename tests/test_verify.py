@@ -1,24 +1,33 @@
 """dragoman verify: whole models pass, and each row of its table fails when what it is about is broken."""
 
 import json
+import math
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 
+import numpy as np
 import pytest
+import tiny_tasks
 import torch
 
+import dragoman
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
-from dragoman.config import to_dict
+from dragoman.config import merge, to_dict
+from dragoman.data.material import ImageMaterial
 from dragoman.decode import precision
 from dragoman.decode.constraints.beginning import ForcedBeginning
 from dragoman.decode.readers.input_reader import InputReader
 from dragoman.decode.search.ranking import log_prob_of
+from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.verify import inputs as asking
 from dragoman.decode.verify import reading, writing
-from dragoman.decode.verify.checks import Check, run_checks
+from dragoman.decode.verify.checks import Check, run_checks, within
+from dragoman.decode.verify.opening import open_run
 from dragoman.decode.verify.reading import ReadingVerifier, random_inputs
 from dragoman.decode.verify.writing import WritingVerifier, random_rows
 from dragoman.model import attention, tower
@@ -39,8 +48,14 @@ from dragoman.model.positions.rotary import Rotary, RotaryEffect
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.native import library as native
+from dragoman.text.context import SEPARATOR
+from dragoman.text.corpus import source_rows
+from dragoman.text.lines import Sourced
+from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 from dragoman.text.tokens.training import Bytes
+from dragoman.train import recipe
+from dragoman.train.run import start
 
 BYTES = Tokenizer.train(Bytes(), [])
 FEW = ["--sentences", "2", "--beam", "1"]
@@ -138,6 +153,24 @@ def test_a_batch_whose_sentences_are_mixed_up_is_found(model, by_pytorch, monkey
     monkeypatch.setattr(Transformer, "start", mixed)
     names = {"in batches of 3", "in another order", "with 13 more columns of padding"}
     assert failed(asked(model, names)) == names
+
+
+def test_batches_that_are_merged_wrongly_are_found_with_few_sentences(model, monkeypatch):
+    assert all(check.passed and not check.skipped for check in asked(model, ["merged"]).values())
+    join = SearchBatch.join
+
+    def mixed(self, other):
+        join(self, other)
+        self.choice = self.choice._replace(tokens=self.choice.tokens.flip(0))
+
+    monkeypatch.setattr(SearchBatch, "join", mixed)
+    assert failed(asked(model, ["merged"])) == {"merged batches"}
+
+
+def test_where_no_batches_are_merged_it_says_so(model):
+    verifier = WritingVerifier(model, BYTES, ROWS[:1], beam=3)
+    checks = chosen_of(verifier, ["merged"])
+    assert len(checks) == 2 and all("no batches were merged" in check.skipped for check in checks.values())
 
 
 def test_a_kernel_that_leaks_padding_is_found(model, by_pytorch, monkeypatch):
@@ -320,6 +353,28 @@ def test_a_compiler_that_changes_the_answer_is_found(model, monkeypatch):
     assert failed(asked(model, ["compiled"], compiled=True)) == {"compiled"}
 
 
+OTHER_SHAPES = {
+    "token lost": lambda logits: logits[:, :-1],
+    "first token for all": lambda logits: logits[:, :1],
+    "sentence lost": lambda logits: logits[:-1],
+    "first sentence for all": lambda logits: logits[:1],
+    "vocabulary cut": lambda logits: logits[..., :-1],
+}
+
+
+@pytest.mark.parametrize("change", OTHER_SHAPES.values(), ids=OTHER_SHAPES)
+def test_a_compiler_that_changes_the_shape_is_found(model, monkeypatch, change):
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: lambda *arguments: change(forward(*arguments)))
+    check = asked(model, ["compiled"], compiled=True)["compiled", "logits"]
+    assert not check.passed and not check.skipped and (check.same, check.difference) == (0, math.inf)
+
+
+@pytest.mark.parametrize("differences", [[math.nan, 1.0], [1.0, math.nan]])
+def test_the_largest_difference_is_no_number_where_one_is_none(differences):
+    check = within("name", "logits", [(), ()], differences, 0.1, exact=True)
+    assert math.isnan(check.difference) and check.same == 0
+
+
 def test_without_a_compiler_it_says_so_and_goes_on(model, monkeypatch):
     def no_compiler(forward, **_):
         raise RuntimeError("no C++ compiler\nis installed")
@@ -345,6 +400,7 @@ def test_a_compiled_model_answers_as_it_does(run):
 def language_model(model) -> Transformer:
     part = replace(model.cfg.decoder.pattern[0], cross=None)
     cfg = replace(model.cfg, encoder=None, decoder=replace(model.cfg.decoder, pattern=(part,)))
+    torch.manual_seed(4)
     return shaken(replace(cfg, position=Learned(length=20)).build())
 
 
@@ -358,6 +414,7 @@ INPUTS = {
 @pytest.fixture(scope="module", params=INPUTS)
 def classifier(model, request) -> Encoder:
     inputs = INPUTS[request.param]
+    torch.manual_seed(4)
     return shaken(
         EncoderConfig(inputs=inputs, dim=16, tower=model.cfg.encoder, head=ClassificationHead(classes=3)).build()
     )
@@ -449,6 +506,12 @@ def test_each_way_to_read_can_fail(classifier, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch, "compile", lambda ask, **_: lambda *arguments: ask(*arguments) + 0.1)
         assert failed(read(classifier, ["compiled"], compiled=True)) == {"compiled"}
+    for rows, columns in ((1, None), (None, 1)):
+        with monkeypatch.context() as patch:
+            cut = (slice(rows), slice(columns))
+            patch.setattr(torch, "compile", lambda ask, cut=cut, **_: lambda *arguments: ask(*arguments)[cut])
+            (check,) = read(classifier, ["compiled"], compiled=True).values()
+            assert not check.passed and check.difference == math.inf
 
 
 # ---- the command ----------------------------------------------------------------------------------
@@ -490,3 +553,112 @@ def test_random_sentences_are_the_same_ones_every_time():
     assert random_rows(300, 20) == random_rows(300, 20)
     assert all(row[-1] == EOS and 2 <= len(row) <= 30 and min(row[:-1]) > EOS for row in random_rows(300, 200))
     assert max(map(len, random_rows(300, 50, longest=8))) == 8
+
+
+# ---- the examples -----------------------------------------------------------------------------------
+
+
+def examples_of(run, text=None, count=100):
+    """The inputs that the only model of a run is verified on."""
+    (one,) = open_run(run, text=text, examples=count, device="cpu")
+    return one.verifier.rows
+
+
+HELD = {"test": ["a b", "c"], "valid": ["d"]}
+SETS = {"test": ("test", "valid"), "valid": ("valid",), "an empty test set": ("valid",), "nothing": ()}
+
+
+@pytest.mark.parametrize("known", SETS)
+def test_a_translator_is_verified_on_its_test_set_else_on_its_validation_set(run, tmp_path, known):
+    data = shutil.copytree(run, tmp_path / "run") / "data"
+    data.mkdir()
+    for name in SETS[known]:
+        (data / f"{name}.jsonl").write_text("".join(f'{{"source": "{text}", "target": ""}}\n' for text in HELD[name]))
+    if known == "an empty test set":
+        (data / "test.jsonl").touch()
+    rows = examples_of(tmp_path / "run", count=5)
+    if SETS[known]:
+        assert [BYTES.decode(row[:-1]) for row in rows] == HELD[SETS[known][0]]
+    else:
+        assert rows == random_rows(len(BYTES), 5, 12)
+
+
+def test_texts_that_are_too_long_are_counted_and_none_left_is_a_mistake_of_the_user(run, tmp_path, capsys):
+    text = tmp_path / "some.txt"
+    text.write_text("hello\n" + "a" * 40 + "\n" + "b" * 12 + "\n")
+    assert main(["verify", str(run), *FEW, "--sentences", "3", "--text", str(text)]) == 0
+    assert "left out: 2 of 3 texts, longer than the model's 12 tokens" in capsys.readouterr().err
+    assert dragoman.verify(run, text=text, sentences=3, beam=1).notes[0].startswith("left out: 2 of 3")
+    text.write_text("a" * 40 + "\n")
+    assert main(["verify", str(run), "--text", str(text)]) == 2
+    assert capsys.readouterr().err == f"dragoman: {text}: 1 text and none fits into the model's 12 tokens\n"
+
+
+def test_as_many_texts_are_taken_as_asked_for_however_many_lines_are_blank(run, tmp_path):
+    text = tmp_path / "some.txt"
+    text.write_text("\n" * 5 + "one\n\n\ntwo\nthree\n")
+    assert [BYTES.decode(row[:-1]) for row in examples_of(run, text, count=2)] == ["one", "two"]
+
+
+def test_a_text_keeps_the_sentences_before_it(model, tmp_path):
+    marked = Tokenizer.train(Bytes(), [], marks=SEPARATOR[:1])
+    sized = replace(model.cfg, vocab=len(marked), position=Learned(length=20)).build()
+    plain = {"model": to_dict(sized.cfg), "data": {"context": {"kind": "sentences_before", "sentences": 1}}}
+    run = RunDirectory.create(tmp_path / "run", plain)
+    run.write_tokenizers(marked, marked)
+    run.save(1, tensors={"model": sized.state_dict()}, progress={}, config=plain, best=True)
+    run.close()
+    (tmp_path / "some.txt").write_text("\n\none\ntwo\n\nthree\n")
+    texts = [Sourced("one", "", ""), Sourced("two", "", "", context=("one",)), Sourced("three", "", "")]
+    rows = examples_of(tmp_path / "run", tmp_path / "some.txt", count=3)
+    assert rows == source_rows(marked, texts, 20)
+
+
+HELD_OUT = {"classification": "given", "tagging": "text", "question_answering": "text", "contrastive": "first"}
+HELD_OUT |= {"images": "given", "frames": "given", "masked": "text", "denoising": "text", "captioning": "image"}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Runs that have hardly learned, by their task."""
+    folder = tmp_path_factory.mktemp("runs")
+    tiny_tasks.write_texts(folder)
+    files = tiny_tasks.run_files(folder)
+
+    @cache
+    def made(task):
+        short = {"budget": {"kind": "steps", "steps": 1}, "validate_every": 1, "save_every": 1}
+        list(start(recipe.load(merge(files[task], {"train": short})), folder / task).events())
+        return folder / task
+
+    return made
+
+
+@pytest.mark.parametrize("task", HELD_OUT)
+def test_a_run_is_verified_on_what_it_holds_out(prepared, task):
+    data = prepared(task) / "data"
+    stored = Store.open(data / ("test" if (data / "test").is_dir() else "valid")).columns[HELD_OUT[task]]
+    rows = examples_of(prepared(task), count=3)
+    assert len(rows) == 3
+    for i, row in enumerate(rows):
+        if task == "denoising":
+            assert set(row) <= set(stored[i].tolist())
+        elif task == "captioning":
+            shown = ImageMaterial(PatchInput(size=(4, 4), patch=2, channels=1)).collate([stored.raw_row(i)])
+            assert torch.equal(row.image, shown[0])
+        else:
+            assert np.array_equal(row, stored.raw_row(i))
+
+
+@pytest.mark.parametrize("option", ["--beam", "--max-new-tokens"])
+def test_settings_of_a_search_are_refused_for_a_model_that_only_reads(prepared, option, capsys):
+    assert main(["verify", str(prepared("classification")), option, "2"]) == 2
+    assert capsys.readouterr().err.startswith(f"dragoman: {option}: is for models that generate text")
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_counted(prepared, tmp_path):
+    (tmp_path / "some.txt").write_text("a dog\n" + "a" * 80 + "\n")
+    for task in ("language_modelling", "captioning"):
+        (one,) = open_run(prepared(task), text=tmp_path / "some.txt", examples=2, device="cpu")
+        assert one.note == "cut: 1 of 2 texts, after 16 tokens, so that there is room to continue"
+        assert [len(row) for row in one.verifier.rows] == [6, 16]

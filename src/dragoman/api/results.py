@@ -151,10 +151,10 @@ def calibrate(
     """
     path = run_path(run)
     directory, named = RunDirectory.open(path), _named(pairs)
+    translator = Translator.load(path, checkpoint, device=device)
     given = _pairs(path, pairs, named, (), columns, kept="valid", argument="pairs")
     own_test = pairs is None and (directory.path / "data" / "test.jsonl").exists()
     test = pairs_for(path, None) if own_test else []
-    translator = Translator.load(path, checkpoint, device=device)
     found = calibration.calibrate(translator, given, test, good=good, beam=beam, progress=progress)
     found.calibration.write(directory.path)
     return found
@@ -165,6 +165,8 @@ class Verification:
     """Outcome of ``verify``: every check that was made."""
 
     checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+    """Says how many texts were left out or cut, because they are too long."""
 
     @property
     def passed(self) -> bool:
@@ -186,7 +188,7 @@ def verify(
     *,
     text: str | Path | None = None,
     sentences: int = 100,
-    beam: int = BEAM,
+    beam: int | None = None,
     batch: int = 32,
     max_new_tokens: int | None = None,
     compiled: bool = False,
@@ -198,11 +200,11 @@ def verify(
 
     Args:
         run: a run, or its directory.
-        text: a file with a text in each line; by default the run's own test or validation text, or random inputs.
+        text: a file with a text in each line; by default the run's own test or validation set, or random inputs.
         sentences: most examples.
-        beam: hypotheses kept in beam search; 1 leaves it out.
+        beam: hypotheses kept in beam search by a model that writes, by default 5; 1 leaves it out.
         batch: examples in a batch.
-        max_new_tokens: most tokens of an answer.
+        max_new_tokens: most tokens of an answer, of a model that writes.
         compiled: compile the model, too; takes a minute.
         checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         device: as torch names it; ``auto`` is the GPU if there is one.
@@ -210,16 +212,18 @@ def verify(
 
     Raises:
         CheckpointError: no such run or checkpoint.
-        ConfigError, DataError: no such device, a number below 1, or texts that the model cannot read.
+        ConfigError, DataError: no such device, a number below 1, texts that the model cannot read, or settings of a
+            search for a model that only reads.
         TypeError: a number that is no whole number.
     """
     file = None if text is None else Path(text)
-    sentences, beam = check_count(sentences, "sentences"), check_count(beam, "beam")
+    sentences, beam = check_count(sentences, "sentences"), None if beam is None else check_count(beam, "beam")
     most = None if max_new_tokens is None else check_count(max_new_tokens, "max_new_tokens")
     batch = check_count(batch, "batch")
     options: dict[str, Any] = {"beam": beam, "max_new_tokens": most, "batch": batch, "compiled": compiled}
     runs = open_run(run_path(run), checkpoint, text=file, examples=sentences, device=device, **options)
-    return Verification(tuple(check for one in runs for check in run_checks(one.verifier, progress)))
+    notes = tuple({one.note: None for one in runs if one.note})
+    return Verification(tuple(check for one in runs for check in run_checks(one.verifier, progress)), notes)
 
 
 # ---- test sets ------------------------------------------------------------------------------------------

@@ -53,6 +53,14 @@ def answer(
             "Default: text with --context, else json."
         ),
     ] = None,
+    null_threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SCORE",
+            help="Give no answer where its score exceeds that of the best span by more; default: as the run was "
+            "trained, usually 0, or always an answer.",
+        ),
+    ] = None,
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
@@ -67,6 +75,8 @@ def answer(
     answerer = Answerer.load(
         run, checkpoint=checkpoint, device=device, special_tokens=special_tokens, precision=precision
     )
+    if null_threshold is not None:
+        answerer.null_threshold = null_threshold
 
     def found() -> "Iterator[tuple[str, Answered]]":
         for questions in batches:

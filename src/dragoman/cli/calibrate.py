@@ -31,13 +31,13 @@ def calibrate(
     from dragoman.evaluate.calibrate import calibrate
     from dragoman.evaluate.given import pairs_for
 
-    directory = RunDirectory.open(run)  # reports a missing run first
-    given = pairs_for(run, pairs, kept="valid")
-    test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
+    directory = RunDirectory.open(run)
     translator = Translator.load(
         run, checkpoint=checkpoint, device=device, source_language=source_language, target_language=target_language
     )
     translator.languages.check(source_language, target_language)
+    given = pairs_for(run, pairs, kept="valid")
+    test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
     with progress_bar("translating", len(given)) as progress:
         found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)
     found.calibration.write(directory.path)

@@ -75,8 +75,8 @@ def translation_scorer(
     from dragoman.evaluate.given import pairs_for
 
     def score(checkpoint: Path) -> dict[str, float]:
+        translator = Translator.load(checkpoint, **options)  # before the test set: reports a run of another task
         test = pairs_for(run, pairs, tags, kept="valid", columns=columns)
-        translator = Translator.load(checkpoint, **options)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         with progress_bar(checkpoint.name, len(test)) as progress:
             found = evaluate(translator, test, **how, progress=progress)

@@ -11,7 +11,7 @@ import typer
 
 from dragoman.cli import messages
 from dragoman.cli.argument import RULE, STDIN, is_file
-from dragoman.cli.lines import input_lines, write_lines
+from dragoman.cli.lines import image_paths, input_lines, write_lines
 from dragoman.cli.live_input import line_batches
 from dragoman.cli.options import (
     AsOption,
@@ -40,9 +40,15 @@ from dragoman.cli.searching import (
 from dragoman.cli.terminal import progress_bar
 from dragoman.errors import ConfigError
 from dragoman.json_files import json_text
+from dragoman.text.store import chunks
 
 if TYPE_CHECKING:
     from dragoman.decode.generator import Generation, Generator
+    from dragoman.decode.prompt import EncodedPrompt
+
+
+IMAGES_AT_ONCE = 100
+"""Images whose pixels are held in memory at a time."""
 
 
 class GenerationFormat(StrEnum):
@@ -66,7 +72,8 @@ def generate(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="For a model that reads an image before its text: the image to continue; may be repeated.",
+            help="For a model that reads an image before its text: the image to continue, or a folder of them; may be "
+            "repeated. Several are named in the output.",
         ),
     ] = None,
     passages: PassagesOption = None,
@@ -160,8 +167,10 @@ def generate(
     settings = _with_defaults(generator, settings, search, sampling)
     prompt_of = prompts_with_passages(generator, known, max_new_tokens)
     if image:
-        described = generator.generate(list(map(prompt_of, prompts)), images=image, **settings)
-        write_lines(_formatted(described, format, generator), output)
+        (text,) = prompts
+        described = _described(generator, image_paths(image), prompt_of(text), settings)
+        is_one = len(image) == 1 and not image[0].is_dir()
+        write_lines(_of_images(described, format, generator, is_one=is_one), output)
         return
     if stream:
         for text in prompts:
@@ -195,7 +204,7 @@ def _with_defaults(
 def _prompts(
     prompt: str | None, images: list[Path] | None, as_kind: str | None, *, written: bool, stream: bool
 ) -> Iterable[str]:
-    """Return the prompts: one for each image, where there are images.
+    """Return the prompts: one where there are images.
 
     Raises:
         ConfigError: images with other prompts than one that is written out.
@@ -203,12 +212,33 @@ def _prompts(
     if images:
         if stream or (prompt is not None and not written):
             raise ConfigError("--image: takes one prompt, or none, and cannot be used with --stream")
-        return [prompt or ""] * len(images)
+        return [prompt or ""]
     return [prompt] if written and prompt is not None else input_lines(prompt, as_kind=as_kind)
+
+
+def _described(
+    generator: "Generator", images: list[Path], prompt: "str | EncodedPrompt", settings: dict[str, Any]
+) -> "Iterator[tuple[Path, Generation]]":
+    """Yield each image with its continuations."""
+    for some in chunks(images, IMAGES_AT_ONCE):
+        with progress_bar("generating", len(some)) as progress:
+            found = generator.generate([prompt] * len(some), images=some, **settings, progress=progress)
+        yield from zip(some, found, strict=True)
 
 
 def _formatted(found: "Iterable[Generation]", format: GenerationFormat, generator: "Generator") -> Iterator[str]:
     return _as_json(found) if format is GenerationFormat.json else _as_text(found, generator)
+
+
+def _of_images(
+    found: "Iterable[tuple[Path, Generation]]", format: GenerationFormat, generator: "Generator", *, is_one: bool
+) -> Iterator[str]:
+    """Yield the lines of each image: with its name, except as text of a single image."""
+    for path, generation in found:
+        if format is GenerationFormat.json:
+            yield json_text({"image": str(path)} | dataclasses.asdict(generation))
+        else:
+            yield from (line if is_one else f"{path}\t{line}" for line in _as_text([generation], generator))
 
 
 def _as_text(found: "Iterable[Generation]", generator: "Generator") -> Iterator[str]:

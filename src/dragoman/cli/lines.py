@@ -129,7 +129,7 @@ def input_batches(
 
 
 def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:
-    from dragoman.data.arrays import image_files, read_array
+    from dragoman.data.arrays import read_array
     from dragoman.data.material import ImageMaterial
 
     if path.suffix.lower() == ".npy":
@@ -137,8 +137,19 @@ def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:
         return list(arrays), [f"{path}: entry {i}" for i in range(1, len(arrays) + 1)]
     if not isinstance(material, ImageMaterial):
         raise DataError(f"{path}: this model reads frames: name an array of N x length x channels in a .npy file")
-    files = image_files(path) if os.path.isdir(path) else [path]
+    files = image_paths([path])
     return files, [str(file) for file in files]
+
+
+def image_paths(named: Iterable[Path]) -> list[Path]:
+    """Return the image files that are named, and all of the folders that are.
+
+    Raises:
+        DataError: a folder without image files.
+    """
+    from dragoman.data.arrays import image_files
+
+    return [file for path in named for file in (image_files(path) if os.path.isdir(path) else [path])]
 
 
 def write_lines(lines: Iterable[str], output: Path | None) -> None:

@@ -21,13 +21,21 @@ def verify(
     run: RunArgument,
     text: Annotated[
         Path | None,
-        typer.Option(help="A text file; default: the run's own test or validation text, without one random inputs."),
+        typer.Option(help="A text file; default: the run's own test or validation set, without one random inputs."),
     ] = None,
     sentences: Annotated[int, typer.Option(min=1, help="Largest number of examples.")] = 100,
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept in beam search; 1 skips it.")] = BEAM,
+    beam: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"For models that write: hypotheses kept in beam search; 1 skips it; default: {BEAM}."
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 32,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of an answer; default: translate's limit, 32 to continue.")
+        int | None,
+        typer.Option(
+            min=1, help="For models that write: most tokens of an answer; default: translate's limit, 32 to continue."
+        ),
     ] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="Compile the model, too; takes a minute.")] = False,
     format: Annotated[OutputFormat, typer.Option(help="text: a table; json: an object a line.")] = OutputFormat.text,
@@ -39,7 +47,7 @@ def verify(
     For every kind of model. Exit code 1 when an answer differs that must not. Caches of lower precision are counted,
     not judged.
     """
-    from dragoman.cli.terminal import progress_bar
+    from dragoman.cli.terminal import console, progress_bar
     from dragoman.decode.verify.checks import run_checks
     from dragoman.decode.verify.opening import open_run
 
@@ -54,6 +62,8 @@ def verify(
         batch=batch,
         compiled=compiled,
     )
+    for note in {verifiable.note: None for verifiable in runs if verifiable.note}:
+        console(errors=True).print(note, markup=False)
     found = []
     for verifiable in runs:
         with progress_bar("verifying", len(verifiable.verifier.questions())) as progress:

@@ -26,14 +26,14 @@ class CaptionBatch(NamedTuple):
     target_in: Int[Tensor, "B T"]
     """Decoder input: bos, then the caption."""
     target_out: Int[Tensor, "B T"]
-    """Decoder targets: the caption with its eos."""
+    """Decoder targets: the caption with its eos, which a cut caption has not."""
 
     def to(self, device: torch.device | str) -> "CaptionBatch":
         return CaptionBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 class CaptionedExamples(ExampleStore):
-    """Store of images and captions, a column for each."""
+    """Store of images and captions, a column for each. Captions have at most ``longest`` tokens, EOS included."""
 
     def __init__(self, images: ImageMaterial, tokenizer: Tokenizer, longest: int | None):
         self.images, self.tokenizer, self.longest = images, tokenizer, longest
@@ -44,11 +44,15 @@ class CaptionedExamples(ExampleStore):
 
     def columns(self, examples: Sequence[CaptionedImage]) -> dict[str, list[Any]]:
         ids = self.tokenizer.encode_batch([example.caption for example in examples])
-        room = None if self.longest is None else self.longest - 1
         return {
             "image": self.images.rows([e.image for e in examples], [e.where for e in examples]),
-            "caption": [[*row[:room], EOS] for row in ids],
+            "caption": [[*row, EOS][: self.longest] for row in ids],
         }
+
+    def cut(self, store: Store) -> int:
+        """Return the number of captions that were cut. They have no EOS: where they were cut they do not end."""
+        captions = store.columns["caption"]
+        return int((captions.ids[captions.starts[1:] - 1] != EOS).sum())
 
     def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:
         """Return the positions of each row that the language model computes: those of image and caption together."""

@@ -1,18 +1,24 @@
-"""Captioned images, for two towers trained on matching pairs."""
+"""Captioned images, for two towers trained on matching pairs, and for captioners."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import PositiveInt
 
+from dragoman import durable
 from dragoman.config import config
 from dragoman.data.arrays import digest, refuse_hard_set
+from dragoman.data.material import ImageMaterial
 from dragoman.errors import DataError
-from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.cleaning.split import HoldOut, PairSplit
 from dragoman.text.compressed import read_bytes
 from dragoman.text.formats.pairs import Table, read_pairs
+from dragoman.text.lines import parse_json, read_lines
 from dragoman.text.splits import Overlapping, SplitExamples, split_examples
+from dragoman.text.store import Column
 
 
 class CaptionedImage(NamedTuple):
@@ -99,4 +105,75 @@ class CaptionedImages:
         valid, test = (
             None if table is None else [kind(*example) for example in table.read()] for table in (self.valid, self.test)
         )
+        if kind is ImageWithCaption:
+            return _split_by_image(examples, valid, test, self.hold_out, self.overlap)
         return split_examples(examples, valid, test, self.hold_out, self.overlap)
+
+
+def _split_by_image(
+    examples: Sequence[CaptionedImage],
+    valid: Sequence[CaptionedImage] | None,
+    test: Sequence[CaptionedImage] | None,
+    held: HoldOut,
+    overlap: Overlapping,
+) -> SplitExamples[CaptionedImage]:
+    """Split images, each with all of its captions; the table counts images."""
+
+    def images(some: Sequence[CaptionedImage]) -> list[CaptionedImage]:
+        return [same[0] for same in _by_image(some)]
+
+    def captioned(some: Sequence[CaptionedImage], given: Sequence[CaptionedImage] | None) -> list[CaptionedImage]:
+        all_of = {same[0].target: same for same in _by_image(examples if given is None else given)}
+        return [one for image in some for one in all_of[image.target]]
+
+    firsts = images(examples)
+    found = split_examples(
+        firsts, None if valid is None else images(valid), None if test is None else images(test), held, overlap
+    )
+    split = found.split
+    whole = PairSplit(captioned(split.train, None), captioned(split.valid, valid), captioned(split.test, test), {})
+    captions = [("captions read", len(examples))] if len(firsts) < len(examples) else []
+    return replace(found, split=whole, table=captions + found.table)
+
+
+def _by_image(examples: Iterable[CaptionedImage]) -> list[list[CaptionedImage]]:
+    """Return the examples of each image together, in the order in which the images come first."""
+    found: dict[str, list[CaptionedImage]] = {}
+    for example in examples:
+        found.setdefault(example.target, []).append(example)
+    return list(found.values())
+
+
+def captions_by_image(examples: Iterable[CaptionedImage]) -> list[tuple[CaptionedImage, tuple[str, ...]]]:
+    """Return each image once, as its first example, with all of its captions."""
+    return [(same[0], tuple(one.caption for one in same)) for same in _by_image(examples)]
+
+
+# ---- held-out captions ----------------------------------------------------------------------------
+
+
+def write_captions(path: Path, examples: Iterable[CaptionedImage]) -> None:
+    """Write whole captions, which a store may cut, and the names of their images as JSON lines."""
+    lines = (json.dumps({"caption": one.caption, "image": one.where}) + "\n" for one in examples)
+    durable.write(path, "".join(lines).encode())
+
+
+def read_captions(path: Path, images: Column, material: ImageMaterial) -> list[CaptionedImage]:
+    """Read what ``write_captions`` wrote, with the stored images that the captions belong to.
+
+    Raises:
+        DataError: no such file, a line that was not written so, or not one line for each image.
+    """
+    lines = list(read_lines(path))
+    if len(lines) != len(images):
+        raise DataError(f"{path}: {len(lines):,} captions for {len(images):,} stored images")
+    found = []
+    for i, line in enumerate(lines):
+        row = images.raw_row(i)
+        try:
+            known = parse_json(line, f"{path}:{i + 1}")
+            caption, where = known["caption"], known["image"]
+        except (KeyError, TypeError):
+            raise DataError(f"{path}:{i + 1}: not a captioned image as runs hold them out") from None
+        found.append(CaptionedImage(material.restored(row), caption, where, digest(row.tobytes())))
+    return found

@@ -4,6 +4,7 @@ H height, W width, C channels; h, w height and width of the result.
 """
 
 import io
+import warnings
 from contextlib import nullcontext
 from typing import Any, get_args
 
@@ -51,15 +52,18 @@ def read_image(image: Any, channels: int, place: str, *, white: bool = False) ->
             opened = nullcontext(image)
         else:
             opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-        with opened as given:
+        with warnings.catch_warnings(), opened as given:
+            warnings.simplefilter("ignore")  # of transparency, which is dropped, and of damaged metadata
             upright, surplus = ImageOps.exif_transpose(given), _surplus_bits(given)
-        if surplus:
-            upright = Image.fromarray((np.asarray(upright) >> surplus).astype(np.uint8))
-        converted = upright.convert(MODES[channels])
+            if surplus:
+                upright = Image.fromarray((np.asarray(upright) >> surplus).astype(np.uint8))
+            converted = upright.convert(MODES[channels])
     except FileNotFoundError:
         raise DataError(f"{place}: no such file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{place}: not an image that can be read: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # each decoder has its own: AVIF's raises RuntimeError
+        raise DataError(f"{place}: not an image that can be read: {str(error) or type(error).__name__}") from None
     pixels = np.array(_on_white(converted) if white else converted)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 

@@ -154,8 +154,12 @@ class EncodedQuestions(ExampleStore):
             yield list(windows(question, ids, offsets, self.layout))
 
     def _encode(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], Encoded]]:
-        """Yield the ids of each question, and its encoded context."""
-        questions = self.tokenizer.encode_batch([question for _, question in asked])
+        """Yield the ids of each question, and its encoded context.
+
+        Of a question, an end token that is spelled there is left out: the first one separates it from its context.
+        """
+        encoded = self.tokenizer.encode_batch([question for _, question in asked])
+        questions = [[token for token in ids if token != EOS] for ids in encoded]
         before, read = None, ([], [])
         for (context, _), question in zip(asked, questions, strict=True):
             if context != before:  # questions on the same context are consecutive
@@ -231,12 +235,17 @@ class BestAnswer(NamedTuple):
     """Probability of its start and end in its window; or of no answer, against the best span."""
 
 
-def best_answer(context: str, found: Sequence[tuple[ContextWindow, SpanScore]], *, unanswerable: bool) -> BestAnswer:
-    """Return the best answer of all windows; none, where ``unanswerable`` allows it and a window's logits of no answer
-    are above those of the best span of any window (Devlin et al., arXiv:1810.04805, section 4.3)."""
+def best_answer(
+    context: str, found: Sequence[tuple[ContextWindow, SpanScore]], *, null_threshold: float | None
+) -> BestAnswer:
+    """Return the best answer of all windows.
+
+    It is none where the logits of no answer, the smallest sum over all windows, exceed those of the best span of any
+    window by more than ``null_threshold`` (Devlin et al., arXiv:1810.04805, section 4.3). With None there must be one.
+    """
     window, best = max(found, key=lambda one: one[1].score)
     none = min(one.none for _, one in found)
-    if best.last == 0 or (unanswerable and none > best.score):
+    if best.last == 0 or (null_threshold is not None and none - best.score > null_threshold):
         return BestAnswer("", None, float(1 / (1 + np.exp(best.score - none))))
     begin, end = window.characters(best.first, best.last)
     text = context[begin:end]

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +53,10 @@ class Metric(ABC):
 
     @abstractmethod
     def counts(self, outputs: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
-        """Return counts (N, Q), a row for each sentence; outputs are texts unless the metric states otherwise."""
+        """Return counts (N, Q), a row for each sentence; outputs are texts unless the metric states otherwise.
+
+        Metrics of ``METRICS`` also take several references of a sentence, as a list of texts.
+        """
 
     @abstractmethod
     def value(self, counts: np.ndarray) -> float:
@@ -68,31 +72,50 @@ class CountedScore(NamedTuple):
 
 
 class Sacrebleu(Metric):
-    """A metric as sacreBLEU computes it."""
+    """A metric as sacreBLEU computes it.
 
-    def __init__(self, name: str, build: Callable[[], SacrebleuMetric], *, higher_is_better: bool = True):
+    ``references`` is the number of references of each sentence, for the signature; None where it varies.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        build: Callable[[], SacrebleuMetric],
+        *,
+        higher_is_better: bool = True,
+        references: int | None = 1,
+    ):
         self.name, self.higher_is_better = name, higher_is_better
         self.build, self.inner = build, build()
-        self.inner.num_refs = 1  # pyright: ignore[reportAttributeAccessIssue]
+        self.inner.num_refs = -1 if references is None else references  # pyright: ignore[reportAttributeAccessIssue]
         self.signature = str(self.inner.get_signature())
 
-    def counts(self, outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        return np.array(self.build()._extract_corpus_statistics(list(outputs), [list(references)]), dtype=np.float64)
+    def with_references(self, references: int | None) -> "Sacrebleu":
+        """Return the same metric for another number of references of each sentence; None where it varies."""
+        return Sacrebleu(self.name, self.build, higher_is_better=bool(self.higher_is_better), references=references)
+
+    def counts(self, outputs: Sequence[str], references: Sequence[str | Sequence[str]]) -> np.ndarray:
+        streams = [*zip_longest(*map(_texts, references))] or [()]  # None where a sentence has fewer
+        return np.array(self.build()._extract_corpus_statistics(list(outputs), streams), dtype=np.float64)
 
     def value(self, counts: np.ndarray) -> float:
         return float(self.inner._compute_score_from_stats(counts.tolist()).score)
 
 
 class ExactMatch(Metric):
-    """Fraction of outputs that equal the reference, to the character, in percent."""
+    """Fraction of outputs that equal a reference, to the character, in percent."""
 
     name, signature = "exact match", "case:mixed|space:kept"
 
-    def counts(self, outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        return np.array([[o == r, 1] for o, r in zip(outputs, references, strict=True)], dtype=np.float64)
+    def counts(self, outputs: Sequence[str], references: Sequence[str | Sequence[str]]) -> np.ndarray:
+        return np.array([[o in _texts(r), 1] for o, r in zip(outputs, references, strict=True)], dtype=np.float64)
 
     def value(self, counts: np.ndarray) -> float:
         return float(100 * counts[0] / counts[1])
+
+
+def _texts(reference: str | Sequence[str]) -> Sequence[str]:
+    return (reference,) if isinstance(reference, str) else reference
 
 
 METRICS: dict[str, Metric] = {

@@ -19,14 +19,18 @@ SIGNATURE = "percent|SQuAD 2.0:lower case, no punctuation, no articles|best of t
 
 
 class AnswerAgreement(Metric):
-    """Mean over questions of a measure, in percent; each answer is compared with all that are right."""
+    """Mean over questions of a measure, in percent; each answer is compared with all that are right.
 
-    def __init__(self, name: str, measure: Callable[[str, str], float]):
-        self.name, self.measure, self.signature = name, measure, SIGNATURE
+    With ``answerable`` the mean is over the questions that have an answer, or over those that have none.
+    """
+
+    def __init__(self, name: str, measure: Callable[[str, str], float], answerable: bool | None = None):
+        self.name, self.measure, self.answerable, self.signature = name, measure, answerable, SIGNATURE
 
     def counts(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-        pairs = zip(outputs, references, strict=True)
-        return np.array([[answering.best(self.measure, *pair), 1] for pair in pairs], np.float64)
+        pairs = [*zip(outputs, references, strict=True)]
+        found = np.array([[answering.best(self.measure, *pair), 1] for pair in pairs], np.float64)
+        return found if self.answerable is None else found * [[bool(r) == self.answerable] for r in references]
 
     def value(self, counts: np.ndarray) -> float:
         return float(100 * counts[0] / max(counts[1], 1))
@@ -36,6 +40,12 @@ METRICS: dict[str, Metric] = {
     "exact_match": AnswerAgreement("exact match", answering.exact),
     "f1": AnswerAgreement("F1", answering.f1),
 }
+BY_KIND: dict[str, Metric] = {
+    f"{name}_{kind}": AnswerAgreement(f"{shown}, {kind}", measure, answerable)
+    for kind, answerable in (("answerable", True), ("unanswerable", False))
+    for name, shown, measure in (("exact_match", "exact match", answering.exact), ("f1", "F1", answering.f1))
+}
+"""The same of questions with and without an answer, as ``evaluate-v2.0.py`` of SQuAD prints them beside."""
 
 # ---- the baseline ---------------------------------------------------------------------------------
 
@@ -70,10 +80,11 @@ def evaluate(
     found = answerer.ask([(one.context, one.question) for one in examples], progress)
     right = [[answer.text for answer in one.answers] for one in examples]
     simple = [likest_sentence(one.context, one.question) for one in examples] if baseline else []
-    counted = counted_by(METRICS, [one.answer for one in found], right)
+    metrics = METRICS | BY_KIND if any(right) and not all(right) else METRICS
+    counted = counted_by(metrics, [one.answer for one in found], right)
     outcome = EvaluationResult(
         scores=scores_of(counted),
-        baseline=scores_of(counted_by(METRICS, simple, right)) if baseline else {},
+        baseline=scores_of(counted_by(metrics, simple, right)) if baseline else {},
         baseline_name=BASELINE if baseline else "",
         outputs=tuple(asdict(one) | {"reference": texts} for one, texts in zip(found, right, strict=True)),
         counted=counted,

@@ -1,6 +1,6 @@
 """Evaluation of two towers: ranks of the right partners among all, and a baseline on shared words and letters.
 
-N pairs, F features.
+F distinct first items, S distinct second items; N texts, M other texts, W features of a text.
 """
 
 import math
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 
 from dragoman.data.captions import CaptionedImage, CaptionTable
-from dragoman.data.matches import place, ranks, side
-from dragoman.data.material import ImageMaterial
+from dragoman.data.matches import distinct_items, place, ranks, side, stored_captions
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
@@ -36,7 +35,7 @@ class RecallAtK(Metric):
     With ``within`` None it is the mean of 1 / rank.
     """
 
-    signature = "percent|ties:count against"
+    signature = "percent|partners:any|ties:count against"
 
     def __init__(self, name: str, within: int | None):
         self.name, self.within = name, within
@@ -53,11 +52,11 @@ class RecallAtK(Metric):
 METRICS = {"recall@1": 1, "recall@5": 5, "MRR": None}
 
 
-def counted_ranks(similarity: Float[np.ndarray, "N N"]) -> dict[str, CountedScore]:
-    """Return the counts of finding the second of each pair by the first, and the other way round ("back")."""
+def counted_ranks(similarity: Float[np.ndarray, "F S"], partners: Bool[np.ndarray, "F S"]) -> dict[str, CountedScore]:
+    """Return the counts of finding a partner of each first item, and the other way round ("back")."""
     found: dict[str, CountedScore] = {}
-    for suffix, matrix in (("", similarity), (" back", similarity.T)):
-        places = ranks(matrix).tolist()
+    for suffix, matrix, wanted in (("", similarity, partners), (" back", similarity.T, partners.T)):
+        places = ranks(matrix, wanted).tolist()
         for name, within in METRICS.items():
             metric = RecallAtK(name + suffix, within)
             found[name + suffix] = CountedScore(metric, metric.counts(places, places))
@@ -93,7 +92,7 @@ def _features(text: str) -> list[str]:
     return words + [f"{word:^{len(word) + 2}}"[i : i + 3] for word in words for i in range(len(word))]
 
 
-def _dense(vectors: Sequence[dict[str, float]], index: dict[str, int]) -> Float[np.ndarray, "N F"]:
+def _dense(vectors: Sequence[dict[str, float]], index: dict[str, int]) -> Float[np.ndarray, "N W"]:
     """Return a matrix of features that both sides have; all others contribute nothing to a product."""
     matrix = np.zeros((len(vectors), max(len(index), 1)), np.float32)
     for row, vector in zip(matrix, vectors, strict=True):
@@ -110,30 +109,36 @@ def evaluate(
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Embed ``examples`` with both towers and look for each one's partner among all.
+    """Embed ``examples`` with both towers and look for a partner of each distinct item among all.
 
     The baseline estimates from the texts ``train`` which words are rare; there is none for images.
 
     Raises:
-        DataError: fewer than two examples, or one that a tower cannot read.
+        DataError: no two examples that could be mistaken for one another, or one that a tower cannot read.
     """
-    if len(examples) < 2:
+    materials = {name: tower.material for name, tower in zip(("first", "second"), towers, strict=True)}
+    first, second, partners = distinct_items(examples, materials)
+    if partners.all():
         raise DataError("nothing to evaluate on: the test set has no two pairs, and nothing can be mistaken")
     names = [place(example) for example in examples]
-    given = [[side(e, name, t.material) for e in examples] for name, t in zip(("first", "second"), towers, strict=True)]
-    vectors = [tower.embed(group, progress, names).numpy() for tower, group in zip(towers, given, strict=True)]
+    rows = {"first": first.tolist(), "second": second.tolist()}
+    given = {name: [side(examples[i], name, material) for i in rows[name]] for name, material in materials.items()}
+    vectors = [
+        tower.embed(given[name], progress, [names[i] for i in rows[name]]).numpy()
+        for name, tower in zip(materials, towers, strict=True)
+    ]
     similarity = vectors[0] @ vectors[1].T
-    texts = [example for example in examples if isinstance(example, Pair)]
-    counted = counted_ranks(similarity)
-    simple = counted_ranks(TfIdf(train).similarity(*map(list, zip(*texts, strict=True)))) if texts and train else {}
-    best: Int[np.ndarray, " N"] = similarity.argmax(axis=1)
+    counted = counted_ranks(similarity, partners)
+    texts = all(isinstance(example, Pair) for example in examples)
+    simple = counted_ranks(TfIdf(train).similarity(*given.values()), partners) if texts and train else {}
+    nearest = second[similarity.argmax(axis=1)]
     outcome = EvaluationResult(
         scores=scores_of(counted),
         baseline=scores_of(simple),
         baseline_name=TfIdf.name if simple else "",
         outputs=tuple(
-            {"first": name, "rank": int(rank), "nearest": int(near) + 1}
-            for name, rank, near in zip(names, ranks(similarity), best, strict=True)
+            {"first": names[row], "rank": int(rank), "nearest": int(near) + 1}
+            for row, rank, near in zip(first, ranks(similarity, partners), nearest, strict=True)
         ),
         counted=counted,
     )
@@ -152,19 +157,11 @@ class RetrievalEvaluator(Evaluator):
 
     def examples(self, named: str | None, kept: str = "test") -> list[MatchedExample]:
         if self.captions:
-            return list(CaptionTable(path=named).read()) if named else self.stored(kept)
+            if named:
+                return list(CaptionTable(path=named).read())
+            materials = {n: tower.material for n, tower in zip(("first", "second"), self.towers, strict=True)}
+            return list(stored_captions(self.data, kept, materials))
         return list(read_pairs(guess_source(named) if named else JsonLines(path=str(self.data / f"{kept}.jsonl"))))
-
-    def stored(self, name: str) -> list[MatchedExample]:
-        """Images and captions that the run keeps under ``name``."""
-        store = Store.open(self.data / name)
-        found = [
-            [tower.material.restored(store.columns[column].raw_row(i)) for i in range(len(store))]
-            for column, tower in zip(("first", "second"), self.towers, strict=True)
-        ]
-        images, captions = found if isinstance(self.towers[0].material, ImageMaterial) else found[::-1]
-        both = enumerate(zip(images, captions, strict=True), 1)
-        return [CaptionedImage(image, caption, f"{name} pair {i}", "") for i, (image, caption) in both]
 
     def evaluate(
         self,

@@ -22,6 +22,9 @@ class QuestionAnsweringTask:
     """Maximum number of tokens in a chosen answer."""
     unanswerable: bool | None = None
     """True if the model may predict that there is no answer; None for whether the training questions have such."""
+    null_threshold: float = 0.0
+    """Amount by which the score of no answer must exceed that of the best span, so that none is predicted; as
+    ``null_score_diff_threshold`` in transformers."""
 
     def loss(self, model: EncoderModel, batch: SpanBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the cross-entropy of start and end summed over rows, and the number of rows."""

@@ -47,7 +47,9 @@ class Answerer(InputReader):
                 "this run's model was not trained to answer questions: start one with task: question_answering"
             )
         self.form = EncodedQuestions(tokenizer, self._layout(data))
-        self.longest_answer, self.unanswerable = int(task["longest_answer"]), bool(task["unanswerable"])
+        self.longest_answer = int(task["longest_answer"])
+        self.null_threshold: float | None = float(task.get("null_threshold", 0)) if task["unanswerable"] else None
+        """Amount by which the score of no answer must exceed that of the best span; None where there is always one."""
 
     def _layout(self, data: Mapping[str, Any]) -> ContextLayout:
         """Return the layout that the model was trained with; for an import, which names none, the usual one."""
@@ -84,7 +86,7 @@ class Answerer(InputReader):
             (window, best_span(logits[: len(window.ids)], logits.new_tensor(window.ids).long(), self.longest_answer))
             for window, logits in read
         ]
-        return Answered(question, *best_answer(context, found, unanswerable=self.unanswerable))
+        return Answered(question, *best_answer(context, found, null_threshold=self.null_threshold))
 
     def answer(self, inputs: Tensor | Frames) -> Tensor:
         assert isinstance(inputs, Tensor), "ids are read"

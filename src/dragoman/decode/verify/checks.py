@@ -4,15 +4,16 @@ A verifier has a check for each way of running a model; see ``writing.py`` for m
 ``reading.py`` for those that only read.
 """
 
+import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
 from dragoman.machine import compiler_message
@@ -128,7 +129,13 @@ def within(
     """Return the row for numbers, given the difference of each example; ``most`` is the largest allowed."""
     failures = (CheckFailure(i + 1, answers[i], answers[i], d) for i, d in enumerate(differences) if not d <= most)
     same = sum(d <= most for d in differences)
-    return Check(name, searched, same, len(differences), exact, max(differences, default=0.0), next(failures, None))
+    return Check(name, searched, same, len(differences), exact, largest(differences), next(failures, None))
+
+
+def largest(differences: Iterable[float]) -> float:
+    """Return the largest difference: NaN where one is no number, wherever it stands, and 0 of none."""
+    found = list(differences)
+    return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
 
 
 # ---- ways of running a model ----------------------------------------------------------------------
@@ -172,16 +179,20 @@ def written_out(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-@contextmanager
-def compiling(wanted: bool) -> Iterator[None]:
-    """Turn an error of the compiler into a skipped check.
+def compiled_program(wanted: bool, forward: Callable[..., Tensor], **options: Any) -> Callable[..., Tensor]:
+    """Return the compiled program of ``forward``. It raises ConfigError where torch cannot compile, so that the check
+    is skipped; what the program returns is the check's to judge.
 
     Raises:
-        ConfigError: compiling was not wanted, or torch cannot compile here.
+        ConfigError: compiling was not wanted.
     """
     if not wanted:
         raise ConfigError("it takes a minute: ask for it")
-    try:
-        yield
-    except (RuntimeError, ImportError, OSError) as error:  # torch raises these where it cannot compile
-        raise ConfigError(compiler_message(error)) from None
+
+    def call(*arguments: Any) -> Tensor:
+        try:  # torch compiles at the first call
+            return torch.compile(forward, **options)(*arguments)
+        except (RuntimeError, ImportError, OSError) as error:
+            raise ConfigError(compiler_message(error)) from None
+
+    return call

@@ -13,7 +13,9 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache, partial
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -27,9 +29,9 @@ from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.ranking import first_largest
-from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.search import SearchBatch, SearchConfig
 from dragoman.decode.search.strategy import Hypothesis, LengthLimit
-from dragoman.decode.search.task import translation_task
+from dragoman.decode.search.task import SearchTask, translation_task
 from dragoman.decode.verify.checks import (
     COMPILED,
     PADDING,
@@ -40,7 +42,8 @@ from dragoman.decode.verify.checks import (
     CheckQuestion,
     Verifier,
     batches,
-    compiling,
+    compiled_program,
+    largest,
     own_precision,
     shuffled,
     tolerance,
@@ -171,12 +174,27 @@ class WritingVerifier(Verifier):
         return shuffled(self.rows, lambda rows: self.answers(cfg, rows=rows))
 
     def merged_batches(self, cfg: SearchConfig) -> list[Hypothesis]:
-        """Search in small batches that are merged when half of their sentences are done."""
-        room = max(1, self.batch // 4) * max(map(len, self.rows))
-        return [
-            hypotheses[0]
-            for hypotheses in search_all(translation_task(self.prepared, self.rows, lambda *_: (cfg, [])), room)
-        ]
+        """Search in small batches that are merged when half of their sentences are done.
+
+        Where all sentences end together, as those of an untrained model do at the limit, batches of a sentence or two
+        are joined that began one after the other.
+
+        Raises:
+            ConfigError: no batches were merged, because there is one sentence, or each ends at once.
+        """
+        merged: list[SearchBatch] = []
+        task = translation_task(self.prepared, self.rows, lambda *_: (cfg, []))
+        counted = replace(task, start=partial(_start_counting, task.start, merged))
+        few = max(2, min(self.batch // 4, len(self.rows) // 3))
+        found = [hypotheses[0] for hypotheses in search_all(counted, few * max(map(len, self.rows)))]
+        if not merged:
+            pairs = batches(range(len(self.rows)), max(1, min(2, len(self.rows) // 2)))
+            found = [
+                h for older, younger in zip_longest(pairs[::2], pairs[1::2]) for h in _joined(counted, older, younger)
+            ]
+        if not merged:
+            raise ConfigError("no batches were merged: it takes more sentences")
+        return found
 
     def written_out(self, cfg: SearchConfig) -> list[Hypothesis]:
         with written_out(self.prepared):
@@ -272,19 +290,25 @@ class WritingVerifier(Verifier):
         return self.compare_logits(f"cache {text}", compute, self.is_exact(text))
 
     def compiled_forward(self) -> Check:
-        with compiling(self.compiled):  # one batch size alone: every other one would be compiled again
-            compute = partial(self.inputs.at_once, torch.compile(self.model.forward, fullgraph=True))
-            return self.compare_logits("compiled", compute, exact=True, rows=COMPILED)
+        compute = partial(self.inputs.at_once, compiled_program(self.compiled, self.model.forward, fullgraph=True))
+        # one batch size alone: every other one would be compiled again
+        return self.compare_logits("compiled", compute, exact=True, rows=COMPILED)
 
     def compare_logits(self, name: str, compute: Callable[..., Tensor], exact: bool, rows: int | None = None) -> Check:
-        """Compare the logits of all answers, or of the first ``rows`` in one batch."""
+        """Compare the logits of all answers, or of the first ``rows`` in one batch.
+
+        The difference is infinite for another shape.
+        """
         answers, batch = [h.tokens for h in self.reference("greedy")][:rows], rows or self.batch
         differences: list[float] = []
         for group, target_ids in zip(batches(self.rows[:rows], batch), batches(answers, batch), strict=True):
             target = padded(target_ids, self.inputs.device)
             wanted = self.inputs.at_once(self.model, group, target).double()
-            size = wanted.abs().amax(dim=2).clamp(min=1.0)
-            relative = (compute(group, target).double() - wanted).abs().amax(dim=2) / size  # (B, T)
+            got, size = compute(group, target).double(), wanted.abs().amax(dim=2).clamp(min=1.0)
+            if got.shape != wanted.shape:
+                differences += [math.inf] * len(group)
+                continue
+            relative = (got - wanted).abs().amax(dim=2) / size  # (B, T)
             differences += [float(row[: len(ids)].max()) for row, ids in zip(relative, target_ids, strict=True)]
         return within(name, "logits", answers, differences, tolerance(self.dtype), exact)
 
@@ -295,7 +319,7 @@ class WritingVerifier(Verifier):
         read = iter(self.inputs.log_probs(self.prepared, [row for row, _ in flat], [h.tokens for _, h in flat]))
         differences, best = [], [group[0].tokens for group in lists]
         for group in lists:
-            differences.append(max(log_prob_difference(h.token_log_probs, next(read)) for h in group))
+            differences.append(largest(log_prob_difference(h.token_log_probs, next(read)) for h in group))
         return within("n-best lists", "scores", best, differences, self.closeness, exact=True)
 
     def lists(self, rows: IdRows) -> list[list[Hypothesis]]:
@@ -317,13 +341,42 @@ class WritingVerifier(Verifier):
         return chosen.storage.is_exact(self.dtype) and sees_as_trained
 
 
+def _start_counting(
+    start: Callable[[Sequence[int]], SearchBatch], merged: list[SearchBatch], numbers: Sequence[int]
+) -> SearchBatch:
+    """Return a batch that notes in ``merged`` each batch that joins it."""
+    batch = start(numbers)
+    join = batch.join
+
+    def counted(other: SearchBatch) -> None:
+        join(other)
+        merged.append(other)
+
+    batch.join = counted
+    return batch
+
+
+def _joined(task: SearchTask, older: Sequence[int], younger: Sequence[int] | None) -> list[Hypothesis]:
+    """Return the best answers to two batches that are joined when one has made two steps and the other one."""
+    running = [task.start(numbers) for numbers in (older, younger) if numbers]
+    with task.model.without_dropout():
+        for batch, steps in zip(running, (2, 1), strict=False):
+            while batch.steps < steps and batch.step():
+                pass
+        if len(running) == 2 and all(batch.choice is not None for batch in running):
+            running[0].join(running.pop())
+        for batch in running:
+            while batch.choice is not None and batch.step():
+                pass
+    return [hypotheses[0] for batch in running for hypotheses in batch.strategy.results()]
+
+
 def log_prob_difference(wanted: Sequence[float], got: Sequence[float]) -> float:
     """Return the largest difference of a token's log-probabilities.
 
     It is relative to log-probabilities far below -1, whose logits round more.
     """
-    differences = [abs(w - g) / max(1.0, abs(w)) for w, g in zip(wanted, got, strict=True)]
-    return math.nan if any(map(math.isnan, differences)) else max(differences)
+    return largest(abs(w - g) / max(1.0, abs(w)) for w, g in zip(wanted, got, strict=True))
 
 
 def _inputs_of(model: SequenceModel) -> Callable[..., VerifyInputs]:

@@ -1,18 +1,22 @@
 """Captioning task: images with captions, for a language model that reads an image before its text."""
 
-import json
-from collections.abc import Callable, Generator, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dragoman import durable
 from dragoman.checkpoint import RunDirectory
 from dragoman.data.captioning import CaptionedExamples
-from dragoman.data.captions import CaptionedImage, CaptionedImages, ImageWithCaption
+from dragoman.data.captions import (
+    CaptionedImage,
+    CaptionedImages,
+    ImageWithCaption,
+    captions_by_image,
+    read_captions,
+    write_captions,
+)
 from dragoman.data.example_store import ExampleStore
 from dragoman.data.material import ImageMaterial
 from dragoman.data.tasks import CaptioningTask
@@ -24,6 +28,7 @@ from dragoman.model.meta_device import on_meta_device
 from dragoman.model.prefixed import PrefixedTransformer, PrefixedTransformerConfig
 from dragoman.text.cleaning.split import PairSplit
 from dragoman.text.splits import SplitExamples
+from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Notice, ValidationSample
 from dragoman.train.part_weights import check_part_weights
@@ -86,8 +91,18 @@ class CaptioningTaskData(ReaderTaskData):
     def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
         form.store(folder / "test", split.test)
         for name, examples in (("valid", split.valid), ("test", split.test)):
-            captions = (json.dumps({"caption": one.caption, "image": one.where}) + "\n" for one in examples)
-            durable.write(folder / f"{name}.jsonl", "".join(captions).encode())
+            write_captions(folder / f"{name}.jsonl", examples)
+
+    @classmethod
+    def notes(cls, cfg: RunConfig, form: ExampleStore, train: Path) -> Iterator[str]:
+        assert isinstance(form, CaptionedExamples) and isinstance(cfg.data, CaptionedImages)
+        stored = Store.open(train)
+        if cut := form.cut(stored):
+            limit = "data.longest" if form.longest == cfg.data.longest else "the model's positions"
+            yield (
+                f"{cut:,} of {len(stored):,} training captions are cut to {form.longest} tokens ({limit}); "
+                "the model does not learn where they end"
+            )
 
     def determined_sizes(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
         return [("model.decoder.vocab", _model(cfg).vocab, self.vocab)]
@@ -133,6 +148,9 @@ class CaptioningValidator(Validator):
         self.task_data, self.task, self.train, self.device = task_data, _task(cfg), cfg.train, device
         self.batches = list(in_order(task_data.form.lengths(task_data.valid), cfg.train.batch_tokens))
         self.num_batches = len(self.batches)
+        images = task_data.valid.columns["image"]
+        valid = read_captions(task_data.folder / "valid.jsonl", images, task_data.form.images)
+        self.images = captions_by_image(valid)
 
     def validate(self, model: PrefixedTransformer, stop: Callable[[], bool]) -> ValidationResult | None:
         form, valid = self.task_data.form, self.task_data.valid
@@ -141,17 +159,15 @@ class CaptioningValidator(Validator):
         return None if loss is None or stop() else ValidationResult(loss, *self.captions(model))
 
     def captions(self, model: PrefixedTransformer) -> tuple[dict[str, float], list[ValidationSample]]:
-        shown, scored, valid = self.train.samples, self.train.scored, self.task_data.valid
-        rows = range(min(len(valid), max(shown, scored)))
-        if not rows:
+        shown, scored = self.train.samples, self.train.scored
+        if not (some := self.images[: max(shown, scored)]):
             return {}, []
-        form = self.task_data.form
-        images = [form.images.restored(valid.columns["image"].raw_row(i)) for i in rows]
-        true = [form.tokenizer.decode(valid.columns["caption"][i][:-1]) for i in rows]
-        longest = max(int(length) for length in valid.columns["caption"].lengths)
-        generator = TextGenerator(model, form.tokenizer)
+        images, true = [one.image for one, _ in some], [captions for _, captions in some]
+        longest = max(int(length) for length in self.task_data.valid.columns["caption"].lengths)
+        generator = TextGenerator(model, self.task_data.form.tokenizer)
         found = generator.generate([""] * len(images), images=images, search=Greedy(), max_new_tokens=2 * longest)
         texts = [one.text.strip() for one in found]
-        samples = [ValidationSample(f"image {i + 1}", t, text) for i, t, text in zip(rows, true, texts, strict=True)]
-        right = [t == text for t, text in islice(zip(true, texts, strict=True), scored)]
+        both = list(zip(true, texts, strict=True))
+        samples = [ValidationSample(f"image {i}", captions[0], text) for i, (captions, text) in enumerate(both, 1)]
+        right = [text in captions for captions, text in both[:scored]]
         return {"exact match": 100 * sum(right) / len(right)} if right else {}, samples[:shown]

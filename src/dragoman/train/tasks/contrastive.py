@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from dragoman.data.captions import CaptionedImage, CaptionedImages
+from dragoman.data.captions import CaptionedImage, CaptionedImages, write_captions
 from dragoman.data.example_store import ExampleStore
-from dragoman.data.matches import MatchedBatch, MatchedExamples, mean_reciprocal_rank, ranks, recall
+from dragoman.data.matches import (
+    MatchedBatch,
+    MatchedExamples,
+    distinct_items,
+    mean_reciprocal_rank,
+    ranks,
+    recall,
+    side,
+    stored_captions,
+)
 from dragoman.data.material import IdMaterial, material_of
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.contrastive import TwoTowers, TwoTowersConfig
@@ -87,6 +96,8 @@ class ContrastiveTaskData(ReaderTaskData):
             super().write_held_out(folder, form, split)
         else:
             form.store(folder / "test", split.test)
+            for name in ("valid", "test"):
+                write_captions(folder / f"{name}.jsonl", split.held_out[name])
 
     @classmethod
     def read_held_out(cls, path: Path, labels: Sequence[str]) -> Sequence[Pair]:
@@ -165,9 +176,19 @@ def _plain(pairs: Sequence[Sourced]) -> list[Pair]:
 
 
 class ContrastiveValidator(ReaderValidator):
-    """Validator of contrastive learning: recall of each pair's partner among the whole validation set."""
+    """Validator of contrastive learning: recall of each item's partners among the whole validation set."""
 
     task_data: ContrastiveTaskData
+
+    def __init__(self, task_data: ContrastiveTaskData, cfg: RunConfig, device: torch.device):
+        super().__init__(task_data, cfg, device)
+        materials, folder = task_data.form.materials, task_data.folder
+        self.examples: Sequence[Pair | CaptionedImage] = (
+            stored_captions(folder, "valid", materials)
+            if isinstance(cfg.data, CaptionedImages)
+            else task_data.read_held_out(folder / "valid.jsonl", ())
+        )
+        self.items = distinct_items(self.examples, materials)
 
     def predict(self, model: TwoTowers, batch: MatchedBatch) -> tuple[torch.Tensor, float, Sequence[Any]]:
         first, second = model.first(batch.first).float(), model.second(batch.second).float()
@@ -176,23 +197,23 @@ class ContrastiveValidator(ReaderValidator):
 
     def summarize(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
         first, second = (np.stack(side) for side in zip(*answers, strict=True))
-        similarity = first @ second.T
-        there, back = ranks(similarity), ranks(similarity.T)
+        similarity, partners = first[self.items.first] @ second[self.items.second].T, self.items.partners
+        there, back = ranks(similarity, partners), ranks(similarity.T, partners.T)
         scores = {
             "recall@1": 100 * recall(there, 1),
             "recall@5": 100 * recall(there, 5),
             "recall@1 back": 100 * recall(back, 1),
         }
         cost = 1 - (mean_reciprocal_rank(there) + mean_reciprocal_rank(back)) / 2
-        found = islice(enumerate(similarity.argmax(axis=1).tolist()), self.shown)
+        found = zip(self.items.first, self.items.second[similarity.argmax(axis=1)], strict=True)
         samples = [
             ValidationSample(self.name(row, "first"), self.name(row, "second"), self.name(best, "second"))
-            for row, best in found
+            for row, best in islice(found, self.shown)
         ]
         return scores, cost, samples
 
     def name(self, row: int, which: str) -> str:
         """Return a description of one side of the pair: its text, or its number."""
         material = self.task_data.form.materials[which]
-        stored = self.task_data.valid.columns[which].raw_row(row)
-        return material.restored(stored) if isinstance(material, IdMaterial) else f"image {row + 1}"
+        given = side(self.examples[row], which, material)
+        return given if isinstance(material, IdMaterial) else f"image {row + 1}"

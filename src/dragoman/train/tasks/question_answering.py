@@ -85,7 +85,8 @@ class QuestionAnsweringValidator(ReaderValidator):
         kept = task_data.folder / "valid.jsonl"
         self.examples = read_questions(QuestionLines(path=str(kept))) if self.num_batches else []
         self.windows = list(task_data.form.windows([(one.context, one.question) for one in self.examples]))
-        self.unanswerable = task_data.determined_fields().get("unanswerable", task_data.task.unanswerable)
+        unanswerable = task_data.determined_fields().get("unanswerable", task_data.task.unanswerable)
+        self.null_threshold = task_data.task.null_threshold if unanswerable else None
 
     def predict(self, model: EncoderModel, batch: SpanBatch) -> tuple[torch.Tensor, float, Sequence[SpanScore]]:
         logits = model(as_fields(batch.ids))
@@ -111,5 +112,5 @@ class QuestionAnsweringValidator(ReaderValidator):
         found: list[BestAnswer] = []
         for one, windows in zip(self.examples, self.windows, strict=True):
             read = [(window, next(rest)) for window in windows]
-            found.append(best_answer(one.context, read, unanswerable=bool(self.unanswerable)))
+            found.append(best_answer(one.context, read, null_threshold=self.null_threshold))
         return [one.text for one in found]

@@ -1,6 +1,7 @@
 """Tagging task: sentences with a label for each word; accuracy, and F1 of spans or of labels."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,23 @@ class TaggingTaskData(ReaderTaskData):
 
 
 class TaggingValidator(ReaderValidator):
-    """Validator of tagging: accuracy of word labels, and F1 of spans or of labels."""
+    """Validator of tagging: accuracy of word labels, and F1 of spans or of labels, of whole sentences."""
+
+    def __init__(self, task_data: ReaderTaskData, cfg: RunConfig, device: torch.device):
+        super().__init__(task_data, cfg, device)
+        path = task_data.folder / "valid.jsonl"
+        self.sentences = task_data.read_held_out(path, task_data.labels) if self.num_batches else ()
+
+    @cached_property
+    def true(self) -> list[np.ndarray]:
+        """Return the true labels of each sentence."""
+        column = self.task_data.valid.columns["label"]
+        return self.joined([row[row > 0] - 1 for row in (column[i] for i in range(len(column)))])
+
+    def joined(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the labels of each sentence, given those of the parts that long sentences are read in."""
+        ends = np.cumsum([len(sentence.tokens) for sentence in self.sentences])
+        return np.split(np.concatenate(parts), ends[:-1])
 
     def predict(self, model: EncoderModel, batch: TaggedBatch) -> tuple[torch.Tensor, float, Sequence[np.ndarray]]:
         logits = model(batch.ids)
@@ -55,7 +72,7 @@ class TaggingValidator(ReaderValidator):
         return summed, float(count), rows
 
     def summarize(self, answers: list[np.ndarray]) -> tuple[dict[str, float], float, list[ValidationSample]]:
-        labels, true = self.task_data.labels, self.true()
+        labels, true, answers = self.task_data.labels, self.true, self.joined(answers)
         matrix = confusion(np.concatenate(true), np.concatenate(answers), len(labels))
         right = accuracy(matrix)
         if mark_spans(labels):
@@ -63,19 +80,14 @@ class TaggingValidator(ReaderValidator):
             scores, cost = {"span F1": 100 * score}, 1 - score
         else:
             scores, cost = {"macro F1": 100 * macro_f1(matrix)}, 1 - right
-        return {"accuracy": 100 * right} | scores, cost, self.samples(true, answers)
+        return {"accuracy": 100 * right} | scores, cost, self.samples(answers)
 
-    def true(self) -> list[np.ndarray]:
-        column = self.task_data.valid.columns["label"]
-        return [row[row > 0] - 1 for row in (column[i] for i in range(len(column)))]
-
-    def samples(self, true: list[np.ndarray], answers: list[np.ndarray]) -> list[ValidationSample]:
-        labels, text, tokenizer = self.task_data.labels, self.task_data.valid.columns["text"], self.task_data.tokenizer
-        assert tokenizer, "texts are read"
-        both = islice(enumerate(zip(true, answers, strict=True)), self.shown)
+    def samples(self, answers: list[np.ndarray]) -> list[ValidationSample]:
+        labels = self.task_data.labels
+        shown = islice(zip(self.sentences, self.true, answers, strict=True), self.shown)
         return [
-            ValidationSample(tokenizer.decode(text[row]), *(" ".join(labels[i] for i in side) for side in sides))
-            for row, sides in both
+            ValidationSample(" ".join(sentence.tokens), *(" ".join(labels[i] for i in side) for side in sides))
+            for sentence, *sides in shown
         ]
 
 
