@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class StepRecords:
-    """What happened at each step of a search: a number of entries of one structured type, in order."""
+    """Record of each step of a search: a number of entries of one structured type, in order."""
 
     def __init__(self, dtype: np.dtype) -> None:
         """

@@ -1,6 +1,6 @@
 """Configurations that the decoding kernels support, field by field, so that a new field is never silently ignored.
 
-``native.py`` reads the modules. This table lists every supported field of their configurations: computed, without
+``native_tower.py`` reads the modules. This table lists every supported field of their configurations: computed, without
 effect on decoding, or supported with one value only. A model with any other class or field is decoded by PyTorch. To
 extend the kernels, extend this table too.
 """

@@ -24,7 +24,7 @@ INITIAL_SLOTS = 32
 
 
 class StepKernel(ABC):
-    """Interface of the model that a step runs: see ``native.NativeTower``."""
+    """Interface of the model that a step runs: see ``native_tower.NativeTower``."""
 
     @property
     @abstractmethod

@@ -33,7 +33,7 @@ PATIENCE = 5.0
 
 
 EAGER = "dragoman.decode.documents.line_translation"
-"""What a worker imports before it knows its work: nearly all that takes time."""
+"""Module that a worker imports before it knows its work: nearly all that takes time."""
 
 
 @dataclass
