@@ -28,6 +28,13 @@ class _Started:
 
     batch: SearchBatch
     rows: dict[int, Row] = field(default_factory=dict)
+    step_seconds: float = SHORT
+    """Seconds that a step takes: one of its last, or of the first ones of a batch before it."""
+
+    @property
+    def steps_at_once(self) -> int:
+        """Most steps until the next rows can join it."""
+        return max(STEPS, min(MOST_STEPS, int(SHORT / self.step_seconds)))
 
 
 class Group:
@@ -42,8 +49,8 @@ class Group:
         self.cost, self.prefixes = cost, prefixes
         self.steps_since_start = 0
         """Steps since rows were last started."""
-        self.step_seconds = SHORT
-        """Seconds of a step of the last ones."""
+        self.first_step_seconds = SHORT
+        """Seconds of a step of the rows that were started last."""
         self.reading: deque[_Started] = deque()
         self.shared: _Started | None = None
         self.apart: list[_Started] = []
@@ -95,9 +102,11 @@ class Group:
         joinable = can_be_joined(started.batch)
         most = None  # the state that is kept is the one after the prompt
         if self.prefixes is None:
-            most = STEPS if self.shared else self.steps_at_once
+            started.step_seconds = self.first_step_seconds
+            most = STEPS if self.shared else started.steps_at_once
         prompt = started.rows[0].ids
         tokens = self._step(started, keeps_results=not joinable, most=most)
+        self.first_step_seconds = started.step_seconds
         if self.prefixes is not None and tokens:
             self.prefixes.keep(prompt, started.batch.opened().state)
         if not started.batch.choice or not started.rows:
@@ -119,18 +128,13 @@ class Group:
         self.steps_since_start += 1
         tokens = sum(map(self._first_step, self._read_prompts()))
         for started in self.apart:
-            tokens += self._step(started, keeps_results=True, most=self.steps_at_once)
+            tokens += self._step(started, keeps_results=True, most=started.steps_at_once)
         self.apart = [started for started in self.apart if started.batch.choice and started.rows]
         if self.shared is not None:
-            tokens += self._step(self.shared, most=self.steps_at_once)
+            tokens += self._step(self.shared, most=self.shared.steps_at_once)
             if not self.shared.batch.choice or not self.shared.rows:
                 self.shared = None
         return tokens
-
-    @property
-    def steps_at_once(self) -> int:
-        """Most steps of a batch until the next rows can join it."""
-        return max(STEPS, min(MOST_STEPS, int(SHORT / self.step_seconds)))
 
     def _read_prompts(self) -> list[_Started]:
         """Read a chunk of the prompt that has waited longest, and short prompts of as many tokens together.
@@ -176,7 +180,7 @@ class Group:
             started.rows.clear()
             return 0
         made = started.batch.steps - before
-        self.step_seconds = max(1e-6, (time.monotonic() - began) / made)
+        started.step_seconds = max(1e-6, (time.monotonic() - began) / made)
         return (len(choice.tokens) if choice else rows) * made
 
     def _deliver(self, started: _Started, found: Mapping[int, Outcome]) -> None:
