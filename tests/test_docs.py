@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -314,8 +315,13 @@ def test_commands_options_and_targets_on_a_page_exist(page):
             check[words[0]](words, command)
 
 
+@cache
+def command_line() -> Any:
+    return get_command(app)
+
+
 def _check_options(words: list[str], command: str) -> None:
-    found: Any = get_command(app)
+    found = command_line()
     known = {"--help", "--version", "--quiet", "--log", "-h"}
     for word in words[1:]:
         if hasattr(found, "commands"):
