@@ -30,6 +30,7 @@ import torch  # noqa: E402
 from dragoman import machine  # noqa: E402
 from dragoman.config import to_dict  # noqa: E402
 from dragoman.decode import precision  # noqa: E402
+from dragoman.plan.shapes import tensors_in  # noqa: E402
 from dragoman.train import planner, prediction, utilisation  # noqa: E402
 from dragoman.train.recipe import RunConfig  # noqa: E402
 
@@ -90,8 +91,34 @@ def any_machine() -> Iterator[None]:
         patch.setattr(utilisation, "peak", lambda *given: 1e11)
         patch.setattr(utilisation, "per_position", once_for_each_kind(utilisation.per_position))
         patch.setattr(prediction, "MEASURE", 0.1)  # seconds for timing the operations of a step
+        patch.setattr(prediction.RunCounter, "count", once_for_each_batch(prediction.RunCounter.count))
         patch.setattr(planner, "predict_run", once_for_each_run(planner.predict_run, "model", "task", "train"))
         yield
+
+
+NOT_COUNTED = ("budget", "schedule", "seed", "validate_every", "report_every", "save_every", "samples", "keep")
+"""Settings of a training that do not change what a step computes."""
+
+
+def once_for_each_batch(count: Callable[..., Any]) -> Callable[..., Any]:
+    """Count a step once for all runs that compute the same in it, on the same values: studies of a few tiny models are
+    begun a hundred times."""
+    found: dict[str, Any] = {}
+
+    @functools.wraps(count)
+    def remembered(counter: Any, which: int, *, recording: Any = None, **changes: Any) -> Any:
+        cfg = counter.cfg
+        train = {name: value for name, value in to_dict(cfg.train).items() if name not in NOT_COUNTED}
+        alike = [to_dict(cfg.model), to_dict(cfg.task), to_dict(cfg.start_from), train, to_dict(changes)]
+        batch = counter.task_data.batch(counter.sample.batches[which])
+        here = [str(counter.device), torch.get_num_threads(), os.environ.get("DRAGOMAN_KERNELS")]
+        values = [(str(type(batch)), str(t.dtype), t.tolist()) for t in tensors_in(batch)]
+        key = json.dumps([alike, here, values], default=str)
+        if recording is not None or key not in found:
+            found[key] = count(counter, which, recording=recording, **changes)
+        return found[key]
+
+    return remembered
 
 
 def once_for_each_kind(count: Callable[..., float]) -> Callable[..., float]:
