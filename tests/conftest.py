@@ -84,8 +84,12 @@ def seed() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def any_machine() -> Iterator[None]:
-    """What is left to be measured comes out as on a plain CPU: tests compare in float32 wherever they run."""
+    """What is left to be measured comes out as on a plain CPU: tests compare in float32 wherever they run.
+
+    No disk is waited for: tests stop processes, not machines. Those of durable files see every call of ``fsync``.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
         patch.setattr(machine, "product_seconds", lambda: {"torch": 1.0})
         patch.setattr(precision, "cached_choice", lambda name, measure: measure())
         patch.setattr(utilisation, "peak", lambda *given: 1e11)
