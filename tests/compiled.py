@@ -242,9 +242,9 @@ def run(folder: Path) -> dict[str, Any]:
     """One that is compiled, stopped after its first checkpoint and resumed, beside one that is not."""
     compiling.On.build = lambda self, loss, device: Compiled(loss, "eager")
     pairs, os.fsync = tiny_run.write_pairs(folder / "pairs.tsv"), lambda handle: None
-    for _ in start(tiny_run.config(pairs), folder / "plain").events():
+    for _ in start(tiny_run.config(pairs, samples=2), folder / "plain").events():
         pass
-    events = start(tiny_run.config(pairs, compile="on"), folder / "compiled").events()
+    events = start(tiny_run.config(pairs, samples=2, compile="on"), folder / "compiled").events()
     said = list(itertools.takewhile(lambda event: not isinstance(event, Saved), events))
     events.close()
     said += resume(folder / "compiled").events()

@@ -101,7 +101,7 @@ def test_the_demo_runs_in_a_clean_environment_without_a_compiler(python, tmp_pat
     cache.mkdir(parents=True)
     (cache / TEXT.name).symlink_to(TEXT)
     said = run(
-        python.with_name("dragoman"), "demo", "--minutes", "0.2", "--run", tmp_path / "run",
+        python.with_name("dragoman"), "demo", "--minutes", "0.1", "--run", tmp_path / "run",
         PATH=str(python.parent), DRAGOMAN_CACHE=str(tmp_path / "cache"), XDG_CACHE_HOME=str(tmp_path / "kernels"),
     )  # fmt: skip
     assert "And yours" in said and (tmp_path / "run" / "report.html").exists()

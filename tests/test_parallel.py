@@ -36,12 +36,12 @@ def pairs(tmp_path_factory):
 def whole(pairs, tmp_path_factory):
     """What one process comes to."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    list(start(tiny_run.config(pairs), path).events())
+    list(start(tiny_run.config(pairs, samples=2), path).events())
     return outcome(path)
 
 
 def run_file(pairs, folder, **train):
-    (folder / "run.yaml").write_text(dump_yaml(tiny_run.config(pairs, **train)))
+    (folder / "run.yaml").write_text(dump_yaml(tiny_run.config(pairs, **{"samples": 2} | train)))
     return str(folder / "run.yaml")
 
 

@@ -105,6 +105,15 @@ def test_stopped_after_any_event_and_resumed_equals_the_uninterrupted_run(whole,
         assert outcome(path) == end, f"stopped after event {count}, {events[count - 1]}"
 
 
+def test_what_a_resumed_run_translates_while_it_learns_is_what_it_would_have(pairs, tmp_path):
+    list(start(tiny_run.config(pairs, samples=2), tmp_path / "whole").events())
+    begun(pairs, tmp_path / "stopped", samples=2)
+    list(resume(tmp_path / "stopped").events())
+    end = outcome(tmp_path / "stopped")
+    assert end == outcome(tmp_path / "whole")
+    assert [len(row["samples"]) for row in end["samples"]] == [2, 2, 2]
+
+
 def test_stopped_again_and_again(whole, pairs, path):
     begun(pairs, path)
     for _ in range(40):

@@ -21,6 +21,13 @@ from dragoman.train.utilisation import Utilisation
 EXPERTS = "*.pattern.*.mlp={kind: mixture, experts: 4, active: 2, expert: {kind: feed_forward, hidden: 16}}"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def counted_for_each_run():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilisation, "per_position", utilisation.per_position.__wrapped__)
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("utilisation")

@@ -5,6 +5,7 @@ A choice is a union of config classes, distinguished in files by ``kind``: a fie
 no registry. Unknown keys, missing keys and ill-typed values are errors that name the path and the likely intent.
 """
 
+import copy
 import dataclasses
 import difflib
 import io
@@ -251,13 +252,11 @@ def load_yaml(text: str | Path, where: str | None = None) -> Any:
     Raises:
         ConfigError: no such file, not UTF-8, or not YAML; the message names file and line.
     """
-    from ruamel.yaml import YAML  # a tenth of a second that commands for finished runs do not need
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError  # a tenth of a second that some commands do not need
 
     where = where or str(text)
     try:
-        content = text.read_bytes().decode() if isinstance(text, Path) else text
-        return YAML(typ="safe", pure=True).load(content)
+        return copy.deepcopy(_parsed(text.read_bytes().decode() if isinstance(text, Path) else text))
     except FileNotFoundError:
         raise ConfigError(f"{where}: no such file") from None
     except UnicodeDecodeError as error:
@@ -272,6 +271,14 @@ def load_yaml(text: str | Path, where: str | None = None) -> Any:
         raise ConfigError(f"{where}:{line} {problem}{quoted}") from None
     except YAMLError as error:
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
+
+
+@lru_cache(maxsize=32)
+def _parsed(content: str) -> Any:
+    """Parse a text once: a run asks for its configuration at each validation, and parsing it takes 10 ms."""
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True).load(content)
 
 
 def dump_yaml(value: Any) -> str:

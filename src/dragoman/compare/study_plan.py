@@ -275,14 +275,13 @@ class _Counting:
 
 def _flops(counter: RunCounter) -> float:
     """Return the FLOPs of an average step, forward and backward."""
-    return counter.count(counter.sample.typical).counted.learned_flops * counter.work
+    return counter.count(counter.sample.typical, update=False).counted.learned_flops * counter.work
 
 
 def _counted(counter: RunCounter) -> tuple[int, float]:
     """Return the bytes that a training holds, and the FLOPs of an average step."""
-    typical, largest = counter.sample.typical, counter.sample.largest
-    found = counter.count(typical)
-    memory = counter.memory(found if typical == largest else counter.count(largest))
+    found = counter.count(counter.sample.typical)
+    memory = counter.memory(counter.largest(found))
     return memory.total, found.counted.learned_flops * counter.work
 
 

@@ -88,8 +88,11 @@ class RunCounter:
         self.progress = progress or RunProgress.beginning(cfg.train.budget, plan.steps_per_epoch)
         self.sample = _Sample.of(task_data, plan)
 
-    def count(self, which: int, *, recording: RecordedStep | None = None, **changes: Any) -> TrainingCount:
-        """Count a step on micro-batch ``which``, with ``changes`` to ``train``."""
+    def count(
+        self, which: int, *, recording: RecordedStep | None = None, update: bool = True, **changes: Any
+    ) -> TrainingCount:
+        """Count a step on micro-batch ``which``, with ``changes`` to ``train``; without the optimizer's ``update``
+        where nobody asks for it."""
         train = dataclasses.replace(self.cfg.train, **changes)
         batch = self.task_data.batch(self.sample.batches[which])
         return count_training(
@@ -98,9 +101,16 @@ class RunCounter:
             [batch] * self.cfg.train.accumulate,
             device=self.device,
             precision=getattr(torch, train.precision),
-            optimizer=train.optimizer.build,
+            optimizer=train.optimizer.build if update else None,
             observe=recording.observe if recording else None,
         )
+
+    def largest(self, typical: TrainingCount) -> TrainingCount:
+        """Count a step on the largest micro-batch, whose update is that of the ``typical`` one."""
+        if self.sample.typical == self.sample.largest:
+            return typical
+        found = self.count(self.sample.largest, update=False)
+        return dataclasses.replace(found, update=typical.update, state=typical.state)
 
     def memory(self, counted: TrainingCount) -> TrainingMemory:
         """Return the memory of a device."""
@@ -112,7 +122,7 @@ class RunCounter:
         """Return the prediction for the run as configured."""
         sample, recording = self.sample, RecordedStep.empty()
         found = self.count(sample.typical, recording=recording)
-        memory = self.memory(found if sample.typical == sample.largest else self.count(sample.largest))
+        memory = self.memory(self.largest(found))
         parts, busy = self._times(found, recording)
         on_cpu = self.device.type == "cpu"
         kept = here.kept_code(recording, self.cfg.train.precision, len(set(self._shapes)) - 1) if on_cpu else 0
