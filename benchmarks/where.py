@@ -13,6 +13,7 @@ from dragoman.model.inference.layouts import Panels
 from dragoman.model.inference.native import NativeTransformer
 from dragoman.model.inference.packed import PackedCross
 from dragoman.native.library import Library, library, standing_in
+from dragoman.text.tokens.tokenizer import EOS
 
 ROUNDS = 5
 """Measurements of each part, of which the fastest counts."""
@@ -129,7 +130,7 @@ def _choice(model: NativeTransformer, sentences: int) -> float:
     vocabulary = model.native_decoder.output_size
     logits = torch.randn(sentences, vocabulary)
     token, log_prob = torch.empty(sentences, dtype=torch.long), torch.empty(sentences)
-    arguments = logits.data_ptr(), sentences, vocabulary, 2, token.data_ptr(), log_prob.data_ptr()
+    arguments = logits.data_ptr(), sentences, vocabulary, EOS, token.data_ptr(), log_prob.data_ptr()
     return _fastest(lambda: library().likeliest(*arguments))
 
 

@@ -14,6 +14,7 @@ from dragoman.cli import (
     answer,
     augment,
     average,
+    bulk_plan,
     calibrate,
     check,
     checklist,
@@ -137,6 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         messages.current.end()
+        bulk_plan.stop_early()
     return 0
 
 

@@ -1,10 +1,13 @@
 """Plan of a bulk job of `dragoman translate`: lines or rows of tables, by its arguments and options."""
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dragoman.cli.bulk import PARQUET, BulkInput, are_tables, bulk_inputs, translate_in_bulk, translate_tables_in_bulk
+from dragoman.config import CONFIG
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -12,9 +15,14 @@ if TYPE_CHECKING:
     from dragoman.decode.documents.line_translation import LineSettings
 
 
+SHARD_BYTES = 16_000
+"""Bytes of a short shard: some 500 lines of a few words."""
+
+
 class BulkRequest(NamedTuple):
     """Arguments and options that decide it."""
 
+    run: Path
     texts: Sequence[str]
     output: Path | None
     column: str | None
@@ -64,7 +72,7 @@ class BulkPlan(NamedTuple):
 def plan_bulk(request: BulkRequest) -> BulkPlan | None:
     """Return the plan of a bulk job; None without --workers or --ray. Parquet files are always translated in bulk.
 
-    The processes of a plan begin at once, since their start takes as long as that of this one.
+    Processes of a plan begin at once where that is worth it, since their start takes as long as that of this one.
 
     Raises:
         ConfigError, DataError: as ``bulk_inputs``; or options that do not fit one another.
@@ -86,8 +94,26 @@ def plan_bulk(request: BulkRequest) -> BulkPlan | None:
         )
     if request.never_in_bulk:
         raise ConfigError(f"{option}: cannot be used with --memory, --knn, --dry-run and --report")
-    if not request.ray:
+    if not request.ray and (early := _worth_an_early_start(request.run, inputs, workers or 1)):
         from dragoman.serve.bulk import local
 
-        local.start_early(workers or 1)
+        local.start_early(early)
     return BulkPlan(inputs, tables, workers)
+
+
+def _worth_an_early_start(run: Path, inputs: Sequence[BulkInput], workers: int) -> int:
+    """Return how many processes can begin before the inputs are read: no more than there are cores and shards, and none
+    for a run that is not there, files elsewhere, or an output that is."""
+    try:
+        size = sum(os.path.getsize(name) for one in inputs for name in one.names)
+    except OSError:
+        return 0
+    if not (run / CONFIG).is_file() or any(one.output.exists() for one in inputs):
+        return 0
+    return min(workers, os.cpu_count() or 1, size // SHARD_BYTES)
+
+
+def stop_early() -> None:
+    """Stop the processes of a plan that has failed before they had work."""
+    if local := sys.modules.get("dragoman.serve.bulk.local"):
+        local.stop_idle()

@@ -191,6 +191,7 @@ def translate(
     """
     lines_only = nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text
     request = BulkRequest(
+        run=run,
         texts=text or [],
         output=output,
         column=column,

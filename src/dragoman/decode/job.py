@@ -28,7 +28,7 @@ from dragoman.decode.search.strategy import Hypothesis
 from dragoman.decode.search.task import Searcher, translation_task
 from dragoman.decode.segmentation import TextSegment, glue_after, segment
 from dragoman.decode.sentence_splitting import NO_SPLITTING, BySentences, NoSplitting
-from dragoman.decode.translation import TRUNCATED, Candidate, PartAnswer, Translation
+from dragoman.decode.translation import TRUNCATED, Candidate, PartAnswer, Translation, mean_probability
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
@@ -261,7 +261,10 @@ class Job:
         choose = self.cfg.ranked if isinstance(self.cfg, MinimumBayesRisk) else _distinct
         return [
             choose(
-                Candidate(normalise(next(texts)), h.score, h.log_prob, h.tokens, h.token_log_probs, h.truncated)
+                Candidate(
+                    *(normalise(next(texts)), h.score, h.log_prob, h.tokens, h.token_log_probs, h.truncated),
+                    confidence=mean_probability(h.log_prob, len(h.tokens)),
+                )
                 for h in each
             )
             for each in results

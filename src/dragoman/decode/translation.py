@@ -11,6 +11,11 @@ TRUNCATED = "the translation was ended by force at the length limit"
 """Warning about a candidate that the length limit ended."""
 
 
+def mean_probability(log_prob: float, tokens: int) -> float:
+    """Return the geometric mean of the probabilities of so many tokens, which have this log-probability together."""
+    return math.exp(min(0.0, log_prob) / max(1, tokens))
+
+
 @dataclass(frozen=True)
 class PartAnswer:
     """One input of the model and its answer, where several make up a translation."""
@@ -53,7 +58,7 @@ class Candidate:
     @property
     def mean_probability(self) -> float:
         """Geometric mean of its tokens' probabilities; 1 for the empty translation of an empty text."""
-        return math.exp(min(0.0, self.log_prob) / max(1, len(self.tokens)))
+        return mean_probability(self.log_prob, len(self.tokens))
 
     @property
     def sure(self) -> float:

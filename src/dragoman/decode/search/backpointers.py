@@ -74,7 +74,7 @@ class Backpointers:
         return set(self.first_steps)
 
     def join(self, other: "Backpointers") -> None:
-        """Append the sentences of ``other``; the last steps of both become one."""
+        """Append the sentences of ``other``, which is used up; the last steps of both become one."""
         offset = len(self.ended.counts) - len(other.ended.counts)
         rows = [0] * -min(offset, 0) + self.continued.counts  # here, after each step
         before = [0, *rows][max(offset, 0) :]  # and before each step of ``other``

@@ -35,7 +35,8 @@ TOKEN = np.dtype([("row", "i8"), ("token", "i8"), ("log_prob", "f4"), ("truncate
 
 
 class EmittedTokens(StepRecords):
-    """The tokens that a batch emitted, in order."""
+    """The tokens that a batch emitted, those of each row in order. Its steps are those of the batch until rows join or
+    leave."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(TOKEN)

@@ -2,7 +2,7 @@
 
 They are spawned, not forked: a process that has computed with threads cannot be forked safely. A worker gets a shard
 only when it asks for one, so that no more than one of each is in memory, and neither side waits in a write while the
-other does, or while a model loads.
+other does, or while a model loads. Its start takes as long as that of the command, which may begin both together.
 """
 
 import importlib
@@ -51,7 +51,13 @@ _idle: list[_Worker] = []
 
 def start_early(workers: int) -> None:
     """Start processes that import what they need while this one does too, for the next ``LocalWorkers``."""
+    stop_idle()
     _idle.extend(_start() for _ in range(workers))
+
+
+def stop_idle() -> None:
+    """Stop the processes that were started early and got no work."""
+    _stop(_idle)
 
 
 class LocalWorkers(ShardScheduler):
@@ -116,28 +122,44 @@ class LocalWorkers(ShardScheduler):
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
     def stop(self) -> None:
-        self.workers += _idle
-        _idle.clear()
-        for worker in self.workers:
-            worker.process.terminate()
-            worker.connection.close()
-        until = monotonic() + PATIENCE
-        for worker in self.workers:
-            worker.process.join(max(0.0, until - monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-        self.workers = []
+        _stop(self.workers)
+        stop_idle()
+
+
+def _stop(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.process.terminate()
+        worker.connection.close()
+    until = monotonic() + PATIENCE
+    for worker in workers:
+        worker.process.join(max(0.0, until - monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+    workers.clear()
 
 
 def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True, name="dragoman-worker")
-    with _environment(THREADS, os.environ.get(THREADS) or "1"):
+    with _environment(THREADS, os.environ.get(THREADS) or "1"), _without_ctrl_c():
         process.start()
     theirs.close()  # so that the death of the worker closes the pipe
     return _Worker(process, ours)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Keep Ctrl-C from the processes that the block starts, from their first moment on; the parent decides."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

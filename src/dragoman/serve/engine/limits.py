@@ -8,8 +8,12 @@ START_SHARE = 0.25
 """Share of a group's places that are free before rows of a kind start of which more wait than can."""
 FEW_SHARE, PATIENCE = 0.15, 4
 """Rows of a kind wait up to ``PATIENCE`` steps while they are fewer than this share of those that run."""
-STEPS, SHORT, MOST_STEPS = 4, 0.003, 32
-"""Steps that are made at once, while no row can join; as many more as take so many seconds; and the most."""
+STEPS = 4
+"""Steps that are made at once, while no row can join."""
+SHORT = 0.003
+"""Seconds of as many steps as are made at once where these are more."""
+MOST_STEPS = 32
+"""Most steps that are made at once."""
 CHUNK = 256
 """Tokens of a prompt that are read between two steps."""
 BULK_SHARE = 0.5

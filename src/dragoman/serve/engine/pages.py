@@ -74,7 +74,7 @@ class Tally:
 
     def _sizes(self, row: Row) -> tuple[int, int]:
         """Return the most tokens that a row may write, and the number that it reads."""
-        return row.written + (0 if self.cost.per_source_token else row.task.beams * row.read), row.read
+        return row.written + (0 if self.cost.per_source_token else row.task.beams * row.length), row.length
 
     def _bytes(self, count: int, tokens: tuple[int, int], read: tuple[int, int]) -> float:
         """Return the bytes of rows, given for the tokens they write and read those of all and of the longest."""

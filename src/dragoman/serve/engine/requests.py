@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dragoman.decode.search.task import SearchTask
@@ -105,13 +105,18 @@ class Row:
     likeliest: int = 0
     """Number of the most probable tokens that the listener is told of."""
 
+    ids: Sequence[int] = field(init=False)
+    kind: Kind = field(init=False)
+    """Rows of the same kind may share a batch."""
+    length: int = field(init=False)
+    """Number of tokens that the model reads."""
+    written: int = field(init=False)
+    """Most tokens that its hypotheses may have together."""
+
     def __post_init__(self) -> None:
         task = self.task
-        self.kind: Kind = (id(task.model), task.kind)
-        """Rows of the same kind may share a batch."""
-        self.ids, self.read = task.rows[self.index], len(task.rows[self.index])
-        self.written = task.beams * task.limits[self.index]
-        """Most tokens that its hypotheses may have together."""
+        self.ids, self.kind = task.rows[self.index], (id(task.model), task.kind)
+        self.length, self.written = len(self.ids), task.beams * task.limits[self.index]
 
     def is_wanted(self) -> bool:
         """Return whether somebody still needs it; where nobody does, tell whoever waits for it why."""
