@@ -32,7 +32,7 @@ KINDS = {
 """Kinds of operators, by parts of their names in PyTorch's profiler; the first that fits counts."""
 
 
-def time_of_training(step: Callable[[], None], steps: int = 3) -> Iterator[str]:
+def time_of_training(step: Callable[[], Any], steps: int = 3) -> Iterator[str]:
     """Yield a table of the kinds of operators of a training step, by PyTorch's profiler."""
     step()
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -72,7 +72,7 @@ class TimedLibrary:
         return timed
 
 
-def kernel_share(work: Callable[[], None]) -> float:
+def kernel_share(work: Callable[[], Any]) -> float:
     """Return the share of its time that some work spends in our kernels."""
     shares = []
     for _ in range(ROUNDS):
@@ -84,7 +84,7 @@ def kernel_share(work: Callable[[], None]) -> float:
     return sorted(shares)[ROUNDS // 2]
 
 
-def time_of_decoding(model: NativeTransformer, sentences: int, length: int, search: Callable[[], None]) -> str:
+def time_of_decoding(model: NativeTransformer, sentences: int, length: int, search: Callable[[], Any]) -> str:
     """Return where the time of a greedy search goes.
 
     Args:
