@@ -61,7 +61,7 @@ def decompressing(file: BinaryIO, name: str) -> Iterator[io.BufferedReader]:
     wrap = _WRAPPERS.get(Path(name).suffix.lower())
     try:
         with wrap(file) if wrap else io.BufferedReader(cast(io.RawIOBase, file)) as content:
-            yield content
+            yield cast(io.BufferedReader, content)
     except (EOFError, zlib.error, zstandard.ZstdError, _XzError) as error:
         raise _damaged(name, error) from None
     except OSError as error:
