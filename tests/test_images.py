@@ -3,6 +3,11 @@
 import io
 import json
 import struct
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +20,7 @@ from dragoman.api.results import evaluate
 from dragoman.cli import main
 from dragoman.data.arrays import Arrays, ArrayTable, Digits, ImageFolder, guess_arrays, read_arrays
 from dragoman.data.augment import ShiftAndFlip
+from dragoman.data.image_files import read_image
 from dragoman.data.material import FrameMaterial, ImageMaterial
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.errors import ConfigError, DataError
@@ -27,6 +33,7 @@ from dragoman.train.run import resume, start
 
 Image = pytest.importorskip("PIL.Image")
 features = pytest.importorskip("PIL.features")
+ImageOps = pytest.importorskip("PIL.ImageOps")
 
 HEAD = {"kind": "classification", "pooling": "mean"}
 PATCHES = {"kind": "patch_input", "size": [8, 8], "patch": 4, "channels": 1, "class_token": False}
@@ -351,6 +358,50 @@ def test_a_palette_with_transparent_entries_is_read_without_a_warning(channels, 
     file = saved(palette, "PNG", transparency=bytes([0] * 8 + [255] * 8))
     assert (read_in(channels, file) == read_in(channels, saved(palette, "PNG"))).all()
     assert not recwarn.list
+
+
+def test_reading_on_several_threads_leaves_the_filters_of_warnings_as_they_are(monkeypatch):
+    upright, inside, go_on = ImageOps.exif_transpose, threading.Event(), threading.Event()
+
+    def waits(image):
+        inside.set()
+        assert go_on.wait(60)
+        return upright(image)
+
+    file, before = saved(Image.new("RGB", (4, 4)), "PNG"), list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(ImageOps, "exif_transpose", waits)
+        slow = pool.submit(read_in, 3, file)
+        assert inside.wait(60)
+        meanwhile = list(warnings.filters)
+        monkeypatch.setattr(ImageOps, "exif_transpose", upright)
+        pool.submit(read_in, 3, file).result()
+        go_on.set()
+        slow.result()
+    assert meanwhile == warnings.filters == before
+
+
+def test_damaged_metadata_are_read_without_a_warning_and_a_huge_image_with_one():
+    exif = Image.Exif()
+    exif[0x010E] = "a long description of this image"
+    file = saved(Image.new("RGB", (4, 4)), "JPEG", exif=exif.tobytes()[:-20])
+    program = f"""
+from PIL import Image
+from dragoman.data.image_files import read_image
+read_image({file!r}, 3, "a")
+print("read", flush=True)
+Image.MAX_IMAGE_PIXELS = 10
+read_image({file!r}, 3, "a")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "read\n" and done.stderr.count("Warning: ") == 1
+    assert "DecompressionBombWarning" in done.stderr
+
+
+@pytest.mark.parametrize("given", [123, None, [1, 2]])
+def test_what_is_no_image_at_all_is_an_error_of_types(given):
+    with pytest.raises(TypeError, match=r"^picture: a path, bytes or an image of Pillow is expected, not "):
+        read_image(given, 3, "picture")
 
 
 def test_frames_are_cut_at_the_longest_and_padding_is_no_frame():

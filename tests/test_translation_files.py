@@ -7,6 +7,7 @@ import itertools
 import lzma
 import struct
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pyarrow
@@ -20,6 +21,7 @@ from translate.storage import mo, pypo, tmx, xliff
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.compressed import open_bytes
 from dragoman.text.formats import plurals
 from dragoman.text.formats.pairs import (
     Gettext,
@@ -68,8 +70,8 @@ def refusal(path: Path, content: str | bytes, **fields) -> str:
 
 # ---- compressed files ------------------------------------------------------------------------------
 
-PACKED = {".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
-PADDING = {".zst": b"", ".bz2": b"\0", ".xz": b"\0" * 4}
+PACKED = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+PADDING = {".gz": b"\0", ".zst": b"", ".bz2": b"\0", ".xz": b"\0" * 4}
 """Bytes that may follow a stream, once or more often."""
 
 
@@ -108,6 +110,19 @@ def test_a_compressed_file_that_was_cut_short_or_is_none_is_refused(ending, tmp_
         path = write(tmp_path / f"a.txt{ending}", content)
         with pytest.raises(DataError, match=rf"a\.txt\{ending}: damaged, or not"):
             list(read_lines(path))
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_the_beginning_of_a_small_file_that_holds_much_takes_little_memory(ending, tmp_path):
+    path = write(tmp_path / f"a.txt{ending}", PACKED[ending](bytes(50_000_000)))
+    tracemalloc.start()
+    with open_bytes(path) as file:
+        assert file.read(10) == bytes(10)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20_000_000
+    with open_bytes(path) as file:
+        assert sum(len(content) for content in iter(lambda: file.read(100_000), b"")) == 50_000_000
 
 
 @pytest.mark.parametrize("ending", [".bz2", ".xz"])

@@ -6,6 +6,7 @@ H height, W width, C channels; h, w height and width of the result.
 import io
 import warnings
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -17,6 +18,10 @@ from dragoman.model.preprocessing import ExactSize, ImagePreprocessing, Resampli
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's name for images of so many channels."""
+
+# Damaged metadata say nothing about the pixels. Filters hold for all threads, so they are set once.
+for _message, _module in (("", r"PIL\.TiffImagePlugin"), ("Possibly corrupt EXIF", r"PIL\.Image")):
+    warnings.filterwarnings("ignore", _message, UserWarning, _module)
 
 
 def is_pillow_image(given: Any) -> bool:
@@ -40,6 +45,7 @@ def read_image(image: Any, channels: int, place: str, *, white: bool = False) ->
     Raises:
         DataError: no such file, no image that can be read, or one whose gray values have no known range.
         ConfigError: Pillow is missing, or images cannot have so many channels.
+        TypeError: ``image`` is none of these.
     """
     if channels not in MODES:
         raise ConfigError(f"model.inputs.channels: image files have 1, 3 or 4, not {channels}")
@@ -47,16 +53,19 @@ def read_image(image: Any, channels: int, place: str, *, white: bool = False) ->
         from PIL import Image, ImageOps
     except ImportError:
         raise ConfigError(f"{place}: image files need Pillow: pip install pillow (the extra images)") from None
+    if not isinstance(image, str | Path | bytes | Image.Image):
+        raise TypeError(f"{place}: a path, bytes or an image of Pillow is expected, not {type(image).__name__}")
     try:
         if isinstance(image, Image.Image):
             opened = nullcontext(image)
         else:
             opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-        with warnings.catch_warnings(), opened as given:
-            warnings.simplefilter("ignore")  # of transparency, which is dropped, and of damaged metadata
+        with opened as given:
             upright, surplus = ImageOps.exif_transpose(given), _surplus_bits(given)
             if surplus:
                 upright = Image.fromarray((np.asarray(upright) >> surplus).astype(np.uint8))
+            if isinstance(upright.info.get("transparency"), bytes):
+                del upright.info["transparency"]  # of a palette; Pillow drops it as well, and warns of it
             converted = upright.convert(MODES[channels])
     except FileNotFoundError:
         raise DataError(f"{place}: no such file") from None

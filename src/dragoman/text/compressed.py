@@ -19,13 +19,17 @@ except ImportError:  # an interpreter may have been built without it
     _XzError = EOFError
 
 READ = 4096
-"""Bytes of a compressed file read at a time: few, since each may decompress to ten thousand."""
+"""Bytes of a compressed file read at a time."""
+DECOMPRESSED = zstandard.DECOMPRESSION_RECOMMENDED_OUTPUT_SIZE
+"""Most bytes that are decompressed at a time: a small file may hold gigabytes."""
+ZSTD_READ = 256
+"""Bytes of a zstd file decompressed at a time, which become 8 MB at most: its library has no limit for the result."""
 WINDOW = 2**31
 """The largest window of a zstd file that is read, in bytes: what ``zstd --long=31`` writes."""
 
 
 @contextmanager
-def open_bytes(path: str | Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
+def open_bytes(path: str | Path) -> Iterator[io.BufferedReader]:
     """Open a file for reading, decompressed. Errors while reading inside the block are reported as a user's mistake.
 
     Raises:
@@ -34,31 +38,31 @@ def open_bytes(path: str | Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     if "\0" in str(path):
         raise DataError(f"{str(path)!r}: holds a NUL, so it cannot be a file name")
     path = Path(path)
+    wrap = _WRAPPERS.get(path.suffix.lower())
     try:
-        with _OPENERS.get(path.suffix.lower(), _open_plain)(path) as file:
+        with wrap(path.open("rb")) if wrap else path.open("rb") as file:
             yield file
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, _XzError) as error:
+    except (EOFError, zlib.error, zstandard.ZstdError, _XzError) as error:
         raise _damaged(path, error) from None
     except IsADirectoryError:
         raise DataError(f"{path}: cannot be read: it is a folder; name a file in it") from None
     except OSError as error:
-        if error.errno is None and path.suffix.lower() in _OPENERS:  # bz2 reports data of another kind so
+        if error.errno is None and wrap:  # bz2 reports data of another kind so
             raise _damaged(path, error) from None
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 @contextmanager
-def decompressing(file: BinaryIO, name: str) -> Iterator[io.BufferedReader | gzip.GzipFile]:
+def decompressing(file: BinaryIO, name: str) -> Iterator[io.BufferedReader]:
     """Decompress what is read from ``file`` by the extension of ``name``; errors while reading are as in
     ``open_bytes``."""
-    suffix = Path(name).suffix.lower()
-    wrap = _WRAPPERS.get(suffix)
+    wrap = _WRAPPERS.get(Path(name).suffix.lower())
     try:
         with wrap(file) if wrap else io.BufferedReader(cast(io.RawIOBase, file)) as content:
             yield cast(io.BufferedReader, content)
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, _XzError) as error:
+    except (EOFError, zlib.error, zstandard.ZstdError, _XzError) as error:
         raise _damaged(name, error) from None
     except OSError as error:
         if error.errno is None and wrap:
@@ -84,17 +88,13 @@ def read_bytes(path: str | Path) -> bytes:
 def extension(path: str | Path) -> str:
     """Return the extension in lower case, ignoring that of compression: ``.tsv`` for ``A.TSV.gz``."""
     name = str(path).lower()
-    for compressed in _OPENERS:
+    for compressed in _WRAPPERS:
         name = name.removesuffix(compressed)
     return Path(name).suffix
 
 
-def _open_plain(path: Path) -> io.BufferedReader:
-    return path.open("rb")
-
-
-def _open_gzip(path: Path) -> gzip.GzipFile:
-    return gzip.open(path, "rb")
+def _from_gzip(file: BinaryIO) -> io.BufferedReader:
+    return _buffered(_Streams(file, _GzipStream, padding=1))
 
 
 def _from_bzip2(file: BinaryIO) -> io.BufferedReader:
@@ -110,21 +110,15 @@ def _from_xz(file: BinaryIO) -> io.BufferedReader:
 
 
 def _from_zstd(file: BinaryIO) -> io.BufferedReader:
-    return _buffered(_Streams(file, zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj))
+    return _buffered(_Streams(file, _ZstdStream))
 
 
 def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
-    return io.BufferedReader(raw, buffer_size=zstandard.DECOMPRESSION_RECOMMENDED_OUTPUT_SIZE)
+    return io.BufferedReader(raw, buffer_size=DECOMPRESSED)
 
 
-_OPENERS: dict[str, Callable[[Path], io.BufferedReader | gzip.GzipFile]] = {
-    ".gz": _open_gzip,
-    ".zst": lambda path: _from_zstd(path.open("rb")),
-    ".bz2": lambda path: _from_bzip2(path.open("rb")),
-    ".xz": lambda path: _from_xz(path.open("rb")),
-}
-_WRAPPERS: dict[str, Callable[[BinaryIO], io.BufferedReader | gzip.GzipFile]] = {
-    ".gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
+_WRAPPERS: dict[str, Callable[[BinaryIO], io.BufferedReader]] = {
+    ".gz": _from_gzip,
     ".zst": _from_zstd,
     ".bz2": _from_bzip2,
     ".xz": _from_xz,
@@ -133,7 +127,7 @@ _KINDS = {".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
 
 class _Decompressor(Protocol):
-    """Decompressor of one stream."""
+    """Decompressor of one stream, as those of ``bz2`` and ``lzma``: it keeps what it was given beyond its limit."""
 
     @property
     def eof(self) -> bool: ...
@@ -141,7 +135,54 @@ class _Decompressor(Protocol):
     @property
     def unused_data(self) -> bytes: ...
 
-    def decompress(self, data: bytes, /) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _GzipStream:
+    """Decompressor of one gzip stream."""
+
+    def __init__(self):
+        self.zlib, self.needs_input = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), True
+
+    @property
+    def eof(self) -> bool:
+        return self.zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self.zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        content = self.zlib.decompress(self.zlib.unconsumed_tail + data, max_length)
+        self.needs_input = len(content) < max_length
+        return content
+
+
+class _ZstdStream:
+    """Decompressor of one zstd frame. Its results may be longer than asked for; see ``ZSTD_READ``."""
+
+    def __init__(self):
+        self.zstd, self.given = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj(), b""
+
+    @property
+    def eof(self) -> bool:
+        return self.zstd.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self.zstd.unused_data + self.given
+
+    @property
+    def needs_input(self) -> bool:
+        return not self.given
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        given = self.given + data
+        now, self.given = given[:ZSTD_READ], given[ZSTD_READ:]
+        return self.zstd.decompress(now)
 
 
 class _Streams(io.RawIOBase):
@@ -171,10 +212,14 @@ class _Streams(io.RawIOBase):
         return True
 
     def readinto(self, buffer) -> int:
-        while not self.ready and (compressed := self._compressed()):
+        while not self.ready:
+            more = self.stream is None or self.stream.needs_input
+            compressed = self._compressed() if more else b""
+            if more and not compressed:
+                break
             if self.stream is None:
                 self.stream, self.zeros = self.new(), 0
-            self.ready, self.waiting = memoryview(self.stream.decompress(compressed)), b""
+            self.ready = memoryview(self.stream.decompress(compressed, max_length=DECOMPRESSED))
             if self.stream.eof:
                 self.waiting, self.stream = self.stream.unused_data, None
         size = min(len(buffer), len(self.ready))
@@ -184,17 +229,22 @@ class _Streams(io.RawIOBase):
     def _compressed(self) -> bytes:
         """Return the next bytes of a stream; none at the end of the file."""
         while content := self.waiting or self.file.read(READ):
+            self.waiting = b""
             if self.stream is not None or not self.padding:
                 return content
-            self.waiting = content.lstrip(b"\0")
-            self.zeros += len(content) - len(self.waiting)
-            if self.waiting:
-                break
+            rest = content.lstrip(b"\0")
+            self.zeros += len(content) - len(rest)
+            if rest:
+                self._check_padding()
+                return rest
         if self.stream is not None:
             raise EOFError("it is truncated")
+        self._check_padding()
+        return b""
+
+    def _check_padding(self) -> None:
         if self.zeros and self.zeros % self.padding:
             raise EOFError(f"{self.zeros} zero bytes between two streams, or at the end")
-        return self.waiting
 
     def close(self) -> None:
         self.file.close()

@@ -135,8 +135,8 @@ def _parts(date: str) -> tuple[str, ...]:
 
 
 def _same_hour(a: str, b: str, texts: str) -> bool:
-    hours = {int(digits(a) or 0) % 12, int(digits(b) or 0) % 12}
-    both = (int(digits(n) or 0) <= 24 for n in (a, b))
+    hours = {int(digits(a)) % 12, int(digits(b)) % 12}
+    both = (int(digits(n)) <= 24 for n in (a, b))
     return len(hours) == 1 and all(both) and bool(_HALF_DAY.search(texts))
 
 

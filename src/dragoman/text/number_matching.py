@@ -9,7 +9,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 
-_NUMBER = re.compile(r"\d+(?:[.,'\u2019\u066b\u066c]\d+|[ \u00a0\u202f]\d{3}(?!\d))*")
+_NUMBER = re.compile(r"(?:(?<![\w.])\.)?\d+(?:[.,'\u2019\u066b\u066c]\d+|[ \u00a0\u202f]\d{3}(?!\d))*")
+_GROUP = re.compile(r"\A(?=\.)|\d+")  # the first of .5 is empty
 _ZEROS = re.compile(r"[.,\u066b]0{1,2}$")
 
 
@@ -19,8 +20,9 @@ def numbers_in(text: str) -> list[str]:
 
 
 def digits(number: str) -> str:
-    """Return the ASCII digits of a number, without separators and leading zeros."""
-    return "".join(str(unicodedata.digit(c)) for c in number if c.isdecimal()).lstrip("0")
+    """Return the ASCII digits of a number, without separators and leading zeros: 5 for 05, 0 for 00, 05 for 0.5."""
+    first, *others = ("".join(str(unicodedata.digit(c)) for c in group) for group in _GROUP.findall(number))
+    return "".join([first.lstrip("0") or "0", *others])
 
 
 def unmatched_numbers(source: str, target: str) -> tuple[list[str], list[str]]:
@@ -28,7 +30,9 @@ def unmatched_numbers(source: str, target: str) -> tuple[list[str], list[str]]:
     here, there = numbers_in(source), numbers_in(target)
     if not (here or there):
         return [], []
-    missing, added = _without_equals(here, there), _without_equals(there, here)
+    for key in (str, digits):  # as written first: 3.0 and 30 have the same digits
+        here, there = _without_equals(here, there, key), _without_equals(there, here, key)
+    missing, added = here, there
     _remove_groups(missing, added)
     _remove_groups(added, missing)
     remove_matches(missing, added, lambda a, b: digits(_ZEROS.sub("", a)) == digits(_ZEROS.sub("", b)))
@@ -43,12 +47,12 @@ def remove_matches(missing: list[str], added: list[str], same: Callable[[str, st
             added.remove(twin)
 
 
-def _without_equals(numbers: list[str], others: list[str]) -> list[str]:
-    """Return the ``numbers`` that have no equal in ``others``."""
-    there, left = Counter(map(digits, others)), []
+def _without_equals(numbers: list[str], others: list[str], key: Callable[[str], str]) -> list[str]:
+    """Return the ``numbers`` that have none with the same ``key`` in ``others``."""
+    there, left = Counter(map(key, others)), []
     for number in numbers:
-        if there[digits(number)]:
-            there[digits(number)] -= 1
+        if there[key(number)]:
+            there[key(number)] -= 1
         else:
             left.append(number)
     return left

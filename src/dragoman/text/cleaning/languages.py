@@ -36,9 +36,8 @@ def is_other_language(language: str) -> Callable[[str], bool]:
         )
 
     def another(text: str) -> bool:
-        ranked = rank_languages(text)
-        (_, most), own = ranked[0], dict(ranked)[language]
-        return most >= LIKELIER * own
+        ranked = _identifier().rank(text)
+        return ranked[0][1] >= LIKELIER * next(probability for code, probability in ranked if code == language)
 
     return another
 

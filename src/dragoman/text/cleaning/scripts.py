@@ -56,8 +56,8 @@ _SCRIPTS = regex.compile(
 def script_of(character: str) -> str | None:
     """Return the script of a letter or combining mark: a ``Script`` or ``other``; None for any other character.
 
-    None, too, for letters and marks that several scripts share, such as accents and the Japanese length mark: they
-    belong to those around them.
+    None, too, for letters and marks that several scripts share, such as accents and ー, the Japanese length mark:
+    they belong to those around them.
     """
     if unicodedata.category(character)[0] not in "LM":
         return None

@@ -194,7 +194,7 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
     if cfg.context.marks:
         report["lines"].append(_with_context(pairs, cfg.context))
     (valid, test), empty = given_pairs(cfg)
-    report["lines"] += [f"{name}: {count:,} pairs with an empty side left out" for name, count in empty.items()]
+    report["lines"] += [f"{name}: pairs with an empty side, left out: {count:,}" for name, count in empty.items()]
     if given := [*(test or ()), *(valid or ())]:
         pairs = _remove_overlap(pairs, given, cfg, report)
     counts = dataclasses.replace(
