@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import torch
 from tiny_run import MODEL
 from tiny_tasks import ATTENDING
 
+import dragoman
 from dragoman import cli
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
@@ -211,6 +213,29 @@ def test_a_run_is_evaluated_with_its_datastore(run, store, tmp_path, monkeypatch
     assert score("--knn", chosen, "--against", str(run)) == 100, "against the run without it"
     assert cli.main([*mine[:3], "--knn", chosen, "--follow"]) == 2
     assert "--knn: cannot be used with --follow" in capsys.readouterr().err
+
+
+def test_scores_with_a_datastore_leave_those_of_the_run_alone(run, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, tmp_path / "run", symlinks=True, ignore=shutil.ignore_patterns("evaluations"))
+    (tmp_path / "pairs.tsv").write_text("".join(f"{p.source}\t{p.target}\n" for p in PAIRS))
+    mine = ["evaluate", "run", "pairs.tsv", "--beam", "1", "--metric", "exact_match"]
+    assert not cli.main(mine)
+    kept = [tmp_path / "run" / name for name in ("evaluations/pairs/scores.json", "measured.json")]
+    before = [path.read_bytes() for path in kept]
+    cfg = settings(store, k=3)
+    assert not cli.main([*mine, "--knn", json.dumps(to_dict(cfg))])
+    assert [path.read_bytes() for path in kept] == before
+    with_votes = json.loads((tmp_path / "run/evaluations/pairs-knn/scores.json").read_text())
+    assert with_votes["neighbours"] == to_dict(cfg) and json.loads(before[0])["neighbours"] is None
+    final, apart = (
+        (tmp_path / "run/report.html").read_text().split("<h2>Final figures</h2>")[1].split("<h2>Figures with")
+    )
+    assert "pairs-knn" not in final and "pairs-knn" in apart and "k 3, temperature" in apart
+    shutil.rmtree(tmp_path / "run/evaluations/pairs-knn")
+    found = dragoman.evaluate("run", "pairs.tsv", beam=1, metrics=["exact_match"], knn=cfg)
+    assert found.neighbours == cfg and found.scores["exact_match"].value == 100
+    assert (tmp_path / "run/evaluations/pairs-knn").is_dir() and kept[0].read_bytes() == before[0]
 
 
 TWO = [("2de", "ein Hund"), ("2es", "un perro")]
