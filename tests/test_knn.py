@@ -29,6 +29,7 @@ from dragoman.model.families import ModelConfig
 from dragoman.text.context import SEPARATOR
 from dragoman.text.held_out import held_out_line
 from dragoman.text.lines import Pair, Sourced
+from dragoman.text.store import MANIFEST
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer, tag_mark
 from dragoman.text.tokens.training import Bytes
 
@@ -271,6 +272,41 @@ def test_a_datastore_knows_translations_by_the_sentence_before_their_source(tmp_
     translator = Translator.load(run, knn=settings(tmp_path / "store"))
     asked = [Request("one dog", context=(before,)) for before in ("tea", "cats")]
     assert [one.text for one in translator.translate(asked, beam=1)] == ["ein Hund", "der Hund"]
+
+
+def of_an_earlier_version(store):
+    manifest = json.loads((store / MANIFEST).read_text())
+    del manifest["reads"]
+    (store / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_an_older_datastore_is_refused_where_the_run_reads_more_than_it_did(tmp_path, capsys):
+    marks = {
+        "tags": (tag_mark("2de"),),
+        "context": SEPARATOR[:1],
+        "tags and context": (tag_mark("2de"), *SEPARATOR[:1]),
+    }
+    for name, marked in marks.items():
+        data = {"context": {"kind": "sentences_before", "sentences": 1}} if "context" in name else {}
+        run, store = tmp_path / name / "run", tmp_path / name / "store"
+        make(run, MODEL, 1, Tokenizer.train(Bytes(), [], marked), **data)
+        build_datastore(run, PAIRS, store)
+        Translator.load(run, knn=settings(store))
+        of_an_earlier_version(store)
+        assert cli.main(["translate", str(run), "tea", "--knn", str(store)]) == 2
+        told = capsys.readouterr().err
+        assert f"store: an earlier version built it without the {name} of sources" in told
+        assert "build it again (dragoman datastore)" in told
+        if name == "context":
+            Translator.load(run, knn=settings(store), context=0)
+
+
+def test_an_older_datastore_of_a_run_that_reads_sources_alone_is_still_right(tmp_path):
+    run = make(tmp_path / "run", MODEL, 1)
+    build_datastore(run, PAIRS, tmp_path / "store")
+    of_an_earlier_version(tmp_path / "store")
+    found = Translator.load(run, knn=settings(tmp_path / "store")).translate(SOURCES, beam=1)
+    assert [one.text for one in found] == [pair.target for pair in PAIRS]
 
 
 @pytest.mark.parametrize(
