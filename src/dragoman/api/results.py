@@ -170,7 +170,8 @@ class Verification:
 
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
-    """Says how many texts were left out or cut, because they are too long."""
+    """Says how many texts were left out or cut, because they are too long for a model that writes. A model that only
+    reads reads their beginning, as always."""
 
     @property
     def passed(self) -> bool:
