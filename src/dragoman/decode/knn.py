@@ -293,3 +293,8 @@ class NeighbourModel(SequenceModel):
 
     def _see(self, layer: nn.Module, given: tuple[Tensor, ...]) -> None:
         _SEEN.states = given[0]
+
+
+def neighbours_of(model: SequenceModel) -> NearestNeighbours | None:
+    """Return the settings of the datastore whose states vote in a model; None without one."""
+    return model.neighbours if isinstance(model, NeighbourModel) else None

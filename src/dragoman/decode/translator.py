@@ -18,7 +18,7 @@ from dragoman.decode.constraints.repetition import RuleConfig, check_rules
 from dragoman.decode.defaults import BEAM
 from dragoman.decode.generation_settings import NO_SETTINGS, GenerationSettings, read_generation_settings
 from dragoman.decode.job import Job, Progress
-from dragoman.decode.knn import NearestNeighbours, NeighbourModel, model_identity
+from dragoman.decode.knn import NearestNeighbours, model_identity
 from dragoman.decode.languages import NO_LANGUAGES, LanguageTokens, read_languages
 from dragoman.decode.memory_vectors import load_matcher
 from dragoman.decode.multiline import translate_lines
@@ -162,11 +162,6 @@ class Translator:
         ):
             translator.splitter = BySentences(language or LANGUAGE)
         return translator
-
-    @property
-    def neighbours(self) -> NearestNeighbours | None:
-        """Return the settings of the datastore whose states vote; None without one."""
-        return self.model.neighbours if isinstance(self.model, NeighbourModel) else None
 
     def follow_import(
         self, run: str | Path, source_language: str | None = None, target_language: str | None = None

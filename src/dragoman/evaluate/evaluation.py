@@ -12,7 +12,7 @@ import numpy as np
 from dragoman import durable
 from dragoman.config import to_dict, unknown
 from dragoman.decode.arguments import check_list
-from dragoman.decode.knn import NearestNeighbours
+from dragoman.decode.knn import NearestNeighbours, neighbours_of
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator
@@ -158,7 +158,7 @@ def evaluate(
         for pair, t in zip(pairs, translations, strict=True)
     )
     chosen = dict(_chosen(metrics, [output.source for output in outputs]))
-    votes = translator.neighbours
+    votes = neighbours_of(translator.model)
     evaluation = Evaluation(*_scored(outputs, chosen), outputs, cfg, seconds, test_set, votes, chosen)
     if folder is not None:
         evaluation.save(folder)
