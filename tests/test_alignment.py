@@ -235,16 +235,36 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path):
         Calibration.read(tmp_path)
 
 
+def every_candidate_has_its_confidence(run, capsys):
+    """Check that JSON has the confidence in each candidate, whether the run is calibrated or not."""
+    (run.parent / "in.txt").write_text("the cat\n12:30\n\n" + "the cat sat. " * 30 + "\n")
+    judge, counts = Translator.load(run).calibration.confidence, []
+    assert (
+        main(["translate", str(run), str(run.parent / "in.txt"), "--beam", "2", "--nbest", "2", "--format", "json"])
+        == 0
+    )
+    for told in map(json.loads, capsys.readouterr().out.splitlines()):
+        sure = [one["confidence"] for one in told["candidates"]]
+        counts.append(len(sure))
+        assert all(isinstance(one, float) and 0 <= one <= 1 for one in sure) and sure[0] == told["confidence"]
+        if judge is None and len(told["candidates"][0]["tokens"]) and not told["candidates"][0]["parts"]:
+            means = [math.exp(one["log_prob"] / len(one["tokens"])) for one in told["candidates"]]
+            assert sure == pytest.approx(means)
+    assert counts == [2, 1, 1, 2]
+
+
 def test_calibrate_writes_what_translate_then_uses(tmp_path, capsys):
     pairs = write_pairs(tmp_path / "pairs.tsv", 130)
     list(start(tiny_config(pairs, budget={"kind": "steps", "steps": 4}), tmp_path / "run").events())
     before = Translator.load(tmp_path / "run").translate(["the cat"])[0].confidence
+    every_candidate_has_its_confidence(tmp_path / "run", capsys)
     assert main(["calibrate", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err == "dragoman: 10 pairs are too few to calibrate on: 50 at least\n"
     assert main(["calibrate", str(tmp_path / "run"), str(pairs), "--beam", "1", "--good", "5"]) == 0
     told = capsys.readouterr().out
     assert "expected calibration error" in told
     assert told.count("to review; of the rest") == 3
+    every_candidate_has_its_confidence(tmp_path / "run", capsys)
     loaded = Translator.load(tmp_path / "run")
     [found] = loaded.translate(["the cat"])
     assert loaded.calibration.confidence.sentences == 130

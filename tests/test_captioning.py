@@ -396,7 +396,7 @@ def test_an_image_is_held_out_with_all_of_its_captions(table, tmp_path):
     assert {name: len(some) for name, some in sets.items()} == {"train": 2 * 29, "valid": 12, "test": 10}
     assert all(len(captions) == 2 for some in sets.values() for _, captions in captions_by_image(some))
     assert len({one.target for some in sets.values() for one in some}) == 40
-    assert found.table[:2] == [("captions read", 80), ("examples read", 40)]
+    assert found.table[:2] == [("captions read", 80), ("images read", 40)]
 
 
 def test_a_caption_that_fits_keeps_its_end():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from torch import nn
 
 from dragoman.cli.evaluate import show
 from dragoman.decode.generation_settings import NO_SETTINGS
@@ -19,7 +20,7 @@ class Known(Translator):
     """Says what it is told to, and remembers how it was asked."""
 
     def __init__(self, outputs):
-        self.outputs, self.asked, self.defaults = outputs, {}, NO_SETTINGS
+        self.outputs, self.asked, self.defaults, self.model = outputs, {}, NO_SETTINGS, nn.Identity()
 
     def translate(self, requests, **how):
         self.asked = how

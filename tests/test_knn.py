@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import torch
 from tiny_run import MODEL
 from tiny_tasks import ATTENDING
 
+import dragoman
 from dragoman import cli
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
@@ -27,6 +29,7 @@ from dragoman.model.families import ModelConfig
 from dragoman.text.context import SEPARATOR
 from dragoman.text.held_out import held_out_line
 from dragoman.text.lines import Pair, Sourced
+from dragoman.text.store import MANIFEST
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer, tag_mark
 from dragoman.text.tokens.training import Bytes
 
@@ -213,6 +216,29 @@ def test_a_run_is_evaluated_with_its_datastore(run, store, tmp_path, monkeypatch
     assert "--knn: cannot be used with --follow" in capsys.readouterr().err
 
 
+def test_scores_with_a_datastore_leave_those_of_the_run_alone(run, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, tmp_path / "run", symlinks=True, ignore=shutil.ignore_patterns("evaluations"))
+    (tmp_path / "pairs.tsv").write_text("".join(f"{p.source}\t{p.target}\n" for p in PAIRS))
+    mine = ["evaluate", "run", "pairs.tsv", "--beam", "1", "--metric", "exact_match"]
+    assert not cli.main(mine)
+    kept = [tmp_path / "run" / name for name in ("evaluations/pairs/scores.json", "measured.json")]
+    before = [path.read_bytes() for path in kept]
+    cfg = settings(store, k=3)
+    assert not cli.main([*mine, "--knn", json.dumps(to_dict(cfg))])
+    assert [path.read_bytes() for path in kept] == before
+    with_votes = json.loads((tmp_path / "run/evaluations/pairs-knn/scores.json").read_text())
+    assert with_votes["neighbours"] == to_dict(cfg) and json.loads(before[0])["neighbours"] is None
+    final, apart = (
+        (tmp_path / "run/report.html").read_text().split("<h2>Final figures</h2>")[1].split("<h2>Figures with")
+    )
+    assert "pairs-knn" not in final and "pairs-knn" in apart and "k 3, temperature" in apart
+    shutil.rmtree(tmp_path / "run/evaluations/pairs-knn")
+    found = dragoman.evaluate("run", "pairs.tsv", beam=1, metrics=["exact_match"], knn=cfg)
+    assert found.neighbours == cfg and found.scores["exact_match"].value == 100
+    assert (tmp_path / "run/evaluations/pairs-knn").is_dir() and kept[0].read_bytes() == before[0]
+
+
 TWO = [("2de", "ein Hund"), ("2es", "un perro")]
 
 
@@ -246,6 +272,41 @@ def test_a_datastore_knows_translations_by_the_sentence_before_their_source(tmp_
     translator = Translator.load(run, knn=settings(tmp_path / "store"))
     asked = [Request("one dog", context=(before,)) for before in ("tea", "cats")]
     assert [one.text for one in translator.translate(asked, beam=1)] == ["ein Hund", "der Hund"]
+
+
+def of_an_earlier_version(store):
+    manifest = json.loads((store / MANIFEST).read_text())
+    del manifest["reads"]
+    (store / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_an_older_datastore_is_refused_where_the_run_reads_more_than_it_did(tmp_path, capsys):
+    marks = {
+        "tags": (tag_mark("2de"),),
+        "context": SEPARATOR[:1],
+        "tags and context": (tag_mark("2de"), *SEPARATOR[:1]),
+    }
+    for name, marked in marks.items():
+        data = {"context": {"kind": "sentences_before", "sentences": 1}} if "context" in name else {}
+        run, store = tmp_path / name / "run", tmp_path / name / "store"
+        make(run, MODEL, 1, Tokenizer.train(Bytes(), [], marked), **data)
+        build_datastore(run, PAIRS, store)
+        Translator.load(run, knn=settings(store))
+        of_an_earlier_version(store)
+        assert cli.main(["translate", str(run), "tea", "--knn", str(store)]) == 2
+        told = capsys.readouterr().err
+        assert f"store: an earlier version built it without the {name} of sources" in told
+        assert "build it again (dragoman datastore)" in told
+        if name == "context":
+            Translator.load(run, knn=settings(store), context=0)
+
+
+def test_an_older_datastore_of_a_run_that_reads_sources_alone_is_still_right(tmp_path):
+    run = make(tmp_path / "run", MODEL, 1)
+    build_datastore(run, PAIRS, tmp_path / "store")
+    of_an_earlier_version(tmp_path / "store")
+    found = Translator.load(run, knn=settings(tmp_path / "store")).translate(SOURCES, beam=1)
+    assert [one.text for one in found] == [pair.target for pair in PAIRS]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 from tiny_reader import config, quick_disk, trained  # noqa: F401 (a fixture)
 from tiny_run import outcome
 
+import dragoman
 from dragoman.cli import main
 from dragoman.data import answers
 from dragoman.data.spans import (
@@ -283,6 +284,27 @@ def test_the_threshold_of_no_answer_is_the_runs_or_that_of_the_command(run, line
     _, seen = trained(always, tmp_path / "always")
     assert all(sample.output != "(no answer)" for sample in seen.samples)
     assert Answerer.load(tmp_path / "always").null_threshold == 1e9
+    asked = [("al has a cup. so says n1.", "where is it?")]
+    from_python = [Answerer.load(run, null_threshold=score).ask(asked)[0].answer for score in (None, 1e9, -1e9)]
+    assert (
+        from_python
+        == told
+        == [dragoman.Run(run).answerer(null_threshold=s).ask(asked)[0].answer for s in (0, 1e9, -1e9)]
+    )
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf"])
+def test_a_threshold_that_is_no_finite_number_is_refused(score, run, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("al has a cup.\n")
+    command = ["answer", str(run), "where?", "--context", str(tmp_path / "text.txt"), "--null-threshold", score]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "null_threshold: expected a finite number" in told and told.count("\n") == 1
+    with pytest.raises(ConfigError, match="null_threshold: expected a finite number"):
+        Answerer.load(run, null_threshold=float(score))
+    (tmp_path / "run.yaml").write_text(f"task: {{kind: question_answering, null_threshold: .{score[-3:]}}}\n")
+    assert main(["train", str(tmp_path / "run.yaml")]) == 2
+    assert "task.null_threshold: expected a finite number" in capsys.readouterr().err
 
 
 def test_questions_with_and_without_an_answer_are_scored_apart(run):

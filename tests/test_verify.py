@@ -587,7 +587,7 @@ def test_texts_that_are_too_long_are_counted_and_none_left_is_a_mistake_of_the_u
     text = tmp_path / "some.txt"
     text.write_text("hello\n" + "a" * 40 + "\n" + "b" * 12 + "\n")
     assert main(["verify", str(run), *FEW, "--sentences", "3", "--text", str(text)]) == 0
-    assert "left out: 2 of 3 texts, longer than the model's 12 tokens" in capsys.readouterr().err
+    assert "dragoman: left out: 2 of 3 texts, longer than the model's 12 tokens\n" in capsys.readouterr().err
     assert dragoman.verify(run, text=text, sentences=3, beam=1).notes[0].startswith("left out: 2 of 3")
     text.write_text("a" * 40 + "\n")
     assert main(["verify", str(run), "--text", str(text)]) == 2

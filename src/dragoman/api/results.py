@@ -14,6 +14,7 @@ from dragoman.checkpoint import RunDirectory, run_config
 from dragoman.decode.arguments import check_count, check_items
 from dragoman.decode.defaults import BEAM
 from dragoman.decode.generator import Generator
+from dragoman.decode.knn import NearestNeighbours
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Translator
 from dragoman.decode.verify.checks import Check, run_checks
@@ -53,6 +54,7 @@ def evaluate(
     tags: Sequence[str] = (),
     source_language: str | None = None,
     target_language: str | None = None,
+    knn: NearestNeighbours | None = None,
     multiple_choice: bool = False,
     checkpoint: str | int = "best",
     device: str = "auto",
@@ -75,11 +77,13 @@ def evaluate(
         metrics: names of a translator's metrics, or programs that score sentences.
         tags: tags to put before each source.
         source_language, target_language: of an imported translator for many languages; others ignore them.
+        knn: a datastore whose nearest states vote on each token of a translator; see ``decode/knn.py``.
         multiple_choice: of a language model, ``test`` has questions: a file of JSON lines, or mappings, with prompt,
             choices and answer. The result is an ``EvaluationResult``.
         checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
         device: as torch names it; ``auto`` is the GPU if there is one.
-        name: folder under ``RUN/evaluations``; by default that of the file. Rows are stored only under a name.
+        name: folder under ``RUN/evaluations``; by default that of the file, with ``knn`` followed by -knn. Rows are
+            stored only under a name.
         save: store scores and outputs in the run.
         progress: called with the examples done and their number.
 
@@ -100,7 +104,7 @@ def evaluate(
         metrics = () if metrics is USUAL else metrics
         is_rows = is_reader and test is not None and named is None
         of_pairs = {} if is_rows else {"columns": columns}
-        _refuse(path, of_pairs | {"beam": beam, "search": search, "metrics": metrics, "tags": tags})
+        _refuse(path, of_pairs | {"beam": beam, "search": search, "metrics": metrics, "tags": tags, "knn": knn})
     if language_modelling.is_language_model(directory.config):
         score = _multiple_choice if multiple_choice else _language_model
         found: Any = score(path, test, named, checkpoint, device, progress)
@@ -110,13 +114,13 @@ def evaluate(
         found = dataclasses.replace(evaluator.evaluate(given, progress=progress), test_set=_id(test, named))
     else:
         languages: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
-        translator = Translator.load(path, checkpoint, device=device, **languages)
+        translator = Translator.load(path, checkpoint, device=device, knn=knn, **languages)
         given = _pairs(path, test, named, tags, columns)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics, "progress": progress}
         found = evaluation.evaluate(translator, given, **how, test_set=_id(test, named))
     if save and (test is None or named or name is not None):
         by_default = None if named or not language_modelling.is_language_model(directory.config) else "valid"
-        found.save(folder_for(path, named, by_default if name is None else name))
+        found.save(folder_for(path, named, by_default if name is None else name, votes=knn is not None))
         page.write(directory)
     return found
 
@@ -166,7 +170,8 @@ class Verification:
 
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
-    """Says how many texts were left out or cut, because they are too long."""
+    """Says how many texts were left out or cut, because they are too long for a model that writes. A model that only
+    reads reads their beginning, as always."""
 
     @property
     def passed(self) -> bool:

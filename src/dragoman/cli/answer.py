@@ -73,10 +73,13 @@ def answer(
     if text is not None and not is_pipe(text):
         batches = iter(list(batches))  # what is wrong with a file is told before a model is loaded
     answerer = Answerer.load(
-        run, checkpoint=checkpoint, device=device, special_tokens=special_tokens, precision=precision
+        run,
+        checkpoint,
+        null_threshold=null_threshold,
+        device=device,
+        special_tokens=special_tokens,
+        precision=precision,
     )
-    if null_threshold is not None:
-        answerer.null_threshold = null_threshold
 
     def found() -> "Iterator[tuple[str, Answered]]":
         for questions in batches:

@@ -92,7 +92,10 @@ def evaluate(
     precision: PrecisionOption = "auto",
     name: Annotated[
         str | None,
-        typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.", callback=folder_name),
+        typer.Option(
+            help="Folder under RUN/evaluations; default: the name of the test set, with --knn followed by -knn.",
+            callback=folder_name,
+        ),
     ] = None,
     against: Annotated[
         Path | None,
@@ -320,8 +323,10 @@ def run_evaluation(
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         evaluation = evaluate(translator, test, **how, progress=progress, test_set=corpus_id(pairs))
     if by is None:
-        evaluation.save(folder_for(run, pairs, name))
-        note(run, "decoding", {"memory": meter.peak(), **decoding_speed(evaluation, translator.target_tokenizer)})
+        votes = evaluation.neighbours is not None
+        evaluation.save(folder_for(run, pairs, name, votes=votes))
+        if not votes:  # a datastore's search is no part of what was predicted
+            note(run, "decoding", {"memory": meter.peak(), **decoding_speed(evaluation, translator.target_tokenizer)})
         report.write(directory)  # the report shows every evaluation
     return evaluation
 

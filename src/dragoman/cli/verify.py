@@ -1,5 +1,6 @@
 """dragoman verify: equality of a run's answers across caches, batches, orders and kernels."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -47,7 +48,7 @@ def verify(
     For every kind of model. Exit code 1 when an answer differs that must not. Caches of lower precision are counted,
     not judged.
     """
-    from dragoman.cli.terminal import console, progress_bar
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.verify.checks import run_checks
     from dragoman.decode.verify.opening import open_run
 
@@ -63,7 +64,7 @@ def verify(
         compiled=compiled,
     )
     for note in {verifiable.note: None for verifiable in runs if verifiable.note}:
-        console(errors=True).print(note, markup=False)
+        print(f"dragoman: {note}", file=sys.stderr)
     found = []
     for verifiable in runs:
         with progress_bar("verifying", len(verifiable.verifier.questions())) as progress:

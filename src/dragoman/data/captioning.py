@@ -50,7 +50,7 @@ class CaptionedExamples(ExampleStore):
         }
 
     def cut(self, store: Store) -> int:
-        """Return the number of captions that were cut. They have no EOS: where they were cut they do not end."""
+        """Return the number of captions that were cut, even if only their end was. They have no EOS."""
         captions = store.columns["caption"]
         return int((captions.ids[captions.starts[1:] - 1] != EOS).sum())
 

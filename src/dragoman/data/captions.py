@@ -82,11 +82,12 @@ class CaptionedImages:
     test: CaptionTable | None = None
     """Pairs used only for the final scores; without it, some training pairs are held out."""
     hold_out: HoldOut = HoldOut(test=500, valid=500)
-    """Number of training pairs held out as test and validation set, where none is given above."""
+    """Number of training pairs held out as test and validation set, where none is given above; for captioners, number
+    of images, each held out with all of its captions."""
     overlap: Overlapping = "drop"
     """Treatment of training pairs that are like one of a given validation or test set."""
     longest: PositiveInt | None = 77
-    """Maximum number of tokens read of a caption."""
+    """Maximum number of tokens read of a caption, its end included."""
     other_sizes: Literal["refuse", "resize"] = "refuse"
     """Treatment of image files of another size than the model's."""
 
@@ -133,7 +134,7 @@ def _split_by_image(
     split = found.split
     whole = PairSplit(captioned(split.train, None), captioned(split.valid, valid), captioned(split.test, test), {})
     captions = [("captions read", len(examples))] if len(firsts) < len(examples) else []
-    return replace(found, split=whole, table=captions + found.table)
+    return replace(found, split=whole, table=[*captions, ("images read", len(firsts)), *found.table[1:]])
 
 
 def _by_image(examples: Iterable[CaptionedImage]) -> list[list[CaptionedImage]]:

@@ -282,7 +282,7 @@ class Job:
         """Join the answers to the parts of a text; a text without parts is its own translation."""
         if not parts:
             text = keep_verbatim(source) if source.strip() else ""
-            return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), truncated=False),))
+            return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), truncated=False, confidence=1.0),))
         warnings: list[str] = []
         if judge := self.calibration.confidence:
             answers = [tuple(judge.judged(p.text, c) for c in a) for p, a in zip(parts, answers, strict=True)]

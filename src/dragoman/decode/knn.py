@@ -47,6 +47,9 @@ IN_MEMORY = 1 << 30
 SAMPLE = 1024
 """Elements at both ends of each weight that identify a model."""
 
+READS = 2
+"""Version of what is read to build a datastore; in 1, which is not noted, sources had no tags and no context."""
+
 Progress = Callable[[int, int], None]
 """Called with the pairs done and their number."""
 
@@ -66,21 +69,28 @@ class NearestNeighbours:
     search: Literal["exact", "approximate"] = "exact"
     """Search for the nearest states; approximate needs the index that `dragoman datastore --index` writes."""
 
-    def attach(self, model: SequenceModel, identity: str, place: str) -> "NeighbourModel":
+    def attach(self, model: SequenceModel, identity: str, place: str, before: Sequence[str] = ()) -> "NeighbourModel":
         """Return the model with votes.
 
         Args:
             identity: that of the model as it was trained: see ``model_identity``.
             place: the run, for messages.
+            before: what the run may read before a source: tags, context.
 
         Raises:
             DataError: no datastore there, or a damaged one.
-            ConfigError: it was built with another model, or has no index for approximate search.
+            ConfigError: it was built with another model, or from sources without what the run reads before them, or has
+                no index for approximate search.
         """
         datastore = Datastore(self.store, approximate=self.search == "approximate")
         if datastore.identity != identity:
             raise ConfigError(
                 f"{self.store}: was built with another model than that of {place}: build it again (dragoman datastore)"
+            )
+        if before and datastore.reads < READS:
+            raise ConfigError(
+                f"{self.store}: an earlier version built it without the {' and '.join(before)} of sources, which "
+                f"{place} reads: build it again (dragoman datastore)"
             )
         return NeighbourModel(model, datastore, self)
 
@@ -105,6 +115,7 @@ class Datastore:
             there = "is no datastore" if Path(folder).exists() else "no such datastore"
             raise DataError(f"{folder}: {there}: `dragoman datastore RUN PAIRS -o {folder}` makes one")
         self.identity, self.width = str(store.facts["model"]), int(store.facts["width"])
+        self.reads = int(store.facts.get("reads", 1))
         self.keys = store.columns["key"].ids.reshape(-1, self.width)
         self.tokens = torch.from_numpy(np.array(store.columns["token"].ids, np.int64))
         self.index = StateIndex(Path(folder), *self.keys.shape) if approximate else None
@@ -203,7 +214,7 @@ def build_datastore(
             count, done = count + sum(map(len, states)), done + len(rows)
             if progress:
                 progress(done, len(fit))
-        store.facts = {"width": model.output.weight.shape[1], "model": identity, "pairs": done}
+        store.facts = {"width": model.output.weight.shape[1], "model": identity, "pairs": done, "reads": READS}
     if index:
         keys = Store.open(folder).columns["key"].ids
         build_state_index(Path(folder), keys.reshape(count, -1))
@@ -282,3 +293,8 @@ class NeighbourModel(SequenceModel):
 
     def _see(self, layer: nn.Module, given: tuple[Tensor, ...]) -> None:
         _SEEN.states = given[0]
+
+
+def neighbours_of(model: SequenceModel) -> NearestNeighbours | None:
+    """Return the settings of the datastore whose states vote in a model; None without one."""
+    return model.neighbours if isinstance(model, NeighbourModel) else None

@@ -149,7 +149,9 @@ class Translator:
             prepared = prepare_for_inference(model, device, precision)
         else:
             identity = model_identity(model)  # before it is laid out
-            prepared = knn.attach(prepare_with_states(model, device, precision), identity, str(run))
+            read = {"tags": source_tokenizer.tags, "context": before.marks if context != 0 else ()}
+            in_front = [what for what, marks in read.items() if marks]
+            prepared = knn.attach(prepare_with_states(model, device, precision), identity, str(run), in_front)
         translator = cls(prepared, source_tokenizer, target_tokenizer, longest, before)
         translator.follow_import(run, source_language, target_language)
         translator.matcher = load_matcher(run, config, memory, device)

@@ -12,6 +12,7 @@ import numpy as np
 from dragoman import durable
 from dragoman.config import to_dict, unknown
 from dragoman.decode.arguments import check_list
+from dragoman.decode.knn import NearestNeighbours, neighbours_of
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator
@@ -71,6 +72,8 @@ class Evaluation:
     """Seconds spent translating."""
     test_set: str = ""
     """Test set, as ``folders.corpus_id`` identifies it."""
+    neighbours: NearestNeighbours | None = None
+    """Datastore whose states voted, with its settings; None where the model translated alone."""
     metrics: dict[str, Metric] = field(default_factory=dict, repr=False, compare=False)
     """The metric of each score."""
 
@@ -98,6 +101,7 @@ class Evaluation:
         """Return everything but the outputs, as plain data."""
         plain = dataclasses.asdict(dataclasses.replace(self, outputs=(), metrics={}))
         summary = plain | {"search": to_dict(self.search), "sentences": len(self.outputs), "notes": self.notes}
+        summary["neighbours"] = None if self.neighbours is None else to_dict(self.neighbours)
         del summary["outputs"], summary["metrics"]
         return summary
 
@@ -154,7 +158,8 @@ def evaluate(
         for pair, t in zip(pairs, translations, strict=True)
     )
     chosen = dict(_chosen(metrics, [output.source for output in outputs]))
-    evaluation = Evaluation(*_scored(outputs, chosen), outputs, cfg, seconds, test_set, chosen)
+    votes = neighbours_of(translator.model)
+    evaluation = Evaluation(*_scored(outputs, chosen), outputs, cfg, seconds, test_set, votes, chosen)
     if folder is not None:
         evaluation.save(folder)
     return evaluation

@@ -16,10 +16,11 @@ def corpus_id(named: str | None) -> str:
     return OWN if named is None else ",".join(str(Path(part).resolve()) for part in named.split(","))
 
 
-def folder_for(run: Path, named: str | None, name: str | None = None) -> Path:
+def folder_for(run: Path, named: str | None, name: str | None = None, *, votes: bool = False) -> Path:
     """Return the folder under ``run`` for the test set ``named``, or the folder ``name`` that the user chose.
 
-    A folder with results of another test set is not reused: a part of a hash then tells the two apart.
+    A folder with results of another test set is not reused: a part of a hash then tells the two apart. Results with the
+    votes of a datastore have a folder of their own.
 
     Raises:
         ConfigError: ``name`` is not the name of one folder.
@@ -27,7 +28,7 @@ def folder_for(run: Path, named: str | None, name: str | None = None) -> Path:
     folder = run / "evaluations"
     if name is not None:
         return folder / check_folder_name(name)
-    stem = name_of_file(named, "test")
+    stem = name_of_file(named, "test") + ("-knn" if votes else "")
     found, wanted = _test_set_in(folder / stem), corpus_id(named)
     if found in (None, wanted):
         return folder / stem

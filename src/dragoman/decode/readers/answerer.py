@@ -3,13 +3,16 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from dragoman.capabilities import ANSWERS
+from dragoman.config import from_dict
 from dragoman.data.spans import ContextLayout, ContextWindow, EncodedQuestions, as_fields, best_answer, best_span
+from dragoman.data.tasks.question_answering import QuestionAnsweringTask
 from dragoman.decode.arguments import check_list, check_pair
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
@@ -50,6 +53,28 @@ class Answerer(InputReader):
         self.longest_answer = int(task["longest_answer"])
         self.null_threshold: float | None = float(task.get("null_threshold", 0)) if task["unanswerable"] else None
         """Amount by which the score of no answer must exceed that of the best span; None where there is always one."""
+
+    @classmethod
+    def load(cls, run: str | Path, checkpoint: str | int = "best", *, null_threshold: float | None = None, **how: Any):
+        """Load the model of a run.
+
+        Args:
+            run: a run directory, or one of its checkpoints.
+            checkpoint: ``best``, ``last``, a step number, or the name of a checkpoint.
+            null_threshold: amount by which the score of no answer must exceed that of the best span, so that there is
+                none; None for as in training, usually 0, or always an answer.
+            how: ``device``, ``special_tokens`` and ``precision``, as ``InputReader.load`` has them.
+
+        Raises:
+            CheckpointError: no such run or checkpoint, a damaged one, or one whose model answers no questions.
+            ConfigError: no such device or precision, or a threshold that is no finite number.
+        """
+        if null_threshold is not None:  # by the rule of run files
+            null_threshold = from_dict(QuestionAnsweringTask, {"null_threshold": null_threshold}).null_threshold
+        answerer = super().load(run, checkpoint, **how)
+        if null_threshold is not None:
+            answerer.null_threshold = null_threshold
+        return answerer
 
     def _layout(self, data: Mapping[str, Any]) -> ContextLayout:
         """Return the layout that the model was trained with; for an import, which names none, the usual one."""

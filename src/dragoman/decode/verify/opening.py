@@ -56,7 +56,7 @@ class VerifiableRun:
     tokenizer: Tokenizer | None
     """Tokenizer of the answers; None where the model generates no text."""
     note: str = ""
-    """Says how many texts are left out or cut, because they are too long; else empty."""
+    """Says how many texts are left out or cut, because they are too long for a model that writes; else empty."""
 
 
 def open_run(
@@ -128,7 +128,7 @@ class VerifyExamples(NamedTuple):
     rows: Sequence[Any]
     """Inputs as the verifier takes them."""
     note: str = ""
-    """Says how many texts are left out or cut, because they are too long; else empty."""
+    """Says how many texts are left out or cut, because they are too long for a model that writes; else empty."""
 
 
 def _to_translate(

@@ -183,8 +183,9 @@ def _card(source: str, reference: str, outputs: Sequence[tuple[int, str]]) -> st
 
 
 def _scores(run: RunDirectory) -> str:
-    """Return tables of the scores that evaluations have left in the run directory."""
-    tables = []
+    """Return tables of the scores that evaluations have left in the run directory; those with the votes of a datastore
+    stand apart."""
+    alone, with_votes = list[str](), list[str]()
     for path in sorted(run.path.glob("evaluations/*/scores.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = "".join(map(_score, found["scores"].values()))
@@ -194,8 +195,14 @@ def _scores(run: RunDirectory) -> str:
             rows += "".join(map(_score, baseline.values()))
         name = html.escape(path.parent.name)
         size = f"{found['documents']:,} documents" if "documents" in found else f"{found['sentences']:,} sentences"
-        tables.append(f"<h3>{name}, {size}</h3><table>{rows}</table>{_confusion(found)}")
-    return f"<h2>Final figures</h2>{''.join(tables)}" if tables else ""
+        table = f"<table>{rows}</table>{_confusion(found)}"
+        if votes := found.get("neighbours"):
+            settings = ", ".join(f"{key} {value}" for key, value in votes.items() if key != "kind")
+            with_votes.append(f'<h3>{name}, {size}</h3><p class="note">{html.escape(settings)}</p>{table}')
+        else:
+            alone.append(f"<h3>{name}, {size}</h3>{table}")
+    headed = {"Final figures": alone, "Figures with the votes of a datastore": with_votes}
+    return "".join(f"<h2>{heading}</h2>{''.join(tables)}" for heading, tables in headed.items() if tables)
 
 
 def _score(score: ReportRow) -> str:

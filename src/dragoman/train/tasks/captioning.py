@@ -100,8 +100,8 @@ class CaptioningTaskData(ReaderTaskData):
         if cut := form.cut(stored):
             limit = "data.longest" if form.longest == cfg.data.longest else "the model's positions"
             yield (
-                f"{cut:,} of {len(stored):,} training captions are cut to {form.longest} tokens ({limit}); "
-                "the model does not learn where they end"
+                f"{cut:,} of {len(stored):,} training captions are cut to {form.longest} tokens ({limit}), their end "
+                "included; the model does not learn where they end"
             )
 
     def determined_sizes(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
