@@ -215,7 +215,7 @@ def main() -> None:
         measured = speeds(contestants, rounds)
         ours = contestants["dragoman, int8"]
         assert isinstance(ours, Ours)
-        where = "In int8: " + time_of_decoding(ours.model, 64, LENGTH, lambda: ours.search(sources(64, 1), 1))
+        where = "In int8. " + time_of_decoding(ours.model, 64, LENGTH, lambda: ours.search(sources(64, 1), 1))
     text = report(size, rounds, measured, agreed, memory, where)
     print(text)
     write_results(f"decode_{size}.md", text, smoke=arguments.smoke)
