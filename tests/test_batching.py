@@ -232,7 +232,7 @@ def test_a_batch_without_an_end_holds_only_what_its_sentences_need():
             batch = fresh
         batch.step()
         batch.strategy.take_finished()
-        sizes.append(len(batch.strategy.backpointers.ended))
+        sizes.append(len(batch.strategy.backpointers.ended.counts))
     assert max(sizes) <= 2 * 12
 
 

@@ -295,6 +295,6 @@ class NeighbourModel(SequenceModel):
         _SEEN.states = given[0]
 
 
-def neighbours_of(model: SequenceModel) -> NearestNeighbours | None:
+def neighbours_of(model: nn.Module) -> NearestNeighbours | None:
     """Return the settings of the datastore whose states vote in a model; None without one."""
     return model.neighbours if isinstance(model, NeighbourModel) else None

@@ -10,6 +10,7 @@ groups in all, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -106,6 +107,8 @@ class BankedStrategy(BeamStrategy):
 class BankedCoveringBeam(BankedBeam, CoveringBeam):
     """A covering beam in banks."""
 
+    kind: Literal["covering_beam"] = "covering_beam"
+
     def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int] = ()) -> "BankedCoveringStrategy":
         return BankedCoveringStrategy(self, limits, device)
 
@@ -117,6 +120,8 @@ class BankedCoveringStrategy(BankedStrategy, CoveringStrategy):
 @dataclass(frozen=True, kw_only=True)
 class BankedDiverseBeam(BankedBeam, DiverseBeam):
     """A diverse beam in banks: a group avoids what the groups before it chose in the same bank."""
+
+    kind: Literal["diverse_beam"] = "diverse_beam"
 
     def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int] = ()) -> "BankedDiverseStrategy":
         return BankedDiverseStrategy(self, limits, device)
