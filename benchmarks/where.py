@@ -72,16 +72,16 @@ class TimedLibrary:
         return timed
 
 
-def kernel_share(work: Callable[[], Any]) -> float:
-    """Return the share of its time that some work spends in our kernels."""
-    shares = []
-    for _ in range(ROUNDS):
+def kernel_seconds(work: Callable[[], Any]) -> tuple[float, float]:
+    """Return the seconds of some work and of our kernels in it, in the fastest round."""
+    rounds = []
+    for _ in range(ROUNDS + 1):  # the first warms up
         timed = TimedLibrary(library())
         with standing_in(timed):  # pyright: ignore[reportArgumentType]
             began = time.process_time()
             work()
-            shares.append(timed.seconds.total() / (time.process_time() - began))
-    return sorted(shares)[ROUNDS // 2]
+            rounds.append((time.process_time() - began, timed.seconds.total()))
+    return min(rounds[1:])
 
 
 def time_of_decoding(model: NativeTransformer, sentences: int, length: int, search: Callable[[], Any]) -> str:
@@ -92,15 +92,16 @@ def time_of_decoding(model: NativeTransformer, sentences: int, length: int, sear
         length: tokens of each source and of each answer.
         search: the search of all of them.
     """
-    total, inside = _fastest(search), kernel_share(search)
+    total, inside = kernel_seconds(search)
     seconds, operations = _products(model, sentences, length)
     choice = length * _choice(model, sentences)
-    rest = max(0.0, inside * total - seconds - choice)
+    rest = inside - seconds - choice
     return (
         f"Where the time goes ({sentences} sentences, greedy, {total * 1000:.1f} ms; products and the choice timed by "
         f"themselves): products {seconds / total:.0%}, at {operations / seconds / 1e9:,.0f} billion operations a "
         f"second; the choice of the likeliest token with its log-probability {choice / total:.0%}; attention, norms, "
-        f"activation functions and the rest of the kernels {rest / total:.0%}; Python and PyTorch {1 - inside:.0%}."
+        f"activation functions and the rest of the kernels {rest / total:.0%}; Python and PyTorch "
+        f"{1 - inside / total:.0%}."
     )
 
 

@@ -337,6 +337,38 @@ def test_workers_that_were_started_early_do_the_work_even_if_one_has_died_since(
     assert not local._idle and early[0].exitcode is not None  # it was stopped with the others
 
 
+LONG = ["a line of some words"] * 2000
+"""Lines that are worth two shards and more."""
+
+
+@pytest.mark.parametrize(
+    ("lines", "there", "wanted"),
+    [(LONG, (), 2), (LONG[:1000], (), 1), (LONG[:10], (), 0), (LONG, ("out.txt",), 0)],
+    ids=["long", "one shard", "short", "the output is there"],
+)
+def test_processes_start_early_where_there_will_be_work(lines, there, wanted, run, tmp_path, monkeypatch):
+    started: list[int] = []
+    work_here(monkeypatch, lambda work: InThisProcess(Backwards()))
+    monkeypatch.setattr(local, "start_early", started.append)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for name in there:
+        (tmp_path / name).touch()
+    source = write(tmp_path / "in.txt", lines)
+    assert dragoman("translate", run, source, "-o", tmp_path / "out.txt", "--workers", 2) == 0
+    assert started == ([wanted] if wanted else [])
+
+
+def test_a_mistake_leaves_no_process_behind(run, tmp_path, monkeypatch, capsys):
+    begun: list[local._Worker] = []
+    start = local._start
+    monkeypatch.setattr(local, "_start", lambda: (begun.append(start()), begun[-1])[1])
+    source, output = write(tmp_path / "in.txt", LONG), tmp_path / "out.txt"
+    assert dragoman("translate", tmp_path / "no-run", source, "-o", output, "--workers", 2) == 2 and not begun
+    assert dragoman("translate", run, source, "-o", output, "--workers", 1, "--cache", "pagedd") == 2
+    assert len(begun) == 1 and begun[0].process.exitcode is not None and not local._idle
+    assert "Did you mean 'paged'?" in capsys.readouterr().err
+
+
 def test_a_worker_that_dies_is_replaced_and_its_shard_is_done_again(tmp_path):
     work = Backwards(dies_at=2, once=str(tmp_path / "died"))
     report = bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out.txt", LocalWorkers(work, 2))

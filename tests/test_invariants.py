@@ -219,3 +219,9 @@ def test_every_number_and_every_sign_of_unicode_is_looked_at():
     signs = (chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Nd", "So", "Sc", "Sm"))
     counted = [sign for sign in signs if sign not in "+<=>^`|~№º" and ord(sign) > 0x7F] + [*"0123456789%$"]
     assert [sign for sign in counted if not find_changes(f"a {sign}", "a") and find_numbers(f"a {sign}")] == []
+
+
+def test_a_number_of_thousands_of_digits_is_no_hour():
+    long = "7" * 5000
+    assert find_changes(f"at {long} pm", f"at {long[1:]} pm") == ((long,), (long[1:],))
+    assert not find_changes("at 007 pm", "a las 19 p. m.")

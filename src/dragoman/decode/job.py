@@ -292,7 +292,7 @@ class Job:
         if candidates[0].truncated:
             warnings.append(f"row {row}: {TRUNCATED}")
         matches = tuple(match for part in parts for match in self.matcher.find(part.text))
-        return Translation(row, source, candidates, tuple(warnings), candidates[0].sure, matches)
+        return Translation(row, source, candidates, tuple(warnings), candidates[0].estimated_confidence, matches)
 
     def best_combinations(self, parts: list[TextSegment], answers: list[Candidates]) -> Candidates:
         """Return the best combinations of the parts' candidates, at most ``nbest``; a beam over the parts."""
@@ -312,7 +312,7 @@ class Job:
             tokens=tuple(chain.from_iterable(c.tokens for c in best)),
             token_log_probs=tuple(chain.from_iterable(c.token_log_probs for c in best)),
             truncated=any(c.truncated for c in best),
-            confidence=min(c.sure for c in best),
+            confidence=min(c.estimated_confidence for c in best),
             alignment=_concatenated_links(parts, best) if self.aligner else None,
             parts=tuple(PartAnswer(part.text, c.text) for part, c in zip(parts, best, strict=True)),
         )

@@ -61,7 +61,7 @@ class Candidate:
         return mean_probability(self.log_prob, len(self.tokens))
 
     @property
-    def sure(self) -> float:
+    def estimated_confidence(self) -> float:
         """Its confidence, or ``mean_probability`` where it was not judged."""
         return self.mean_probability if self.confidence is None else self.confidence
 
@@ -93,7 +93,7 @@ class Translation:
 
     def _repr_html_(self) -> str:
         head = ("source", "translation", "score", "confidence")
-        sure = [self.confidence, *(candidate.sure for candidate in self.candidates[1:])]
+        sure = [self.confidence, *(candidate.estimated_confidence for candidate in self.candidates[1:])]
         sources = [self.source, *[""] * (len(self.candidates) - 1)]
         rows = zip(sources, self.candidates, sure, strict=True)
         notes = "".join(f"<p>{html.escape(warning)}</p>" for warning in self.warnings)
@@ -106,7 +106,7 @@ class Translation:
             return replace(self, candidates=candidates)
         warnings = [warning for warning in self.warnings if not warning.endswith(TRUNCATED)]
         warnings += [f"row {self.row}: {TRUNCATED}"] * best.truncated
-        return replace(self, candidates=candidates, warnings=tuple(warnings), confidence=best.sure)
+        return replace(self, candidates=candidates, warnings=tuple(warnings), confidence=best.estimated_confidence)
 
     @property
     def text(self) -> str:

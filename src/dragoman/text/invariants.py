@@ -135,11 +135,14 @@ def _parts(date: str) -> tuple[str, ...]:
 
 
 def _same_hour(a: str, b: str, texts: str) -> bool:
-    hours = {int(digits(a)) % 12, int(digits(b)) % 12}
-    both = (int(digits(n)) <= 24 for n in (a, b))
-    return len(hours) == 1 and all(both) and bool(_HALF_DAY.search(texts))
+    if max(len(a), len(b)) > LONGEST_HOUR:
+        return False
+    here, there = int(digits(a)), int(digits(b))
+    return here % 12 == there % 12 and max(here, there) <= 24 and bool(_HALF_DAY.search(texts))
 
 
+LONGEST_HOUR = 100
+"""Most characters of an hour, zeros included: Python refuses to convert numbers of thousands of digits."""
 _HALF_DAY = re.compile(r"\d\s*[ap]\.?\s?m\b", re.IGNORECASE)
 
 

@@ -58,5 +58,5 @@ def _exchanged(slot: Slot, answer: Translation, offered: Translation) -> Transla
         text = start + candidate.text + end
         if kept and not find_changes(bare, without_placeholders(candidate.text, there)) and not broken_rule(slot, text):
             chosen = dataclasses.replace(candidate, text=text)
-            return dataclasses.replace(answer, candidates=(chosen,), confidence=candidate.sure)
+            return dataclasses.replace(answer, candidates=(chosen,), confidence=candidate.estimated_confidence)
     return answer

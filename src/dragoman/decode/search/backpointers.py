@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragoman.decode.search.records import StepRecords
+from dragoman.decode.search.records import StepRecords, record_dtype
 from dragoman.decode.search.strategy import Hypothesis, Outcome, not_numbers, nothing_allowed
 from dragoman.native.library import available, library
 from dragoman.text.tokens.tokenizer import EOS
@@ -45,16 +45,9 @@ class EndedHypotheses(NamedTuple):
     """False where none ended."""
 
 
-CONTINUED = np.dtype([("parent", "i8"), ("token", "i8"), ("log_prob", "f4")], align=True)
+CONTINUED = record_dtype(ContinuedRows, "i8 i8 f4")
 """The same of one row, struct ``Continued`` of native/beam.h."""
-ENDED = np.dtype(
-    [
-        *((name, "i8") for name in ("sentence", "parent", "token")),
-        *((name, "f4") for name in ("log_prob", "score")),
-        *((name, "?") for name in ("truncated", "real")),
-    ],
-    align=True,
-)
+ENDED = record_dtype(EndedHypotheses, "i8 i8 i8 f4 f4 ? ?")
 """The same of one hypothesis, struct ``Ended`` there."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragoman.decode.search.records import StepRecords
+from dragoman.decode.search.records import StepRecords, record_dtype
 from dragoman.decode.search.strategy import EmittedToken, Hypothesis, Outcome, not_numbers, nothing_allowed
 from dragoman.errors import UserError
 
@@ -30,7 +30,7 @@ class Emitted(NamedTuple):
     """False in rows that had already ended, and where an answer was complete before."""
 
 
-TOKEN = np.dtype([("row", "i8"), ("token", "i8"), ("log_prob", "f4"), ("truncated", "?"), ("real", "?")], align=True)
+TOKEN = record_dtype(Emitted, "i8 i8 f4 ? ?")
 """The same of one token, struct ``Token`` of native/walk.c."""
 
 

@@ -10,6 +10,17 @@ import torch
 from torch import Tensor
 
 
+def record_dtype(fields: type, types: str) -> np.dtype:
+    """Return the type of an entry as a compiler lays out the same fields in C.
+
+    Args:
+        fields: a NamedTuple with a tensor for each field.
+        types: NumPy's names of their types, in that order.
+    """
+    names: tuple[str, ...] = fields._fields  # pyright: ignore[reportAttributeAccessIssue]
+    return np.dtype(list(zip(names, types.split(), strict=True)), align=True)
+
+
 class StepRecords:
     """Record of each step of a search: a number of entries of one structured type, in order."""
 

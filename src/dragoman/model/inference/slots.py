@@ -71,7 +71,8 @@ class SlotPool:
     @layers.setter
     def layers(self, layers: list[Tensor]) -> None:
         self._layers = layers
-        self.addresses = (ctypes.c_void_p * len(layers))(*(layer.data_ptr() for layer in layers))
+        addresses = (layer.data_ptr() for layer in layers)
+        self.addresses = (ctypes.c_void_p * len(self.widths))(*addresses)  # NULL for those that are not there yet
 
     def make_room(self, tokens: int, rows: int) -> None:
         """Make room for ``tokens`` of ``rows``: free the slots that no state uses, then grow if that is not enough.

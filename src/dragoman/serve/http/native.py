@@ -155,7 +155,7 @@ def _candidate(model: ServedModel, candidate: Candidate) -> dict[str, Any]:
         "text": candidate.text,
         "score": candidate.score,
         "log_prob": candidate.log_prob,
-        "confidence": candidate.sure,
+        "confidence": candidate.estimated_confidence,
         "truncated": candidate.truncated,
         "tokens": [
             {"text": text, "log_prob": log_prob}
