@@ -11,13 +11,13 @@ Writes ``results/attention_kernels.md`` beside this file.
 """
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
 from datetime import date
 from itertools import product
 
 import torch
+from processor import processor
 from smoke import add_smoke, write_results
 from torch import Tensor
 
@@ -70,7 +70,7 @@ def main() -> None:
     lines = [
         "# Attention kernels",
         "",
-        f"{date.today()}, {platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{date.today()}, {processor()}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads. CPU ms of a layer, {tokens:,} tokens.",
         "",
         "| precision | dropout | pass | length | fused | explicit | fused / explicit | flash |",

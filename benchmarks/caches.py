@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from processor import processor
 from smoke import add_smoke, run_of, write_results
 
 from dragoman.checkpoint import load_model
@@ -108,12 +109,6 @@ def steps(rounds: int, rows: int = ROWS) -> list[str]:
             cells.append(f"{1e6 * statistics.median(found):,.0f}")
         lines.append(f"| `{cache}` | {' | '.join(cells)} |")
     return lines
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def main() -> None:

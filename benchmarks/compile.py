@@ -15,7 +15,6 @@ Writes ``results/compile-PRECISION.md`` beside this file.
 """
 
 import argparse
-import platform
 import statistics
 import time
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from dataclasses import replace
 from datetime import date
 
 import torch
+from processor import processor
 from smoke import add_smoke, write_results
 from torch import nn
 from train_speed import BASE, CPU, TOY, Setting, even, ours
@@ -88,8 +88,7 @@ def main(rounds: int, precision: str, *, smoke: bool) -> None:
         f"# A step as one compiled program, {precision}",
         "",
         f"{setting}; batches of {setting.tokens:,} target tokens, {', '.join(map(str, LENGTHS))} a sentence.",
-        f"{date.today()}; {platform.processor() or platform.machine()}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} thread; {rounds} rounds.",
+        f"{date.today()}; {processor()}, torch {torch.__version__}, {torch.get_num_threads()} thread; {rounds} rounds.",
         "",
         "| train.compile | target tokens per CPU second | of off | loss after the last step |",
         "|---|---:|---:|---:|",

@@ -28,7 +28,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from decode import CONTESTANTS, processor, sources, write_run
+from decode import CONTESTANTS, sources, write_run
+from processor import processor
 from smoke import add_smoke, run_of, write_results
 from train_speed import BASE, SMALL, TOY, captions, contestant, even
 

@@ -31,10 +31,10 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from datetime import date
-from functools import cache
 from pathlib import Path
 
 import torch
+from processor import processor
 from smoke import add_smoke, write_results
 from where import time_of_decoding
 
@@ -251,18 +251,6 @@ def report(size: str, rounds: int, measured: dict, agreed: dict, memory: dict[st
             f"| {name} | {rates} | {1000 / measured[name, 1, 0]:.2f} | {memory[name]:,.0f} | {same:.0%} / {five:.0%} |"
         )
     return "\n".join([*lines, "", where, ""])
-
-
-@cache
-def processor() -> str:
-    """Its model and what it multiplies with."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    fields = dict(line.split(":", 1) for line in info.split("\n\n")[0].splitlines() if ":" in line)
-    found = {key.strip(): value.strip() for key, value in fields.items()}
-    units = [
-        unit for unit in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if unit in found.get("flags", "")
-    ]
-    return f"{found.get('model name', platform.machine())} ({', '.join(units)})"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from datetime import date
 
 import torch
-from caches import processor
+from processor import processor
 from smoke import add_smoke, write_results
 
 from dragoman.config import from_dict, merge

@@ -12,7 +12,6 @@ Prints a table in Markdown.
 
 import argparse
 import json
-import platform
 import random
 import re
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import sacrebleu
+from processor import processor
 from smoke import TESTS, add_smoke, write_results
 
 from dragoman import Translator
@@ -134,7 +134,7 @@ def compare(args: argparse.Namespace, folder: Path) -> str:
         [
             "# Fuzzy matches from a translation memory (benchmarks/fuzzy_matches.py)",
             "",
-            f"{machine()}, one thread, {date.today()}. {len(short):,} captions of at most {args.words} words and "
+            f"{processor()}, one thread, {date.today()}. {len(short):,} captions of at most {args.words} words and "
             f"{len(twins):,} edited ones to train on; {args.epochs:g} passes of `transformer-tiny`, in batches "
             f"of {args.settings['train']['batch_tokens']:,} tokens. Matches make sources longer and batches smaller. "
             f"Similarity at least {RETRIEVAL['threshold']}; the encoder is that of the first translator; "
@@ -151,15 +151,6 @@ def compare(args: argparse.Namespace, folder: Path) -> str:
             *rows,
         ]
     )
-
-
-def machine() -> str:
-    """Return the name of the processor."""
-    info = Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2] for line in (info.read_text() if info.exists() else "").splitlines() if "name" in line
-    ]
-    return names[0].strip() if names else platform.processor()
 
 
 def write(path: Path, pairs: list[Pair]) -> None:

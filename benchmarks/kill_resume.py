@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the processes are
 
 import torch
 import torch._dynamo  # optimizers import it: once, before the forks
+from processor import processor
 from smoke import add_smoke, write_results
 
 from dragoman.checkpoint import RunDirectory
@@ -181,12 +182,8 @@ def last_step(path: Path) -> int:
 
 
 def machine() -> str:
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}, {versions}"
+    return f"{processor()}, {os.cpu_count()} cores, {platform.system()}, {versions}"
 
 
 def report(trials: list[Trial], steps: int, seed: int, minutes: float) -> list[str]:

@@ -27,6 +27,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from processor import processor
 from smoke import RESULTS, add_smoke, write_results
 
 from dragoman.config import from_dict, load_yaml
@@ -192,7 +193,7 @@ def main() -> None:
             print(f"{length:>6} {name:<20} {found[name][length]}", flush=True)
     if not given.smoke:
         found, settings = with_earlier(found, settings)
-    where = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread"
+    where = f"{processor()}, {torch.get_num_threads()} thread"
     head = [
         "# Growth with the length of a text",
         "",

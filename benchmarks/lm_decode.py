@@ -30,7 +30,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from decode import processor
+from processor import processor
 from smoke import add_smoke, write_results
 
 from dragoman.checkpoint import RunDirectory, load_model

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 import torch
+from processor import processor
 from smoke import add_smoke, write_results
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -154,7 +155,7 @@ def main() -> None:
         f"{s.depth} layers, width {s.dim}, {s.heads} heads, SwiGLU {s.hidden:,}, vocabulary {s.vocab:,}; {s.rows} rows "
         f"of {s.context} tokens a step; medians of {rounds} interleaved steps.",
         "",
-        f"{date.today()}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s), "
+        f"{date.today()}; {processor()}, {torch.get_num_threads()} thread(s), "
         f"Python {platform.python_version()}, torch {torch.__version__}.",
         "",
         "| library | precision | tokens per CPU second | of Hugging Face | MFU | last loss |",

@@ -7,12 +7,12 @@ logits at once, beside the plain loss. Prints CPU milliseconds; writes ``results
 """
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
 from datetime import date
 
 import torch
+from processor import processor
 from smoke import add_smoke, write_results
 
 from dragoman.model import chunked_loss as chunks
@@ -41,7 +41,7 @@ def main() -> None:
     lines = [
         "# Chunks of logits",
         "",
-        f"{date.today()}, {platform.processor() or platform.machine()}, torch {torch.__version__}, "
+        f"{date.today()}, {processor()}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads. CPU ms of loss and gradients: {tokens:,} tokens, {VOCAB:,} entries.",
         "",
         "| chunk | float32 | bfloat16 |",

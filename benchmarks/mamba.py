@@ -29,6 +29,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from processor import processor
 from smoke import add_smoke, write_results
 from torch import Tensor, nn
 
@@ -219,7 +220,7 @@ def main() -> None:
         f"{s.depth} layers ({s.deep} for decoding), width {s.dim}, vocabulary {s.vocab:,}, float32; medians "
         f"of {rounds} interleaved rounds, in CPU time.",
         "",
-        f"{date.today()}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s), "
+        f"{date.today()}; {processor()}, {torch.get_num_threads()} thread(s), "
         f"Python {platform.python_version()}, torch {torch.__version__}.",
         "",
         f"Training: {s.rows} rows of {s.context} tokens a step.",

@@ -30,6 +30,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from processor import processor
 from smoke import add_smoke, forked, output_of, write_results
 
 from dragoman.data.batch import Batches, collate
@@ -135,7 +136,7 @@ def main(rounds: int, *, smoke: bool) -> None:
     lines = [
         "# One process and two on the same steps",
         "",
-        f"{date.today()}; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"{date.today()}; {processor()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, torch {torch.__version__}; one thread a process; {rounds} rounds.",
         "",
         f"| | loss after {STEPS} steps | target tokens a second | of one | share of the step spent talking |",

@@ -17,16 +17,15 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
+from processor import processor
 from smoke import add_smoke, output_of, write_results
 
 from dragoman.config import from_dict
@@ -248,13 +247,9 @@ def report(rows: list[Row], found: list[dict[str, float]]) -> str:
     on_time = [abs(f["seconds"] / f["seconds_measured"] - 1) <= TIME for f in found]
     planning = statistics.median(f["planning"] for f in found)
     table = "\n".join(line(row, f) for row, f in zip(rows, found, strict=True))
-    processor = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")),
-        platform.processor(),
-    )
     return f"""# Predicted against measured
 
-{date.today()}, {processor}, one thread, load {os.getloadavg()[0]:.1f} at the end, torch {torch.__version__}.
+{date.today()}, {processor()}, one thread, load {os.getloadavg()[0]:.1f} at the end, torch {torch.__version__}.
 `python benchmarks/plan.py` repeats it. Each row is predicted in one process and trained in another. How long
 small objects live in the heap (two numbers in `plan/heap.py`) was chosen by such rows; nothing else of the prediction
 is fitted.

@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from processor import processor
 from smoke import add_smoke, run_of, write_results
 
 from dragoman.checkpoint import load_model
@@ -59,7 +60,7 @@ def report(run: Path, sentences: int) -> tuple[str, bool]:
         "and scores that one forward finds again (the difference is the largest). float32. Caches and precisions that",
         "round are counted and not judged.",
         "",
-        f"{date.today()}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"{date.today()}; {processor()}, {torch.get_num_threads()} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}; "
         f"{run.name}, {parameters:,} parameters; "
         f"{time.monotonic() - began:.0f} s.",

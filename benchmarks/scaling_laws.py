@@ -22,6 +22,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from processor import processor
 from smoke import RESULTS, add_smoke, write_results
 
 from dragoman.cli.plan_laws import print_laws
@@ -125,7 +126,7 @@ def report(found: dict, text: Path) -> list[str]:
     return [
         "# A scaling law, and how well it predicts",
         "",
-        f"{date.today()}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} thread, Python "
+        f"{date.today()}; {processor()}, {torch.get_num_threads()} thread, Python "
         f"{platform.python_version()}, torch {torch.__version__}. Language models of the bytes of a text of "
         f"{text.stat().st_size / 1e6:.1f} MB, context 128, one pass at most; losses in nats a byte on text held out.",
         "",

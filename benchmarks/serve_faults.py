@@ -35,7 +35,7 @@ from datetime import date
 from pathlib import Path
 
 import httpx
-from decode import processor
+from processor import processor
 from smoke import add_smoke, run_of, write_results
 from websockets.asyncio.client import connect
 

@@ -34,7 +34,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from decode import processor
+from processor import processor
 from serve import free_port
 from smoke import add_smoke, write_results
 

@@ -27,6 +27,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from processor import processor
 from smoke import add_smoke, write_results
 
 COMMAND = [sys.executable, "-m", "dragoman"]
@@ -77,7 +78,7 @@ def main() -> None:
     lines = [
         "# Start-up",
         "",
-        f"{date.today()}; {platform.processor() or platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} "
+        f"{date.today()}; {processor()}, {os.environ.get('OMP_NUM_THREADS', 'all')} "
         f"thread(s), Python {platform.python_version()}, torch {torch.__version__}.",
         "",
         "| what | CPU seconds | by the clock | wanted |",

@@ -20,6 +20,7 @@ import sys
 from datetime import date
 
 import torch
+from processor import processor
 from smoke import add_smoke, write_results
 from torch import Tensor
 from train_speed import BASE, CONTESTANTS, TOY, Setting, contestant, even
@@ -87,7 +88,7 @@ def main() -> None:
         "# Memory of training",
         "",
         f"{setting}; batches of {setting.tokens:,} target tokens, 32 a sentence. {date.today()}; "
-        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}.",
+        f"{processor()}, Python {platform.python_version()}, torch {torch.__version__}.",
         "",
         "| library | float32, MB | bfloat16, MB |",
         "|---|---:|---:|",

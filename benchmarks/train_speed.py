@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from processor import processor
 from smoke import add_smoke, write_results
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -341,7 +342,7 @@ def main() -> None:
     lines = [
         "# Training speed",
         "",
-        f"{date.today()}; {platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{date.today()}; {processor()}, "
         f"{torch.get_num_threads()} thread(s), Python {platform.python_version()}, torch {torch.__version__}.",
         "",
     ]

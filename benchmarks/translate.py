@@ -23,7 +23,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from decode import processor
+from processor import processor
 from smoke import add_smoke, run_of, write_results
 
 from dragoman.decode.translator import Translator

@@ -7,15 +7,14 @@ are queries. Prints a table in Markdown.
 """
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from processor import processor
 from smoke import add_smoke, write_results
 
 from dragoman.text import vector_index
@@ -34,14 +33,6 @@ def cpu_seconds(do: Callable[[], T]) -> tuple[float, T]:
 
 def directed(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def compare(args: argparse.Namespace) -> str:

@@ -1,0 +1,28 @@
+"""The name of the processor, for the heads of results. Nothing to run by itself."""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "i8mm", "bf16", "sve")
+"""Instructions that products use, by their names in /proc/cpuinfo."""
+
+
+@cache
+def processor() -> str:
+    """Return its model, its generation where the model's name hides it, and what it multiplies with."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    fields = dict(line.split(":", 1) for line in info.split("\n\n")[0].splitlines() if ":" in line)
+    found = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = found.get("flags", found.get("Features", "")).split()
+    generation = _zen(found.get("vendor_id"), found.get("cpu family"), flags)
+    known = [generation, ", ".join(unit for unit in UNITS if unit in flags)]
+    name = found.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({'; '.join(part for part in known if part)})"
+
+
+def _zen(maker: str | None, family: str | None, flags: list[str]) -> str:
+    """Return the generation of a processor of AMD, whose model may be no more than "AMD EPYC"."""
+    if maker != "AuthenticAMD":
+        return ""
+    return {"25": "Zen 4" if "avx512f" in flags else "Zen 3", "26": "Zen 5"}.get(family or "", "")
