@@ -24,13 +24,13 @@ from dragoman import durable
 from dragoman.cli import main
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError, OutputError, ProcessLost
-from dragoman.serve.bulk import local, remote
+from dragoman.serve.bulk import local, remote, worker_process
 from dragoman.serve.bulk import shard as shards
 from dragoman.serve.bulk.job import BulkReport, check_input, run_bulk
 from dragoman.serve.bulk.local import LocalWorkers
 from dragoman.serve.bulk.remote import read_remote_lines
 from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, WorkerFailed
-from dragoman.serve.bulk.shard import Shard, ShardResult, ShardWork, finish, shard_size, shards_of
+from dragoman.serve.bulk.shard import Shard, ShardResult, ShardWork, finish, shard_sizes, shards_of
 from dragoman.text.compressed import create_text
 from dragoman.text.lines import read_lines
 from dragoman.train.run import start
@@ -61,15 +61,15 @@ class InThisProcess(ShardScheduler):
 
 def work_here(patch: pytest.MonkeyPatch, scheduler: Callable[[ShardWork], ShardScheduler]) -> None:
     """Let the scheduler take the place of the command's processes."""
-    patch.setattr(local, "LocalWorkers", lambda work, workers: scheduler(work))
-    patch.setattr(local, "start_early", lambda workers: None)
+    patch.setattr(local, "LocalWorkers", lambda work, workers, method: scheduler(work))
+    patch.setattr(worker_process, "start_template", lambda: None)
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Shards of four lines, so that few lines make many of them."""
     monkeypatch.setattr(shards, "FEWEST", 4)
-    monkeypatch.setattr(shards, "SHARDS", 10**6)
+    monkeypatch.setattr(shards, "SHARE", 10**6)
 
 
 def write(path: Path, lines) -> Path:
@@ -126,13 +126,26 @@ def test_remarks_come_in_the_order_of_the_lines(tmp_path):
 
 
 @pytest.mark.parametrize("lines", [0, 1, 511, 100_000, 10**7])
-def test_a_shard_is_as_long_for_any_number_of_workers_and_never_longer_than_the_batches_of_a_single_process(lines):
-    assert 1 <= shard_size(lines) <= 4096
+def test_shards_hold_all_lines_and_are_never_longer_than_the_batches_of_a_single_process(lines, monkeypatch):
+    monkeypatch.undo()  # shards as they are
+    sizes = shard_sizes(lines)
+    assert sum(sizes) == lines and all(1 <= size <= 4096 for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("lines", [20_000, 100_000, 10**6])
+@pytest.mark.parametrize("workers", [2, 5, 16])
+def test_workers_that_take_shard_after_shard_end_at_about_the_same_time(workers, lines, monkeypatch):
+    monkeypatch.undo()
+    done = [0] * workers
+    for size in shard_sizes(lines):
+        done[done.index(min(done))] += size
+    assert max(done) - min(done) <= 512
 
 
 def test_shards_are_made_one_at_a_time():
-    endless = shards_of(chain.from_iterable(repeat(["a"])), 4)
-    assert [next(endless).first_row for _ in range(3)] == [1, 5, 9]
+    endless = shards_of(chain.from_iterable(repeat(["a"])), [4, 3])
+    assert [next(endless).first_row for _ in range(3)] == [1, 5, 8]
 
 
 def test_progress_goes_from_nothing_to_everything_and_never_back(tmp_path):
@@ -326,15 +339,26 @@ def test_workers_load_at_the_same_time_however_long_the_lines_are(tmp_path):
     assert first[0] < second[1] and second[0] < first[1]
 
 
-def test_workers_that_were_started_early_do_the_work_even_if_one_has_died_since(tmp_path):
-    local.start_early(2)
-    early = [worker.process for worker in local._idle]
-    early[1].kill()
-    early[1].join()
+@pytest.fixture
+def template():
+    """The process that workers are forked from; stopped afterwards."""
+    if worker_process.OF_COMMANDS != "forkserver":
+        pytest.skip("workers are forked on Linux alone")
+    yield worker_process.start_template()
+    worker_process.stop_template()
+
+
+def test_forked_workers_answer_all_shards_even_if_one_dies(template, tmp_path):
+    work = Backwards(dies_at=2, once=str(tmp_path / "died"))
     path = write(tmp_path / "in.txt", LINES)
-    report = bulk(path, tmp_path / "out.txt", LocalWorkers(Backwards(), 2))
+    report = bulk(path, tmp_path / "out.txt", LocalWorkers(work, 2, "forkserver"))
     assert list(read_lines(tmp_path / "out.txt")) == EXPECTED and report.lost == 1
-    assert not local._idle and early[0].exitcode is not None  # it was stopped with the others
+
+
+def test_a_template_that_has_just_died_is_not_missed(template, tmp_path):
+    worker_process.stop_template()
+    report = bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out.txt", LocalWorkers(Backwards(), 2, "forkserver"))
+    assert list(read_lines(tmp_path / "out.txt")) == EXPECTED and report.lost == 0
 
 
 LONG = ["a line of some words"] * 2000
@@ -342,30 +366,33 @@ LONG = ["a line of some words"] * 2000
 
 
 @pytest.mark.parametrize(
-    ("lines", "there", "wanted"),
-    [(LONG, (), 2), (LONG[:1000], (), 1), (LONG[:10], (), 0), (LONG, ("out.txt",), 0)],
-    ids=["long", "one shard", "short", "the output is there"],
+    ("lines", "there", "early"),
+    [(LONG, (), True), (LONG[:10], (), False), (LONG, ("out.txt",), False)],
+    ids=["long", "short", "the output is there"],
 )
-def test_processes_start_early_where_there_will_be_work(lines, there, wanted, run, tmp_path, monkeypatch):
-    started: list[int] = []
+def test_the_template_starts_early_where_there_will_be_work(lines, there, early, run, tmp_path, monkeypatch):
+    started: list[bool] = []
     work_here(monkeypatch, lambda work: InThisProcess(Backwards()))
-    monkeypatch.setattr(local, "start_early", started.append)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(worker_process, "OF_COMMANDS", "forkserver")
+    monkeypatch.setattr(worker_process, "start_template", lambda: started.append(True))
     for name in there:
         (tmp_path / name).touch()
     source = write(tmp_path / "in.txt", lines)
     assert dragoman("translate", run, source, "-o", tmp_path / "out.txt", "--workers", 2) == 0
-    assert started == ([wanted] if wanted else [])
+    assert started == [True] * early
 
 
-def test_a_mistake_leaves_no_process_behind(run, tmp_path, monkeypatch, capsys):
-    begun: list[local._Worker] = []
-    start = local._start
-    monkeypatch.setattr(local, "_start", lambda: (begun.append(start()), begun[-1])[1])
-    source, output = write(tmp_path / "in.txt", LONG), tmp_path / "out.txt"
-    assert dragoman("translate", tmp_path / "no-run", source, "-o", output, "--workers", 2) == 2 and not begun
+@pytest.mark.skipif(worker_process.OF_COMMANDS != "forkserver", reason="workers are forked on Linux alone")
+def test_a_mistake_leaves_no_process_behind(run, tmp_path, capsys):
+    def children() -> set[int]:
+        found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        return {int(child) for child in found if b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+    before, source, output = children(), write(tmp_path / "in.txt", LONG), tmp_path / "out.txt"
+    assert dragoman("translate", tmp_path / "no-run", source, "-o", output, "--workers", 2) == 2
+    assert children() == before
     assert dragoman("translate", run, source, "-o", output, "--workers", 1, "--cache", "pagedd") == 2
-    assert len(begun) == 1 and begun[0].process.exitcode is not None and not local._idle
+    wait_for(lambda: not any(map(is_alive, children() - before)))
     assert "Did you mean 'paged'?" in capsys.readouterr().err
 
 

@@ -72,7 +72,7 @@ class Shouting(ShardWork):
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(shards, "FEWEST", 2)
-    monkeypatch.setattr(shards, "SHARDS", 10**6)
+    monkeypatch.setattr(shards, "SHARE", 10**6)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
@@ -272,12 +272,12 @@ def test_the_command_gives_the_same_with_workers_and_translates_parquet(run, tmp
     parquet = pytest.importorskip("pyarrow.parquet")
     work: list[object] = []
 
-    def here(shard_work, workers):
+    def here(shard_work, workers, method):
         work.append((type(shard_work).__name__, workers))
         return InThisProcess(shard_work)
 
     monkeypatch.setattr("dragoman.serve.bulk.local.LocalWorkers", here)
-    monkeypatch.setattr("dragoman.serve.bulk.local.start_early", lambda workers: None)
+    monkeypatch.setattr("dragoman.serve.bulk.worker_process.start_template", lambda: None)
     rows = [("the red dog", ""), ("one {name} cat", ""), ("", ""), ("two cars", "there")]
     for suffix in (".csv", ".parquet"):
         write(tmp_path / f"a{suffix}", rows)

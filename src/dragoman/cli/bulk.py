@@ -302,8 +302,9 @@ def _scheduler(work: "ShardWork", workers: int | None, ray: str | None) -> "Shar
 
         return RayWorkers(work, ray, workers)
     from dragoman.serve.bulk.local import LocalWorkers
+    from dragoman.serve.bulk.worker_process import OF_COMMANDS
 
-    return LocalWorkers(work, workers or 1)
+    return LocalWorkers(work, workers or 1, OF_COMMANDS)
 
 
 def _reader(names: list[str], column: str | None, as_kind: str | None) -> "ReadLines":

@@ -72,7 +72,8 @@ class BulkPlan(NamedTuple):
 def plan_bulk(request: BulkRequest) -> BulkPlan | None:
     """Return the plan of a bulk job; None without --workers or --ray. Parquet files are always translated in bulk.
 
-    Processes of a plan begin at once where that is worth it, since their start takes as long as that of this one.
+    The template of a plan's workers begins at once where there will be work, since its start takes as long as that of
+    this process.
 
     Raises:
         ConfigError, DataError: as ``bulk_inputs``; or options that do not fit one another.
@@ -94,26 +95,24 @@ def plan_bulk(request: BulkRequest) -> BulkPlan | None:
         )
     if request.never_in_bulk:
         raise ConfigError(f"{option}: cannot be used with --memory, --knn, --dry-run and --report")
-    if not request.ray and (early := _worth_an_early_start(request.run, inputs, workers or 1)):
-        from dragoman.serve.bulk import local
+    if not request.ray and _will_have_work(request.run, inputs):
+        from dragoman.serve.bulk import worker_process
 
-        local.start_early(early)
+        if worker_process.OF_COMMANDS == "forkserver":
+            worker_process.start_template()
     return BulkPlan(inputs, tables, workers)
 
 
-def _worth_an_early_start(run: Path, inputs: Sequence[BulkInput], workers: int) -> int:
-    """Return how many processes can begin before the inputs are read: no more than there are cores and shards, and none
-    for a run that is not there, files elsewhere, or an output that is."""
+def _will_have_work(run: Path, inputs: Sequence[BulkInput]) -> bool:
+    """Return False for a run that is not there, inputs elsewhere or nearly empty, and an output that is there."""
     try:
         size = sum(os.path.getsize(name) for one in inputs for name in one.names)
     except OSError:
-        return 0
-    if not (run / CONFIG).is_file() or any(one.output.exists() for one in inputs):
-        return 0
-    return min(workers, os.cpu_count() or 1, size // SHARD_BYTES)
+        return False
+    return size >= SHARD_BYTES and (run / CONFIG).is_file() and not any(one.output.exists() for one in inputs)
 
 
 def stop_early() -> None:
-    """Stop the processes of a plan that has failed before they had work."""
-    if local := sys.modules.get("dragoman.serve.bulk.local"):
-        local.stop_idle()
+    """Stop the template of a plan that has failed, or is done."""
+    if worker_process := sys.modules.get("dragoman.serve.bulk.worker_process"):
+        worker_process.stop_template()

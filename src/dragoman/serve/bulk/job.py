@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from dragoman.errors import DataError
 from dragoman.serve.bulk.parts import Assemble, OutputParts, open_parts
 from dragoman.serve.bulk.scheduler import ShardScheduler
-from dragoman.serve.bulk.shard import Shard, ShardResult, shard_size, shards_of
+from dragoman.serve.bulk.shard import Shard, ShardResult, shard_sizes, shards_of
 
 READ = 4096
 """Lines hashed at a time."""
@@ -99,24 +99,26 @@ def run_bulk(
         OutputError: the output cannot be written.
         ProcessLost: workers die again and again.
     """
-    began, size = time.monotonic(), shard_size(checked.lines)
+    began, sizes = time.monotonic(), shard_sizes(checked.lines)
     job = {"input": {"lines": checked.lines, "sha256": checked.sha256}, "model": dict(model), "options": dict(options)}
     with open_parts(output) as parts:
-        parts.begin(job | {"shard_lines": size}, restart=restart)
-        counted = _DoneLines(checked.lines, size, parts.finished, progress)
+        parts.begin(job, restart=restart)
+        counted = _DoneLines(sizes, parts.finished, progress)
         remarks, resumed = _OrderedRemarks(parts.finished, remark), counted.done()
-        for result in scheduler.results(_unfinished(read, checked, parts, size, before), counted.under_way):
+        for result in scheduler.results(_unfinished(read, checked, parts, sizes, before), counted.under_way):
             parts.add(result)
             counted.finish(result.number)
             remarks.add(result)
-        parts.join(-(-checked.lines // size), assemble)
+        parts.join(len(sizes), assemble)
     return BulkReport(checked.lines, resumed, time.monotonic() - began, scheduler.lost)
 
 
-def _unfinished(read: ReadLines, checked: CheckedInput, parts: OutputParts, size: int, before: int) -> Iterator[Shard]:
+def _unfinished(
+    read: ReadLines, checked: CheckedInput, parts: OutputParts, sizes: Sequence[int], before: int
+) -> Iterator[Shard]:
     """Yield the shards that are not finished; at the end, check that the input was still the same."""
     digest = hashlib.sha256()
-    for shard in shards_of(read(), size, before=before, output=str(parts.output)):
+    for shard in shards_of(read(), sizes, before=before, output=str(parts.output)):
         digest.update(_spelt(shard.lines))
         if shard.number not in parts.finished:
             yield shard
@@ -142,14 +144,14 @@ class _OrderedRemarks:
 class _DoneLines:
     """Counts lines that are done: those of finished shards, and of others as far as their workers report."""
 
-    def __init__(self, lines: int, size: int, finished: Iterable[int], progress: LinesDone):
-        self.lines, self.size, self.progress = lines, size, progress
+    def __init__(self, sizes: Sequence[int], finished: Iterable[int], progress: LinesDone):
+        self.sizes, self.lines, self.progress = sizes, sum(sizes), progress
         self.partial: dict[int, int] = {}
         self.finished = sum(map(self.length, finished))
-        progress(self.finished, lines)
+        progress(self.finished, self.lines)
 
     def length(self, number: int) -> int:
-        return min(self.size, self.lines - number * self.size)
+        return self.sizes[number] if number < len(self.sizes) else 0  # of an input that has grown
 
     def done(self) -> int:
         return self.finished + sum(self.partial.values())

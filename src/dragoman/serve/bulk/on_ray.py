@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from dragoman.cluster import connect
-from dragoman.serve.bulk.local import unwrapped, wrapped
 from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, ShardSupply
 from dragoman.serve.bulk.shard import Shard, ShardAnswerer, ShardResult, ShardWork, finish
+from dragoman.serve.bulk.worker_process import unwrapped, wrapped
 
 
 class ShardActor:
@@ -21,7 +21,7 @@ class ShardActor:
         self.answerer: ShardAnswerer | None = None
 
     def finish(self, shard: Shard) -> ShardResult | tuple[str, str]:
-        """Return the result of a shard, or the error as ``local.wrapped`` writes it."""
+        """Return the result of a shard, or the error as ``worker_process.wrapped`` writes it."""
         try:
             self.answerer = self.answerer or self.work.open()
             return finish(self.answerer, shard)

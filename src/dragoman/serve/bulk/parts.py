@@ -26,7 +26,8 @@ from dragoman.serve.bulk.shard import ShardResult, packed
 Assemble = Callable[[BinaryIO, Iterable[bytes]], None]
 """Function that writes an output from the contents of its parts."""
 JOB, JOURNAL = "job.json", "journal.jsonl"
-FORMAT = 1
+FORMAT = 2
+"""Of the folder, and of the division into shards."""
 
 
 class OutputParts:
@@ -51,6 +52,11 @@ class OutputParts:
             with _explained(self.path):
                 durable.replace(self.path / JOB, (json.dumps(wanted, indent=1, ensure_ascii=False) + "\n").encode())
             return
+        if before.get("format") != FORMAT:
+            raise ConfigError(
+                f"{self.path}: begun by another version of dragoman, which divides texts in another way: end it with "
+                "that one, or start anew with --restart"
+            )
         if changed := differences(before, wanted):
             raise ConfigError(f"{self.path}: {_difference(*changed[0])}: {_AGAIN}")
         entries = [entry for entry in self._journal() if self._is_intact(entry["shard"], entry["sha256"])]

@@ -5,15 +5,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice
+from itertools import chain, islice, repeat
 
 from dragoman.errors import DataError
 from dragoman.text.compressed import compressing
 
 FEWEST, MOST = 512, 4096
 """Lines of a shard. The most is what ``dragoman translate`` reads at a time, so that its batches are the same."""
-SHARDS = 64
-"""Shards of a text that is long enough for it: the parts that workers share, and the steps of the progress."""
+SHARE = 16
+"""A shard is at most this share of the lines that are left, if that is not too few: so many workers are all busy."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +84,28 @@ class ShardWork(ABC):
         """Load what the work needs."""
 
 
-def shard_size(lines: int) -> int:
-    """Return the lines of each shard of a text of this many lines, whoever translates it."""
-    return min(MOST, max(FEWEST, -(-lines // SHARDS)))
+def shard_sizes(lines: int) -> list[int]:
+    """Return the lines of each shard of a text of this many lines, whoever translates it.
+
+    Shards get shorter towards the end, so that all workers end at about the same time; before, long ones are better,
+    since the last batches of each are not full (guided self-scheduling, Polychronopoulos and Kuck 1987).
+    """
+    sizes = []
+    while lines > 0:
+        sizes.append(min(lines, MOST, max(FEWEST, lines // SHARE)))
+        lines -= sizes[-1]
+    return sizes
 
 
-def shards_of(lines: Iterable[str], size: int, *, before: int = 0, output: str = "") -> Iterator[Shard]:
-    """Yield the shards of a text; only one is in memory at a time."""
+def shards_of(lines: Iterable[str], sizes: Iterable[int], *, before: int = 0, output: str = "") -> Iterator[Shard]:
+    """Yield the shards of a text; only one is in memory at a time. Lines after the last size are shards, too."""
     remaining, earlier, row = iter(lines), deque[str](maxlen=before), 1
-    number = 0
-    while taken := tuple(islice(remaining, size)):
+    for number, size in enumerate(chain(sizes, repeat(MOST))):
+        if not (taken := tuple(islice(remaining, size))):
+            return
         yield Shard(number, row, taken, tuple(earlier), output)
         earlier.extend(taken)
-        number, row = number + 1, row + len(taken)
+        row += len(taken)
 
 
 def finish(answerer: ShardAnswerer, shard: Shard, progress: ShardProgress = lambda done: None) -> ShardResult:
