@@ -174,15 +174,19 @@ static void to_bfloat16(const float *x, int64_t K, uint16_t *to) {
     if (K % 2) to[K] = 0;
 }
 
+typedef int32_t Bits __attribute__((may_alias)); /* of a float: those of absolute values are in the order of the values */
+
 /* Return the largest absolute value; NaN where an input is NaN or infinite, so that the outputs are NaN as well. */
 static float to_int8(const float *x, int64_t K, uint8_t *to) {
-    float size = 1e-20f, nothing = 0;
-#pragma omp simd reduction(max : size) reduction(+ : nothing)
+    union { int32_t bits; float number; } largest = {.number = 1e-20f};
+    int32_t bits = largest.bits;
+#pragma omp simd reduction(max : bits)
     for (int64_t k = 0; k < K; k++) {
-        size = fabsf(x[k]) > size ? fabsf(x[k]) : size;
-        nothing += x[k] * 0.0f;
+        const int32_t of_this = ((const Bits *)x)[k] & 0x7fffffff;
+        bits = of_this > bits ? of_this : bits;
     }
-    size += nothing;
+    largest.bits = bits;
+    const float size = largest.number < INFINITY ? largest.number : NAN;
     const float factor = 127.0f / size;
     for (int64_t k = 0; k < K; k++) to[k] = (uint8_t)((int32_t)rintf(x[k] * factor) + 128);
     for (int64_t k = K; k % 4; k++) to[k] = 0; /* meets weights of 0 */
