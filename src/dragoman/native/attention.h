@@ -92,14 +92,31 @@ INLINE float exponentials(int64_t T, float *weight) {
     return sum_of(sum);
 }
 
+/* Write the weighted sum of V channels for each of ``vectors``. Words that hold two bfloat16 are taken apart: those of even and of odd
+   channels are added up by themselves. */
 INLINE void mix(const int vectors, const int narrow, const Past *past, int64_t from, int64_t T, const float *weight, float factor,
                 float *to) {
-    Vector sum[4] = {{0}, {0}, {0}, {0}};
+    Vector sum[4] = {{0}, {0}, {0}, {0}}, *found = (Vector *)to;
+    if (narrow && vectors % 2 == 0) {
+        for (int64_t t = 0; t < T; t++) {
+            const Whole *words = (const Whole *)((const uint16_t *)past->kv + token_at(past, t) + from);
+            for (int j = 0; j < vectors; j += 2) {
+                const Whole pairs = words[j / 2];
+                sum[j] += (Vector)(pairs << 16) * weight[t];
+                sum[j + 1] += (Vector)(pairs & (int32_t)0xffff0000) * weight[t];
+            }
+        }
+        for (int j = 0; j < vectors; j += 2) {
+            found[j] = LOW(sum[j], sum[j + 1]) * factor;
+            found[j + 1] = HIGH(sum[j], sum[j + 1]) * factor;
+        }
+        return;
+    }
     for (int64_t t = 0; t < T; t++) {
         const int64_t at = token_at(past, t) + from;
         for (int j = 0; j < vectors; j++) sum[j] += widened(past->kv, at + j * V, narrow) * weight[t];
     }
-    for (int j = 0; j < vectors; j++) ((Vector *)to)[j] = sum[j] * factor;
+    for (int j = 0; j < vectors; j++) found[j] = sum[j] * factor;
 }
 
 /* Allocate the weights of T tokens in H heads, in whole vectors, and a normalizer for each head. */

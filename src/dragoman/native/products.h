@@ -26,21 +26,21 @@ INLINE int64_t words_of(int64_t kind, int64_t K) { return kind == FLOAT32 ? K : 
 
 /* ---- blocks: M rows by Q panels ------------------------------------------------------------------ */
 
-/* Weights of the next panel, and how many bytes of them are prefetched at each step through this one. Otherwise only the first
-   block of a panel would wait for memory. */
+/* Weights ``ahead`` of those of a block, and how many bytes of them are prefetched at each step. Otherwise only the first block of
+   a panel would wait for memory. */
 typedef struct {
-    const char *weight;
-    int64_t pace;
+    int64_t ahead, pace;
 } Next;
 
-INLINE void fetch(const int M, const Next *next, int64_t k) {
-    if (M > 5) __builtin_prefetch(next->weight + k * next->pace); /* few rows are one block, which reads weights all the time anyway */
+INLINE void fetch(const int M, const void *weight, const Next *next, int64_t k) { /* few rows are one block, which reads weights
+                                                                                    all the time anyway */
+    if (M > 5) __builtin_prefetch((const char *)weight + next->ahead + k * next->pace);
 }
 
 INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, const float *w, const Next *next, Vector *to) {
     Vector sum[SUMS] = {{0}};
     for (int64_t k = 0; k < K; k++) {
-        fetch(M, next, k);
+        fetch(M, w, next, k);
 #pragma GCC unroll 4
         for (int q = 0; q < Q; q++) {
             const Vector *at = (const Vector *)(w + (q * K + k) * P);
@@ -73,7 +73,7 @@ INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
                      Sum *to) {                                                                                       \
         Sum sum[SUMS] = {{0}};                                                                                        \
         for (int64_t k = 0; k < K; k++) {                                                                             \
-            fetch(M, next, k);                                                                                        \
+            fetch(M, w, next, k);                                                                                     \
             _Pragma("GCC unroll 4") for (int q = 0; q < Q; q++) {                                                     \
                 const Whole *at = (const Whole *)(w + (q * K + k) * P);                                               \
                 const Whole w0 = at[0], w1 = at[1];                                                                   \
@@ -88,24 +88,40 @@ INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
 SUMS_OF_WORDS(sums_bfloat16, Vector, add_pair)
 SUMS_OF_WORDS(sums_int8, Whole, add_four)
 
-/* Turn exact sums into outputs; a separate function, so that the sums stay in registers. */
+/* Return an exact sum as an output. size: of its row (INT8). */
+INLINE Vector output_of(const int kind, Vector sum, Vector bias, Vector scale, Whole excess, float size) {
+    if (kind == INT8) sum = __builtin_convertvector((Whole)sum - excess, Vector) * (size * scale);
+    return sum + bias;
+}
+
+/* Turn exact sums into outputs. Loops over whole panels are unrolled, so that the sums stay in registers. */
 INLINE void finish(const Linear *l, const int kind, const int M, const int outputs, const Vector *sums, const float *size,
                    int64_t first, float *y) {
-    for (int j = 0; j < outputs; j += V) {
-        const int64_t output = first + j, left = l->N - output; /* scale and excess are as long as the panels */
-        Vector bias = {0}, scale = {0};
-        Whole excess = {0};
-        if (left <= 0) return;
-        if (l->bias) memcpy(&bias, l->bias + output, (left < V ? left : V) * sizeof(float));
-        if (kind == INT8) scale = *(const Vector *)(l->scale + output), excess = *(const Whole *)(l->excess + output);
+    const Vector none = {0};
+    const Whole nothing = {0};
+    if (first + outputs <= l->N) {
+#pragma GCC unroll 8
+        for (int j = 0; j < outputs; j += V) {
+            const int64_t output = first + j;
+            const Vector bias = l->bias ? *(const Vector *)(l->bias + output) : none;
+            const Vector scale = kind == INT8 ? *(const Vector *)(l->scale + output) : none;
+            const Whole excess = kind == INT8 ? *(const Whole *)(l->excess + output) : nothing;
+#pragma GCC unroll 16
+            for (int m = 0; m < M; m++)
+                *(Vector *)(y + m * l->N + output) =
+                    output_of(kind, sums[(m * outputs + j) / V], bias, scale, excess, kind == INT8 ? size[m] : 0);
+        }
+        return;
+    }
+    for (int64_t output = first; output < l->N; output += V) { /* scale and excess are as long as the panels */
+        const int64_t count = l->N - output < V ? l->N - output : V;
+        Vector bias = none;
+        if (l->bias) memcpy(&bias, l->bias + output, count * sizeof(float));
+        const Vector scale = kind == INT8 ? *(const Vector *)(l->scale + output) : none;
+        const Whole excess = kind == INT8 ? *(const Whole *)(l->excess + output) : nothing;
         for (int m = 0; m < M; m++) {
-            Vector sum = sums[(m * outputs + j) / V];
-            if (kind == INT8) sum = __builtin_convertvector((Whole)sum - excess, Vector) * (size[m] * scale);
-            sum += bias;
-            if (left >= V)
-                *(Vector *)(y + m * l->N + output) = sum;
-            else
-                memcpy(y + m * l->N + output, &sum, left * sizeof(float));
+            const Vector found = output_of(kind, sums[(m * outputs + output - first) / V], bias, scale, excess, kind == INT8 ? size[m] : 0);
+            memcpy(y + m * l->N + output, &found, count * sizeof(float));
         }
     }
 }
@@ -158,15 +174,19 @@ static void to_bfloat16(const float *x, int64_t K, uint16_t *to) {
     if (K % 2) to[K] = 0;
 }
 
+typedef int32_t Bits __attribute__((may_alias)); /* of a float: those of absolute values are in the order of the values */
+
 /* Return the largest absolute value; NaN where an input is NaN or infinite, so that the outputs are NaN as well. */
 static float to_int8(const float *x, int64_t K, uint8_t *to) {
-    float size = 1e-20f, nothing = 0;
-#pragma omp simd reduction(max : size) reduction(+ : nothing)
+    union { int32_t bits; float number; } largest = {.number = 1e-20f};
+    int32_t bits = largest.bits;
+#pragma omp simd reduction(max : bits)
     for (int64_t k = 0; k < K; k++) {
-        size = fabsf(x[k]) > size ? fabsf(x[k]) : size;
-        nothing += x[k] * 0.0f;
+        const int32_t of_this = ((const Bits *)x)[k] & 0x7fffffff;
+        bits = of_this > bits ? of_this : bits;
     }
-    size += nothing;
+    largest.bits = bits;
+    const float size = largest.number < INFINITY ? largest.number : NAN;
     const float factor = 127.0f / size;
     for (int64_t k = 0; k < K; k++) to[k] = (uint8_t)((int32_t)rintf(x[k] * factor) + 128);
     for (int64_t k = K; k % 4; k++) to[k] = 0; /* meets weights of 0 */
@@ -230,6 +250,13 @@ static int uses_tiles(int64_t kind, int64_t n) { return 0; }
 static void linear_in_tiles(const Linear *l, const uint8_t *x, const float *size, int64_t n, float *y) {}
 #endif
 
+/* Return how many panels a block of rows takes one after the other: as many as the cache holds, so that the pages of its outputs are
+   looked up once for all of them, where there are enough for many threads. */
+INLINE int64_t panels_at_once(int64_t panels, int64_t bytes) {
+    const int64_t most = panels >= 128 ? 4 : 1, fit = (32 << 10) / bytes;
+    return fit < 1 ? 1 : fit < most ? fit : most;
+}
+
 /* ---- the product --------------------------------------------------------------------------------- */
 
 void linear(const Linear *l, const float *x, int64_t n, float *y) {
@@ -250,18 +277,18 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
     void (*multiply)(const Linear *, int, const void *, const float *, int64_t, int64_t, const Next *, float *) =
         l->kind == FLOAT32 ? rows_float32 : l->kind == BFLOAT16 ? rows_bfloat16 : rows_int8;
 
-    const int64_t step = n <= 3 ? 4 : 1;
     const int most = rows_of_a_block(n, MOST);
+    const int64_t step = n <= 3 ? 4 : panels_at_once(panels, bytes * P);
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t to = from + CHUNK < n ? from + CHUNK : n;
         SHARED(n * l->K * l->N > 1 << 17, for (int64_t p = 0; p < panels; p += step) {
             const int64_t end = p + step < panels ? p + step : panels;
-            Next next = {(const char *)l->weight + end * bytes * P, 0};
+            Next next = {step * bytes * P, 0};
             for (int64_t i = from; i < to;) {
                 const int M = to - i >= most ? most : (int)(to - i);
                 next.pace = 4 * P * M / (to - from);
                 multiply(l, M, rows + i * bytes, size ? size + i : NULL, p, end, &next, y + i * l->N);
-                next.weight += next.pace * words;
+                next.ahead += next.pace * words;
                 i += M;
             }
         })

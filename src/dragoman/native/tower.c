@@ -58,19 +58,26 @@ struct Model {
 
 /* ---- operations on one row ------------------------------------------------------------------------- */
 
+/* Return the sum of x - less, or of its squares, over D numbers. */
+INLINE float sum_over(const float *x, int64_t D, float less, const int squared) {
+    Vector even = {0}, odd = {0}; /* two chains of additions, which need not wait for each other */
+    int64_t i = 0;
+    for (; i + P <= D; i += P) {
+        const Vector a = at(x + i) - less, b = at(x + i + V) - less;
+        even += squared ? a * a : a;
+        odd += squared ? b * b : b;
+    }
+    float sum = sum_of(even + odd);
+    for (; i < D; i++) sum += squared ? (x[i] - less) * (x[i] - less) : x[i] - less;
+    return sum;
+}
+
 static void normalize(const Norm *norm, const float *x, int64_t D, float *to) {
-    float mean = 0, square = 0;
     if (norm->kind == NO_NORM) {
         if (to != x) memcpy(to, x, D * sizeof(float));
         return;
     }
-    if (norm->kind == LAYER_NORM) {
-#pragma omp simd reduction(+ : mean)
-        for (int64_t i = 0; i < D; i++) mean += x[i];
-        mean /= D;
-    }
-#pragma omp simd reduction(+ : square)
-    for (int64_t i = 0; i < D; i++) square += (x[i] - mean) * (x[i] - mean);
+    const float mean = norm->kind == LAYER_NORM ? sum_over(x, D, 0, 0) / D : 0, square = sum_over(x, D, mean, 1);
     const float scale = 1.0f / sqrtf(square / D + (float)norm->eps);
     if (norm->bias)
         for (int64_t i = 0; i < D; i++) to[i] = (x[i] - mean) * scale * norm->weight[i] + norm->bias[i];

@@ -8,31 +8,34 @@
 enum { STRETCH = 64 };
 
 static float highest_of(const float *x, int64_t count) {
-    float highest = -INFINITY;
-#pragma omp simd reduction(max : highest)
-    for (int64_t i = 0; i < count; i++) highest = x[i] > highest ? x[i] : highest;
+    Vector some = {0};
+    some -= INFINITY;
+    int64_t i = 0;
+    for (; i + V <= count; i += V) some = higher(at(x + i), some);
+    float highest = highest_in(some);
+    for (; i < count; i++) highest = x[i] > highest ? x[i] : highest;
     return highest;
 }
 
 /* Return log sum exp of a row: NaN where a logit is NaN or none is finite. Write the maximum of each stretch to ``tops`` unless it
    is NULL. One pass over memory: a stretch is still in the cache when it is read again. */
-static float partition_of(const float *x, int64_t V, float *tops) {
-    float highest = -INFINITY, sum = 0;
-    for (int64_t from = 0; from < V; from += STRETCH, x += STRETCH) {
-        const int64_t count = V - from < STRETCH ? V - from : STRETCH;
+static float partition_of(const float *x, int64_t N, float *tops) {
+    float highest = -INFINITY, rest = 0;
+    Vector sum = {0};
+    for (int64_t from = 0; from < N; from += STRETCH, x += STRETCH) {
+        const int64_t count = N - from < STRETCH ? N - from : STRETCH;
         const float top = highest_of(x, count);
-        float more = 0;
         if (tops) tops[from / STRETCH] = top;
         if (top > highest) {
             sum *= exponential_below_1(highest - top);
             highest = top;
         }
         const float base = highest > -INFINITY ? highest : 0; /* a difference of two infinities is no number */
-#pragma omp simd reduction(+ : more)
-        for (int64_t i = 0; i < count; i++) more += exponential_below_1(x[i] - base);
-        sum += more;
+        int64_t i = 0;
+        for (; i + V <= count; i += V) sum += exponential_each(at(x + i) - base);
+        for (; i < count; i++) rest += exponential_below_1(x[i] - base); /* in the last stretch alone */
     }
-    return highest > -INFINITY ? logf(sum) + highest : NAN;
+    return highest > -INFINITY ? logf(sum_of(sum) + rest) + highest : NAN;
 }
 
 void partition(const float *logits, int64_t R, int64_t V, float *to) {
