@@ -31,10 +31,10 @@ INLINE void interleave(const Whole *a, Whole *to) {
     for (int i = 0; i < V / 2; i++) to[2 * i] = LOW(a[i], a[i + V / 2]), to[2 * i + 1] = HIGH(a[i], a[i + V / 2]);
 }
 
-/* Pack (T, C) into panels of P tokens, each (C / PER_WORD, P) words of channels. The last panel is filled up with zeros. Prefetch
-   what lies ``ahead``. */
+/* Pack (T, C) into panels of P tokens, each (C / PER_WORD, P) words of channels. The last half of a panel is filled up with zeros.
+   Prefetch what lies ``ahead``. */
 static void lay_across(const Value *x, int64_t token, int64_t ahead, int64_t T, int64_t C, int32_t *to) {
-    for (int64_t t = 0; t < up_to(T, P); t += V)
+    for (int64_t t = 0; t < up_to(T, V); t += V)
         for (int64_t c = 0; c < C / PER_WORD; c += V) {
             Whole a[V], b[V];
 #pragma GCC unroll 16
@@ -104,13 +104,19 @@ static void read_mask(const Attention *a, int64_t b, int64_t query, Mask *mask) 
 
 /* Scores (TILE, space) of TILE queries with the keys in range. */
 static void scores(const Value *rows, const int32_t *panels, int64_t C, Range range, int64_t space, float factor, float *to) {
-    for (int64_t j = range.from / P * P; j < range.to; j += P) {
+    int64_t j = range.from / P * P;
+    for (; j + V < range.to; j += P) {
         Vector sum[2 * TILE] = {{0}};
         multiply(TILE, (const Word *)rows, C / PER_WORD, 1, C / PER_WORD, panels + j * C / PER_WORD, sum);
         for (int m = 0; m < TILE; m++) {
             *(Vector *)(to + m * space + j) = sum[2 * m] * factor;
             *(Vector *)(to + m * space + j + V) = sum[2 * m + 1] * factor;
         }
+    }
+    if (j < range.to) { /* the last panel has keys in its first half alone */
+        Vector sum[TILE] = {{0}};
+        multiply_half(TILE, (const Word *)rows, C / PER_WORD, C / PER_WORD, panels + j * C / PER_WORD, sum);
+        for (int m = 0; m < TILE; m++) *(Vector *)(to + m * space + j) = sum[m] * factor;
     }
 }
 

@@ -36,6 +36,20 @@ INLINE void multiply(const int M, const Word *rows, int64_t row, int64_t step, i
     for (int i = 0; i < 2 * M; i++) sums[i] = sum[i];
 }
 
+/* The same for the first V columns of a panel: each row has one vector of sums. */
+INLINE void multiply_half(const int M, const Word *rows, int64_t row, int64_t words, const int32_t *panel, Vector *sums) {
+    Vector sum[MOST];
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) sum[m] = sums[m];
+    for (int64_t k = 0; k < words; k++) {
+        const Whole w = *(const Whole *)(panel + k * P);
+#pragma GCC unroll 12
+        for (int m = 0; m < M; m++) sum[m] = add_word(sum[m], w, (uint32_t)rows[m * row + k]);
+    }
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) sums[m] = sum[m];
+}
+
 /* Pack (T, C), rows ``step`` apart, into panels of ``panel`` columns, each (space / PER_WORD, panel) words of rows, with zeros after
    row T. Prefetch what lies ``ahead``. */
 INLINE void lay_along(const Value *x, int64_t step, int64_t ahead, int64_t T, int64_t C, int64_t space, const int64_t panel,
