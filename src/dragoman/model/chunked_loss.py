@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dragoman.model.linear import PRODUCTS, Product
+from dragoman.model.linear import PRODUCTS, Product, plain
 from dragoman.model.ops import elementwise as kernels
 from dragoman.model.ops import products
 from dragoman.model.ops.observed import alike, early_gradient
@@ -218,10 +218,17 @@ class _Gradients:
         if self.weight is not None and products.supports_gradient(self.weight, gradient, h):
             products.add_gradient(gradient, h, self.weight, self.bias)
             return
-        if self.weight is not None:
+        if self.weight is not None and self._adds(weight):
+            self.weight.addmm_(gradient.t(), h)
+        elif self.weight is not None:
             kernels.accumulate(self.weight, self.product(gradient.t(), h.t(), None))
         if self.bias is not None:
             self.bias += gradient.sum(dim=0)
+
+    def _adds(self, weight: Float[Tensor, "V D"]) -> bool:
+        """Return whether the product by ``weight``'s gradient can add to the sum itself: a pass less for each chunk."""
+        assert self.weight is not None
+        return self.product is plain and runs_on_cpu(weight) and weight.dtype == self.weight.dtype
 
 
 # ---- as one operation, for torch.compile ------------------------------------------------------------

@@ -170,6 +170,7 @@ PRODUCTS = {
     *(
         "mm",
         "addmm",
+        "addmm_",
         "bmm",
         "baddbmm",
         "mv",
