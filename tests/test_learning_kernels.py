@@ -163,6 +163,27 @@ def test_a_model_learns_the_same(monkeypatch, name, dtype):
     assert 0 < apart[0] <= 1.1 * apart[1] < 10 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_in_float32_learns_alike_step_by_step(monkeypatch, name):
+    ids = torch.randint(3, 50, (4, 11))
+
+    def losses() -> list[Tensor]:
+        torch.manual_seed(1)
+        model, found = replace(MODELS[name], vocab=50).build(), []
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(12):
+            loss, _ = TranslationTask().loss(model, PairBatch(ids, F.pad(ids[:, :-1], (1, 0), value=1), ids))
+            optimizer.zero_grad()
+            (loss / ids.numel()).backward()
+            optimizer.step()
+            found.append(loss.detach() / ids.numel())
+        return found
+
+    ours, theirs = torch.stack(losses()), torch.stack(without(monkeypatch, losses))
+    assert ours[-1] < ours[0] - 0.01
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 @in_each_type
 def test_computing_a_layer_again_draws_the_same_dropout(dtype):
     model = replace(rewritten2026(dim=64, heads=2, kv_heads=1, hidden=64, depth=2, dropout=0.3), vocab=50).build()

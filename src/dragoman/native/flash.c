@@ -1,8 +1,9 @@
-/* FlashAttention, forward and backward: the attention weights are never stored as a whole (Dao et al., arXiv:2205.14135). See model/ops/attention.py.
+/* FlashAttention, forward and backward: the attention weights are never stored as a whole (Dao et al.,
+   arXiv:2205.14135). See model/ops/attention.py.
 
    B texts, H query heads, G key/value heads (G divides H), Q queries, K keys, C channels of one head, a multiple of P.
-   The operands of a product lie in words (value.h): of neighbouring channels where the product sums over channels, of tokens where
-   it sums over tokens. */
+   The operands of a product lie in words (value.h): of neighbouring channels where the product sums over channels, of tokens
+   where it sums over tokens. */
 
 #include "heads.h"
 #include "tiles.h"
@@ -236,8 +237,8 @@ static void clear(Transposed tiles, int64_t from, int64_t to, int64_t at) {
 }
 
 /* sum += transposed panels over the words of queries ``from`` to ``to``: (space, C), a row for each key. */
-static void add_transposed(const int32_t *transposed, int64_t span, int64_t from, int64_t to, const int32_t *panels, int64_t j, int64_t C,
-                   float *sum) {
+static void add_transposed(const int32_t *transposed, int64_t span, int64_t from, int64_t to, const int32_t *panels, int64_t j,
+                           int64_t C, float *sum) {
     for (int64_t half = 0; half < V; half += TILE)
         for (int64_t c = 0; c < C; c += P) {
             Vector sums[2 * TILE];

@@ -11,12 +11,14 @@
 
 /* ---- feed-forward: max(x, 0), and silu(g) u with silu(g) = g / (1 + exp(-g)) ---------------------------------- */
 
-void NAMED(relu_gradient)(const Value *dy, const Value *y, int64_t n, Value *dx) {
+#ifndef FLOAT32 /* where PyTorch is as fast */
+void relu_gradient(const Value *dy, const Value *y, int64_t n, Value *dx) {
     EACH(n) {
         const Vector zero = {0}, out = of(y + i);
         put(dx + i, chosen(out > zero, of(dy + i), zero));
     }
 }
+#endif
 
 void NAMED(silu_gate)(const Value *gate, const Value *up, int64_t n, Value *y) {
     EACH(n) {
@@ -26,7 +28,7 @@ void NAMED(silu_gate)(const Value *gate, const Value *up, int64_t n, Value *y) {
 }
 
 void NAMED(silu_gate_gradient)(const Value *dy, const Value *gate, const Value *up, int64_t n, Value *dgate,
-                        Value *dup) {
+                               Value *dup) {
     EACH(n) {
         const Vector g = of(gate + i), d = of(dy + i), share = 1 / (1 + exponential_each(-g));
         put(dup + i, d * g * share);
@@ -74,7 +76,7 @@ static void softmax_of(const Value *scores, const uint8_t *seen, int64_t K, floa
 /* (B, H, Q, K). seen: strides of step_B bytes by text and step_Q by query, the same for all heads. causal: query i sees no key
    after key i. */
 void NAMED(softmax)(const Value *scores, const uint8_t *seen, int64_t step_B, int64_t step_Q, int64_t causal, int64_t B, int64_t H,
-             int64_t Q, int64_t K, Value *y) {
+                    int64_t Q, int64_t K, Value *y) {
 #pragma omp parallel if (B * H * Q * K > LARGE)
     {
         float *x = room((K + V) * sizeof(float));
@@ -129,8 +131,8 @@ void NAMED(dropout)(const Value *x, int64_t n, const Dropout *d, Value *y) {
 /* ---- rotary positions: in each head (a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of its C channels - */
 
 /* cos_sin: for each of T positions C / 2 cosines, then C / 2 sines; a table for each text where ``own``. ``back``: the inverse. */
-void NAMED(rotate)(const Heads *from, const Heads *to, const float *cos_sin, int64_t own, int64_t back, int64_t B, int64_t T, int64_t H,
-            int64_t C) {
+void NAMED(rotate)(const Heads *from, const Heads *to, const float *cos_sin, int64_t own, int64_t back, int64_t B, int64_t T,
+                   int64_t H, int64_t C) {
     const int64_t half = C / 2;
 #pragma omp parallel for collapse(2) schedule(static) if (B * T * H * C > LARGE)
     for (int64_t b = 0; b < B; b++)

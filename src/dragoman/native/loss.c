@@ -45,7 +45,7 @@ static double row(Value *logits, int64_t target, int64_t N, float smoothing, int
 }
 
 void NAMED(cross_entropy)(Value *logits, const int64_t *targets, int64_t R, int64_t N, double smoothing, int64_t learning,
-                   double *losses) {
+                          double *losses) {
 #pragma omp parallel if (R * N > 1 << 16)
     {
         float *x = room((N + V) * sizeof(float));

@@ -1,4 +1,5 @@
-/* Dropout, residual sum and norm between the sublayers of a training step, forward and backward, each in one pass over memory. See model/ops/residual.py.
+/* Dropout, residual sum and norm between the sublayers of a training step, forward and backward, each in one pass over
+   memory. See model/ops/residual.py.
 
    The residual stream x is float; inputs and outputs of sublayers are Values (value.h). N rows of D numbers, n numbers
    in all; D is a multiple of P. */
@@ -61,7 +62,7 @@ void NAMED(rms_norm)(const float *x, const float *w, int64_t N, int64_t D, doubl
 /* Gradients with respect to x and w: with g = dy w and u = x s, dx = s (g - u mean(g u)) and dw = sum of dy u over rows. The
    gradient that reaches x past the norm, ``carried``, is added to dx unless it is NULL. */
 void NAMED(rms_norm_gradient)(const Value *dy, const float *carried, const float *x, const float *w, const float *scale, int64_t N,
-                       int64_t D, float *dx, float *dw) {
+                              int64_t D, float *dx, float *dw) {
     float *sums = room_for_sums(N, D, 1);
 #pragma omp parallel for schedule(static) if (N * D > LARGE)
     for (int64_t b = 0; b < (N + BLOCK - 1) / BLOCK; b++)
@@ -85,9 +86,9 @@ void NAMED(rms_norm_gradient)(const Value *dy, const float *carried, const float
 }
 
 /* sum = residual_scale x + dropout(f), and y = (sum - mean) s w + b with s = 1 / sqrt(variance + eps). */
-void NAMED(add_layer_norm)(const float *x, const Value *f, double residual_scale, const Dropout *d, const float *w, const float *bias,
-                    int64_t N,
-                    int64_t D, double eps, float *sum, float *mean, float *scale, float *y) {
+void NAMED(add_layer_norm)(const float *x, const Value *f, double residual_scale, const Dropout *d, const float *w,
+                           const float *bias, int64_t N, int64_t D, double eps, float *sum, float *mean, float *scale,
+                           float *y) {
 #pragma omp parallel for schedule(static) if (N * D > LARGE)
     for (int64_t r = 0; r < N; r++) {
         float *row = sum + r * D;
@@ -110,7 +111,8 @@ void NAMED(add_layer_norm)(const float *x, const Value *f, double residual_scale
 
 /* Gradients with respect to x, f, w and b: with g = dy w and u = (sum - mean) s, dsum = s (g - mean(g) - u mean(g u)). */
 void NAMED(add_layer_norm_gradient)(const float *dy, const float *sum, const float *mean, const float *scale, const float *w,
-                             double residual_scale, const Dropout *d, int64_t N, int64_t D, float *dx, Value *df, float *dw, float *db) {
+                                    double residual_scale, const Dropout *d, int64_t N, int64_t D, float *dx, Value *df,
+                                    float *dw, float *db) {
     float *sums = room_for_sums(N, D, 2);
 #pragma omp parallel for schedule(static) if (N * D > LARGE)
     for (int64_t b = 0; b < (N + BLOCK - 1) / BLOCK; b++)

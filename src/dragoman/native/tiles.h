@@ -50,8 +50,8 @@ INLINE void multiply_half(const int M, const Word *rows, int64_t row, int64_t wo
     for (int m = 0; m < M; m++) sums[m] = sum[m];
 }
 
-/* Pack (T, C), rows ``step`` apart, into panels of ``panel`` columns, each (space / PER_WORD, panel) words of rows, with zeros after
-   row T. Prefetch what lies ``ahead``. */
+/* Pack (T, C), rows ``step`` apart, into panels of ``panel`` columns, each (space / PER_WORD, panel) words of rows, with zeros
+   after row T. Prefetch what lies ``ahead``. */
 INLINE void lay_along(const Value *x, int64_t step, int64_t ahead, int64_t T, int64_t C, int64_t space, const int64_t panel,
                       int32_t *to) {
     for (int64_t t = 0; t < space; t += PER_WORD)

@@ -1,9 +1,9 @@
-/* The type of the numbers that the kernels of a training step read and write. A file of kernels that includes this header is compiled
-   twice: as it is for bfloat16, and by the file of two lines beside it for float32, where the name of each function ends in _float32.
-   Sums are float32 in both.
+/* The type of the numbers that the kernels of a training step read and write. A file of kernels that includes this header is
+   compiled twice: as it is for bfloat16, and by the file of two lines beside it for float32, where the name of each exported
+   function ends in _float32. Sums are float32 in both.
 
-   Operands of a product of matrices lie in words of 32 bits. A word holds the PER_WORD numbers that are neighbours along the dimension
-   that is summed over: two in bfloat16, one in float32. */
+   Operands of a product of matrices lie in words of 32 bits. A word holds the PER_WORD numbers that are neighbours along the
+   dimension that is summed over: two in bfloat16, one in float32. What each function does is said where it is for bfloat16. */
 
 #pragma once
 
