@@ -42,6 +42,8 @@ def supports_strided(*tensors: Tensor) -> bool:
 def supports_type(*tensors: Tensor) -> bool:
     """Return whether there are kernels for the type of all these tensors: bfloat16, or float32 where gradients are
     needed and autocast leaves it."""
+    if torch.compiler.is_compiling():
+        return False
     dtype, *others = {t.dtype for t in tensors}
     if others or dtype not in SUFFIXES:
         return False
@@ -53,9 +55,7 @@ def supports_type(*tensors: Tensor) -> bool:
 
 def supports_rows(*tensors: Tensor) -> bool:
     """Same as ``supports``, for tensors of one type, in rows that fill whole registers."""
-    if torch.compiler.is_compiling() or not supports_type(*tensors):
-        return False
-    return all(t.shape[-1] % REGISTER == 0 for t in tensors) and supports(*tensors)
+    return supports_type(*tensors) and all(t.shape[-1] % REGISTER == 0 for t in tensors) and supports(*tensors)
 
 
 def uses_bfloat16(device: torch.device) -> bool:
@@ -112,6 +112,11 @@ def accumulate(total: Tensor, x: Tensor) -> None:
 
 
 # ---- feed-forward -----------------------------------------------------------------------------------
+
+
+def supports_relu(x: Tensor) -> bool:
+    """Return whether the kernel can read ``x``: bfloat16 alone, since PyTorch is as fast in float32."""
+    return x.dtype == torch.bfloat16 and supports_rows(x)
 
 
 class ReluFunction(torch.autograd.Function):
