@@ -1,4 +1,4 @@
-"""How large should a chunk of logits be? ``chunks.CHUNK_BYTES`` follows from this.
+"""How large should a chunk of logits be? ``chunks.CHUNK_BYTES`` and ``KERNEL_CHUNK`` follow from this.
 
     OMP_NUM_THREADS=1 python benchmarks/loss_chunks.py
 
@@ -48,8 +48,11 @@ def main() -> None:
         "|---|---|---|",
     ]
     for megabytes in (0.5, 1, 2, 4, 8, 16, 32, 128):
-        chunks.CHUNK_BYTES = int(megabytes * 2**20)
-        times = [milliseconds(tokens, loss.linear_cross_entropy, dtype) for dtype in (torch.float32, torch.bfloat16)]
+        times = []
+        for dtype in (torch.float32, torch.bfloat16):
+            chunks.CHUNK_BYTES = int(megabytes * 2**20)
+            chunks.KERNEL_CHUNK = chunks.CHUNK_BYTES // dtype.itemsize
+            times.append(milliseconds(tokens, loss.linear_cross_entropy, dtype))
         lines.append(f"| {megabytes} MB | {times[0]:.0f} | {times[1]:.0f} |")
         print(lines[-1])
     times = [milliseconds(tokens, loss.plain_cross_entropy, dtype) for dtype in (torch.float32, torch.bfloat16)]

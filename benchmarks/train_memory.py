@@ -26,7 +26,7 @@ from torch import Tensor
 from train_speed import BASE, CONTESTANTS, TOY, Setting, contestant, even
 
 from dragoman.machine import keep_memory
-from dragoman.model.chunked_loss import CHUNK_BYTES
+from dragoman.model.chunked_loss import KERNEL_CHUNK
 
 MB = 1e6
 
@@ -66,13 +66,14 @@ def parts(precision: str, setting: Setting) -> dict[str, float]:
         racer.step(even(setting, 1)[0], counted=False)
     parameters = sum(p.nbytes for p in racer.model.parameters())
     state = sum(t.nbytes for s in racer.optimizer.state.values() for t in s.values())
+    chunk = KERNEL_CHUNK * (2 if precision == "bfloat16" else 4)
     found = {
         "weights": parameters,
         "gradients": parameters,
         "optimizer": state,
         "kept for the backward pass": sum(saved.values()),
     }
-    return {name: size / MB for name, size in (found | {"a chunk of logits": CHUNK_BYTES}).items()}
+    return {name: size / MB for name, size in (found | {"a chunk of logits": chunk}).items()}
 
 
 def main() -> None:

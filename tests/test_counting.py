@@ -149,10 +149,10 @@ def test_counted_work_is_that_of_a_real_step(name):
     with standing_in(None):
         real = multiplied(cfg, batch, task)
         found = count_training(outline(cfg), task.loss, [batch]).counted
-    unknown = sum(  # what PyTorch's counter leaves out: its kernel for attention on CPUs, products with a vector
+    unknown = sum(  # what PyTorch's counter leaves out: its kernel for attention on CPUs, sums in place, vectors
         op.flops * op.calls
         for op in found.operations
-        if "flash" in op.name or op.name in ("aten.mv", "aten.addmv", "aten.dot")
+        if "flash" in op.name or op.name in ("aten.addmm_", "aten.mv", "aten.addmv", "aten.dot")
     )
     assert found.flops() - unknown == real
 
@@ -183,12 +183,14 @@ def test_experts_are_expected_to_share_the_tokens_evenly():
 
 
 def test_a_loss_is_counted_in_the_chunks_of_the_device_that_is_planned_for():
-    """4,096 tokens over 37,000 words are 606 MB of logits: 73 chunks of 8 MB on a CPU, 3 of 256 MB on a GPU."""
+    """4,096 tokens over 37,000 words are 606 MB of logits: on a CPU 19 chunks of 32 MB by a kernel, or 73 of 8 MB; 3 of
+    256 MB on a GPU."""
     cfg = preset("lm-tiny", vocab=37_000)
     found = {kind: counted(cfg, rows=64, length=64, device=torch.device(kind)).counted for kind in ("cpu", "cuda")}
     calls = {kind: [op.calls for op in each.operations if op.part == "output" and op.flops and not op.backward]
              for kind, each in found.items()}  # fmt: skip
-    assert sum(calls["cuda"]) == 3 and 73 <= sum(calls["cpu"]) <= 76
+    chunks = 19 if available() else 73
+    assert sum(calls["cuda"]) == 3 and chunks <= sum(calls["cpu"]) <= chunks + 3
     assert _products(found["cuda"]) == _products(found["cpu"])
     assert found["cpu"].peak["logits"] < 100e6 < 2**28 <= found["cuda"].peak["logits"] < 1.2e9
 
@@ -331,10 +333,10 @@ def test_micro_batches_that_are_the_same_count_as_others_that_are_equal():
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_chunks_of_a_loss_that_are_alike_count_as_if_each_were_run(monkeypatch, precision):
-    monkeypatch.setattr(chunked_loss, "CHUNK_BYTES", 4 * VOCAB * 6)
-    monkeypatch.setattr(chunked_loss, "KERNEL_CHUNK_BYTES", 2 * VOCAB * 6)
+    monkeypatch.setattr(chunked_loss, "CHUNK_BYTES", 4 * VOCAB * 7)
+    monkeypatch.setattr(chunked_loss, "KERNEL_CHUNK", VOCAB * 7)
     made = []
-    for rows in (1, 5):  # chunks of 6 tokens, and a rest
+    for rows in (1, 8):  # 2 or 18 chunks of 7 tokens, and a rest; 16 are left out: small objects take turns by fours
         recording = RecordedStep.empty()
         found = counted(preset("lm-tiny"), rows=rows, length=16, precision=precision, observe=recording.observe)
         with monkeypatch.context() as plain:

@@ -1,8 +1,16 @@
-"""Attention of training steps in bfloat16: no further from float64 than products and a softmax, forward and back."""
+"""Attention of training steps: no further from float64 than products and a softmax, forward and back."""
 
 import pytest
 import torch
-from by_kernels import Function, compare, half, needed, same_with_any_number_of_threads, value_and_gradients
+from by_kernels import (
+    Function,
+    compare,
+    half,
+    in_each_type,
+    needed,
+    same_with_any_number_of_threads,
+    value_and_gradients,
+)
 from torch import Tensor
 
 from dragoman.model.attention import AttentionConfig, AttentionContext, flash
@@ -55,22 +63,24 @@ def sights(B: int, Q: int, K: int) -> dict[str, AttentionMask]:
     return made
 
 
+@in_each_type
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_attention_over_the_keys_that_are_seen(monkeypatch, shape):
+def test_attention_over_the_keys_that_are_seen(monkeypatch, shape, dtype):
     B, H, G, Q, K, C = shape
     for mask in sights(B, Q, K).values():
-        given = (3 * half(B, Q, H * C), half(B, K, G * C), half(B, K, G * C))
-        heads = compare(monkeypatch, attending(mask, H, G, C), *given)[0].unflatten(-1, (H, C))
+        given = [t.to(dtype) for t in (3 * half(B, Q, H * C), half(B, K, G * C), half(B, K, G * C))]
+        heads = compare(monkeypatch, attending(mask, H, G, C), *given, dtype=dtype)[0].unflatten(-1, (H, C))
         dense = mask.dense(Q, K, heads.device)
         if dense is not None:
             assert not heads[~dense.any(-1).expand(B, 1, Q)[:, 0]].any(), "who sees nothing gathers nothing"
 
 
-def test_attention_reads_heads_wherever_they_lie():
+@in_each_type
+def test_attention_reads_heads_wherever_they_lie(dtype):
     lying = [
-        torch.randn(2, 3, 7, 64).bfloat16(),
-        half(2, 7, 3, 128)[..., 32:96].transpose(1, 2),
-        half(2, 7, 3, 64).transpose(1, 2),
+        torch.randn(2, 3, 7, 64).to(dtype),
+        half(2, 7, 3, 128).to(dtype)[..., 32:96].transpose(1, 2),
+        half(2, 7, 3, 64).to(dtype).transpose(1, 2),
     ]
     attention, view = (
         AttentionConfig(heads=3, visibility=Full()).build(192),
@@ -80,22 +90,24 @@ def test_attention_reads_heads_wherever_they_lie():
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return flash(attention, q, KV(k, v), view)
 
-    upstream = half(2, 3, 64, 7).transpose(2, 3)
+    upstream = half(2, 3, 64, 7).to(dtype).transpose(2, 3)
     there = value_and_gradients(attend, lying, upstream)
     here = value_and_gradients(attend, [t.contiguous() for t in lying], upstream.contiguous())
     assert all(torch.equal(a, b) for a, b in zip(there, here, strict=True))
 
 
-def test_attention_keeps_nothing_of_the_size_of_its_weights():
+@in_each_type
+def test_attention_keeps_nothing_of_the_size_of_its_weights(dtype):
     kept = []
-    given = [half(1, 100, 64).requires_grad_() for _ in range(3)]
+    given = [half(1, 100, 64).to(dtype).requires_grad_() for _ in range(3)]
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         attending(AttentionMask(causal=True), 2, 2, 32)(*given)
     assert 0 < max(kept) <= given[0].numel() < 2 * 100 * 100
 
 
-def test_weights_that_are_dropped_biased_or_listened_to_are_written_out():
-    q, view = half(1, 2, 5, 32).requires_grad_(), AttentionContext(AttentionMask(), PositionEffect(), None)
+@in_each_type
+def test_weights_that_are_dropped_biased_or_listened_to_are_written_out(dtype):
+    q, view = half(1, 2, 5, 32).to(dtype).requires_grad_(), AttentionContext(AttentionMask(), PositionEffect(), None)
     plain, dropping = (AttentionConfig(heads=2, visibility=Full(), dropout=p).build(64) for p in (0.0, 0.1))
     places = positions_of(Tokens(torch.ones(1, 5, dtype=torch.long)))
     biased = AttentionContext(AttentionMask(), Alibi().build(2, 32).effect(places, places, torch.float32), None)
@@ -105,16 +117,28 @@ def test_weights_that_are_dropped_biased_or_listened_to_are_written_out():
     assert plain.kernel(q, KV(q, q), view) is not flash
 
 
+@in_each_type
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_is_not_lost(odd):
-    given = [half(2, 5, 32).abs() for _ in range(3)]
+def test_a_score_that_is_no_number_is_not_lost(odd, dtype):
+    given = [half(2, 5, 32).to(dtype).abs() for _ in range(3)]
     given[0][0, 3, 7] = odd
     value, _, by_k, _ = value_and_gradients(attending(AttentionMask(), 1, 1, 32), given)
     assert not value[0, 3].isfinite().any() and value[0, :3].isfinite().all() and value[1].isfinite().all()
     assert not by_k[0].isfinite().any() and by_k[1].isfinite().all()
 
 
-def test_the_number_of_threads_changes_no_bit():
-    given, upstream = [half(3, 40, 64) for _ in range(3)], half(3, 40, 64)
+@in_each_type
+def test_the_number_of_threads_changes_no_bit(dtype):
+    given, upstream = [half(3, 40, 64).to(dtype) for _ in range(3)], half(3, 40, 64)
     attend = attending(AttentionMask(causal=True), 2, 2, 32)
     same_with_any_number_of_threads(lambda: value_and_gradients(attend, given, upstream))
+
+
+@in_each_type
+@pytest.mark.parametrize("mask", [AttentionMask(), AttentionMask(causal=True)], ids=["all", "causal"])
+def test_other_texts_of_the_batch_change_no_bit(mask, dtype):
+    given, upstream = [half(3, 21, 64).to(dtype) for _ in range(3)], half(3, 21, 64)
+    attend = attending(mask, 2, 2, 32)
+    together = value_and_gradients(attend, given, upstream)
+    alone = value_and_gradients(attend, [t[1:2] for t in given], upstream[1:2])
+    assert all(torch.equal(a[1:2], b) for a, b in zip(together, alone, strict=True))

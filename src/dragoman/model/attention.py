@@ -195,7 +195,7 @@ Kernel = Callable[[Attention, Tensor, KV, AttentionContext], Tensor]
 
 
 def flash(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
-    """Attend by our C kernel, for training in bfloat16 on CPUs: skips masked blocks and never stores the weights."""
+    """Attend by our C kernel, for training on CPUs: skips masked blocks and never stores the weights."""
     ((q, k),) = context.position_effect.parts(q, kv.k)
     return kernels.FlashFunction.apply(q, k, kv.v, *context.mask, attention.scorer.scale)
 
@@ -263,7 +263,7 @@ def weighted_values(
 
 def masked_softmax(scores: Float[Tensor, "B H Q K"], mask: AttentionMask) -> Float[Tensor, "B H Q K"]:
     """Return the softmax over the keys that a query sees; zeros where it sees none."""
-    if scores.dtype == torch.bfloat16 and elementwise.supports(scores):
+    if elementwise.supports(scores) and elementwise.supports_type(scores):
         return elementwise.SoftmaxFunction.apply(scores, mask.allowed, mask.causal)
     allowed = mask.dense(scores.shape[-2], scores.shape[-1], scores.device)
     if allowed is not None:

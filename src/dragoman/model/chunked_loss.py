@@ -13,15 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dragoman.model.linear import PRODUCTS, Product
+from dragoman.model.linear import PRODUCTS, Product, plain
 from dragoman.model.ops import elementwise as kernels
 from dragoman.model.ops import products
 from dragoman.model.ops.observed import alike, early_gradient
 
 CHUNK_BYTES = 8 << 20
 """Size of a chunk's logits in float32 on a CPU: fits a core's cache (measured in benchmarks/loss_chunks.py)."""
-KERNEL_CHUNK_BYTES = 16 << 20
-"""Size of a chunk's logits in bfloat16, where a kernel passes over them once: larger products are faster."""
+KERNEL_CHUNK = 8 << 20
+"""Number of a chunk's logits where a kernel passes over them once: 16 MB in bfloat16 and 32 MB in float32, which the
+plain loss takes with its probabilities. Larger products are faster."""
 GPU_CHUNK_BYTES = 256 << 20
 """Size of a chunk's logits in float32 on a GPU, which gains nothing from a core's cache, and needs large products.
 
@@ -54,10 +55,15 @@ class CrossEntropyLoss:
     def __call__(
         self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
-        """Return the sum over rows and, when ``learning``, its gradient by the logits; bfloat16 logits are overwritten
-        with it."""
-        if logits.dtype == torch.bfloat16 and kernels.supports(logits):
+        """Return the sum over rows and, when ``learning``, its gradient by the logits, which may overwrite them."""
+        if kernels.supports_loss(logits):
             return kernels.cross_entropy(logits, targets, self.smoothing, learning), logits if learning else None
+        return self.keeping(logits, targets, learning)
+
+    def keeping(
+        self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
+        """Return the same, and leave ``logits`` as they are."""
         logits = as_float32(logits)
         average = logits.mean(dim=1) if self.smoothing else 0.0
         picked, largest = logits.gather(1, targets).squeeze(1), logits.amax(dim=1)
@@ -84,7 +90,7 @@ class RDropLoss:
         self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
         logits = as_float32(logits)
-        summed, gradient = CrossEntropyLoss(self.smoothing)(logits, targets, learning)
+        summed, gradient = CrossEntropyLoss(self.smoothing).keeping(logits, targets, learning)
         log_p, log_q = F.log_softmax(logits, dim=1).unflatten(0, (-1, 2)).unbind(1)
         difference, p, q = log_p - log_q, log_p.exp(), log_q.exp()
         p_to_q, q_to_p = (p * difference).sum(dim=1, keepdim=True), -(q * difference).sum(dim=1, keepdim=True)
@@ -93,6 +99,8 @@ class RDropLoss:
             by_p.add_(p * (difference - p_to_q) + p - q, alpha=self.alpha / 4)
             by_q.add_(q * (-difference - q_to_p) + q - p, alpha=self.alpha / 4)
         return summed / 2 + self.alpha / 4 * (p_to_q + q_to_p).sum(), gradient
+
+    keeping = __call__
 
 
 # ---- chunk by chunk -------------------------------------------------------------------------------
@@ -164,10 +172,10 @@ def _sum(
     tokens = _chunk(weight, R, cap)
     for start in alike(range(0, len(hidden), tokens), len(hidden) // tokens):
         h, y = hidden[start : start + tokens].flatten(0, 1), targets[start : start + tokens]
-        logits = product(h, weight, bias)
-        if cap is not None:
-            logits = as_float32(logits).div_(cap).tanh_().mul_(cap)
-        summed, gradient = criterion(logits, y.repeat_interleave(R)[:, None], grads is not None)
+        logits, compute = product(h, weight, bias), criterion
+        if cap is not None:  # the derivative of tanh needs the logits
+            logits, compute = as_float32(logits).div_(cap).tanh_().mul_(cap), criterion.keeping
+        summed, gradient = compute(logits, y.repeat_interleave(R)[:, None], grads is not None)
         loss += summed
         if grads is not None and gradient is not None:
             if cap is not None:
@@ -181,8 +189,8 @@ def _chunk(weight: Float[Tensor, "V D"], R: int, cap: float | None) -> int:
     """Return the number of tokens in a chunk."""
     if not runs_on_cpu(weight):
         size = GPU_CHUNK_BYTES // 4
-    elif weight.dtype == torch.bfloat16 and R == 1 and cap is None and kernels.supports(weight):
-        size = KERNEL_CHUNK_BYTES // 2
+    elif R == 1 and cap is None and kernels.supports_loss(weight):
+        size = KERNEL_CHUNK
     else:
         size = CHUNK_BYTES // 4
     return max(1, size // (len(weight) * R))
@@ -210,10 +218,17 @@ class _Gradients:
         if self.weight is not None and products.supports_gradient(self.weight, gradient, h):
             products.add_gradient(gradient, h, self.weight, self.bias)
             return
-        if self.weight is not None:
+        if self.weight is not None and self._adds(weight):
+            self.weight.addmm_(gradient.t(), h)
+        elif self.weight is not None:
             kernels.accumulate(self.weight, self.product(gradient.t(), h.t(), None))
         if self.bias is not None:
             self.bias += gradient.sum(dim=0)
+
+    def _adds(self, weight: Float[Tensor, "V D"]) -> bool:
+        """Return whether the product by ``weight``'s gradient can add to the sum itself: a pass less for each chunk."""
+        assert self.weight is not None
+        return self.product is plain and runs_on_cpu(weight) and weight.dtype == self.weight.dtype
 
 
 # ---- as one operation, for torch.compile ------------------------------------------------------------

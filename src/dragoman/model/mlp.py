@@ -24,7 +24,7 @@ x sigmoid(1.702 x) (CLIP), silu is also known as Swish."""
 
 def relu(x: Tensor) -> Tensor:
     """Return max(x, 0), by a kernel of ours where bfloat16 is trained on a CPU."""
-    return kernels.ReluFunction.apply(x) if x.requires_grad and kernels.supports_bfloat16(x) else F.relu(x)
+    return kernels.ReluFunction.apply(x) if x.requires_grad and kernels.supports_relu(x) else F.relu(x)
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -97,6 +97,6 @@ class GatedLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
         gate, up = self.gate(x), self.up(x)
-        if self.activation is F.silu and kernels.supports_bfloat16(gate, up):
+        if self.activation is F.silu and kernels.supports_rows(gate, up):
             return self.out(self.dropout(kernels.SiluGateFunction.apply(gate, up)))
         return self.out(self.dropout(self.activation(gate) * up))

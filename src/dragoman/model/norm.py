@@ -252,7 +252,7 @@ class Residual(nn.Module):
         norm = self.before
         if is_plain(norm, RmsNormLayer, ZeroCenteredRmsNormLayer) and kernels.supports_norm(x, scale := norm.scale):
             return kernels.RmsNormFunction.apply(x, scale, norm.eps)
-        if is_plain(norm, nn.Identity) and kernels.supports_norm(x):
+        if is_plain(norm, nn.Identity) and kernels.supports_cast(x):
             return kernels.CastFunction.apply(x)
         return x, cast_for_products(norm(x))
 

@@ -1,9 +1,9 @@
-/* FlashAttention in bfloat16, forward and backward: the attention weights are never stored as a whole (Dao et al.,
+/* FlashAttention, forward and backward: the attention weights are never stored as a whole (Dao et al.,
    arXiv:2205.14135). See model/ops/attention.py.
 
    B texts, H query heads, G key/value heads (G divides H), Q queries, K keys, C channels of one head, a multiple of P.
-   The operands of a product hold pairs (tiles.h): of channels where the product sums over channels, of tokens where it sums
-   over tokens. */
+   The operands of a product lie in words (value.h): of neighbouring channels where the product sums over channels, of tokens
+   where it sums over tokens. */
 
 #include "heads.h"
 #include "tiles.h"
@@ -32,27 +32,28 @@ INLINE void interleave(const Whole *a, Whole *to) {
     for (int i = 0; i < V / 2; i++) to[2 * i] = LOW(a[i], a[i + V / 2]), to[2 * i + 1] = HIGH(a[i], a[i + V / 2]);
 }
 
-/* Pack (T, C) into panels of P tokens, each (C / 2, P) pairs of channels. The last panel is filled up with zeros. Prefetch what
-   lies ``ahead``. */
-static void lay_across(const uint16_t *x, int64_t token, int64_t ahead, int64_t T, int64_t C, int32_t *to) {
-    for (int64_t t = 0; t < up_to(T, P); t += V)
-        for (int64_t c = 0; c < C / 2; c += V) {
+/* Pack (T, C) into panels of P tokens, each (C / PER_WORD, P) words of channels. The last half of a panel is filled up with zeros.
+   Prefetch what lies ``ahead``. */
+static void lay_across(const Value *x, int64_t token, int64_t ahead, int64_t T, int64_t C, int32_t *to) {
+    for (int64_t t = 0; t < up_to(T, V); t += V)
+        for (int64_t c = 0; c < C / PER_WORD; c += V) {
             Whole a[V], b[V];
 #pragma GCC unroll 16
             for (int i = 0; i < V; i++) {
-                a[i] = t + i < T ? *(const Whole *)(x + (t + i) * token + 2 * c) : (Whole){0};
-                __builtin_prefetch(x + (t + i) * token + 2 * c + ahead);
+                const Value *from = x + (t + i) * token + PER_WORD * c;
+                a[i] = t + i < T ? *(const Whole *)from : (Whole){0};
+                __builtin_prefetch(from + ahead);
             }
             interleave(a, b), interleave(b, a), interleave(a, b);
             if (V == 16) interleave(b, a);
             const Whole *turned = V == 16 ? a : b;
 #pragma GCC unroll 16
-            for (int i = 0; i < V; i++) *(Whole *)(to + (t / P * C / 2 + c + i) * P + t % P) = turned[i];
+            for (int i = 0; i < V; i++) *(Whole *)(to + (t / P * C / PER_WORD + c + i) * P + t % P) = turned[i];
         }
 }
 
 /* Copy ``count`` of TILE rows, and write zeros for the others. */
-static void lay_rows(const uint16_t *x, int64_t token, int64_t count, int64_t C, uint16_t *to) {
+static void lay_rows(const Value *x, int64_t token, int64_t count, int64_t C, Value *to) {
     for (int64_t m = 0; m < TILE; m++)
         if (m < count)
             memcpy(to + m * C, x + m * token, C * sizeof *to);
@@ -103,19 +104,25 @@ static void read_mask(const Attention *a, int64_t b, int64_t query, Mask *mask) 
 /* ---- forward ------------------------------------------------------------------------------------------ */
 
 /* Scores (TILE, space) of TILE queries with the keys in range. */
-static void scores(const uint16_t *rows, const int32_t *panels, int64_t C, Range range, int64_t space, float factor, float *to) {
-    for (int64_t j = range.from / P * P; j < range.to; j += P) {
+static void scores(const Value *rows, const int32_t *panels, int64_t C, Range range, int64_t space, float factor, float *to) {
+    int64_t j = range.from / P * P;
+    for (; j + V < range.to; j += P) {
         Vector sum[2 * TILE] = {{0}};
-        multiply(TILE, (const Word *)rows, C / 2, 1, C / 2, panels + j * C / 2, sum);
+        multiply(TILE, (const Word *)rows, C / PER_WORD, 1, C / PER_WORD, panels + j * C / PER_WORD, sum);
         for (int m = 0; m < TILE; m++) {
             *(Vector *)(to + m * space + j) = sum[2 * m] * factor;
             *(Vector *)(to + m * space + j + V) = sum[2 * m + 1] * factor;
         }
     }
+    if (j < range.to) { /* the last panel has keys in its first half alone */
+        Vector sum[TILE] = {{0}};
+        multiply_half(TILE, (const Word *)rows, C / PER_WORD, C / PER_WORD, panels + j * C / PER_WORD, sum);
+        for (int m = 0; m < TILE; m++) *(Vector *)(to + m * space + j) = sum[m] * factor;
+    }
 }
 
 /* Write exp(x - max x) over the visible keys, 0 for the others. Return 1 / their sum, or 0 where no key is visible. */
-static float exponentials(const float *x, const int8_t *mask, Range range, uint16_t *to, float *log_sum) {
+static float exponentials(const float *x, const int8_t *mask, Range range, Value *to, float *log_sum) {
     const Vector none = {0}, never = none - INFINITY;
     Vector highest = never, total = {0};
     for (int64_t j = range.from; j < range.to; j += V)
@@ -124,7 +131,7 @@ static float exponentials(const float *x, const int8_t *mask, Range range, uint1
     for (int64_t j = range.from; j < range.to; j += V) {
         const Vector e = chosen(words_of_bytes(mask + j), exponential_each(*(const Vector *)(x + j) - top), none);
         total += e;
-        to_half(to + j, e);
+        put(to + j, e);
     }
     const float sum = sum_of(total);
     *log_sum = sum > 0 || sum != sum ? top + logf(sum) : 0;
@@ -132,15 +139,15 @@ static float exponentials(const float *x, const int8_t *mask, Range range, uint1
 }
 
 /* Multiply TILE rows of weights by panels of P channels, over the keys in range; store the first ``count`` rows. */
-static void weighted_sum(const uint16_t *rows, const int32_t *panels, int64_t C, Range range, int64_t space, const float *factor,
-                int64_t count, uint16_t *to, int64_t token) {
+static void weighted_sum(const Value *rows, const int32_t *panels, int64_t C, Range range, int64_t space, const float *factor,
+                int64_t count, Value *to, int64_t token) {
     for (int64_t c = 0; c < C; c += P) {
         Vector sum[2 * TILE] = {{0}};
-        multiply(TILE, (const Word *)(rows + range.from), space / 2, 1, (range.to - range.from) / 2,
-                 panels + (c / P * space + range.from) / 2 * P, sum);
+        multiply(TILE, (const Word *)(rows + range.from), space / PER_WORD, 1, (range.to - range.from) / PER_WORD,
+                 panels + (c / P * space + range.from) / PER_WORD * P, sum);
         for (int m = 0; m < count; m++) {
-            to_half(to + m * token + c, sum[2 * m] * factor[m]);
-            to_half(to + m * token + c + V, sum[2 * m + 1] * factor[m]);
+            put(to + m * token + c, sum[2 * m] * factor[m]);
+            put(to + m * token + c + V, sum[2 * m + 1] * factor[m]);
         }
     }
 }
@@ -148,7 +155,7 @@ static void weighted_sum(const uint16_t *rows, const int32_t *panels, int64_t C,
 /* Buffers of one thread. */
 typedef struct {
     int32_t *k_across, *v_along;
-    uint16_t *q_rows, *weights;
+    Value *q_rows, *weights;
     float *x;
     Mask mask;
 } ForwardBuffers;
@@ -167,11 +174,11 @@ static void attend_tile(const Attention *a, const ForwardBuffers *p, int64_t b, 
     weighted_sum(p->weights, p->v_along, C, range, space, factor, count, head_of(&a->y, b, h) + query * a->y.token, a->y.token);
 }
 
-void flash(const Attention *a) {
-    const int64_t C = a->C, K = a->K, space = up_to(K, P), each = a->H / a->G, words = space * C / 2 * sizeof(int32_t);
+void NAMED(flash)(const Attention *a) {
+    const int64_t C = a->C, K = a->K, space = up_to(K, P), each = a->H / a->G, words = space * C * sizeof(Value);
 #pragma omp parallel
     {
-        ForwardBuffers p = {room(words), room(words), room(TILE * C * sizeof(uint16_t)), room(TILE * space * sizeof(uint16_t)),
+        ForwardBuffers p = {room(words), room(words), room(TILE * C * sizeof(Value)), room(TILE * space * sizeof(Value)),
                    room(TILE * space * sizeof(float)), {room(TILE * space), {0, 0}, -1}};
 #pragma omp for collapse(2) schedule(static)
         for (int64_t b = 0; b < a->B; b++)
@@ -189,11 +196,11 @@ void flash(const Attention *a) {
 
 /* ---- backward ----------------------------------------------------------------------------------------- */
 
-/* Weights and gradients of the scores of ``span`` queries: panels of V keys, each (span / 2, V) pairs of queries. */
+/* Weights and gradients of the scores of ``span`` queries: panels of V keys, each (span / PER_WORD, V) words of queries. */
 typedef struct {
     int32_t *weights, *dscores;
     int64_t span;
-} Pairs;
+} Transposed;
 
 /* Turn scores into weights in place. Return sum(weights * dweights), which the gradient of a softmax subtracts. */
 static float weights_of(float *x, const float *dweights, const int8_t *mask, Range range, float log_sum) {
@@ -206,53 +213,55 @@ static float weights_of(float *x, const float *dweights, const int8_t *mask, Ran
     return sum_of(dot);
 }
 
-/* Gradients of the scores of two rows: weight (dweight - sum(weight dweight)). They are stored as rows, and as pairs. */
+/* Gradients of the scores of PER_WORD rows: weight (dweight - sum(weight dweight)). They are stored as rows, and transposed. */
 static void score_gradients(const float *x, const float *dweights, int64_t space, const float *dot, Range range, float factor,
-                    uint16_t *rows, int64_t at, Pairs to) {
+                    Value *rows, int64_t at, Transposed to) {
     for (int64_t j = range.from; j < range.to; j += V) {
-        const Vector w0 = *(const Vector *)(x + j), w1 = *(const Vector *)(x + space + j);
-        const Vector d0 = w0 * (*(const Vector *)(dweights + j) - dot[0]) * factor;
-        const Vector d1 = w1 * (*(const Vector *)(dweights + space + j) - dot[1]) * factor;
-        *(Whole *)(to.weights + j * to.span / 2 + at * V) = side_by_side(w0, w1);
-        *(Whole *)(to.dscores + j * to.span / 2 + at * V) = side_by_side(d0, d1);
-        to_half(rows + j, d0);
-        to_half(rows + space + j, d1);
+        Vector weights[PER_WORD], gradients[PER_WORD];
+        for (int m = 0; m < PER_WORD; m++) {
+            weights[m] = *(const Vector *)(x + m * space + j);
+            gradients[m] = weights[m] * (*(const Vector *)(dweights + m * space + j) - dot[m]) * factor;
+            put(rows + m * space + j, gradients[m]);
+        }
+        *(Whole *)(to.weights + j * to.span / PER_WORD + at * V) = words_of(weights);
+        *(Whole *)(to.dscores + j * to.span / PER_WORD + at * V) = words_of(gradients);
     }
 }
 
 /* Clear the keys that no query of a tile sees, between keys that others see. */
-static void clear(Pairs pairs, int64_t from, int64_t to, int64_t at) {
+static void clear(Transposed tiles, int64_t from, int64_t to, int64_t at) {
     for (int64_t j = from; j < to; j += V) {
-        memset(pairs.weights + j * pairs.span / 2 + at * V, 0, TILE / 2 * V * sizeof(int32_t));
-        memset(pairs.dscores + j * pairs.span / 2 + at * V, 0, TILE / 2 * V * sizeof(int32_t));
+        memset(tiles.weights + j * tiles.span / PER_WORD + at * V, 0, TILE * V * sizeof(Value));
+        memset(tiles.dscores + j * tiles.span / PER_WORD + at * V, 0, TILE * V * sizeof(Value));
     }
 }
 
-/* sum += pairs^T panels over the pairs of queries ``from`` to ``to``: (space, C), a row for each key. */
-static void add_transposed(const int32_t *pairs, int64_t span, int64_t from, int64_t to, const int32_t *panels, int64_t j, int64_t C,
-                   float *sum) {
+/* sum += transposed panels over the words of queries ``from`` to ``to``: (space, C), a row for each key. */
+static void add_transposed(const int32_t *transposed, int64_t span, int64_t from, int64_t to, const int32_t *panels, int64_t j,
+                           int64_t C, float *sum) {
     for (int64_t half = 0; half < V; half += TILE)
         for (int64_t c = 0; c < C; c += P) {
             Vector sums[2 * TILE];
             float *at = sum + (j + half) * C + c;
             for (int m = 0; m < TILE; m++) sums[2 * m] = *(Vector *)(at + m * C), sums[2 * m + 1] = *(Vector *)(at + m * C + V);
-            multiply(TILE, pairs + j * span / 2 + from * V + half, 1, V, to - from, panels + (c / P * span / 2 + from) * P, sums);
+            multiply(TILE, transposed + j * span / PER_WORD + from * V + half, 1, V, to - from,
+                     panels + (c / P * span / PER_WORD + from) * P, sums);
             for (int m = 0; m < TILE; m++) *(Vector *)(at + m * C) = sums[2 * m], *(Vector *)(at + m * C + V) = sums[2 * m + 1];
         }
 }
 
-static void store(const float *sum, int64_t T, int64_t C, uint16_t *to, int64_t token) {
+static void store(const float *sum, int64_t T, int64_t C, Value *to, int64_t token) {
     for (int64_t t = 0; t < T; t++)
-        for (int64_t c = 0; c < C; c += V) to_half(to + t * token + c, *(const Vector *)(sum + t * C + c));
+        for (int64_t c = 0; c < C; c += V) put(to + t * token + c, *(const Vector *)(sum + t * C + c));
 }
 
 /* Buffers of one thread in the backward pass. */
 typedef struct {
     int32_t *k_across, *v_across, *k_along, *q_along, *dy_along;
-    uint16_t *q_rows, *dy_rows, *rows;
+    Value *q_rows, *dy_rows, *rows;
     float *x, *dweights, *dk, *dv;
     Mask mask;
-    Pairs pairs;
+    Transposed transposed;
 } BackwardBuffers;
 
 /* Recompute the weights of ``count`` queries from ``query`` on, and the gradients of their scores: both are laid out at
@@ -272,33 +281,35 @@ static void backward_tile(const Attention *a, BackwardBuffers *d, int64_t b, int
         dot[m] = weights_of(d->x + row, d->dweights + row, d->mask.keys + row, range, m < count ? log_sums[m] : 0);
         one[m] = 1;
     }
-    for (int64_t m = 0; m < TILE; m += 2)
+    for (int64_t m = 0; m < TILE; m += PER_WORD)
         score_gradients(d->x + m * space, d->dweights + m * space, space, dot + m, range, (float)a->scale, d->rows + m * space,
-                (place + m) / 2, d->pairs);
+                (place + m) / PER_WORD, d->transposed);
     weighted_sum(d->rows, d->k_along, C, range, space, one, count, head_of(&a->dq, b, h) + query * a->dq.token, a->dq.token);
 }
 
 /* Add up the gradients of the keys and values that some tiles see, each a range of them. */
 static void add_tiles(const BackwardBuffers *d, int64_t C, const Range *ranges, int64_t tiles) {
+    const int64_t words = TILE / PER_WORD;
+    const Transposed *laid = &d->transposed;
     Range all = {INT64_MAX, 0};
     for (int64_t i = 0; i < tiles; i++)
         if (ranges[i].from < ranges[i].to) all = (Range){less(all.from, ranges[i].from), more(all.to, ranges[i].to)};
     for (int64_t i = 0; i < tiles; i++) {
-        clear(d->pairs, all.from, less(ranges[i].from, all.to), i * TILE / 2);
-        clear(d->pairs, more(ranges[i].to, all.from), all.to, i * TILE / 2);
+        clear(*laid, all.from, less(ranges[i].from, all.to), i * words);
+        clear(*laid, more(ranges[i].to, all.from), all.to, i * words);
     }
     for (int64_t j = all.from; j < all.to; j += V) {
         int64_t from = 0, to = tiles; /* the tiles that see any of these keys, and those between them */
         while (from < to && (j < ranges[from].from || j >= ranges[from].to)) from++;
         while (to > from && (j < ranges[to - 1].from || j >= ranges[to - 1].to)) to--;
-        add_transposed(d->pairs.weights, d->pairs.span, from * TILE / 2, to * TILE / 2, d->dy_along, j, C, d->dv);
-        add_transposed(d->pairs.dscores, d->pairs.span, from * TILE / 2, to * TILE / 2, d->q_along, j, C, d->dk);
+        add_transposed(laid->weights, laid->span, from * words, to * words, d->dy_along, j, C, d->dv);
+        add_transposed(laid->dscores, laid->span, from * words, to * words, d->q_along, j, C, d->dk);
     }
 }
 
 /* Backward pass of the queries of a head from ``first`` on, as many as the buffers hold. */
 static void backward(const Attention *a, BackwardBuffers *d, int64_t b, int64_t h, int64_t first) {
-    const int64_t span = d->pairs.span, count = less(span, a->Q - first);
+    const int64_t span = d->transposed.span, count = less(span, a->Q - first);
     Range ranges[SPAN / TILE];
     lay_along(head_of(&a->q, b, h) + first * a->q.token, a->q.token, ahead(&a->q, h, a->H), count, a->C, span, P, d->q_along);
     lay_along(head_of(&a->y, b, h) + first * a->y.token, a->y.token, ahead(&a->y, h, a->H), count, a->C, span, P, d->dy_along);
@@ -310,22 +321,22 @@ static void backward(const Attention *a, BackwardBuffers *d, int64_t b, int64_t 
 }
 
 static BackwardBuffers new_buffers(int64_t C, int64_t space, int64_t span) {
-    const int64_t words = space * C / 2 * sizeof(int32_t), tile = TILE * C * sizeof(uint16_t);
-    const int64_t laid = span / 2 * C * sizeof(int32_t), kept = span / 2 * space * sizeof(int32_t);
+    const int64_t words = space * C * sizeof(Value), tile = TILE * C * sizeof(Value), sums = space * C * sizeof(float);
+    const int64_t laid = span * C * sizeof(Value), kept = span * space * sizeof(Value);
     return (BackwardBuffers){
         room(words), room(words), room(words), room(laid), room(laid), room(tile), room(tile),
-        room(TILE * space * sizeof(uint16_t)), room(TILE * space * sizeof(float)), room(TILE * space * sizeof(float)),
-        room(2 * words), room(2 * words), {room(TILE * space), {0, 0}, -1}, {room(kept), room(kept), span},
+        room(TILE * space * sizeof(Value)), room(TILE * space * sizeof(float)), room(TILE * space * sizeof(float)),
+        room(sums), room(sums), {room(TILE * space), {0, 0}, -1}, {room(kept), room(kept), span},
     };
 }
 
 static void free_buffers(BackwardBuffers d) {
     void *all[] = {d.k_across, d.v_across, d.k_along, d.q_along, d.dy_along, d.q_rows, d.dy_rows, d.rows, d.x,
-                   d.dweights, d.dk, d.dv, d.mask.keys, d.pairs.weights, d.pairs.dscores};
+                   d.dweights, d.dk, d.dv, d.mask.keys, d.transposed.weights, d.transposed.dscores};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) release(all[i]);
 }
 
-void flash_gradient(const Attention *a) {
+void NAMED(flash_gradient)(const Attention *a) {
     const int64_t C = a->C, K = a->K, space = up_to(K, P), each = a->H / a->G;
     const int64_t span = less(SPAN, up_to(a->Q, TILE));
 #pragma omp parallel

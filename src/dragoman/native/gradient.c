@@ -1,4 +1,5 @@
-/* Gradient of a linear layer with respect to its weight and bias. See model/ops/products.py.
+/* Gradients in bfloat16 that are summed in float32: of a linear layer with respect to its weight and bias (see
+   model/ops/products.py), and of tensors that are read twice.
 
    R rows, N outputs, K inputs, multiples of P. Sums are float, in the same order whatever the number of threads. */
 
@@ -59,6 +60,12 @@ void add_gradient(const uint16_t *dy, const uint16_t *x, int64_t R, int64_t N, i
                 }
         release(outputs), release(inputs);
     }
+}
+
+/* sum = x + narrow, of n numbers, a multiple of V. */
+void add_narrow(const float *x, const uint16_t *narrow, int64_t n, float *sum) {
+#pragma omp parallel for schedule(static) if (n > LARGE)
+    for (int64_t i = 0; i < n; i += V) *(Vector *)(sum + i) = at(x + i) + of_half(narrow + i);
 }
 
 /* Return whether the processor has matrix instructions (AMX), which oneDNN uses and these kernels do not. */

@@ -45,11 +45,34 @@ class Unavailable(Exception):
     """The kernels are not available on this machine; the message says why."""
 
 
+FLOAT32 = "_float32"
+"""End of the names of kernels for float32; those without it are for bfloat16."""
+_ADDRESS, _NUMBER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+TRAINING: dict[str, tuple[type, ...]] = {
+    "cross_entropy": (_ADDRESS, _ADDRESS, _NUMBER, _NUMBER, _REAL, _NUMBER, _ADDRESS),
+    "softmax": (_ADDRESS, _ADDRESS, *[_NUMBER] * 7, _ADDRESS),
+    "softmax_gradient": (_ADDRESS, _ADDRESS, _NUMBER, _NUMBER, _ADDRESS),
+    "rms_norm": (_ADDRESS, _ADDRESS, _NUMBER, _NUMBER, _REAL, _ADDRESS, _ADDRESS),
+    "rms_norm_gradient": (*[_ADDRESS] * 5, _NUMBER, _NUMBER, _ADDRESS, _ADDRESS),
+    "add_dropped": (_ADDRESS, _ADDRESS, _NUMBER, _REAL, _ADDRESS, _ADDRESS),
+    "add_dropped_gradient": (_ADDRESS, _NUMBER, _ADDRESS, _ADDRESS),
+    "add_layer_norm": (_ADDRESS, _ADDRESS, _REAL, *[_ADDRESS] * 3, _NUMBER, _NUMBER, _REAL, *[_ADDRESS] * 4),
+    "add_layer_norm_gradient": (*[_ADDRESS] * 5, _REAL, _ADDRESS, _NUMBER, _NUMBER, *[_ADDRESS] * 4),
+    "silu_gate": (_ADDRESS, _ADDRESS, _NUMBER, _ADDRESS),
+    "silu_gate_gradient": (*[_ADDRESS] * 3, _NUMBER, _ADDRESS, _ADDRESS),
+    "dropout": (_ADDRESS, _NUMBER, _ADDRESS, _ADDRESS),
+    "rotate": (*[_ADDRESS] * 3, *[_NUMBER] * 6),
+    "flash": (_ADDRESS,),
+    "flash_gradient": (_ADDRESS,),
+}
+"""Arguments of the kernels of a training step that there are for bfloat16 and for float32."""
+
+
 class Library:
     """Functions exported by the C files. Tensors are passed as addresses: contiguous, on the CPU, of the type in C."""
 
     def __init__(self, path: Path):
-        dll, address, number, real = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+        dll, address, number = ctypes.CDLL(str(path)), _ADDRESS, _NUMBER
         self.linear = _typed(dll.linear, address, address, number, address)
         self.run = _typed(dll.run, address, address, address, address, number, address)
         self.encode = _typed(dll.encode, *[address] * 3, *[number] * 3, *[address] * 3, returns=number)
@@ -61,29 +84,12 @@ class Library:
         self.beam_step = _typed(dll.beam_step, address)
         self.walk_beam, self.walk_greedy = (_typed(f, address, address) for f in (dll.walk_beam, dll.walk_greedy))
         self.walk_back = _typed(dll.walk_back, number, number, *[address] * 6)
-        self.cross_entropy = _typed(dll.cross_entropy, address, address, number, number, real, number, address)
-        self.accumulate = _typed(dll.accumulate, address, number, address)
-        self.softmax = _typed(dll.softmax, address, address, *[number] * 7, address)
-        self.softmax_gradient = _typed(dll.softmax_gradient, address, address, number, number, address)
-        self.rms_norm = _typed(dll.rms_norm, address, address, number, number, real, address, address)
-        self.rms_norm_gradient = _typed(dll.rms_norm_gradient, *[address] * 5, number, number, address, address)
-        self.add_dropped = _typed(dll.add_dropped, address, address, number, real, address, address)
-        self.add_dropped_gradient = _typed(dll.add_dropped_gradient, address, number, address, address)
-        self.add_narrow = _typed(dll.add_narrow, address, address, number, address)
-        self.add_layer_norm = _typed(
-            dll.add_layer_norm, address, address, real, *[address] * 3, number, number, real, *[address] * 4
-        )
-        self.add_layer_norm_gradient = _typed(
-            dll.add_layer_norm_gradient, *[address] * 5, real, address, number, number, *[address] * 4
-        )
-        self.relu_gradient = _typed(dll.relu_gradient, address, address, number, address)
-        self.silu_gate = _typed(dll.silu_gate, address, address, number, address)
-        self.silu_gate_gradient = _typed(dll.silu_gate_gradient, *[address] * 3, number, address, address)
-        self.dropout = _typed(dll.dropout, address, number, address, address)
-        self.rotate = _typed(dll.rotate, *[address] * 3, *[number] * 6)
+        for name, arguments in TRAINING.items():
+            for suffix in ("", FLOAT32):
+                setattr(self, name + suffix, _typed(getattr(dll, name + suffix), *arguments))
         self.add_gradient = _typed(dll.add_gradient, address, address, number, number, number, address, address)
-        self.flash = _typed(dll.flash, address)
-        self.flash_gradient = _typed(dll.flash_gradient, address)
+        self.relu_gradient = _typed(dll.relu_gradient, address, address, number, address)
+        self.add_narrow = _typed(dll.add_narrow, address, address, number, address)
         self.selective_scan = _typed(dll.selective_scan, address)
         self.selective_scan_gradient = _typed(dll.selective_scan_gradient, address, address)
         self.mamba_step = _typed(dll.mamba_step, *[address] * 3, number, address, number, address, address)

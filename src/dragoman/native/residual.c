@@ -1,20 +1,21 @@
-/* Dropout, residual sum and norm between the sublayers of a training step in bfloat16, forward and backward, each in one pass
-   over memory. See model/ops/residual.py.
+/* Dropout, residual sum and norm between the sublayers of a training step, forward and backward, each in one pass over
+   memory. See model/ops/residual.py.
 
-   The residual stream x is float; inputs and outputs of sublayers are bfloat16, here uint16_t. N rows of D numbers, n numbers
+   The residual stream x is float; inputs and outputs of sublayers are Values (value.h). N rows of D numbers, n numbers
    in all; D is a multiple of P. */
 
 #include "dropout.h"
+#include "value.h"
 
 enum { BLOCK = 128 }; /* rows whose gradients of a weight are summed first, so that the order of a sum does not depend on the threads */
 
 /* ---- sums ------------------------------------------------------------------------------------------------ */
 
 /* residual_scale x + dropout(f) */
-void add_dropped(const float *x, const uint16_t *f, int64_t n, double residual_scale, const Dropout *d, float *y) {
+void NAMED(add_dropped)(const float *x, const Value *f, int64_t n, double residual_scale, const Dropout *d, float *y) {
 #pragma omp parallel for schedule(static) if (n > LARGE)
     for (int64_t i = 0; i < n; i += P) {
-        Vector low = of_half(f + i), high = of_half(f + i + V);
+        Vector low = of(f + i), high = of(f + i + V);
         drop(d, i, &low, &high);
         *(Vector *)(y + i) = low + at(x + i) * (float)residual_scale;
         *(Vector *)(y + i + V) = high + at(x + i + V) * (float)residual_scale;
@@ -22,20 +23,14 @@ void add_dropped(const float *x, const uint16_t *f, int64_t n, double residual_s
 }
 
 /* Gradient with respect to f, from that of the sum. */
-void add_dropped_gradient(const float *dy, int64_t n, const Dropout *d, uint16_t *df) {
+void NAMED(add_dropped_gradient)(const float *dy, int64_t n, const Dropout *d, Value *df) {
 #pragma omp parallel for schedule(static) if (n > LARGE)
     for (int64_t i = 0; i < n; i += P) {
         Vector low = at(dy + i), high = at(dy + i + V);
         drop(d, i, &low, &high);
-        to_half(df + i, low);
-        to_half(df + i + V, high);
+        put(df + i, low);
+        put(df + i + V, high);
     }
-}
-
-/* Gradient of a tensor that is read twice, as it is and in bfloat16: the sum of both. */
-void add_narrow(const float *dy, const uint16_t *narrow, int64_t n, float *dx) {
-#pragma omp parallel for schedule(static) if (n > LARGE)
-    for (int64_t i = 0; i < n; i += V) *(Vector *)(dx + i) = at(dy + i) + of_half(narrow + i);
 }
 
 /* ---- norms ------------------------------------------------------------------------------------------------- */
@@ -52,37 +47,37 @@ static void add_blocks(const float *sums, int64_t N, int64_t D, int64_t step, fl
         for (int64_t i = 0; i < D; i += V) *(Vector *)(to + i) += at(sums + b * step + i);
 }
 
-/* y = x s w in bfloat16, s = 1 / sqrt(mean x^2 + eps) */
-void rms_norm(const float *x, const float *w, int64_t N, int64_t D, double eps, uint16_t *y, float *scale) {
+/* y = x s w, s = 1 / sqrt(mean x^2 + eps) */
+void NAMED(rms_norm)(const float *x, const float *w, int64_t N, int64_t D, double eps, Value *y, float *scale) {
 #pragma omp parallel for schedule(static) if (N * D > LARGE)
     for (int64_t r = 0; r < N; r++) {
         const float *row = x + r * D;
         Vector squares = {0};
         for (int64_t i = 0; i < D; i += V) squares += at(row + i) * at(row + i);
         const float s = scale[r] = 1 / sqrtf(sum_of(squares) / D + (float)eps);
-        for (int64_t i = 0; i < D; i += V) to_half(y + r * D + i, at(row + i) * s * at(w + i));
+        for (int64_t i = 0; i < D; i += V) put(y + r * D + i, at(row + i) * s * at(w + i));
     }
 }
 
 /* Gradients with respect to x and w: with g = dy w and u = x s, dx = s (g - u mean(g u)) and dw = sum of dy u over rows. The
    gradient that reaches x past the norm, ``carried``, is added to dx unless it is NULL. */
-void rms_norm_gradient(const uint16_t *dy, const float *carried, const float *x, const float *w, const float *scale, int64_t N,
-                       int64_t D, float *dx, float *dw) {
+void NAMED(rms_norm_gradient)(const Value *dy, const float *carried, const float *x, const float *w, const float *scale, int64_t N,
+                              int64_t D, float *dx, float *dw) {
     float *sums = room_for_sums(N, D, 1);
 #pragma omp parallel for schedule(static) if (N * D > LARGE)
     for (int64_t b = 0; b < (N + BLOCK - 1) / BLOCK; b++)
         for (int64_t r = b * BLOCK; r < N && r < (b + 1) * BLOCK; r++) {
-            const uint16_t *up = dy + r * D;
+            const Value *up = dy + r * D;
             const float *row = x + r * D, s = scale[r];
             Vector dot = {0};
             for (int64_t i = 0; i < D; i += V) {
-                const Vector shared = of_half(up + i) * at(row + i);
+                const Vector shared = of(up + i) * at(row + i);
                 dot += shared * at(w + i);
                 *(Vector *)(sums + b * D + i) += shared * s;
             }
             const float mean = sum_of(dot) * s / D;
             for (int64_t i = 0; i < D; i += V) {
-                const Vector d = s * (of_half(up + i) * at(w + i) - at(row + i) * s * mean);
+                const Vector d = s * (of(up + i) * at(w + i) - at(row + i) * s * mean);
                 *(Vector *)(dx + r * D + i) = carried ? d + at(carried + r * D + i) : d;
             }
         }
@@ -91,15 +86,15 @@ void rms_norm_gradient(const uint16_t *dy, const float *carried, const float *x,
 }
 
 /* sum = residual_scale x + dropout(f), and y = (sum - mean) s w + b with s = 1 / sqrt(variance + eps). */
-void add_layer_norm(const float *x, const uint16_t *f, double residual_scale, const Dropout *d, const float *w, const float *bias,
-                    int64_t N,
-                    int64_t D, double eps, float *sum, float *mean, float *scale, float *y) {
+void NAMED(add_layer_norm)(const float *x, const Value *f, double residual_scale, const Dropout *d, const float *w,
+                           const float *bias, int64_t N, int64_t D, double eps, float *sum, float *mean, float *scale,
+                           float *y) {
 #pragma omp parallel for schedule(static) if (N * D > LARGE)
     for (int64_t r = 0; r < N; r++) {
         float *row = sum + r * D;
         Vector total = {0}, squares = {0};
         for (int64_t i = 0; i < D; i += P) {
-            Vector low = of_half(f + r * D + i), high = of_half(f + r * D + i + V);
+            Vector low = of(f + r * D + i), high = of(f + r * D + i + V);
             drop(d, r * D + i, &low, &high);
             total += *(Vector *)(row + i) = low + at(x + r * D + i) * (float)residual_scale;
             total += *(Vector *)(row + i + V) = high + at(x + r * D + i + V) * (float)residual_scale;
@@ -115,8 +110,9 @@ void add_layer_norm(const float *x, const uint16_t *f, double residual_scale, co
 }
 
 /* Gradients with respect to x, f, w and b: with g = dy w and u = (sum - mean) s, dsum = s (g - mean(g) - u mean(g u)). */
-void add_layer_norm_gradient(const float *dy, const float *sum, const float *mean, const float *scale, const float *w,
-                             double residual_scale, const Dropout *d, int64_t N, int64_t D, float *dx, uint16_t *df, float *dw, float *db) {
+void NAMED(add_layer_norm_gradient)(const float *dy, const float *sum, const float *mean, const float *scale, const float *w,
+                                    double residual_scale, const Dropout *d, int64_t N, int64_t D, float *dx, Value *df,
+                                    float *dw, float *db) {
     float *sums = room_for_sums(N, D, 2);
 #pragma omp parallel for schedule(static) if (N * D > LARGE)
     for (int64_t b = 0; b < (N + BLOCK - 1) / BLOCK; b++)
@@ -141,8 +137,8 @@ void add_layer_norm_gradient(const float *dy, const float *sum, const float *mea
                     *(Vector *)(dx + r * D + k) = dsum[j] * (float)residual_scale;
                 }
                 drop(d, r * D + i, dsum, dsum + 1);
-                to_half(df + r * D + i, dsum[0]);
-                to_half(df + r * D + i + V, dsum[1]);
+                put(df + r * D + i, dsum[0]);
+                put(df + r * D + i + V, dsum[1]);
             }
         }
     add_blocks(sums, N, D, 2 * D, dw);

@@ -1,13 +1,15 @@
-/* Products of two bfloat16 matrices that both change from call to call, in tiles: some rows by a panel of P columns.
+/* Products of two matrices that both change from call to call, in tiles: some rows by a panel of P columns.
 
-   A 32-bit word holds a pair of numbers that are neighbours along the dimension that is summed over. Inside a row they already
-   lie side by side; where the sum runs over rows, lay_along packs pairs of rows first. */
+   Their operands lie in words (value.h). Inside a row the numbers of a word already lie side by side; where the sum runs over rows,
+   lay_along packs rows first. */
 
 #pragma once
 
-#include "numbers.h"
+#include "value.h"
 
-typedef int32_t Word __attribute__((may_alias)); /* rows are also written as uint16_t */
+enum { LINE = 64 / sizeof(Value) }; /* numbers in a line of the cache */
+
+typedef int32_t Word __attribute__((may_alias)); /* rows are also written as Values */
 
 INLINE int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -25,26 +27,37 @@ INLINE void multiply(const int M, const Word *rows, int64_t row, int64_t step, i
         const Whole w0 = *(const Whole *)(panel + k * P), w1 = *(const Whole *)(panel + k * P + V);
 #pragma GCC unroll 12
         for (int m = 0; m < M; m++) {
-            const uint32_t pair = (uint32_t)rows[m * row + k * step];
-            sum[2 * m] = add_pair(sum[2 * m], w0, pair);
-            sum[2 * m + 1] = add_pair(sum[2 * m + 1], w1, pair);
+            const uint32_t word = (uint32_t)rows[m * row + k * step];
+            sum[2 * m] = add_word(sum[2 * m], w0, word);
+            sum[2 * m + 1] = add_word(sum[2 * m + 1], w1, word);
         }
     }
 #pragma GCC unroll 24
     for (int i = 0; i < 2 * M; i++) sums[i] = sum[i];
 }
 
-/* Pack (T, C), rows ``step`` apart, into panels of ``panel`` columns, each (space / 2, panel) pairs of rows, with zeros after row
-   T. Prefetch what lies ``ahead``. */
-INLINE void lay_along(const uint16_t *x, int64_t step, int64_t ahead, int64_t T, int64_t C, int64_t space, const int64_t panel,
+/* The same for the first V columns of a panel: each row has one vector of sums. */
+INLINE void multiply_half(const int M, const Word *rows, int64_t row, int64_t words, const int32_t *panel, Vector *sums) {
+    Vector sum[MOST];
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) sum[m] = sums[m];
+    for (int64_t k = 0; k < words; k++) {
+        const Whole w = *(const Whole *)(panel + k * P);
+#pragma GCC unroll 12
+        for (int m = 0; m < M; m++) sum[m] = add_word(sum[m], w, (uint32_t)rows[m * row + k]);
+    }
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) sums[m] = sum[m];
+}
+
+/* Pack (T, C), rows ``step`` apart, into panels of ``panel`` columns, each (space / PER_WORD, panel) words of rows, with zeros
+   after row T. Prefetch what lies ``ahead``. */
+INLINE void lay_along(const Value *x, int64_t step, int64_t ahead, int64_t T, int64_t C, int64_t space, const int64_t panel,
                       int32_t *to) {
-    for (int64_t t = 0; t < space; t += 2)
+    for (int64_t t = 0; t < space; t += PER_WORD)
         for (int64_t c = 0; c < C; c += V) {
-            const uint16_t *at = x + t * step + c;
-            Whole pairs = {0};
-            if (t < T) pairs = words_of_halves(at);
-            if (t + 1 < T) pairs |= words_of_halves(at + step) << 16;
-            *(Whole *)(to + (c / panel * space / 2 + t / 2) * panel + c % panel) = pairs;
-            if (c % P == 0) __builtin_prefetch(at + ahead), __builtin_prefetch(at + ahead + step);
+            const Value *at = x + t * step + c;
+            *(Whole *)(to + (c / panel * space + t) / PER_WORD * panel + c % panel) = words_of_rows(at, step, T - t);
+            if (c % LINE == 0) __builtin_prefetch(at + ahead), __builtin_prefetch(at + ahead + (PER_WORD - 1) * step);
         }
 }

@@ -245,6 +245,7 @@ def _attention_sizes(q: Tensor, k: Tensor, v: Tensor, *, forward: bool) -> int:
 _FLOPS: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_gradient,
+    aten.addmm_: lambda c, a, b, **_: 2 * a.numel() * b.shape[1],
     aten.mv: lambda a, b, **_: 2 * a.numel(),
     aten.addmv: lambda c, a, b, **_: 2 * a.numel(),
     aten.dot: lambda a, b: 2 * a.numel(),

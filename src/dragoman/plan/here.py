@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dragoman.data.batch import PairBatch
 from dragoman.data.tasks import TranslationTask
 from dragoman.machine import Precision, autocast, keep_memory, onednn_linear, peak, return_memory
-from dragoman.native.library import available, library
+from dragoman.native.library import FLOAT32, available, library
 from dragoman.plan.memory_here import available_memory, resident_memory
 from dragoman.plan.profile import HERE, Hardware
 from dragoman.plan.replay import (
@@ -170,6 +170,7 @@ PRODUCTS = {
     *(
         "mm",
         "addmm",
+        "addmm_",
         "bmm",
         "baddbmm",
         "mv",
@@ -180,7 +181,8 @@ PRODUCTS = {
         "convolution_backward",
     ),
     *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward"),
-    *("native.add_gradient", "native.flash", "native.flash_gradient", "mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"),
+    *("native.add_gradient", "mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"),
+    *(f"native.{name}{suffix}" for name in ("flash", "flash_gradient") for suffix in ("", FLOAT32)),
 }
 """Operations that multiply matrices, attention among them."""
 

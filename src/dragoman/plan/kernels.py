@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from dragoman.model.ops.native_scan import ScanStruct
-from dragoman.native.library import Library
+from dragoman.native.library import FLOAT32, Library
 
 
 def attention_flops(*, forward: bool, B: int, H: int, Q: int, K: int, C: int, values: int | None = None) -> int:
@@ -33,8 +33,8 @@ def _scan(address: int, each: int) -> int:
 
 FLOPS: dict[str, Callable[..., int]] = {
     "add_gradient": lambda upstream, x, R, N, K, *_: 2 * R * N * K,
-    "flash": lambda struct: _flash(struct._obj, True),
-    "flash_gradient": lambda struct: _flash(struct._obj, False),
+    **{f"flash{suffix}": lambda struct: _flash(struct._obj, True) for suffix in ("", FLOAT32)},
+    **{f"flash_gradient{suffix}": lambda struct: _flash(struct._obj, False) for suffix in ("", FLOAT32)},
     # as selective_scan.py counts: a recurrence is 2 and each sum over states or channels 2; backward, the recurrence
     # runs again, then in the other direction, and five sums follow
     "selective_scan": lambda scan: _scan(scan, 4),

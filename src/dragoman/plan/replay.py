@@ -91,7 +91,7 @@ class RecordedCall(NamedTuple):
         return self.function if isinstance(self.function, str) else self.function.overloadpacket.__name__
 
 
-COMPILED = {"_linear_pointwise", "mm", "addmm", "bmm", "baddbmm"}
+COMPILED = {"_linear_pointwise", "mm", "addmm", "addmm_", "bmm", "baddbmm"}
 """Products for which the library makes code for their sizes, and keeps that of the last ones."""
 
 

@@ -1,5 +1,5 @@
-"""Rotary positions and attention without stored weights, for training in bfloat16 on a CPU, by kernels in C
-(``native/``).
+"""Rotary positions and attention without stored weights, for training in bfloat16 or float32 on a CPU, by
+kernels in C (``native/``).
 
 The kernels read heads directly from the output of a linear layer, and write in the layout of the next one's input.
 Their conditions, and their differences from PyTorch's results, are as in ``elementwise.py``.
@@ -15,16 +15,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dragoman.model.ops import elementwise
-from dragoman.model.ops.elementwise import REGISTER, supports, supports_strided
+from dragoman.model.ops.elementwise import REGISTER, kernel, supports, supports_strided, supports_type
 
 
 def supports_heads(*heads: Float[Tensor, "B _ _ C"]) -> bool:
     """Return whether the kernels can read these heads: channels are contiguous and fill whole registers by halves."""
     if torch.compiler.is_compiling():
         return False
-    fit = (t.dtype == torch.bfloat16 and t.stride(-1) == 1 and t.shape[-1] % (2 * REGISTER) == 0 for t in heads)
-    return all(fit) and supports_strided(*heads)
+    fit = (t.stride(-1) == 1 and t.shape[-1] % (2 * REGISTER) == 0 for t in heads)
+    return supports_type(*heads) and all(fit) and supports_strided(*heads)
 
 
 def contiguous_channels(x: Tensor) -> Tensor:
@@ -68,7 +67,7 @@ class RotateFunction(torch.autograd.Function):
 
 
 def supports_rotation(x: Float[Tensor, "B H T C"], cos_sin: Float[Tensor, "#B T R"]) -> bool:
-    """Return whether the kernel can rotate ``x``: bfloat16, with all of its channels rotated."""
+    """Return whether the kernel can rotate ``x``: all of its channels are rotated."""
     return (
         supports_heads(x) and cos_sin.shape[-1] == x.shape[-1] and cos_sin.dtype == torch.float32 and supports(cos_sin)
     )
@@ -76,7 +75,7 @@ def supports_rotation(x: Float[Tensor, "B H T C"], cos_sin: Float[Tensor, "#B T 
 
 def _rotate(x: Tensor, y: Tensor, cos_sin: Tensor, *, back: bool) -> Tensor:
     (B, H, T, C), own, ends = x.shape, len(cos_sin) > 1, (HeadsStruct.of(x), HeadsStruct.of(y))
-    elementwise.kernel_library().rotate(*map(ctypes.byref, ends), cos_sin.data_ptr(), own, back, B, T, H, C)
+    kernel("rotate", x.dtype)(*map(ctypes.byref, ends), cos_sin.data_ptr(), own, back, B, T, H, C)
     return y
 
 
@@ -118,7 +117,7 @@ class FlashFunction(torch.autograd.Function):
         seen = None if seen is None else contiguous_channels(seen.expand(len(q), 1, q.shape[2], -1))
         ctx.causal, ctx.scale = causal, scale
         ctx.save_for_backward(q, k, v, seen, log_sums)
-        elementwise.kernel_library().flash(ctypes.byref(_struct(q, k, v, y, seen, log_sums, causal, scale)))
+        kernel("flash", q.dtype)(ctypes.byref(_struct(q, k, v, y, seen, log_sums, causal, scale)))
         return y
 
     @staticmethod
@@ -128,7 +127,7 @@ class FlashFunction(torch.autograd.Function):
         upstream, gradients = contiguous_channels(upstream), [empty_by_token(t) for t in (q, k, v)]
         given = _struct(q, k, v, upstream, seen, log_sums, ctx.causal, ctx.scale)
         given.dq, given.dk, given.dv = map(HeadsStruct.of, gradients)
-        elementwise.kernel_library().flash_gradient(ctypes.byref(given))
+        kernel("flash_gradient", q.dtype)(ctypes.byref(given))
         return (*gradients, None, None, None)
 
 

@@ -1,13 +1,15 @@
-"""Elementwise operations of a training step in bfloat16 on a CPU, by kernels in C (``native/``).
+"""Elementwise operations of a training step in bfloat16 or float32 on a CPU, by kernels in C (``native/``).
 
 PyTorch makes several passes over memory where one is enough, over tensors that have left the cache by then, and further
 ones that convert between bfloat16 and float32. Each caller also has the same computation in PyTorch, its slow twin,
-which runs in float32, on GPUs and without a C compiler. The two differ by PyTorch's intermediate rounding.
+which runs in other types, on GPUs, without a C compiler, and in float32 where nothing is learned. The two differ by
+rounding, in bfloat16 by PyTorch's intermediate one.
 
 B batch, T length, H heads, C channels of one head, D width, N rows, V vocabulary.
 """
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,10 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dragoman.native.library import Library, available, library
+from dragoman.native.library import FLOAT32, Library, available, library
 
 REGISTER = 16
 """Largest number of values in a register of the kernels: rows must be a multiple of it."""
+SUFFIXES = {torch.bfloat16: "", torch.float32: FLOAT32}
+"""Types that the kernels of a training step read and write, and what the names of those kernels end in."""
 
 
 def supports(*tensors: Tensor) -> bool:
@@ -35,11 +39,23 @@ def supports_strided(*tensors: Tensor) -> bool:
     return all(t.device.type == "cpu" and t.numel() for t in tensors) and available()
 
 
-def supports_bfloat16(*tensors: Tensor) -> bool:
-    """Same as ``supports``, for bfloat16 in rows that fill whole registers."""
+def supports_type(*tensors: Tensor) -> bool:
+    """Return whether there are kernels for the type of all these tensors: bfloat16, or float32 where gradients are
+    needed and autocast leaves it."""
     if torch.compiler.is_compiling():
         return False
-    return all(t.dtype == torch.bfloat16 and t.shape[-1] % REGISTER == 0 for t in tensors) and supports(*tensors)
+    dtype, *others = {t.dtype for t in tensors}
+    if others or dtype not in SUFFIXES:
+        return False
+    if dtype == torch.bfloat16:
+        return True
+    needed = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return needed and not torch.is_autocast_enabled("cpu")
+
+
+def supports_rows(*tensors: Tensor) -> bool:
+    """Same as ``supports``, for tensors of one type, in rows that fill whole registers."""
+    return supports_type(*tensors) and all(t.shape[-1] % REGISTER == 0 for t in tensors) and supports(*tensors)
 
 
 def uses_bfloat16(device: torch.device) -> bool:
@@ -60,18 +76,28 @@ def kernel_library() -> Library:
     return found
 
 
+def kernel(name: str, dtype: torch.dtype) -> Callable[..., None]:
+    """Return the kernel of that name for tensors of ``dtype``."""
+    return getattr(kernel_library(), name + SUFFIXES[dtype])
+
+
 # ---- the loss ---------------------------------------------------------------------------------------
+
+
+def supports_loss(logits: Float[Tensor, "N V"]) -> bool:
+    """Return whether the kernel can read these logits, and overwrite them by their gradient."""
+    return logits.dtype in SUFFIXES and supports(logits)
 
 
 def cross_entropy(
     logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], smoothing: float, learning: bool
 ) -> Float[Tensor, ""]:
-    """Return the cross-entropy summed over rows; when ``learning``, overwrite ``logits`` (bfloat16) by its gradient.
+    """Return the cross-entropy summed over rows; when ``learning``, overwrite ``logits`` by its gradient.
 
     The slow twin is ``chunked_loss.CrossEntropyLoss``.
     """
     losses, targets = torch.empty(len(logits), dtype=torch.float64), targets.contiguous()
-    kernel_library().cross_entropy(
+    kernel("cross_entropy", logits.dtype)(
         logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr()
     )
     return losses.sum().float()
@@ -79,13 +105,18 @@ def cross_entropy(
 
 def accumulate(total: Tensor, x: Tensor) -> None:
     """Add ``x``, usually bfloat16, to the float32 ``total``, without the float32 copy that PyTorch would make."""
-    if supports_bfloat16(x) and total.dtype == torch.float32 and supports(total):
-        kernel_library().accumulate(x.data_ptr(), x.numel(), total.data_ptr())
+    if x.dtype == torch.bfloat16 and supports_rows(x) and total.dtype == torch.float32 and supports(total):
+        kernel_library().add_narrow(total.data_ptr(), x.data_ptr(), x.numel(), total.data_ptr())
     else:
         total += x
 
 
 # ---- feed-forward -----------------------------------------------------------------------------------
+
+
+def supports_relu(x: Tensor) -> bool:
+    """Return whether the kernel can read ``x``: bfloat16 alone, since PyTorch is as fast in float32."""
+    return x.dtype == torch.bfloat16 and supports_rows(x)
 
 
 class ReluFunction(torch.autograd.Function):
@@ -112,7 +143,7 @@ class SiluGateFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         y = torch.empty_like(gate)
-        kernel_library().silu_gate(gate.data_ptr(), up.data_ptr(), y.numel(), y.data_ptr())
+        kernel("silu_gate", y.dtype)(gate.data_ptr(), up.data_ptr(), y.numel(), y.data_ptr())
         ctx.save_for_backward(gate, up)
         return y
 
@@ -122,7 +153,7 @@ class SiluGateFunction(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         upstream, by_gate, by_up = upstream.contiguous(), torch.empty_like(gate), torch.empty_like(up)
         pointers = [t.data_ptr() for t in (upstream, gate, up)]
-        kernel_library().silu_gate_gradient(*pointers, up.numel(), by_gate.data_ptr(), by_up.data_ptr())
+        kernel("silu_gate_gradient", up.dtype)(*pointers, up.numel(), by_gate.data_ptr(), by_up.data_ptr())
         return by_gate, by_up
 
 
@@ -144,7 +175,7 @@ class SoftmaxFunction(torch.autograd.Function):
         if seen is not None and seen.stride(-1) != 1:
             seen = seen.contiguous()
         mask = (None, 0, 0) if seen is None else (seen.data_ptr(), seen.stride(0), seen.stride(2))
-        kernel_library().softmax(scores.data_ptr(), *mask, causal, *scores.shape, y.data_ptr())
+        kernel("softmax", y.dtype)(scores.data_ptr(), *mask, causal, *scores.shape, y.data_ptr())
         ctx.save_for_backward(y)
         return y
 
@@ -153,7 +184,8 @@ class SoftmaxFunction(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         upstream, by_scores, K = upstream.contiguous(), torch.empty_like(y), y.shape[-1]
-        kernel_library().softmax_gradient(upstream.data_ptr(), y.data_ptr(), y.numel() // K, K, by_scores.data_ptr())
+        pointers = (t.data_ptr() for t in (upstream, y))
+        kernel("softmax_gradient", y.dtype)(*pointers, y.numel() // K, K, by_scores.data_ptr())
         return by_scores, None, None
 
 
@@ -189,5 +221,5 @@ class DropoutFunction(torch.autograd.Function):
 
 def _dropped(x: Tensor, drawn: DropoutDraw) -> Tensor:
     y = torch.empty_like(x)
-    kernel_library().dropout(x.data_ptr(), x.numel(), ctypes.byref(drawn), y.data_ptr())
+    kernel("dropout", x.dtype)(x.data_ptr(), x.numel(), ctypes.byref(drawn), y.data_ptr())
     return y

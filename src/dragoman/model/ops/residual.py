@@ -1,9 +1,9 @@
-"""Norm, dropout and residual sum between the sublayers of a training step in bfloat16 on a CPU, by kernels in C
+"""Norm, dropout and residual sum between the sublayers of a training step on a CPU, by kernels in C
 (``native/residual.c``).
 
-The residual sum is float32; inputs and outputs of sublayers are bfloat16. So a norm returns both the sum and its normed
-form, and takes both of their gradients at once. The kernels' conditions, and their differences from their slow twins in
-``norm.py``, are as in ``elementwise.py``.
+The residual sum is float32; inputs and outputs of sublayers are bfloat16 or float32. So a norm returns both the sum and
+its normed form, and takes both of their gradients at once. The kernels' conditions, and their differences from their
+slow twins in ``norm.py``, are as in ``elementwise.py``.
 
 N rows, D width.
 """
@@ -17,14 +17,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dragoman.model.ops import elementwise
-from dragoman.model.ops.elementwise import REGISTER, DropoutDraw, supports, uses_bfloat16
+from dragoman.model.ops.elementwise import REGISTER, DropoutDraw, kernel, supports, supports_type, uses_bfloat16
 
 # ---- from the sum to a sublayer -----------------------------------------------------------------------
 
 
-def supports_norm(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
-    """Return whether sublayers read bfloat16 now, and the kernels can make it from ``x`` by a norm of ``weights``."""
-    return uses_bfloat16(x.device) and _fit(x, *weights) and supports(x, *weights)
+def supports_norm(x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"]) -> bool:
+    """Return whether the kernels can make what sublayers read from ``x`` by a norm of ``weight``."""
+    known = uses_bfloat16(x.device) or supports_type(x)
+    return known and _fit(x, weight) and supports(x, weight)
+
+
+def supports_cast(x: Float[Tensor, "*N D"]) -> bool:
+    """Return whether sublayers read bfloat16 now, and the kernels can add the gradients of both forms of ``x``."""
+    return uses_bfloat16(x.device) and _fit(x) and supports(x)
 
 
 class CastFunction(torch.autograd.Function):
@@ -44,14 +50,15 @@ class CastFunction(torch.autograd.Function):
 
 
 class RmsNormFunction(torch.autograd.Function):
-    """x as it is, and x / root mean square * weight in bfloat16."""
+    """x as it is, and x / root mean square * weight in the type of products."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float
     ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
-        y, scale, D = torch.empty_like(x, dtype=torch.bfloat16), x.new_empty(x.shape[:-1]), x.shape[-1]
-        elementwise.kernel_library().rms_norm(
+        dtype = torch.bfloat16 if uses_bfloat16(x.device) else x.dtype
+        y, scale, D = torch.empty_like(x, dtype=dtype), x.new_empty(x.shape[:-1]), x.shape[-1]
+        kernel("rms_norm", dtype)(
             x.data_ptr(), weight.data_ptr(), scale.numel(), D, eps, y.data_ptr(), scale.data_ptr()
         )
         ctx.save_for_backward(x, weight, scale)
@@ -64,7 +71,7 @@ class RmsNormFunction(torch.autograd.Function):
         carried, upstream = carried.contiguous(), upstream.contiguous()
         by_x, by_weight = torch.empty_like(x), torch.empty_like(weight)
         given = (t.data_ptr() for t in (upstream, carried, x, weight, scale))
-        elementwise.kernel_library().rms_norm_gradient(
+        kernel("rms_norm_gradient", upstream.dtype)(
             *given, scale.numel(), x.shape[-1], by_x.data_ptr(), by_weight.data_ptr()
         )
         return by_x, by_weight, None
@@ -75,7 +82,7 @@ class RmsNormFunction(torch.autograd.Function):
 
 def supports_sum(x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
     """Return whether the kernels can add the sublayer's output ``y`` to ``x``, and norm the sum by ``weights``."""
-    return y.dtype == torch.bfloat16 and x.shape == y.shape and _fit(x, *weights) and supports(x, y, *weights)
+    return supports_type(y) and x.shape == y.shape and _fit(x, *weights) and supports(x, y, *weights)
 
 
 def _fit(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
@@ -90,8 +97,9 @@ class AddFunction(torch.autograd.Function):
     def forward(
         ctx: Any, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], residual_scale: float, rate: float
     ) -> Float[Tensor, "*N D"]:
-        ctx.residual_scale, ctx.drawn, total = residual_scale, DropoutDraw.of(rate), torch.empty_like(x)
-        elementwise.kernel_library().add_dropped(
+        ctx.residual_scale, ctx.drawn, ctx.dtype = residual_scale, DropoutDraw.of(rate), y.dtype
+        total = torch.empty_like(x)
+        kernel("add_dropped", y.dtype)(
             x.data_ptr(), y.data_ptr(), x.numel(), residual_scale, ctypes.byref(ctx.drawn), total.data_ptr()
         )  # fmt: skip
         return total
@@ -100,8 +108,8 @@ class AddFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         upstream = upstream.contiguous()
-        by_y = torch.empty_like(upstream, dtype=torch.bfloat16)
-        elementwise.kernel_library().add_dropped_gradient(
+        by_y = torch.empty_like(upstream, dtype=ctx.dtype)
+        kernel("add_dropped_gradient", ctx.dtype)(
             upstream.data_ptr(), by_y.numel(), ctypes.byref(ctx.drawn), by_y.data_ptr()
         )
         return upstream if ctx.residual_scale == 1 else ctx.residual_scale * upstream, by_y, None, None
@@ -121,14 +129,15 @@ class AddLayerNormFunction(torch.autograd.Function):
         bias: Float[Tensor, " D"] | None,
         eps: float,
     ) -> Float[Tensor, "*N D"]:
-        ctx.residual_scale, ctx.drawn, ctx.biased, D = (
+        ctx.residual_scale, ctx.drawn, ctx.dtype, ctx.biased = (
             residual_scale,
             DropoutDraw.of(rate),
+            y.dtype,
             bias is not None,
-            x.shape[-1],
         )
+        D = x.shape[-1]
         total, normed, (mean, scale) = torch.empty_like(x), torch.empty_like(x), x.new_empty(2, x.numel() // D)
-        elementwise.kernel_library().add_layer_norm(
+        kernel("add_layer_norm", y.dtype)(
             x.data_ptr(), y.data_ptr(), residual_scale, ctypes.byref(ctx.drawn), weight.data_ptr(),
             None if bias is None else bias.data_ptr(), len(mean), D, eps,
             *(t.data_ptr() for t in (total, mean, scale, normed)),
@@ -143,10 +152,10 @@ class AddLayerNormFunction(torch.autograd.Function):
         upstream, by_x, by_y = (
             upstream.contiguous(),
             torch.empty_like(total),
-            torch.empty_like(total, dtype=torch.bfloat16),
+            torch.empty_like(total, dtype=ctx.dtype),
         )
         by_weight, by_bias = torch.empty_like(weight), torch.empty_like(weight)
-        elementwise.kernel_library().add_layer_norm_gradient(
+        kernel("add_layer_norm_gradient", ctx.dtype)(
             *(t.data_ptr() for t in (upstream, total, mean, scale, weight)), ctx.residual_scale,
             ctypes.byref(ctx.drawn),
             len(mean), len(weight), *(t.data_ptr() for t in (by_x, by_y, by_weight, by_bias)),

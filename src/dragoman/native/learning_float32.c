@@ -1,0 +1,2 @@
+#define FLOAT32
+#include "learning.c"

@@ -1,0 +1,2 @@
+#define FLOAT32
+#include "residual.c"
