@@ -3,7 +3,6 @@
 import atexit
 import errno
 import functools
-import gc
 import os
 import sys
 from typing import Any, NoReturn
@@ -50,6 +49,7 @@ from dragoman.cli import (
 )
 from dragoman.cli.global_options import complete, with_optional_values
 from dragoman.cli.standard_streams import finish, use_utf8
+from dragoman.collector import collect_rarely
 from dragoman.errors import ProcessLost, UserError
 from dragoman.train.distributed.launch import STOPPED, in_a_group, leave
 
@@ -144,13 +144,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 LONG = {"train", "demo", "search-mixture", "weigh", "compare"}
 """Commands that run for long, and leave much behind for the collector."""
-ALLOCATIONS = 50_000
 
 
 def command() -> NoReturn:
     """Run ``main`` as a shell command, with its exit code."""
     if not LONG & set(sys.argv):
-        gc.set_threshold(ALLOCATIONS, 10, 10)  # with the usual 700, collecting takes a seventh of importing torch
+        collect_rarely()
     use_utf8()
     messages.show_log("dragoman.native.library")  # it tells when kernels are built, which takes some seconds
     code = finish(main())

@@ -37,8 +37,8 @@ READY = "ready"
 """Message of a worker that has loaded what it needs."""
 PATIENCE = 5.0
 """Seconds that a stopped worker has to end."""
-EAGER = "dragoman.serve.bulk.translation"
-"""Module that is imported before the work is known: nearly all that takes time."""
+TEMPLATE = "dragoman.serve.bulk.template"
+"""Module that is imported before the work is known."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Worker:
 
 def start_template() -> None:
     """Start the process that a command's workers are forked from; it ends with the command."""
-    multiprocessing.set_forkserver_preload([EAGER])
+    multiprocessing.set_forkserver_preload([TEMPLATE])
     with _environment(THREADS, os.environ.get(THREADS) or "1"), _without_ctrl_c():
         forkserver.ensure_running()
 
@@ -153,7 +153,7 @@ def _work(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        importlib.import_module(EAGER)
+        importlib.import_module(TEMPLATE)
         work: ShardWork = connection.recv()
         answerer = work.open()
         connection.send(READY)
