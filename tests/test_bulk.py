@@ -36,15 +36,14 @@ from dragoman.text.lines import read_lines
 from dragoman.train.run import start
 
 TESTS = Path(__file__).parent
-FEWEST = shards.FEWEST
 SUFFIXES = ["", ".gz", ".zst", ".bz2", ".xz"]
 
 
 class InThisProcess(ShardScheduler):
     """Works at once, and out of order: each pair of shards the other way round."""
 
-    def __init__(self, work: ShardWork, *, stop_after: int | None = None):
-        self.answerer, self.stop_after = work.open(), stop_after
+    def __init__(self, work: ShardWork, *, stop_after: int | None = None, most: int = 1):
+        self.answerer, self.stop_after, self.most = work.open(), stop_after, most
         self.answered: list[int] = []
 
     def results(self, shards: Iterator[Shard], progress: RowsDone) -> Iterator[ShardResult]:
@@ -125,22 +124,26 @@ def test_remarks_come_in_the_order_of_the_lines(tmp_path):
     assert heard == [f"row {row}: first of its shard" for row in range(1, 20, 4)]
 
 
-@pytest.mark.parametrize("lines", [0, 1, 511, 100_000, 10**7])
-def test_shards_hold_all_lines_and_are_never_longer_than_the_batches_of_a_single_process(lines, monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2, 5, 32])
+@pytest.mark.parametrize("lines", [0, 1, 511, 20_000, 100_000, 10**6])
+def test_shards_hold_all_lines_and_workers_that_take_one_after_the_other_end_together(lines, workers, monkeypatch):
     monkeypatch.undo()  # shards as they are
-    sizes = shard_sizes(lines)
-    assert sum(sizes) == lines and all(1 <= size <= 4096 for size in sizes)
-    assert sizes == sorted(sizes, reverse=True)
-
-
-@pytest.mark.parametrize("lines", [20_000, 100_000, 10**6])
-@pytest.mark.parametrize("workers", [2, 5, 16])
-def test_workers_that_take_shard_after_shard_end_at_about_the_same_time(workers, lines, monkeypatch):
-    monkeypatch.undo()
-    done = [0] * workers
-    for size in shard_sizes(lines):
+    sizes, done = shard_sizes(lines, workers), [0] * workers
+    assert sum(sizes) == lines and sizes == sorted(sizes, reverse=True)
+    assert all(1 <= size <= 4096 for size in sizes)  # no longer than the batches of a single process
+    for size in sizes:
         done[done.index(min(done))] += size
     assert max(done) - min(done) <= 512
+
+
+def test_a_job_goes_on_with_the_shards_of_its_beginning_whatever_the_number_of_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARE", 1)
+    path, output = write(tmp_path / "in.txt", LINES), tmp_path / "out.txt"
+    with pytest.raises(KeyboardInterrupt):
+        bulk(path, output, InThisProcess(Backwards(), stop_after=3, most=3))
+    work = InThisProcess(Backwards(), most=10)
+    assert 0 < bulk(path, output, work).resumed < len(LINES)
+    assert list(read_lines(output)) == EXPECTED and 0 not in work.answered
 
 
 def test_shards_are_made_one_at_a_time():
@@ -687,11 +690,27 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run, tmp_path, monk
     assert "Traceback" not in error and parts_of(output) and not output.exists()
     again = error.splitlines()[-1].partition("go on with: dragoman ")[2]
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "FEWEST", FEWEST)  # as in the command
         work_here(patch, InThisProcess)
         assert dragoman(*again.split()) == 0
     assert "of them by an earlier command" in capfd.readouterr().err
     assert len(list(read_lines(output))) == len(LINES) * 60
+
+
+@pytest.mark.parametrize("shards", [None, 4, [4, 0], [4, "4"]])
+def test_a_job_whose_shards_are_damaged_is_refused(shards, tmp_path):
+    path, output = begin(tmp_path)
+    file = tmp_path / "out.txt.zst.parts" / "job.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"shards": shards}))
+    with pytest.raises(ConfigError, match=r"job\.json: damaged: start anew with --restart"):
+        bulk(path, output, InThisProcess(Backwards()))
+
+
+def test_a_job_of_an_earlier_version_is_refused(tmp_path):
+    path, output = begin(tmp_path)
+    file = tmp_path / "out.txt.zst.parts" / "job.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
+    with pytest.raises(ConfigError, match="begun by another version of dragoman"):
+        bulk(path, output, InThisProcess(Backwards()))
 
 
 def test_the_journal_is_readable_json(tmp_path):

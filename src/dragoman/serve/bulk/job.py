@@ -99,10 +99,10 @@ def run_bulk(
         OutputError: the output cannot be written.
         ProcessLost: workers die again and again.
     """
-    began, sizes = time.monotonic(), shard_sizes(checked.lines)
+    began = time.monotonic()
     job = {"input": {"lines": checked.lines, "sha256": checked.sha256}, "model": dict(model), "options": dict(options)}
     with open_parts(output) as parts:
-        parts.begin(job, restart=restart)
+        sizes = parts.begin(job, shard_sizes(checked.lines, scheduler.most), restart=restart)
         counted = _DoneLines(sizes, parts.finished, progress)
         remarks, resumed = _OrderedRemarks(parts.finished, remark), counted.done()
         for result in scheduler.results(_unfinished(read, checked, parts, sizes, before), counted.under_way):

@@ -1,7 +1,7 @@
 """Parts: the finished shards of an output, in a folder beside it, until all of them are joined into it.
 
     out.txt.zst.parts/
-      job.json        what is translated, by what and how: a resumed job must agree with it
+      job.json        what is translated, by what and how: a resumed job must agree with it; and the shards
       journal.jsonl   a line for each finished shard, flushed to the disk after its part
       000000 000001   output of each finished shard, compressed as the output will be
 
@@ -27,7 +27,6 @@ Assemble = Callable[[BinaryIO, Iterable[bytes]], None]
 """Function that writes an output from the contents of its parts."""
 JOB, JOURNAL = "job.json", "journal.jsonl"
 FORMAT = 2
-"""Of the folder, and of the division into shards."""
 
 
 class OutputParts:
@@ -38,31 +37,38 @@ class OutputParts:
         self.finished: dict[int, str] = {}
         """Hash of each finished part."""
 
-    def begin(self, job: Mapping[str, Any], *, restart: bool = False) -> None:
+    def begin(self, job: Mapping[str, Any], sizes: list[int], *, restart: bool = False) -> list[int]:
         """Begin a job, or go on with the one that was begun here.
+
+        Args:
+            job: what a job that goes on must agree with.
+            sizes: lines of each shard, for a job that begins.
+
+        Returns:
+            The lines of each shard of the job: those of its beginning.
 
         Raises:
             ConfigError: it was begun with another input, model or options; the message names the first difference.
             OutputError: the folder cannot be written to.
         """
-        wanted = json.loads(json.dumps(dict(job) | {"format": FORMAT}))
+        wanted = json.loads(json.dumps(dict(job) | {"shards": sizes, "format": FORMAT}))
         before = None if restart else self._job()
         if before is None:
             self._empty()
             with _explained(self.path):
                 durable.replace(self.path / JOB, (json.dumps(wanted, indent=1, ensure_ascii=False) + "\n").encode())
-            return
+            return sizes
         if before.get("format") != FORMAT:
             raise ConfigError(
-                f"{self.path}: begun by another version of dragoman, which divides texts in another way: end it with "
-                "that one, or start anew with --restart"
+                f"{self.path}: begun by another version of dragoman: end it with that one, or start anew with --restart"
             )
-        if changed := differences(before, wanted):
+        if changed := differences(before, wanted | {"shards": before["shards"]}):
             raise ConfigError(f"{self.path}: {_difference(*changed[0])}: {_AGAIN}")
         entries = [entry for entry in self._journal() if self._is_intact(entry["shard"], entry["sha256"])]
         self.finished = {entry["shard"]: entry["sha256"] for entry in entries}
         with _explained(self.path):  # without a last line that a crash has truncated
             durable.replace(self.path / JOURNAL, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+        return before["shards"]
 
     def add(self, result: ShardResult) -> None:
         """Keep a finished shard; it is on the disk when this returns.
@@ -120,7 +126,7 @@ class OutputParts:
             return None
         except (OSError, ValueError):
             found = None
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or (found.get("format") == FORMAT and not _divides(found.get("shards"))):
             raise ConfigError(f"{self.path / JOB}: damaged: start anew with --restart")
         return found
 
@@ -151,6 +157,11 @@ class OutputParts:
             for left in self.path.iterdir():
                 if left.name != LOCK and left.is_file():
                     left.unlink()
+
+
+def _divides(sizes: Any) -> bool:
+    """Return whether these may be the lines of shards."""
+    return isinstance(sizes, list) and all(isinstance(size, int) and size > 0 for size in sizes)
 
 
 LOCK = "lock"

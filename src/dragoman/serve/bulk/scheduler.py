@@ -21,6 +21,8 @@ class ShardScheduler(ABC):
     A worker that dies is replaced, and its shard is worked on again.
     """
 
+    most: int = 1
+    """Number of workers at the most."""
     lost: int = 0
     """Number of workers that have died."""
 

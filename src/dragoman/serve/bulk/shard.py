@@ -12,8 +12,8 @@ from dragoman.text.compressed import compressing
 
 FEWEST, MOST = 512, 4096
 """Lines of a shard. The most is what ``dragoman translate`` reads at a time, so that its batches are the same."""
-SHARE = 16
-"""A shard is at most this share of the lines that are left, if that is not too few: so many workers are all busy."""
+SHARE = 2
+"""A shard is at most half of what is left for each worker, if that is not too little."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ class ShardWork(ABC):
         """Load what the work needs."""
 
 
-def shard_sizes(lines: int) -> list[int]:
-    """Return the lines of each shard of a text of this many lines, whoever translates it.
+def shard_sizes(lines: int, workers: int) -> list[int]:
+    """Return the lines of each shard of a text of this many lines.
 
     Shards get shorter towards the end, so that all workers end at about the same time; before, long ones are better,
     since the last batches of each are not full (guided self-scheduling, Polychronopoulos and Kuck 1987).
     """
     sizes = []
     while lines > 0:
-        sizes.append(min(lines, MOST, max(FEWEST, lines // SHARE)))
+        sizes.append(min(lines, MOST, max(FEWEST, lines // (SHARE * workers))))
         lines -= sizes[-1]
     return sizes
 
