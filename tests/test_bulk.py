@@ -133,7 +133,7 @@ def test_shards_hold_all_lines_and_workers_that_take_one_after_the_other_end_tog
     assert all(1 <= size <= 4096 for size in sizes)  # no longer than the batches of a single process
     for size in sizes:
         done[done.index(min(done))] += size
-    assert max(done) - min(done) <= 512
+    assert max(done) - min(done) <= 256
 
 
 def test_a_job_goes_on_with_the_shards_of_its_beginning_whatever_the_number_of_workers(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from itertools import chain, islice, repeat
 from dragoman.errors import DataError
 from dragoman.text.compressed import compressing
 
-FEWEST, MOST = 512, 4096
+FEWEST, MOST = 256, 4096
 """Lines of a shard. The most is what ``dragoman translate`` reads at a time, so that its batches are the same."""
 SHARE = 2
 """A shard is at most half of what is left for each worker, if that is not too little."""
