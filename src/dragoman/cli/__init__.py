@@ -49,8 +49,8 @@ from dragoman.cli import (
 )
 from dragoman.cli.global_options import complete, with_optional_values
 from dragoman.cli.standard_streams import finish, use_utf8
-from dragoman.collector import collect_rarely
 from dragoman.errors import ProcessLost, UserError
+from dragoman.serve.heap import collect_rarely
 from dragoman.train.distributed.launch import STOPPED, in_a_group, leave
 
 # How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps per

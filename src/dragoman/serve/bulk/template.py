@@ -5,7 +5,7 @@ What has been imported is never looked through again for garbage, so that all wo
 
 import gc
 
-from dragoman.collector import collect_rarely
+from dragoman.serve.heap import collect_rarely
 
 collect_rarely()
 
