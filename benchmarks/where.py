@@ -34,7 +34,7 @@ KINDS = {
     "norms, dropout and residual sums": ("Norm", "_norm", "Dropout", "dropout", "dropped", "random_"),
     "the loss": ("_InChunks", "softmax", "nll_loss", "CrossEntropy", "cross_entropy", "amax"),
     "activation functions": ("Relu", "relu", "threshold", "Silu", "silu", "gelu", "clamp_min"),
-    "conversions, copies and sums": ("Cast", "copy_", "_to_copy", "add_", "aten::sum", "fill_", "zero_", "accumulate"),
+    "conversions, copies and sums": ("Cast", "copy_", "_to_copy", "add_", "aten::sum", "fill_", "zero_"),
 }
 """Kinds of operators and of our kernels, by parts of their names in PyTorch's profiler; the first that fits counts."""
 

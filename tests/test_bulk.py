@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -358,6 +359,27 @@ def test_forked_workers_answer_all_shards_even_if_one_dies(template, tmp_path):
     assert list(read_lines(tmp_path / "out.txt")) == EXPECTED and report.lost == 1
 
 
+def test_no_file_of_the_current_directory_is_imported(run, tmp_path):
+    path, output = write(tmp_path / "in.txt", LONG[:1000]), tmp_path / "out.txt"
+    for module in ("tokenizers", "statistics", "pydantic"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('imported')\n")
+    arguments = ["translate", str(run), str(path), "-o", str(output), "--workers", "2", "--beam", "1"]
+    code = f"import sys; sys.argv[1:] = {arguments!r}; from dragoman.cli import command; command()"
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "imported" not in done.stderr, done.stderr
+    assert len(list(read_lines(output))) == 1000
+
+
+def test_ctrl_c_does_not_reach_the_template_and_its_workers(template):
+    worker = worker_process.start_worker("forkserver")
+    try:
+        numbers = [worker_process._template[0], worker.process.pid]
+        blocked = [re.search(r"SigBlk:\t(\w+)", Path(f"/proc/{number}/status").read_text()) for number in numbers]
+        assert all(found and int(found[1], 16) & 1 << signal.SIGINT - 1 for found in blocked)
+    finally:
+        worker_process.stop_workers([worker])
+
+
 def test_a_template_that_has_just_died_is_not_missed(template, tmp_path):
     worker_process.stop_template()
     report = bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out.txt", LocalWorkers(Backwards(), 2, "forkserver"))
@@ -386,7 +408,9 @@ def test_the_template_starts_early_where_there_will_be_work(lines, there, early,
 
 
 @pytest.mark.skipif(worker_process.OF_COMMANDS != "forkserver", reason="workers are forked on Linux alone")
-def test_a_mistake_leaves_no_process_behind(run, tmp_path, capsys):
+def test_a_mistake_leaves_no_process_behind(run, tmp_path, monkeypatch, capsys):
+    stop = worker_process.stop_template
+
     def children() -> set[int]:
         found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         return {int(child) for child in found if b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes()}
@@ -394,7 +418,10 @@ def test_a_mistake_leaves_no_process_behind(run, tmp_path, capsys):
     before, source, output = children(), write(tmp_path / "in.txt", LONG), tmp_path / "out.txt"
     assert dragoman("translate", tmp_path / "no-run", source, "-o", output, "--workers", 2) == 2
     assert children() == before
+    begun: list[int] = []
+    monkeypatch.setattr(worker_process, "stop_template", lambda: (begun.extend(worker_process._template), stop()))
     assert dragoman("translate", run, source, "-o", output, "--workers", 1, "--cache", "pagedd") == 2
+    assert len(begun) == 1
     wait_for(lambda: not any(map(is_alive, children() - before)))
     assert "Did you mean 'paged'?" in capsys.readouterr().err
 

@@ -18,6 +18,7 @@ from dragoman.model.ops import elementwise as kernels
 from dragoman.model.positions.rotary import Rotary, RotaryEffect
 from dragoman.model.positions.tokens import Tokens, positions_of
 from dragoman.model.tower import Tower
+from dragoman.native import library as native
 from dragoman.presets import rewritten2026, vaswani2017
 
 pytestmark = needed
@@ -37,12 +38,20 @@ def test_silu_gate_is_right_for_numbers_of_any_size(monkeypatch, dtype):
     compare(monkeypatch, gated, gate, up, dtype=dtype)
 
 
-@in_each_type
-def test_relu_is_torchs_to_the_bit(dtype):
-    x, upstream = half(5, 32).to(dtype), half(5, 32).to(dtype)
+def test_relu_is_torchs_to_the_bit():
+    x, upstream = half(5, 32), half(5, 32)
     x[0, :3] = torch.tensor([0.0, -0.0, float("inf")])
     ours, theirs = (value_and_gradients(f, [x], upstream) for f in (relu, F.relu))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@in_each_type
+@pytest.mark.parametrize("keys", [1, 3, 16, 40])
+def test_scores_that_are_no_numbers_are_not_lost(keys, dtype):
+    scores = half(2, 1, 3, keys).to(dtype)
+    scores[0, 0, 1] = float("nan")
+    weights, _ = value_and_gradients(lambda x: masked_softmax(x, AttentionMask()), [scores])
+    assert weights[0, 0, 1].isnan().all() and weights[0, 0, [0, 2]].isfinite().all() and weights[1].isfinite().all()
 
 
 @in_each_type
@@ -165,6 +174,8 @@ def test_a_model_learns_the_same(monkeypatch, name, dtype):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_in_float32_learns_alike_step_by_step(monkeypatch, name):
+    ran: list[bool] = []
+    monkeypatch.setattr(kernels, "kernel_library", lambda: ran.append(True) or native.library())
     ids = torch.randint(3, 50, (4, 11))
 
     def losses() -> list[Tensor]:
@@ -179,7 +190,9 @@ def test_a_run_in_float32_learns_alike_step_by_step(monkeypatch, name):
             found.append(loss.detach() / ids.numel())
         return found
 
-    ours, theirs = torch.stack(losses()), torch.stack(without(monkeypatch, losses))
+    ours, before = torch.stack(losses()), len(ran)
+    theirs = torch.stack(without(monkeypatch, losses))
+    assert before >= 12 * 10 and len(ran) == before, "kernels run in one of them alone"
     assert ours[-1] < ours[0] - 0.01
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 

@@ -130,6 +130,29 @@ def test_the_sum_is_never_less_exact_than_float32(dtype):
     assert linear_cross_entropy(hidden, weight, bias, targets).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("target", [-1, -100, 50, 10**8])
+def test_a_target_that_is_no_entry_is_refused(target, dtype):
+    hidden, weight = torch.randn(4, 32, requires_grad=True), torch.randn(50, 32)
+    targets = torch.tensor([1, 2, 3, target])
+    with pytest.raises(IndexError, match="out of bounds"):
+        linear_cross_entropy(hidden.to(dtype), weight.to(dtype), None, targets)
+
+
+def test_targets_may_be_short_numbers():
+    hidden, weight, targets = torch.randn(4, 32, requires_grad=True), torch.randn(50, 32), torch.tensor([1, 2, 3, 49])
+    given = (hidden, weight, None)
+    assert_equal(linear_cross_entropy(*given, targets.int()), linear_cross_entropy(*given, targets))
+
+
+def test_a_forbidden_entry_is_no_loss_of_the_others():
+    hidden, weight, targets = torch.randn(4, 32, requires_grad=True), torch.randn(50, 32), torch.tensor([1, 2, 3, 4])
+    bias = torch.zeros(50)
+    bias[49] = float("-inf")
+    expected = linear_cross_entropy(hidden, weight[:49], None, targets)
+    assert_equal(linear_cross_entropy(hidden, weight, bias, targets), expected, 1e-5)
+
+
 def test_large_logits_do_not_overflow():
     hidden, weight, bias, targets = inputs(torch.float32)
     value = linear_cross_entropy(1e4 * hidden, weight, bias, targets, smoothing=0.1)

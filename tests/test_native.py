@@ -63,6 +63,11 @@ def test_panels_multiply_as_pytorch_does(numbers, rows, inputs, outputs):
     assert apart(Panels(parts, numbers)(x), wanted) <= {"float32": 1e-5, "bfloat16": 0.03, "int8": 0.05}[numbers]
 
 
+@pytest.mark.parametrize("numbers", ["float32", "bfloat16", "int8"])
+def test_no_rows_give_none(numbers):
+    assert Panels([nn.Linear(16, 32)], numbers)(torch.randn(0, 16)).shape == (0, 32)
+
+
 @pytest.mark.parametrize("numbers", CLOSE)
 def test_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit(numbers):
     layer, x = Panels([nn.Linear(300, 100)], numbers), torch.randn(500, 300)

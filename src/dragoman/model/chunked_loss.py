@@ -21,8 +21,8 @@ from dragoman.model.ops.observed import alike, early_gradient
 CHUNK_BYTES = 8 << 20
 """Size of a chunk's logits in float32 on a CPU: fits a core's cache (measured in benchmarks/loss_chunks.py)."""
 KERNEL_CHUNK = 8 << 20
-"""Number of a chunk's logits where a kernel passes over them once: 16 MB in bfloat16 and 32 MB in float32, which the
-plain loss takes with its probabilities. Larger products are faster."""
+"""Number of a chunk's logits where a kernel passes over them once: 16 MB in bfloat16 and 32 MB in float32. Larger
+products are faster."""
 GPU_CHUNK_BYTES = 256 << 20
 """Size of a chunk's logits in float32 on a GPU, which gains nothing from a core's cache, and needs large products.
 

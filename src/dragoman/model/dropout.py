@@ -37,7 +37,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, rate)
-    if kernels.supports_rows(x):
+    if kernels.supports_dropout(x):
         return kernels.DropoutFunction.apply(x, rate)
     return x * _mask(x, rate)
 

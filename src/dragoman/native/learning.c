@@ -41,6 +41,7 @@ void NAMED(silu_gate_gradient)(const Value *dy, const Value *gate, const Value *
 /* seen: a byte for each of K keys, or NULL for all of them. */
 static void softmax_of(const Value *scores, const uint8_t *seen, int64_t K, float *x, Value *y) {
     Vector highest = {0}, total = {0};
+    Whole lost = {0}; /* scores that are no numbers */
     highest -= INFINITY;
     for (int64_t i = 0; i < K; i += V) {
         const int64_t left = K - i;
@@ -55,9 +56,10 @@ static void softmax_of(const Value *scores, const uint8_t *seen, int64_t K, floa
             s = chosen(words_of_bytes((const int8_t *)(left < V ? of_those : seen + i)) != 0, s, never - INFINITY);
         *(Vector *)(x + i) = s;
         highest = chosen(s > highest, s, highest);
+        lost |= s != s;
     }
     const float top = highest_in(highest);
-    if (top == -INFINITY) {
+    if (top == -INFINITY && !any(lost)) {
         memset(y, 0, K * sizeof(Value));
         return;
     }

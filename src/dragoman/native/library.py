@@ -86,7 +86,8 @@ class Library:
         self.walk_back = _typed(dll.walk_back, number, number, *[address] * 6)
         for name, arguments in TRAINING.items():
             for suffix in ("", FLOAT32):
-                setattr(self, name + suffix, _typed(getattr(dll, name + suffix), *arguments))
+                returns = number if name == "cross_entropy" else None
+                setattr(self, name + suffix, _typed(getattr(dll, name + suffix), *arguments, returns=returns))
         self.add_gradient = _typed(dll.add_gradient, address, address, number, number, number, address, address)
         self.relu_gradient = _typed(dll.relu_gradient, address, address, number, address)
         self.add_narrow = _typed(dll.add_narrow, address, address, number, address)

@@ -41,11 +41,15 @@ static double row(Value *logits, int64_t target, int64_t N, float smoothing, int
         put(last, at(x + i) * factor - even);
         memcpy(logits + i, last, (N - i) * sizeof(Value));
     }
-    return (double)logf(norm) + top - (1 - smoothing) * picked - even * sum;
+    const double spread = smoothing > 0 ? even * sum : 0; /* a logit of minus infinity counts only if others than the target do */
+    return (double)logf(norm) + top - (1 - smoothing) * picked - spread;
 }
 
-void NAMED(cross_entropy)(Value *logits, const int64_t *targets, int64_t R, int64_t N, double smoothing, int64_t learning,
-                          double *losses) {
+/* Return 0; or, before anything is written, the number of the first row whose target is no entry, counted from 1. */
+int64_t NAMED(cross_entropy)(Value *logits, const int64_t *targets, int64_t R, int64_t N, double smoothing, int64_t learning,
+                             double *losses) {
+    for (int64_t r = 0; r < R; r++)
+        if (targets[r] < 0 || targets[r] >= N) return r + 1;
 #pragma omp parallel if (R * N > 1 << 16)
     {
         float *x = room((N + V) * sizeof(float));
@@ -54,4 +58,5 @@ void NAMED(cross_entropy)(Value *logits, const int64_t *targets, int64_t R, int6
             losses[r] = row(logits + r * N, targets[r], N, (float)smoothing, (int)learning, x);
         release(x);
     }
+    return 0;
 }

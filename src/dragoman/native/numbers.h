@@ -191,6 +191,12 @@ INLINE float sum_of(Vector x) {
     return x[0];
 }
 
+INLINE int any(Whole where) {
+    int found = 0;
+    for (int i = 0; i < V; i++) found |= where[i] != 0;
+    return found;
+}
+
 INLINE float highest_in(Vector x) {
 #pragma GCC unroll 4
     for (int half = V / 2; half; half /= 2) x = higher(EVEN(x, x), ODD(x, x));

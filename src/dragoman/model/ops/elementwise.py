@@ -55,7 +55,10 @@ def supports_type(*tensors: Tensor) -> bool:
 
 def supports_rows(*tensors: Tensor) -> bool:
     """Same as ``supports``, for tensors of one type, in rows that fill whole registers."""
-    return supports_type(*tensors) and all(t.shape[-1] % REGISTER == 0 for t in tensors) and supports(*tensors)
+    if torch.compiler.is_compiling():
+        return False
+    whole = all(t.dim() and t.shape[-1] % REGISTER == 0 for t in tensors)
+    return whole and supports_type(*tensors) and supports(*tensors)
 
 
 def uses_bfloat16(device: torch.device) -> bool:
@@ -76,7 +79,7 @@ def kernel_library() -> Library:
     return found
 
 
-def kernel(name: str, dtype: torch.dtype) -> Callable[..., None]:
+def kernel(name: str, dtype: torch.dtype) -> Callable[..., int | None]:
     """Return the kernel of that name for tensors of ``dtype``."""
     return getattr(kernel_library(), name + SUFFIXES[dtype])
 
@@ -95,11 +98,17 @@ def cross_entropy(
     """Return the cross-entropy summed over rows; when ``learning``, overwrite ``logits`` by its gradient.
 
     The slow twin is ``chunked_loss.CrossEntropyLoss``.
+
+    Raises:
+        IndexError: a target that is no entry of the vocabulary.
     """
-    losses, targets = torch.empty(len(logits), dtype=torch.float64), targets.contiguous()
-    kernel("cross_entropy", logits.dtype)(
+    losses, targets = torch.empty(len(logits), dtype=torch.float64), targets.long().contiguous()
+    wrong = kernel("cross_entropy", logits.dtype)(
         logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr()
     )
+    if wrong:
+        target = int(targets[wrong - 1])
+        raise IndexError(f"target {target} is out of bounds for a vocabulary of {logits.shape[1]:,} entries")
     return losses.sum().float()
 
 
@@ -190,6 +199,14 @@ class SoftmaxFunction(torch.autograd.Function):
 
 
 # ---- dropout ----------------------------------------------------------------------------------------
+
+
+def supports_dropout(x: Tensor) -> bool:
+    """Return whether the kernel can read ``x``, with or without gradients: a layer that is computed again must have the
+    mask of the first time."""
+    if torch.compiler.is_compiling() or x.dtype not in SUFFIXES or not x.dim():
+        return False
+    return x.shape[-1] % REGISTER == 0 and supports(x)
 
 
 class DropoutDraw(ctypes.Structure):

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import monotonic
@@ -58,16 +58,29 @@ class Worker:
 def start_template() -> None:
     """Start the process that a command's workers are forked from; it ends with the command."""
     multiprocessing.set_forkserver_preload([TEMPLATE])
-    with _environment(THREADS, os.environ.get(THREADS) or "1"), _without_ctrl_c():
+    before = _fork_server()
+    with _of_workers(), _environment("PYTHONSAFEPATH", "1"):  # else it imports what lies in the current directory
         forkserver.ensure_running()
+    if (number := _fork_server()) is not None and number != before:
+        _template[:] = [number]
 
 
 def stop_template() -> None:
     """Stop the template, if there is one, which may be in the middle of its imports."""
-    number = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
-    if number is not None:  # where Python hides it elsewhere, the template ends by itself a second later
+    for number in _template:
         with suppress(OSError):
             os.kill(number, signal.SIGTERM)
+    _template.clear()
+
+
+_template: list[int] = []
+"""The process that ``start_template`` has started."""
+
+
+def _fork_server() -> int | None:
+    """Return the number of Python's fork server. Where Python hides it elsewhere, the template is not stopped, but ends
+    by itself a second after the command."""
+    return getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
 
 
 def start_worker(method: StartMethod) -> Worker:
@@ -79,7 +92,7 @@ def start_worker(method: StartMethod) -> Worker:
     if forked:
         start_template()
     try:
-        with _environment(THREADS, os.environ.get(THREADS) or "1"), _without_ctrl_c():
+        with _of_workers():
             process.start()
     except (EOFError, OSError):
         if not forked:
@@ -104,11 +117,19 @@ def stop_workers(workers: list[Worker]) -> None:
 
 
 @contextmanager
+def _of_workers() -> Iterator[None]:
+    """Give the processes that the block starts what workers have: one computing thread, and no Ctrl-C."""
+    with _environment(THREADS, os.environ.get(THREADS) or "1"), _without_ctrl_c():
+        yield
+
+
+@contextmanager
 def _without_ctrl_c() -> Iterator[None]:
     """Keep Ctrl-C from the processes that the block starts, from their first moment on; the parent decides."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # before, because its start lets Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
