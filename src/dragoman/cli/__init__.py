@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         messages.current.end()
-        bulk_plan.stop_early()
+        bulk_plan.stop_template()
     return 0
 
 

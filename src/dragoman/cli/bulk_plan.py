@@ -112,7 +112,7 @@ def _will_have_work(run: Path, inputs: Sequence[BulkInput]) -> bool:
     return size >= SHARD_BYTES and (run / CONFIG).is_file() and not any(one.output.exists() for one in inputs)
 
 
-def stop_early() -> None:
+def stop_template() -> None:
     """Stop the template of a plan that has failed, or is done."""
     if worker_process := sys.modules.get("dragoman.serve.bulk.worker_process"):
         worker_process.stop_template()

@@ -260,7 +260,7 @@ INLINE int64_t panels_at_once(int64_t panels, int64_t bytes) {
 /* ---- the product --------------------------------------------------------------------------------- */
 
 void linear(const Linear *l, const float *x, int64_t n, float *y) {
-    if (n == 0) return;
+    if (n == 0) return; /* there would be no block to divide rows among */
     const int64_t panels = (l->N + P - 1) / P, words = words_of(l->kind, l->K), bytes = 4 * words;
     uint8_t *inputs = l->kind == FLOAT32 ? NULL : room((n + TILE_ROWS) * bytes); /* the last tile's rows may be read whole */
     float *size = l->kind == INT8 ? room(n * sizeof(float)) : NULL;
