@@ -76,6 +76,7 @@ def config(pairs: Path, steps: int) -> RunConfig:
                 "keep": {"last": 2, "every": 20},
                 "samples": 2,
                 "precision": "float32",
+                "products": "torch",  # a run killed before its configuration is stored would measure anew
             },
         },
         ["model.dim=32", "model.encoder.depth=1", "model.decoder.depth=1"],

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -344,7 +345,16 @@ def test_workers_load_at_the_same_time_however_long_the_lines_are(tmp_path):
 
 
 @pytest.fixture
-def template():
+def own_fork_server(monkeypatch):
+    """A fork server of this test alone: others may have left one behind."""
+    fresh = forkserver.ForkServer()
+    monkeypatch.setattr(forkserver, "_forkserver", fresh)
+    for name in ("ensure_running", "connect_to_new_process", "set_forkserver_preload"):
+        monkeypatch.setattr(forkserver, name, getattr(fresh, name))
+
+
+@pytest.fixture
+def template(own_fork_server):
     """The process that workers are forked from; stopped afterwards."""
     if worker_process.OF_COMMANDS != "forkserver":
         pytest.skip("workers are forked on Linux alone")
@@ -408,7 +418,7 @@ def test_the_template_starts_early_where_there_will_be_work(lines, there, early,
 
 
 @pytest.mark.skipif(worker_process.OF_COMMANDS != "forkserver", reason="workers are forked on Linux alone")
-def test_a_mistake_leaves_no_process_behind(run, tmp_path, monkeypatch, capsys):
+def test_a_mistake_leaves_no_process_behind(own_fork_server, run, tmp_path, monkeypatch, capsys):
     stop = worker_process.stop_template
 
     def children() -> set[int]:
