@@ -371,7 +371,7 @@ def test_forked_workers_answer_all_shards_even_if_one_dies(template, tmp_path):
 
 def test_no_file_of_the_current_directory_is_imported(run, tmp_path):
     path, output = write(tmp_path / "in.txt", LONG[:1000]), tmp_path / "out.txt"
-    for module in ("tokenizers", "statistics", "pydantic"):
+    for module in ("tokenizers", "statistics", "pydantic", "socket", "multiprocessing"):
         (tmp_path / f"{module}.py").write_text("raise SystemExit('imported')\n")
     arguments = ["translate", str(run), str(path), "-o", str(output), "--workers", "2", "--beam", "1"]
     code = f"import sys; sys.argv[1:] = {arguments!r}; from dragoman.cli import command; command()"
@@ -733,7 +733,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run, tmp_path, monk
     assert len(list(read_lines(output))) == len(LINES) * 60
 
 
-@pytest.mark.parametrize("shards", [None, 4, [4, 0], [4, "4"]])
+@pytest.mark.parametrize("shards", [None, 4, [], [4], [4] * 100, [len(LINES), 0], [len(LINES) - 4, "4"]])
 def test_a_job_whose_shards_are_damaged_is_refused(shards, tmp_path):
     path, output = begin(tmp_path)
     file = tmp_path / "out.txt.zst.parts" / "job.json"

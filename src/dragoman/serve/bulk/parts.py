@@ -62,8 +62,10 @@ class OutputParts:
             raise ConfigError(
                 f"{self.path}: begun by another version of dragoman: end it with that one, or start anew with --restart"
             )
-        if changed := differences(before, wanted | {"shards": before["shards"]}):
+        if changed := differences(before, wanted | {"shards": before.get("shards")}):
             raise ConfigError(f"{self.path}: {_difference(*changed[0])}: {_AGAIN}")
+        if not _divides(before.get("shards"), sum(sizes)):
+            raise self._damaged()
         entries = [entry for entry in self._journal() if self._is_intact(entry["shard"], entry["sha256"])]
         self.finished = {entry["shard"]: entry["sha256"] for entry in entries}
         with _explained(self.path):  # without a last line that a crash has truncated
@@ -126,9 +128,12 @@ class OutputParts:
             return None
         except (OSError, ValueError):
             found = None
-        if not isinstance(found, dict) or (found.get("format") == FORMAT and not _divides(found.get("shards"))):
-            raise ConfigError(f"{self.path / JOB}: damaged: start anew with --restart")
+        if not isinstance(found, dict):
+            raise self._damaged()
         return found
+
+    def _damaged(self) -> ConfigError:
+        return ConfigError(f"{self.path / JOB}: damaged: start anew with --restart")
 
     def _journal(self) -> Iterator[dict[str, Any]]:
         try:
@@ -159,9 +164,10 @@ class OutputParts:
                     left.unlink()
 
 
-def _divides(sizes: Any) -> bool:
-    """Return whether these may be the lines of shards."""
-    return isinstance(sizes, list) and all(isinstance(size, int) and size > 0 for size in sizes)
+def _divides(sizes: Any, lines: int) -> bool:
+    """Return whether these are the lines of shards of a text of so many."""
+    whole = isinstance(sizes, list) and all(isinstance(size, int) and size > 0 for size in sizes)
+    return whole and sum(sizes) == lines
 
 
 LOCK = "lock"

@@ -59,7 +59,7 @@ def start_template() -> None:
     """Start the process that a command's workers are forked from; it ends with the command."""
     multiprocessing.set_forkserver_preload([TEMPLATE])
     before = _fork_server()
-    with _of_workers(), _environment("PYTHONSAFEPATH", "1"):  # else it imports what lies in the current directory
+    with _of_workers():
         forkserver.ensure_running()
     if (number := _fork_server()) is not None and number != before:
         _template[:] = [number]
@@ -118,8 +118,10 @@ def stop_workers(workers: list[Worker]) -> None:
 
 @contextmanager
 def _of_workers() -> Iterator[None]:
-    """Give the processes that the block starts what workers have: one computing thread, and no Ctrl-C."""
-    with _environment(THREADS, os.environ.get(THREADS) or "1"), _without_ctrl_c():
+    """Give the processes that the block starts what workers have: one computing thread, no Ctrl-C, and nothing imported
+    from the current directory."""
+    threads = os.environ.get(THREADS) or "1"
+    with _environment(THREADS, threads), _environment("PYTHONSAFEPATH", "1"), _without_ctrl_c():
         yield
 
 
