@@ -16,9 +16,9 @@ def processor() -> str:
     found = {key.strip(): value.strip() for key, value in fields.items()}
     flags = found.get("flags", found.get("Features", "")).split()
     generation = _zen(found.get("vendor_id"), found.get("cpu family"), flags)
-    known = [generation, ", ".join(unit for unit in UNITS if unit in flags)]
+    known = [part for part in (generation, ", ".join(unit for unit in UNITS if unit in flags)) if part]
     name = found.get("model name") or platform.processor() or platform.machine()
-    return f"{name} ({'; '.join(part for part in known if part)})"
+    return f"{name} ({'; '.join(known)})" if known else name
 
 
 def _zen(maker: str | None, family: str | None, flags: list[str]) -> str:

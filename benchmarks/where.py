@@ -18,6 +18,22 @@ from dragoman.text.tokens.tokenizer import EOS
 ROUNDS = 5
 """Measurements of each part, of which the fastest counts."""
 
+Kernel = Callable[..., Any]
+
+
+class WrappedLibrary:
+    """The kernels, each as ``wrap`` returns it for its name."""
+
+    def __init__(self, kernels: Library, wrap: Callable[[str, Kernel], Kernel]):
+        self.kernels, self.wrap = kernels, wrap
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.kernels, name)
+        if callable(found):
+            found = self.__dict__[name] = self.wrap(name, found)
+        return found
+
+
 # ---- training ---------------------------------------------------------------------------------------
 
 KINDS = {
@@ -30,9 +46,9 @@ KINDS = {
         "NarrowLinear",
         "add_gradient",
     ),
-    "attention": ("flash", "Flash", "_scaled_dot_product", "rotate"),
+    "attention": ("flash", "Flash", "_scaled_dot_product", "rotate", "softmax"),
     "norms, dropout and residual sums": ("Norm", "_norm", "Dropout", "dropout", "dropped", "random_"),
-    "the loss": ("_InChunks", "softmax", "nll_loss", "CrossEntropy", "cross_entropy", "amax"),
+    "the loss": ("_InChunks", "nll_loss", "CrossEntropy", "cross_entropy", "amax"),
     "activation functions": ("Relu", "relu", "threshold", "Silu", "silu", "gelu", "clamp_min"),
     "conversions, copies and sums": ("Cast", "copy_", "_to_copy", "add_", "aten::sum", "fill_", "zero_"),
 }
@@ -42,7 +58,7 @@ KINDS = {
 def time_of_training(step: Callable[[], Any], steps: int = 3) -> Iterator[str]:
     """Yield a table of the kinds of operators of a training step, by PyTorch's profiler."""
     step()
-    named = NamedLibrary(library())
+    named = WrappedLibrary(library(), _named)
     with standing_in(named), profile(activities=[ProfilerActivity.CPU]) as profiled:  # pyright: ignore[reportArgumentType]
         for _ in range(steps):
             step()
@@ -56,59 +72,42 @@ def time_of_training(step: Callable[[], Any], steps: int = 3) -> Iterator[str]:
         yield f"| {kind} | {spent[kind]:,.1f} | {spent[kind] / spent.total():.0%} |"
 
 
-class NamedLibrary:
-    """The kernels, each of which PyTorch's profiler sees by its name."""
+def _named(name: str, kernel: Kernel) -> Kernel:
+    """Return the kernel, which PyTorch's profiler sees by its name."""
 
-    def __init__(self, kernels: Library):
-        self.kernels = kernels
+    def named(*arguments: Any) -> Any:
+        with record_function(name):
+            return kernel(*arguments)
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.kernels, name)
-        if not callable(found):
-            return found
-
-        def recorded(*arguments: Any) -> Any:
-            with record_function(name):
-                return found(*arguments)
-
-        self.__dict__[name] = recorded
-        return recorded
+    return named
 
 
 # ---- decoding ---------------------------------------------------------------------------------------
-
-
-class TimedLibrary:
-    """The kernels, with the seconds that each has taken."""
-
-    def __init__(self, kernels: Library):
-        self.kernels, self.seconds = kernels, Counter[str]()
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.kernels, name)
-        if not callable(found):
-            return found
-
-        def timed(*arguments: Any) -> Any:
-            began = time.process_time()
-            answer = found(*arguments)
-            self.seconds[name] += time.process_time() - began
-            return answer
-
-        self.__dict__[name] = timed
-        return timed
 
 
 def kernel_seconds(work: Callable[[], Any]) -> tuple[float, float]:
     """Return the seconds of some work and of our kernels in it, in the fastest round."""
     rounds = []
     for _ in range(ROUNDS + 1):  # the first warms up
-        timed = TimedLibrary(library())
+        inside = [0.0]
+        timed = WrappedLibrary(library(), lambda name, kernel, inside=inside: _timed(kernel, inside))
         with standing_in(timed):  # pyright: ignore[reportArgumentType]
             began = time.process_time()
             work()
-            rounds.append((time.process_time() - began, timed.seconds.total()))
+            rounds.append((time.process_time() - began, inside[0]))
     return min(rounds[1:])
+
+
+def _timed(kernel: Kernel, inside: list[float]) -> Kernel:
+    """Return the kernel, which adds its seconds to ``inside``."""
+
+    def timed(*arguments: Any) -> Any:
+        began = time.process_time()
+        answer = kernel(*arguments)
+        inside[0] += time.process_time() - began
+        return answer
+
+    return timed
 
 
 def time_of_decoding(model: NativeTransformer, sentences: int, length: int, search: Callable[[], Any]) -> str:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from dragoman.decode.documents.line_translation import LineSettings
 
 
-SHARD_BYTES = 16_000
-"""Bytes of a short shard: some 500 lines of a few words."""
+EARLY_BYTES = 16_000
+"""Bytes of input from which the workers' template begins early: some 500 lines of a few words."""
 
 
 class BulkRequest(NamedTuple):
@@ -109,7 +109,7 @@ def _will_have_work(run: Path, inputs: Sequence[BulkInput]) -> bool:
         size = sum(os.path.getsize(name) for one in inputs for name in one.names)
     except OSError:
         return False
-    return size >= SHARD_BYTES and (run / CONFIG).is_file() and not any(one.output.exists() for one in inputs)
+    return size >= EARLY_BYTES and (run / CONFIG).is_file() and not any(one.output.exists() for one in inputs)
 
 
 def stop_template() -> None:

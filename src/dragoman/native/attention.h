@@ -19,9 +19,7 @@ INLINE Vector widened(const void *numbers, int64_t at, const int narrow) {
 }
 
 INLINE float widened_one(const void *numbers, int64_t at, const int narrow) {
-    if (!narrow) return ((const float *)numbers)[at];
-    union { uint32_t bits; float number; } wide = {(uint32_t)((const uint16_t *)numbers)[at] << 16};
-    return wide.number;
+    return narrow ? number_of_half(((const uint16_t *)numbers)[at]) : ((const float *)numbers)[at];
 }
 
 /* Location of the keys of T tokens: in the slots of a list, or contiguous from the first one. */

@@ -108,7 +108,7 @@ static void scores(const Value *rows, const int32_t *panels, int64_t C, Range ra
     int64_t j = range.from / P * P;
     for (; j + V < range.to; j += P) {
         Vector sum[2 * TILE] = {{0}};
-        multiply(TILE, (const Word *)rows, C / PER_WORD, 1, C / PER_WORD, panels + j * C / PER_WORD, sum);
+        multiply(TILE, 2, (const Word *)rows, C / PER_WORD, 1, C / PER_WORD, panels + j * C / PER_WORD, sum);
         for (int m = 0; m < TILE; m++) {
             *(Vector *)(to + m * space + j) = sum[2 * m] * factor;
             *(Vector *)(to + m * space + j + V) = sum[2 * m + 1] * factor;
@@ -116,7 +116,7 @@ static void scores(const Value *rows, const int32_t *panels, int64_t C, Range ra
     }
     if (j < range.to) { /* the last panel has keys in its first half alone */
         Vector sum[TILE] = {{0}};
-        multiply_half(TILE, (const Word *)rows, C / PER_WORD, C / PER_WORD, panels + j * C / PER_WORD, sum);
+        multiply(TILE, 1, (const Word *)rows, C / PER_WORD, 1, C / PER_WORD, panels + j * C / PER_WORD, sum);
         for (int m = 0; m < TILE; m++) *(Vector *)(to + m * space + j) = sum[m] * factor;
     }
 }
@@ -143,7 +143,7 @@ static void weighted_sum(const Value *rows, const int32_t *panels, int64_t C, Ra
                 int64_t count, Value *to, int64_t token) {
     for (int64_t c = 0; c < C; c += P) {
         Vector sum[2 * TILE] = {{0}};
-        multiply(TILE, (const Word *)(rows + range.from), space / PER_WORD, 1, (range.to - range.from) / PER_WORD,
+        multiply(TILE, 2, (const Word *)(rows + range.from), space / PER_WORD, 1, (range.to - range.from) / PER_WORD,
                  panels + (c / P * space + range.from) / PER_WORD * P, sum);
         for (int m = 0; m < count; m++) {
             put(to + m * token + c, sum[2 * m] * factor[m]);
@@ -244,7 +244,7 @@ static void add_transposed(const int32_t *transposed, int64_t span, int64_t from
             Vector sums[2 * TILE];
             float *at = sum + (j + half) * C + c;
             for (int m = 0; m < TILE; m++) sums[2 * m] = *(Vector *)(at + m * C), sums[2 * m + 1] = *(Vector *)(at + m * C + V);
-            multiply(TILE, transposed + j * span / PER_WORD + from * V + half, 1, V, to - from,
+            multiply(TILE, 2, transposed + j * span / PER_WORD + from * V + half, 1, V, to - from,
                      panels + (c / P * span / PER_WORD + from) * P, sums);
             for (int m = 0; m < TILE; m++) *(Vector *)(at + m * C) = sums[2 * m], *(Vector *)(at + m * C + V) = sums[2 * m + 1];
         }

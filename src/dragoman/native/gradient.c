@@ -24,7 +24,7 @@ INLINE void add_tile(const int M, const int32_t *dy, const int32_t *x, int64_t p
     Vector sums[SUMS] = {{0}};
 #pragma GCC unroll 12
     for (int m = 0; m < M; m++) __builtin_prefetch(to + m * K, 1), __builtin_prefetch(to + m * K + V, 1);
-    multiply(M, dy, 1, WIDE, pairs, x, sums);
+    multiply(M, 2, dy, 1, WIDE, pairs, x, sums);
 #pragma GCC unroll 12
     for (int m = 0; m < M; m++) *(Vector *)(to + m * K) += sums[2 * m], *(Vector *)(to + m * K + V) += sums[2 * m + 1];
 }

@@ -66,6 +66,8 @@ TRAINING: dict[str, tuple[type, ...]] = {
     "flash_gradient": (_ADDRESS,),
 }
 """Arguments of the kernels of a training step that there are for bfloat16 and for float32."""
+RETURNS = {"cross_entropy": _NUMBER}
+"""Types that some of them return."""
 
 
 class Library:
@@ -86,8 +88,8 @@ class Library:
         self.walk_back = _typed(dll.walk_back, number, number, *[address] * 6)
         for name, arguments in TRAINING.items():
             for suffix in ("", FLOAT32):
-                returns = number if name == "cross_entropy" else None
-                setattr(self, name + suffix, _typed(getattr(dll, name + suffix), *arguments, returns=returns))
+                found = _typed(getattr(dll, name + suffix), *arguments, returns=RETURNS.get(name))
+                setattr(self, name + suffix, found)
         self.add_gradient = _typed(dll.add_gradient, address, address, number, number, number, address, address)
         self.relu_gradient = _typed(dll.relu_gradient, address, address, number, address)
         self.add_narrow = _typed(dll.add_narrow, address, address, number, address)

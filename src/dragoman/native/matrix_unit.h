@@ -79,17 +79,12 @@ static void emulate_add_int8(int sum, int x, int w) {
                 tile[sum].whole[m][n] += tile[x].bytes[m][k] * (int8_t)tile[w].bytes[k / 4][4 * n + k % 4];
 }
 
-static float of_bits(uint16_t half) {
-    union { uint32_t bits; float number; } x = {(uint32_t)half << 16};
-    return x.number;
-}
-
 static void emulate_add_bfloat16(int sum, int x, int w) {
     for (int m = 0; m < emulated.rows[sum]; m++)
         for (int n = 0; n < emulated.bytes[sum] / 4; n++) {
             float part[2] = {0, 0}; /* of even and of odd inputs */
             for (int k = 0; k < emulated.bytes[x] / 2; k++)
-                part[k % 2] = fmaf(of_bits(tile[x].half[m][k]), of_bits(tile[w].half[k / 2][2 * n + k % 2]), part[k % 2]);
+                part[k % 2] = fmaf(number_of_half(tile[x].half[m][k]), number_of_half(tile[w].half[k / 2][2 * n + k % 2]), part[k % 2]);
             tile[sum].real[m][n] += part[0] + part[1];
         }
 }

@@ -98,6 +98,11 @@ INLINE Whole words_of_bytes(const int8_t *x) { /* V int8, each in a word of its 
 
 INLINE Vector at(const float *x) { return *(const Vector *)x; }
 
+INLINE float number_of_half(uint16_t x) {
+    union { uint32_t bits; float number; } wide = {(uint32_t)x << 16};
+    return wide.number;
+}
+
 INLINE Vector of_half(const uint16_t *x) { return (Vector)(words_of_halves(x) << 16); }
 
 INLINE void to_half(uint16_t *to, Vector x) { /* round to nearest, ties to even */
@@ -191,6 +196,7 @@ INLINE float sum_of(Vector x) {
     return x[0];
 }
 
+/* Return whether a word is not 0. */
 INLINE int any(Whole where) {
     int found = 0;
     for (int i = 0; i < V; i++) found |= where[i] != 0;

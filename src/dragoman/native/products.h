@@ -88,39 +88,44 @@ INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
 SUMS_OF_WORDS(sums_bfloat16, Vector, add_pair)
 SUMS_OF_WORDS(sums_int8, Whole, add_four)
 
-/* Return an exact sum as an output. size: of its row (INT8). */
-INLINE Vector output_of(const int kind, Vector sum, Vector bias, Vector scale, Whole excess, float size) {
-    if (kind == INT8) sum = __builtin_convertvector((Whole)sum - excess, Vector) * (size * scale);
-    return sum + bias;
+/* What makes sums into V outputs. */
+typedef struct {
+    Vector bias, scale;
+    Whole excess;
+} Finish;
+
+/* Read it for ``count`` outputs; scale and excess are as long as the panels. */
+INLINE Finish finish_of(const Linear *l, const int kind, int64_t output, int64_t count) {
+    Finish f = {{0}, {0}, {0}};
+    if (l->bias) memcpy(&f.bias, l->bias + output, count * sizeof(float));
+    if (kind == INT8) f.scale = *(const Vector *)(l->scale + output), f.excess = *(const Whole *)(l->excess + output);
+    return f;
 }
 
-/* Turn exact sums into outputs. Loops over whole panels are unrolled, so that the sums stay in registers. */
+/* Return exact sums as outputs. size: of their row (INT8). */
+INLINE Vector finished(const int kind, Vector sum, Finish f, float size) {
+    if (kind == INT8) sum = __builtin_convertvector((Whole)sum - f.excess, Vector) * (size * f.scale);
+    return sum + f.bias;
+}
+
+/* Turn the sums of M rows into outputs. Loops over whole panels are unrolled, so that the sums stay in registers. */
 INLINE void finish(const Linear *l, const int kind, const int M, const int outputs, const Vector *sums, const float *size,
                    int64_t first, float *y) {
-    const Vector none = {0};
-    const Whole nothing = {0};
     if (first + outputs <= l->N) {
 #pragma GCC unroll 8
         for (int j = 0; j < outputs; j += V) {
-            const int64_t output = first + j;
-            const Vector bias = l->bias ? *(const Vector *)(l->bias + output) : none;
-            const Vector scale = kind == INT8 ? *(const Vector *)(l->scale + output) : none;
-            const Whole excess = kind == INT8 ? *(const Whole *)(l->excess + output) : nothing;
+            const Finish f = finish_of(l, kind, first + j, V);
 #pragma GCC unroll 16
             for (int m = 0; m < M; m++)
-                *(Vector *)(y + m * l->N + output) =
-                    output_of(kind, sums[(m * outputs + j) / V], bias, scale, excess, kind == INT8 ? size[m] : 0);
+                *(Vector *)(y + m * l->N + first + j) = finished(kind, sums[(m * outputs + j) / V], f, kind == INT8 ? size[m] : 0);
         }
         return;
     }
-    for (int64_t output = first; output < l->N; output += V) { /* scale and excess are as long as the panels */
+    for (int64_t output = first; output < l->N; output += V) {
         const int64_t count = l->N - output < V ? l->N - output : V;
-        Vector bias = none;
-        if (l->bias) memcpy(&bias, l->bias + output, count * sizeof(float));
-        const Vector scale = kind == INT8 ? *(const Vector *)(l->scale + output) : none;
-        const Whole excess = kind == INT8 ? *(const Whole *)(l->excess + output) : nothing;
+        const Finish f = finish_of(l, kind, output, count);
         for (int m = 0; m < M; m++) {
-            const Vector found = output_of(kind, sums[(m * outputs + output - first) / V], bias, scale, excess, kind == INT8 ? size[m] : 0);
+            const Vector found = finished(kind, sums[(m * outputs + output - first) / V], f, kind == INT8 ? size[m] : 0);
             memcpy(y + m * l->N + output, &found, count * sizeof(float));
         }
     }

@@ -17,37 +17,24 @@ INLINE int64_t more(int64_t a, int64_t b) { return a > b ? a : b; }
 
 INLINE int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-/* sums += M rows (at most MOST) times a panel, over ``words`` words, which are ``step`` apart in a row. Each row has two vectors
-   of sums. */
-INLINE void multiply(const int M, const Word *rows, int64_t row, int64_t step, int64_t words, const int32_t *panel, Vector *sums) {
+/* sums += M rows (at most MOST) times the first W V columns of a panel (W is 1 or 2), over ``words`` words, which are ``step`` apart
+   in a row. Each row has W vectors of sums. */
+INLINE void multiply(const int M, const int W, const Word *rows, int64_t row, int64_t step, int64_t words, const int32_t *panel,
+                     Vector *sums) {
     Vector sum[SUMS];
 #pragma GCC unroll 24
-    for (int i = 0; i < 2 * M; i++) sum[i] = sums[i];
+    for (int i = 0; i < W * M; i++) sum[i] = sums[i];
     for (int64_t k = 0; k < words; k++) {
-        const Whole w0 = *(const Whole *)(panel + k * P), w1 = *(const Whole *)(panel + k * P + V);
+        const Whole w0 = *(const Whole *)(panel + k * P), w1 = *(const Whole *)(panel + k * P + V * (W - 1));
 #pragma GCC unroll 12
         for (int m = 0; m < M; m++) {
             const uint32_t word = (uint32_t)rows[m * row + k * step];
-            sum[2 * m] = add_word(sum[2 * m], w0, word);
-            sum[2 * m + 1] = add_word(sum[2 * m + 1], w1, word);
+            sum[W * m] = add_word(sum[W * m], w0, word);
+            if (W == 2) sum[W * m + 1] = add_word(sum[W * m + 1], w1, word);
         }
     }
 #pragma GCC unroll 24
-    for (int i = 0; i < 2 * M; i++) sums[i] = sum[i];
-}
-
-/* The same for the first V columns of a panel: each row has one vector of sums. */
-INLINE void multiply_half(const int M, const Word *rows, int64_t row, int64_t words, const int32_t *panel, Vector *sums) {
-    Vector sum[MOST];
-#pragma GCC unroll 12
-    for (int m = 0; m < M; m++) sum[m] = sums[m];
-    for (int64_t k = 0; k < words; k++) {
-        const Whole w = *(const Whole *)(panel + k * P);
-#pragma GCC unroll 12
-        for (int m = 0; m < M; m++) sum[m] = add_word(sum[m], w, (uint32_t)rows[m * row + k]);
-    }
-#pragma GCC unroll 12
-    for (int m = 0; m < M; m++) sums[m] = sum[m];
+    for (int i = 0; i < W * M; i++) sums[i] = sum[i];
 }
 
 /* Pack (T, C), rows ``step`` apart, into panels of ``panel`` columns, each (space / PER_WORD, panel) words of rows, with zeros

@@ -38,10 +38,7 @@ enum { PER_WORD = 2 };
 #define NAMED(function) function
 static const Value LOWEST = 0xff80; /* minus infinity */
 
-INLINE float number(Value x) {
-    union { uint32_t bits; float number; } wide = {(uint32_t)x << 16};
-    return wide.number;
-}
+INLINE float number(Value x) { return number_of_half(x); }
 
 /* Read V numbers. */
 INLINE Vector of(const Value *x) { return of_half(x); }

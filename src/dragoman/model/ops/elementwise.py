@@ -54,11 +54,14 @@ def supports_type(*tensors: Tensor) -> bool:
 
 
 def supports_rows(*tensors: Tensor) -> bool:
-    """Same as ``supports``, for tensors of one type, in rows that fill whole registers."""
+    """Return whether there are kernels for the type of these tensors, whose rows fill whole registers."""
+    return supports_type(*tensors) and _supports_whole_rows(*tensors)
+
+
+def _supports_whole_rows(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
-    whole = all(t.dim() and t.shape[-1] % REGISTER == 0 for t in tensors)
-    return whole and supports_type(*tensors) and supports(*tensors)
+    return all(t.dim() and t.shape[-1] % REGISTER == 0 for t in tensors) and supports(*tensors)
 
 
 def uses_bfloat16(device: torch.device) -> bool:
@@ -204,9 +207,7 @@ class SoftmaxFunction(torch.autograd.Function):
 def supports_dropout(x: Tensor) -> bool:
     """Return whether the kernel can read ``x``, with or without gradients: a layer that is computed again must have the
     mask of the first time."""
-    if torch.compiler.is_compiling() or x.dtype not in SUFFIXES or not x.dim():
-        return False
-    return x.shape[-1] % REGISTER == 0 and supports(x)
+    return x.dtype in SUFFIXES and _supports_whole_rows(x)
 
 
 class DropoutDraw(ctypes.Structure):
