@@ -8,21 +8,15 @@
 
 #pragma once
 
-#include "matrix_unit.h"
-#include "numbers.h"
-
-enum { FLOAT32, BFLOAT16, INT8 };
+#include "inputs.h"
 
 typedef struct {
     const void *weight;
     const float *scale;     /* INT8: of each output, divided by 127 */
-    const int32_t *excess;  /* INT8: 128 times the sum of each output's weights, for inputs are stored as x + 128 */
+    const int32_t *excess;  /* INT8: 128 times the sum of each output's weights: what sums of codes + 128 have too much */
     const float *bias;      /* or NULL */
     int64_t kind, K, N;
 } Linear;
-
-/* Return the number of 32-bit words that hold K inputs: each holds one float, two bfloat16 or four int8. */
-INLINE int64_t words_of(int64_t kind, int64_t K) { return kind == FLOAT32 ? K : kind == BFLOAT16 ? (K + 1) / 2 : (K + 3) / 4; }
 
 /* ---- blocks: M rows by Q panels ------------------------------------------------------------------ */
 
@@ -56,20 +50,9 @@ INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, co
     for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];
 }
 
-INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
-#if defined(__AVX512VNNI__)
-    return (Whole)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32((int)four), (__m512i)w);
-#elif defined(__AVXVNNI__)
-    return (Whole)_mm256_dpbusd_avx_epi32((__m256i)sum, _mm256_set1_epi32((int)four), (__m256i)w);
-#else
-    for (int i = 0; i < 4; i++) sum += (w << (24 - 8 * i) >> 24) * (int32_t)(four >> (8 * i) & 255);
-    return sum;
-#endif
-}
-
-/* x and w are 32-bit words of two bfloat16 or four int8; K counts words. */
-#define SUMS_OF_WORDS(name, Sum, add)                                                                                 \
-    INLINE void name(const int M, const int Q, const uint32_t *x, int64_t K, const int32_t *w, const Next *next,      \
+/* x holds two bfloat16 or four int8 in each place, w in each word of 32 bits; K counts them. */
+#define SUMS_OF_WORDS(name, Sum, Place, add)                                                                          \
+    INLINE void name(const int M, const int Q, const Place *x, int64_t K, const int32_t *w, const Next *next,         \
                      Sum *to) {                                                                                       \
         Sum sum[SUMS] = {{0}};                                                                                        \
         for (int64_t k = 0; k < K; k++) {                                                                             \
@@ -85,8 +68,8 @@ INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
         }                                                                                                             \
         _Pragma("GCC unroll 24") for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];                                  \
     }
-SUMS_OF_WORDS(sums_bfloat16, Vector, add_pair)
-SUMS_OF_WORDS(sums_int8, Whole, add_four)
+SUMS_OF_WORDS(sums_bfloat16, Vector, uint32_t, add_pair)
+SUMS_OF_WORDS(sums_int8, Whole, Four, add_four)
 
 /* What makes sums into V outputs. */
 typedef struct {
@@ -102,14 +85,17 @@ INLINE Finish finish_of(const Linear *l, const int kind, int64_t output, int64_t
     return f;
 }
 
-/* Return exact sums as outputs. size: of their row (INT8). */
-INLINE Vector finished(const int kind, Vector sum, Finish f, float size) {
-    if (kind == INT8) sum = __builtin_convertvector((Whole)sum - f.excess, Vector) * (size * f.scale);
+/* Return exact sums of a row as outputs. */
+INLINE Vector finished(const int kind, Vector sum, Finish f, Row row) {
+    if (kind == INT8) {
+        const Whole exact = MAGNITUDES ? (Whole)sum + row.missing : (Whole)sum - f.excess;
+        sum = __builtin_convertvector(exact, Vector) * (row.size * f.scale);
+    }
     return sum + f.bias;
 }
 
 /* Turn the sums of M rows into outputs. Loops over whole panels are unrolled, so that the sums stay in registers. */
-INLINE void finish(const Linear *l, const int kind, const int M, const int outputs, const Vector *sums, const float *size,
+INLINE void finish(const Linear *l, const int kind, const int M, const int outputs, const Vector *sums, const Row *of_rows,
                    int64_t first, float *y) {
     if (first + outputs <= l->N) {
 #pragma GCC unroll 8
@@ -117,7 +103,7 @@ INLINE void finish(const Linear *l, const int kind, const int M, const int outpu
             const Finish f = finish_of(l, kind, first + j, V);
 #pragma GCC unroll 16
             for (int m = 0; m < M; m++)
-                *(Vector *)(y + m * l->N + first + j) = finished(kind, sums[(m * outputs + j) / V], f, kind == INT8 ? size[m] : 0);
+                *(Vector *)(y + m * l->N + first + j) = finished(kind, sums[(m * outputs + j) / V], f, kind == INT8 ? of_rows[m] : (Row){0, 0});
         }
         return;
     }
@@ -125,14 +111,14 @@ INLINE void finish(const Linear *l, const int kind, const int M, const int outpu
         const int64_t count = l->N - output < V ? l->N - output : V;
         const Finish f = finish_of(l, kind, output, count);
         for (int m = 0; m < M; m++) {
-            const Vector found = finished(kind, sums[(m * outputs + output - first) / V], f, kind == INT8 ? size[m] : 0);
+            const Vector found = finished(kind, sums[(m * outputs + output - first) / V], f, kind == INT8 ? of_rows[m] : (Row){0, 0});
             memcpy(y + m * l->N + output, &found, count * sizeof(float));
         }
     }
 }
 
-/* Compute M rows, from x on, and Q panels, from ``panel`` on. size: of each row its largest absolute input (INT8). */
-INLINE void block(const Linear *l, const int kind, const int M, const int Q, const void *x, const float *size, int64_t panel,
+/* Compute M rows, from x on, and Q panels, from ``panel`` on. of_rows: what is known of each (INT8). */
+INLINE void block(const Linear *l, const int kind, const int M, const int Q, const void *x, const Row *of_rows, int64_t panel,
                   const Next *next, float *y) {
     Vector sums[SUMS]; /* not all are used */
     const int64_t words = words_of(kind, l->K);
@@ -143,14 +129,14 @@ INLINE void block(const Linear *l, const int kind, const int M, const int Q, con
         sums_bfloat16(M, Q, x, words, w, next, sums);
     else
         sums_int8(M, Q, x, words, w, next, (Whole *)sums);
-    finish(l, kind, M, Q * P, sums, size, panel * P, y);
+    finish(l, kind, M, Q * P, sums, of_rows, panel * P, y);
 }
 
 /* Few rows take several panels at once: independent sums hide the latency of an addition. */
 #define ROWS(M, Q)                                                                                                    \
     case M:                                                                                                           \
-        for (; p + Q <= end; p += Q) block(l, KIND, M, Q, x, size, p, next, y);                                       \
-        for (; Q > 1 && p < end; p++) block(l, KIND, M, 1, x, size, p, next, y);                                      \
+        for (; p + Q <= end; p += Q) block(l, KIND, M, Q, x, of_rows, p, next, y);                                       \
+        for (; Q > 1 && p < end; p++) block(l, KIND, M, 1, x, of_rows, p, next, y);                                      \
         break;
 
 #ifdef __AVX512F__
@@ -159,7 +145,7 @@ INLINE void block(const Linear *l, const int kind, const int M, const int Q, con
 #define REST ROWS(6, 1)
 #endif
 #define OF_KIND(name, kind)                                                                                           \
-    static void name(const Linear *l, int M, const void *x, const float *size, int64_t p, int64_t end,                \
+    static void name(const Linear *l, int M, const void *x, const Row *of_rows, int64_t p, int64_t end,                \
                      const Next *next, float *y) {                                                                    \
         enum { KIND = kind };                                                                                         \
         switch (M) { ROWS(1, 4) ROWS(2, 2) ROWS(3, 2) ROWS(4, 1) ROWS(5, 1) REST }                                    \
@@ -168,35 +154,7 @@ OF_KIND(rows_float32, FLOAT32)
 OF_KIND(rows_bfloat16, BFLOAT16)
 OF_KIND(rows_int8, INT8)
 
-/* ---- inputs in the format of the weights: bfloat16, or int8 with a scale for each row ----------------------------- */
-
-static void to_bfloat16(const float *x, int64_t K, uint16_t *to) {
-    for (int64_t k = 0; k < K; k++) {
-        uint32_t bits;
-        memcpy(&bits, x + k, 4);
-        to[k] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16); /* to the nearest, halves to even */
-    }
-    if (K % 2) to[K] = 0;
-}
-
-typedef int32_t Bits __attribute__((may_alias)); /* of a float: those of absolute values are in the order of the values */
-
-/* Return the largest absolute value; NaN where an input is NaN or infinite, so that the outputs are NaN as well. */
-static float to_int8(const float *x, int64_t K, uint8_t *to) {
-    union { int32_t bits; float number; } largest = {.number = 1e-20f};
-    int32_t bits = largest.bits;
-#pragma omp simd reduction(max : bits)
-    for (int64_t k = 0; k < K; k++) {
-        const int32_t of_this = ((const Bits *)x)[k] & 0x7fffffff;
-        bits = of_this > bits ? of_this : bits;
-    }
-    largest.bits = bits;
-    const float size = largest.number < INFINITY ? largest.number : NAN;
-    const float factor = 127.0f / size;
-    for (int64_t k = 0; k < K; k++) to[k] = (uint8_t)((int32_t)rintf(x[k] * factor) + 128);
-    for (int64_t k = K; k % 4; k++) to[k] = 0; /* meets weights of 0 */
-    return size;
-}
+/* ---- how rows are divided ------------------------------------------------------------------------------------- */
 
 /* Return how many of n rows a block gets: as many as any other, ``most`` at the most. */
 INLINE int rows_of_a_block(int64_t n, int64_t most) {
@@ -218,7 +176,7 @@ static int uses_tiles(int64_t kind, int64_t n) {
 }
 
 /* Compute n rows and the panels from p to end; M rows at a time, so that there is room for as many in the last block. */
-static void panels_in_tiles(const Linear *l, const uint8_t *x, const float *size, int64_t n, int M, int64_t p, int64_t end, float *y) {
+static void panels_in_tiles(const Linear *l, const uint8_t *x, const Row *of_rows, int64_t n, int M, int64_t p, int64_t end, float *y) {
     const int64_t words = words_of(l->kind, l->K);
     Vector sums[TILE_ROWS * P / V];
     begin_tiles(M, words);
@@ -228,7 +186,7 @@ static void panels_in_tiles(const Linear *l, const uint8_t *x, const float *size
             const int rows = n - i < M ? (int)(n - i) : M;
             (l->kind == INT8 ? tiles_int8 : tiles_bfloat16)(x + i * 4 * words, words, panel, sums);
             if (l->kind == INT8)
-                finish(l, INT8, rows, P, sums, size + i, p * P, y + i * l->N);
+                finish(l, INT8, rows, P, sums, of_rows + i, p * P, y + i * l->N);
             else
                 finish(l, BFLOAT16, rows, P, sums, NULL, p * P, y + i * l->N);
         }
@@ -238,21 +196,21 @@ static void panels_in_tiles(const Linear *l, const uint8_t *x, const float *size
 
 enum { PANELS = 8 }; /* for each of which the shapes of tiles are loaded once */
 
-static void linear_in_tiles(const Linear *l, const uint8_t *x, const float *size, int64_t n, float *y) {
+static void linear_in_tiles(const Linear *l, const uint8_t *x, const Row *of_rows, int64_t n, float *y) {
     const int64_t panels = (l->N + P - 1) / P, bytes = 4 * words_of(l->kind, l->K);
     const int M = rows_of_a_block(n, TILE_ROWS);
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t rows = n - from < CHUNK ? n - from : CHUNK;
         SHARED(n * l->K * l->N > 1 << 17, for (int64_t p = 0; p < panels; p += PANELS) {
             const int64_t end = p + PANELS < panels ? p + PANELS : panels;
-            panels_in_tiles(l, x + from * bytes, size ? size + from : NULL, rows, M, p, end, y + from * l->N);
+            panels_in_tiles(l, x + from * bytes, of_rows ? of_rows + from : NULL, rows, M, p, end, y + from * l->N);
         })
     }
 }
 #else
 static int uses_tiles(int64_t kind, int64_t n) { return 0; }
 
-static void linear_in_tiles(const Linear *l, const uint8_t *x, const float *size, int64_t n, float *y) {}
+static void linear_in_tiles(const Linear *l, const uint8_t *x, const Row *of_rows, int64_t n, float *y) {}
 #endif
 
 /* Return how many panels a block of rows takes one after the other: as many as the cache holds, so that the pages of its outputs are
@@ -266,39 +224,39 @@ INLINE int64_t panels_at_once(int64_t panels, int64_t bytes) {
 
 void linear(const Linear *l, const float *x, int64_t n, float *y) {
     if (n == 0) return; /* there would be no block to divide rows among */
-    const int64_t panels = (l->N + P - 1) / P, words = words_of(l->kind, l->K), bytes = 4 * words;
+    const int64_t panels = (l->N + P - 1) / P, words = words_of(l->kind, l->K), bytes = bytes_of(l->kind, l->K);
     uint8_t *inputs = l->kind == FLOAT32 ? NULL : room((n + TILE_ROWS) * bytes); /* the last tile's rows may be read whole */
-    float *size = l->kind == INT8 ? room(n * sizeof(float)) : NULL;
+    Row *of_rows = l->kind == INT8 ? room(n * sizeof(Row)) : NULL;
     if (l->kind == BFLOAT16)
         for (int64_t i = 0; i < n; i++) to_bfloat16(x + i * l->K, l->K, (uint16_t *)(inputs + i * bytes));
     else if (l->kind == INT8)
-        for (int64_t i = 0; i < n; i++) size[i] = to_int8(x + i * l->K, l->K, inputs + i * bytes);
+        for (int64_t i = 0; i < n; i++) of_rows[i] = to_int8(x + i * l->K, l->K, (Four *)(inputs + i * bytes));
     const uint8_t *rows = inputs ? inputs : (const uint8_t *)x;
     if (uses_tiles(l->kind, n)) {
-        linear_in_tiles(l, rows, size, n, y);
+        linear_in_tiles(l, rows, of_rows, n, y);
         release(inputs);
-        release(size);
+        release(of_rows);
         return;
     }
-    void (*multiply)(const Linear *, int, const void *, const float *, int64_t, int64_t, const Next *, float *) =
+    void (*multiply)(const Linear *, int, const void *, const Row *, int64_t, int64_t, const Next *, float *) =
         l->kind == FLOAT32 ? rows_float32 : l->kind == BFLOAT16 ? rows_bfloat16 : rows_int8;
 
-    const int most = rows_of_a_block(n, MOST);
-    const int64_t step = n <= 3 ? 4 : panels_at_once(panels, bytes * P);
+    const int most = rows_of_a_block(n, l->kind == INT8 ? MOST_INT8 : MOST);
+    const int64_t step = n <= 3 ? 4 : panels_at_once(panels, 4 * words * P);
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t to = from + CHUNK < n ? from + CHUNK : n;
         SHARED(n * l->K * l->N > 1 << 17, for (int64_t p = 0; p < panels; p += step) {
             const int64_t end = p + step < panels ? p + step : panels;
-            Next next = {step * bytes * P, 0};
+            Next next = {step * 4 * words * P, 0};
             for (int64_t i = from; i < to;) {
                 const int M = to - i >= most ? most : (int)(to - i);
                 next.pace = 4 * P * M / (to - from);
-                multiply(l, M, rows + i * bytes, size ? size + i : NULL, p, end, &next, y + i * l->N);
+                multiply(l, M, rows + i * bytes, of_rows ? of_rows + i : NULL, p, end, &next, y + i * l->N);
                 next.ahead += next.pace * words;
                 i += M;
             }
         })
     }
     release(inputs);
-    release(size);
+    release(of_rows);
 }
