@@ -10,14 +10,51 @@ enum { FLOAT32, BFLOAT16, INT8 };
 /* Return the number of 32-bit words that hold K numbers: each holds one float, two bfloat16 or four int8. */
 INLINE int64_t words_of(int64_t kind, int64_t K) { return kind == FLOAT32 ? K : kind == BFLOAT16 ? (K + 1) / 2 : (K + 3) / 4; }
 
-static void to_bfloat16(const float *x, int64_t K, uint16_t *to) {
-    for (int64_t k = 0; k < K; k++) {
-        uint32_t bits;
-        memcpy(&bits, x + k, 4);
-        to[k] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16); /* to the nearest, halves to even */
-    }
-    if (K % 2) to[K] = 0;
+typedef int32_t Bits __attribute__((may_alias)); /* of a float: those of absolute values are in the order of the values */
+
+/* ---- bfloat16 --------------------------------------------------------------------------------------- */
+
+INLINE uint32_t rounded(float x) { /* to bfloat16, halves to even; its 16 bits are the upper ones */
+    union { float number; uint32_t bits; } of = {x};
+    return of.bits + 0x7fff + (of.bits >> 16 & 1);
 }
+
+static void to_bfloat16(const float *x, int64_t K, uint16_t *to) {
+    for (int64_t k = 0; k < K; k++) to[k] = (uint16_t)(rounded(x[k]) >> 16);
+}
+
+#if defined(__AVX512BF16__) || MATRIX_UNIT
+
+enum { MOST_BFLOAT16 = MOST }; /* rows of a block */
+
+typedef uint32_t Two; /* two numbers in bfloat16 */
+
+static void to_twos(const float *x, int64_t K, Two *to) {
+    to_bfloat16(x, K, (uint16_t *)to);
+    if (K % 2) ((uint16_t *)to)[K] = 0; /* meets weights of 0 */
+}
+
+INLINE Vector add_two(Vector sum, Whole w, Two x) { return add_pair(sum, w, x); }
+
+#else
+
+enum { MOST_BFLOAT16 = V == 16 ? MOST : 5 }; /* a word of weights takes two registers */
+
+/* Two numbers rounded to bfloat16. Without an instruction for pairs they would be taken apart for each product. */
+typedef struct {
+    float low, high;
+} Two;
+
+static void to_twos(const float *x, int64_t K, Two *to) {
+    for (int64_t k = 0; k < K; k++) ((Bits *)to)[k] = (int32_t)(rounded(x[k]) & 0xffff0000);
+    if (K % 2) to[K / 2].high = 0; /* meets weights of 0 */
+}
+
+INLINE Vector add_two(Vector sum, Whole w, Two x) { /* as add_pair */
+    return sum + (Vector)(w << 16) * x.low + (Vector)(w & (int32_t)0xffff0000) * x.high;
+}
+
+#endif
 
 /* ---- int8: codes from -127 to 127, in units of 1/127 of the largest absolute input of their row -------------------- */
 
@@ -26,8 +63,6 @@ typedef struct {
     float size;      /* the largest absolute input; NaN where one is NaN or infinite, so that outputs are NaN as well */
     int32_t missing; /* what the sums of all outputs lack, where words are Magnitudes */
 } Row;
-
-typedef int32_t Bits __attribute__((may_alias)); /* of a float: those of absolute values are in the order of the values */
 
 static float largest(const float *x, int64_t K) {
     union { int32_t bits; float number; } found = {.number = 1e-20f};
@@ -129,4 +164,6 @@ INLINE Whole add_four(Whole sum, Whole w, Four x) {
 #endif
 
 /* Return how many bytes the inputs of a row take. */
-INLINE int64_t bytes_of(int64_t kind, int64_t K) { return words_of(kind, K) * (int64_t)(kind == INT8 ? sizeof(Four) : 4); }
+INLINE int64_t bytes_of(int64_t kind, int64_t K) {
+    return words_of(kind, K) * (int64_t)(kind == FLOAT32 ? sizeof(float) : kind == BFLOAT16 ? sizeof(Two) : sizeof(Four));
+}

@@ -27,13 +27,19 @@ from dragoman.cache_folder import cache_folder
 from dragoman.errors import ConfigError
 
 SOURCES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*.[ch]")))
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+NATIVE = "-march=native"
+FLAGS = ("-O3", NATIVE, "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: one of ``KERNELS``."""
-KERNELS = ("on", "off", "vectors", "matrix-unit", "emulated")
+LEVELS = {
+    "x86-64-v3": ("avx2", "bmi2", "f16c", "fma", "movbe"),
+    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+}
+"""Sets of instructions that compilers know by these names, and what /proc/cpuinfo calls those that make them."""
+KERNELS = ("on", "off", "vectors", "matrix-unit", "emulated", *LEVELS)
 """``off`` leaves everything to PyTorch; ``vectors`` leaves a matrix unit alone; ``matrix-unit`` uses it for all
 products in bfloat16 and int8; ``emulated`` uses one that is emulated, which is slow, so that any machine can test what
-it computes."""
+it computes; a level uses no instructions but its own, so that a newer machine can test what an older one computes."""
 AMX, EMULATED = "-DMATRIX_UNIT=AMX", "-DMATRIX_UNIT=EMULATED"
 COMPILE_TIMEOUT = 120
 """Seconds after which compilation fails; it usually takes four."""
@@ -142,7 +148,7 @@ def library() -> Library:
 
     Raises:
         Unavailable: switched off, no compiler, or compilation failed.
-        ConfigError: ``DRAGOMAN_KERNELS`` asks for what is not known, or for a matrix unit that is not here.
+        ConfigError: ``DRAGOMAN_KERNELS`` asks for what is not known, or for instructions that are not here.
     """
     if not _stand_ins:
         return _compiled()
@@ -171,7 +177,7 @@ def _compiled() -> Library:
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         raise Unavailable("there is no C compiler")
-    flags = FLAGS + _matrix_unit(wanted)
+    flags = _flags(wanted)
     path = cache_folder() / f"kernels-{_fingerprint(compiler, flags)}.so"
     try:
         if not path.exists():
@@ -187,11 +193,20 @@ def _compiled() -> Library:
     return found
 
 
-def _matrix_unit(wanted: str) -> tuple[str, ...]:
-    """Return the flag for a matrix unit, where there is one or it is emulated."""
+def _flags(wanted: str) -> tuple[str, ...]:
+    """Return the compiler's flags.
+
+    Raises:
+        ConfigError: this processor lacks instructions of the level that is asked for.
+    """
+    if wanted in LEVELS:
+        if missing := [name for name in LEVELS[wanted] if name.encode() not in _processor().split()]:
+            raise ConfigError(f"{SWITCH}: this processor has no {missing[0]}, which {wanted} needs: leave it out")
+        return tuple(f"-march={wanted}" if flag == NATIVE else flag for flag in FLAGS)
     if wanted == "emulated":
-        return (EMULATED,)
-    return (AMX,) if wanted != "vectors" and b" amx_tile" in _processor() else ()
+        return (*FLAGS, EMULATED)
+    has_unit = wanted != "vectors" and b" amx_tile" in _processor()
+    return (*FLAGS, AMX) if has_unit else FLAGS
 
 
 def available() -> bool:

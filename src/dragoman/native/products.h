@@ -68,7 +68,7 @@ INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, co
         }                                                                                                             \
         _Pragma("GCC unroll 24") for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];                                  \
     }
-SUMS_OF_WORDS(sums_bfloat16, Vector, uint32_t, add_pair)
+SUMS_OF_WORDS(sums_bfloat16, Vector, Two, add_two)
 SUMS_OF_WORDS(sums_int8, Whole, Four, add_four)
 
 /* What makes sums into V outputs. */
@@ -228,7 +228,7 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
     uint8_t *inputs = l->kind == FLOAT32 ? NULL : room((n + TILE_ROWS) * bytes); /* the last tile's rows may be read whole */
     Row *of_rows = l->kind == INT8 ? room(n * sizeof(Row)) : NULL;
     if (l->kind == BFLOAT16)
-        for (int64_t i = 0; i < n; i++) to_bfloat16(x + i * l->K, l->K, (uint16_t *)(inputs + i * bytes));
+        for (int64_t i = 0; i < n; i++) to_twos(x + i * l->K, l->K, (Two *)(inputs + i * bytes));
     else if (l->kind == INT8)
         for (int64_t i = 0; i < n; i++) of_rows[i] = to_int8(x + i * l->K, l->K, (Four *)(inputs + i * bytes));
     const uint8_t *rows = inputs ? inputs : (const uint8_t *)x;
@@ -241,7 +241,7 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
     void (*multiply)(const Linear *, int, const void *, const Row *, int64_t, int64_t, const Next *, float *) =
         l->kind == FLOAT32 ? rows_float32 : l->kind == BFLOAT16 ? rows_bfloat16 : rows_int8;
 
-    const int most = rows_of_a_block(n, l->kind == INT8 ? MOST_INT8 : MOST);
+    const int most = rows_of_a_block(n, l->kind == INT8 ? MOST_INT8 : l->kind == BFLOAT16 ? MOST_BFLOAT16 : MOST);
     const int64_t step = n <= 3 ? 4 : panels_at_once(panels, 4 * words * P);
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t to = from + CHUNK < n ? from + CHUNK : n;
