@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 import torch
-from processor import processor
+from processor import add_precisions, processor
 from smoke import add_smoke, write_results
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -129,13 +129,14 @@ def flops(s: Setting) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
+    add_precisions(parser)
     add_smoke(parser)
     given = parser.parse_args()
     s, rounds = (TOY, 1) if given.smoke else (Setting(), given.rounds)
     keep_memory()  # for everyone: a setting of the process
     field = {
         (name, precision): build(s, precision)
-        for precision in ("float32", "bfloat16")
+        for precision in given.precisions
         for name, build in (
             ("dragoman", Ours),
             ("dragoman, five documents a row kept apart", lambda s, precision: Ours(s, precision, documents=5)),
@@ -169,8 +170,8 @@ def main() -> None:
         share = f"{100 * speed * work / best:.0f}%"
         loss = losses[name, precision]
         lines.append(f"| {name} | {precision} | {speed:,.0f} | {speed / theirs:.2f} | {share} | {loss:.2f} |")
-    racer = field["dragoman", "bfloat16"]
-    lines += ["", "Where the time of a step of ours goes, in bfloat16, by PyTorch's profiler:", ""]
+    racer = field["dragoman", last := given.precisions[-1]]
+    lines += ["", f"Where the time of a step of ours goes, in {last}, by PyTorch's profiler:", ""]
     lines += time_of_training(lambda: racer.learn(0))
     text = "\n".join([*lines, ""])
     print(text)

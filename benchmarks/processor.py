@@ -1,5 +1,6 @@
-"""The name of the processor, for the heads of results. Nothing to run by itself."""
+"""The name of the processor, for the heads of results, and what is measured on it. Nothing to run by itself."""
 
+import argparse
 import platform
 from functools import cache
 from pathlib import Path
@@ -26,3 +27,11 @@ def _zen(maker: str | None, family: str | None, flags: list[str]) -> str:
     if maker != "AuthenticAMD":
         return ""
     return {"25": "Zen 4" if "avx512f" in flags else "Zen 3", "26": "Zen 5"}.get(family or "", "")
+
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def add_precisions(parser: argparse.ArgumentParser) -> None:
+    """Add an option for processors without instructions for bfloat16, where a step in it takes a minute."""
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)

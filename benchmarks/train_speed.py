@@ -1,6 +1,6 @@
 """Training speed beside the peers, on the same batches, in one interleaved run.
 
-    OMP_NUM_THREADS=1 python benchmarks/train_speed.py [--rounds 7]
+    OMP_NUM_THREADS=1 python benchmarks/train_speed.py [--rounds 7] [--precisions float32 bfloat16]
 
 Two settings. *Base*: a 3 + 3 layer post-norm encoder-decoder (width 256, feed-forward 1,024, 4 heads, one vocabulary of
 8,000) on batches of 4,096 target tokens, 32 a sentence. *Small*: 4 + 4 layers, width 128, feed-forward 256, vocabulary
@@ -27,7 +27,7 @@ import importlib.util
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from processor import processor
+from processor import add_precisions, processor
 from smoke import add_smoke, write_results
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -291,8 +291,8 @@ def flops(setting: Setting, batch: PairBatch) -> int:
 # ---- the run ------------------------------------------------------------------------------------------
 
 
-def compete(setting: Setting, batches: list[PairBatch], rounds: int) -> Iterator[str]:
-    entries = [(name, precision) for precision in ("float32", "bfloat16") for name in CONTESTANTS]
+def compete(setting: Setting, batches: list[PairBatch], rounds: int, precisions: Sequence[str]) -> Iterator[str]:
+    entries = [(name, precision) for precision in precisions for name in CONTESTANTS]
     field = {entry: contestant(entry[0], setting, entry[1]) for entry in entries}
     for i in range(rounds + 1):
         for racer in field.values():
@@ -313,18 +313,18 @@ def compete(setting: Setting, batches: list[PairBatch], rounds: int) -> Iterator
     yield f"The products of a step of the 2017 model, {count / 1e9:.0f} GFLOP for {tokens:,} tokens, would allow:"
     yield ""
     for name, what in (("torch", "float32, torch's"), ("onednn", "float32, oneDNN's"), ("bfloat16", "bfloat16")):
-        if name in seconds:
+        precision = "bfloat16" if name == "bfloat16" else "float32"
+        if name in seconds and precision in precisions:
             rate = large / seconds[name]
-            precision = "bfloat16" if name == "bfloat16" else "float32"
             limit = tokens * rate / count
             yield (
                 f"- {what} at {rate / 1e9:.0f} GFLOP/s: {limit:,.0f} tokens a second, of which "
                 f"dragoman reaches {100 * speed['dragoman, 2017', precision] / limit:.0f}%"
             )
     yield ""
-    yield "Where the time of a step of ours goes, the 2017 model in bfloat16, by PyTorch's profiler:"
+    yield f"Where the time of a step of ours goes, the 2017 model in {precisions[-1]}, by PyTorch's profiler:"
     yield ""
-    racer = field["dragoman, 2017", "bfloat16"]
+    racer = field["dragoman, 2017", precisions[-1]]
     yield from time_of_training(lambda: racer.step(batch, counted=False))
     yield ""
 
@@ -333,6 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=["base", "small"])
+    add_precisions(parser)
     add_smoke(parser)
     arguments = parser.parse_args()
     settings = [(BASE, even, "32 tokens a sentence"), (SMALL, captions, "4 to 30 tokens a sentence")]
@@ -349,7 +350,7 @@ def main() -> None:
     count = arguments.rounds + 1
     for setting, make, title in settings:
         if arguments.only in (None, setting.name):
-            lines += [f"## {title}", "", *compete(setting, make(setting, count), arguments.rounds)]
+            lines += [f"## {title}", "", *compete(setting, make(setting, count), arguments.rounds, arguments.precisions)]
     text = "\n".join(lines)
     print(text)
     if arguments.only is None:
