@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from variants import VARIANTS, V, batch, build
 
+from dragoman.model.inference import layouts
 from dragoman.model.inference.layouts import INT8_MAX, Int8Linear, TransposedLinear, int8_product
 from dragoman.model.inference.packed import pack
 from dragoman.model.positions.tokens import Tokens
@@ -58,10 +59,14 @@ def test_in_whole_numbers_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit
         assert torch.equal(layer(x[i : i + 1]), together[i : i + 1])
 
 
-@pytest.mark.parametrize("inputs", [1, 2, 3, 8])
+@pytest.mark.parametrize("int8", [True, False], ids=["int8", "float32"])
+@pytest.mark.parametrize("inputs", [1, 2, 3, 8, 1024, 1025, 3000])
 @pytest.mark.parametrize("outputs", [1, 2, 12, 32])
-def test_whole_numbers_of_any_width_are_multiplied_exactly(inputs, outputs):
+def test_whole_numbers_of_any_width_are_multiplied_exactly(inputs, outputs, int8, monkeypatch):
+    monkeypatch.setattr(layouts, "_int8_is_faster", lambda: int8)
     a, b = (torch.randint(-127, 128, size, dtype=torch.int8) for size in ((5, inputs), (outputs, inputs)))
+    a[0], a[1], b[0] = 127, -127, 127  # the largest sums, odd ones of which float32 holds up to 1,040 inputs only
+    a[2:4, 0] = 126
     assert torch.equal(int8_product(a, b.t()), a.int() @ b.int().t())
 
 
