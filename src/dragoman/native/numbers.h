@@ -57,9 +57,8 @@ static void release(void *start) {
     if (start) free(((void **)start)[-1]);
 }
 
-INLINE float exponential_below_1(float x) { /* exp(x) of x <= 0, within 2 units in the last place; exp(-87) below -87 */
+INLINE float exponential_within(float x) { /* exp(x) of |x| <= 87, within 2 units in the last place */
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest integer, which stands in the lowest bits */
-    x = x < -87.0f ? -87.0f : x;
     union { uint32_t bits; float number; } power = {.number = x * 1.44269504f + shift};
     const float n = power.number - shift;
     const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
@@ -74,9 +73,9 @@ INLINE float exponential_below_1(float x) { /* exp(x) of x <= 0, within 2 units 
     return e * power.number;
 }
 
-INLINE float exponential(float x) { /* likewise of any x; exp(87) above 87 */
-    return x > 0 ? 1.0f / exponential_below_1(-x) : exponential_below_1(x);
-}
+INLINE float exponential_below_1(float x) { return exponential_within(x < -87.0f ? -87.0f : x); } /* of x <= 0; exp(-87) below -87 */
+
+INLINE float exponential(float x) { return exponential_below_1(x > 87.0f ? 87.0f : x); } /* of any x; exp(87) above 87 */
 
 /* ---- one register at a time ------------------------------------------------------------------------- */
 
@@ -147,6 +146,8 @@ INLINE Vector chosen(Whole where, Vector x, Vector otherwise) {
 INLINE Vector higher(Vector a, Vector b) {
 #ifdef __AVX512F__
     return (Vector)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+    return (Vector)_mm256_max_ps((__m256)a, (__m256)b);
 #else
     return chosen(a > b, a, b);
 #endif
@@ -155,6 +156,8 @@ INLINE Vector higher(Vector a, Vector b) {
 INLINE Vector lower(Vector a, Vector b) {
 #ifdef __AVX512F__
     return (Vector)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+    return (Vector)_mm256_min_ps((__m256)a, (__m256)b);
 #else
     return chosen(a < b, a, b);
 #endif
