@@ -350,7 +350,11 @@ def main() -> None:
     count = arguments.rounds + 1
     for setting, make, title in settings:
         if arguments.only in (None, setting.name):
-            lines += [f"## {title}", "", *compete(setting, make(setting, count), arguments.rounds, arguments.precisions)]
+            lines += [
+                f"## {title}",
+                "",
+                *compete(setting, make(setting, count), arguments.rounds, arguments.precisions),
+            ]
     text = "\n".join(lines)
     print(text)
     if arguments.only is None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dragoman.errors import ConfigError
-from dragoman.model.inference.layouts import Panels
+from dragoman.model.inference.layouts import Int8Linear, Panels
 from dragoman.native import library as native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no kernels: {native.unavailable()}")
@@ -31,14 +31,17 @@ def product(kernels, linear, x, numbers):
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
-def test_products_of_8_bits_are_those_of_this_processor_to_the_bit(level, inputs):
+def test_products_of_8_bits_are_those_of_pytorch_and_of_this_processor_to_the_bit(level, inputs):
     torch.manual_seed(inputs)
-    linear, here = nn.Linear(inputs, 70), native.library()
+    linear, here = nn.Linear(inputs, 70, bias=False), native.library()
     for rows in ROWS:
-        x = torch.randn(rows, inputs) * torch.logspace(-4, 4, rows)[:, None]
+        size = torch.logspace(-4, 4, rows)[:, None]
+        x = torch.randn(rows, inputs) * size
         x[rows // 2, inputs // 2] = torch.nan if rows > 2 else 0
-        wanted = product(here, linear, x, "int8")
-        torch.testing.assert_close(product(level, linear, x, "int8"), wanted, rtol=0, atol=0, equal_nan=True)
+        got = product(level, linear, x, "int8")
+        torch.testing.assert_close(got, product(here, linear, x, "int8"), rtol=0, atol=0, equal_nan=True)
+        by_pytorch = Int8Linear([linear])(x)
+        torch.testing.assert_close(got / size, by_pytorch / size, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
@@ -75,7 +78,31 @@ def test_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit(level, numbers):
 
 
 def test_a_level_that_this_processor_lacks_is_refused(monkeypatch):
-    monkeypatch.setattr(native, "_processor", lambda: b"model name : small\nflags : fpu sse2 avx avx2 bmi2 f16c fma")
+    monkeypatch.setattr(
+        native, "_processor", lambda: b"model name : small\nflags : fpu abm avx avx2 bmi1 bmi2 f16c fma"
+    )
     monkeypatch.setenv(native.SWITCH, "x86-64-v3")
     with pytest.raises(ConfigError, match="DRAGOMAN_KERNELS: this processor has no movbe, which x86-64-v3 needs"):
         native._compiled.__wrapped__()
+
+
+def test_a_level_that_the_compiler_does_not_know_is_refused(monkeypatch):
+    def fails(*_):
+        raise native.Unavailable("cc cannot build them: error: bad value (x86-64-v3)")
+
+    monkeypatch.setattr(
+        native, "_processor", lambda: b"flags : " + b" ".join(n.encode() for n in native.LEVELS["x86-64-v4"])
+    )
+    monkeypatch.setattr(native, "_build_tried", fails)
+    monkeypatch.setenv(native.SWITCH, "x86-64-v3")
+    with pytest.raises(ConfigError, match=r"DRAGOMAN_KERNELS=x86-64-v3: cc cannot build them: .*since version 11"):
+        native._compiled.__wrapped__()
+
+
+def test_choices_of_other_kernels_are_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native.cached_choice("precision", lambda: "bfloat16") == "bfloat16"
+    monkeypatch.setenv(native.SWITCH, "x86-64-v3")
+    assert native.cached_choice("precision", lambda: "float32") == "float32"
+    monkeypatch.delenv(native.SWITCH)
+    assert native.cached_choice("precision", lambda: "float32") == "bfloat16"

@@ -59,15 +59,32 @@ def test_in_whole_numbers_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit
         assert torch.equal(layer(x[i : i + 1]), together[i : i + 1])
 
 
-@pytest.mark.parametrize("int8", [True, False], ids=["int8", "float32"])
+@pytest.mark.parametrize("by", ["int8", "float32"])
 @pytest.mark.parametrize("inputs", [1, 2, 3, 8, 1024, 1025, 3000])
-@pytest.mark.parametrize("outputs", [1, 2, 12, 32])
-def test_whole_numbers_of_any_width_are_multiplied_exactly(inputs, outputs, int8, monkeypatch):
-    monkeypatch.setattr(layouts, "_int8_is_faster", lambda: int8)
+@pytest.mark.parametrize("outputs", [1, 2, 12, 300])
+def test_integers_of_any_width_are_multiplied_exactly(inputs, outputs, by, monkeypatch):
+    monkeypatch.setattr(layouts, "_rows_for_float32", lambda: 1 if by == "float32" else 10**9)
     a, b = (torch.randint(-127, 128, size, dtype=torch.int8) for size in ((5, inputs), (outputs, inputs)))
-    a[0], a[1], b[0] = 127, -127, 127  # the largest sums, odd ones of which float32 holds up to 1,040 inputs only
-    a[2:4, 0] = 126
-    assert torch.equal(int8_product(a, b.t()), a.int() @ b.int().t())
+    a[0], a[1], b[0] = 127, -127, 127
+    a[2], a[3] = 127, -127
+    a[2:4, 0] -= a[2:4, 0].sign()  # large sums that are odd: float32 holds none above 2^24
+    wanted = a.int() @ b.int().t()
+    assert torch.equal(int8_product(a, b.t()), wanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(int8_product(a, b.t()), wanted)
+
+
+def test_float32_takes_the_place_of_8_bits_where_it_is_measured_to_be_faster(monkeypatch):
+    layouts._rows_for_float32.cache_clear()
+    rows = []
+
+    def measured(candidates, rounds):
+        rows.append(len(rows))
+        return {"int8": 1.0, "float32": 0.5 if len(rows) == 2 else 2.0}
+
+    monkeypatch.setattr(layouts, "shortest_times", measured)
+    assert layouts._rows_for_float32() == 4
+    layouts._rows_for_float32.cache_clear()
 
 
 def test_a_row_of_zeros_gives_the_bias():

@@ -31,11 +31,9 @@ NATIVE = "-march=native"
 FLAGS = ("-O3", NATIVE, "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: one of ``KERNELS``."""
-LEVELS = {
-    "x86-64-v3": ("avx2", "bmi2", "f16c", "fma", "movbe"),
-    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
-}
-"""Sets of instructions that compilers know by these names, and what /proc/cpuinfo calls those that make them."""
+_V3 = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
+LEVELS = {"x86-64-v3": _V3, "x86-64-v4": (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")}
+"""Levels of instructions by the compilers' names, and by those in /proc/cpuinfo what each adds to 64-bit SSE4.2."""
 KERNELS = ("on", "off", "vectors", "matrix-unit", "emulated", *LEVELS)
 """``off`` leaves everything to PyTorch; ``vectors`` leaves a matrix unit alone; ``matrix-unit`` uses it for all
 products in bfloat16 and int8; ``emulated`` uses one that is emulated, which is slow, so that any machine can test what
@@ -188,6 +186,10 @@ def _compiled() -> Library:
         found = Library(path)
     except (OSError, AttributeError) as error:
         raise Unavailable(f"the kernels in {path.parent} cannot be used: {error}") from None
+    except Unavailable as why:
+        if wanted not in LEVELS:
+            raise
+        raise ConfigError(f"{SWITCH}={wanted}: {why}: gcc knows it since version 11, clang since 12") from None
     if wanted == "matrix-unit" and not found.uses_matrix_unit:
         raise ConfigError(f"{SWITCH}: this machine has no matrix unit that the kernels can use: leave it out")
     return found
@@ -233,7 +235,8 @@ def cached_choice(name: str, measure: Callable[[], str]) -> str:
     Measurements vary with the load, and a command must give the same output in every process.
     """
     machine = hashlib.sha256(_processor()).hexdigest()[:16]
-    key = f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, processor {machine}"
+    kernels = "" if (wanted := wanted_kernels()) == "on" else f", kernels {wanted}"
+    key = f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, processor {machine}{kernels}"
     path = cache_folder() / CHOICES
     known = _choices(path)
     if key not in known:

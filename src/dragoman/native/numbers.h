@@ -1,5 +1,5 @@
-/* Vector arithmetic shared by all kernels. They are written with the compiler's vector types, so that any processor runs them; only
-   products of bfloat16 and int8 use intrinsics, where a processor has them. */
+/* Vector arithmetic shared by all kernels. They are written with the compiler's vector types, so that any processor runs them.
+   Intrinsics stand where the compiler finds no instruction for what is meant: products of bfloat16 and int8, conversions, maxima. */
 
 #pragma once
 
@@ -57,7 +57,7 @@ static void release(void *start) {
     if (start) free(((void **)start)[-1]);
 }
 
-INLINE float exponential_within(float x) { /* exp(x) of |x| <= 87, within 2 units in the last place */
+INLINE float exponential_unclamped(float x) { /* exp(x) of |x| <= 87, within 2 units in the last place */
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest integer, which stands in the lowest bits */
     union { uint32_t bits; float number; } power = {.number = x * 1.44269504f + shift};
     const float n = power.number - shift;
@@ -73,7 +73,7 @@ INLINE float exponential_within(float x) { /* exp(x) of |x| <= 87, within 2 unit
     return e * power.number;
 }
 
-INLINE float exponential_below_1(float x) { return exponential_within(x < -87.0f ? -87.0f : x); } /* of x <= 0; exp(-87) below -87 */
+INLINE float exponential_below_1(float x) { return exponential_unclamped(x < -87.0f ? -87.0f : x); } /* of x <= 0; exp(-87) below -87 */
 
 INLINE float exponential(float x) { return exponential_below_1(x > 87.0f ? 87.0f : x); } /* of any x; exp(87) above 87 */
 
@@ -163,9 +163,9 @@ INLINE Vector lower(Vector a, Vector b) {
 #endif
 }
 
-INLINE Vector exponential_each(Vector x) { /* same as exponential; NaN stays NaN */
+INLINE Vector exponential_each(Vector x) { /* as exponential; NaN stays NaN */
     const Vector zero = {0};
-    x = higher(zero - 87.0f, lower(zero + 88.0f, x));
+    x = higher(zero - 87.0f, lower(zero + 87.0f, x));
     const Vector shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the last bits are the nearest integer */
     const Vector n = shifted - 12582912.0f;
     const Vector r = (x - n * 0.693145752f) - n * 1.42860677e-6f;

@@ -13,7 +13,7 @@
 typedef struct {
     const void *weight;
     const float *scale;     /* INT8: of each output, divided by 127 */
-    const int32_t *excess;  /* INT8: 128 times the sum of each output's weights: what sums of codes + 128 have too much */
+    const int32_t *excess;  /* INT8: 128 times the sum of each output's weights: what sums of inputs + 128 have too much */
     const float *bias;      /* or NULL */
     int64_t kind, K, N;
 } Linear;
@@ -26,8 +26,8 @@ typedef struct {
     int64_t ahead, pace;
 } Next;
 
-INLINE void fetch(const int M, const void *weight, const Next *next, int64_t k) { /* few rows are one block, which reads weights
-                                                                                    all the time anyway */
+/* Few rows are one block, which reads weights all the time anyway. Blocks of up to five rows gain nothing where they are many. */
+INLINE void fetch(const int M, const void *weight, const Next *next, int64_t k) {
     if (M > 5) __builtin_prefetch((const char *)weight + next->ahead + k * next->pace);
 }
 
@@ -50,9 +50,9 @@ INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, co
     for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];
 }
 
-/* x holds two bfloat16 or four int8 in each place, w in each word of 32 bits; K counts them. */
-#define SUMS_OF_WORDS(name, Sum, Place, add)                                                                          \
-    INLINE void name(const int M, const int Q, const Place *x, int64_t K, const int32_t *w, const Next *next,         \
+/* x holds K pairs of bfloat16 or quads of int8, w as many words for each output; ``add`` is their dot product. */
+#define SUMS_OF_WORDS(name, Sum, Input, add)                                                                          \
+    INLINE void name(const int M, const int Q, const Input *x, int64_t K, const int32_t *w, const Next *next,         \
                      Sum *to) {                                                                                       \
         Sum sum[SUMS] = {{0}};                                                                                        \
         for (int64_t k = 0; k < K; k++) {                                                                             \
@@ -68,8 +68,8 @@ INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, co
         }                                                                                                             \
         _Pragma("GCC unroll 24") for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];                                  \
     }
-SUMS_OF_WORDS(sums_bfloat16, Vector, Two, add_two)
-SUMS_OF_WORDS(sums_int8, Whole, Four, add_four)
+SUMS_OF_WORDS(sums_bfloat16, Vector, Bfloat16Pair, dot2)
+SUMS_OF_WORDS(sums_int8, Whole, Int8Quad, dot4)
 
 /* What makes sums into V outputs. */
 typedef struct {
@@ -85,17 +85,17 @@ INLINE Finish finish_of(const Linear *l, const int kind, int64_t output, int64_t
     return f;
 }
 
-/* Return exact sums of a row as outputs. */
-INLINE Vector finished(const int kind, Vector sum, Finish f, Row row) {
+/* Return sums of row m as outputs. */
+INLINE Vector finished(const int kind, Vector sum, Finish f, const QuantizedRow *of_rows, int m) {
     if (kind == INT8) {
-        const Whole exact = MAGNITUDES ? (Whole)sum + row.missing : (Whole)sum - f.excess;
-        sum = __builtin_convertvector(exact, Vector) * (row.size * f.scale);
+        const Whole exact = ABSOLUTE ? (Whole)sum + of_rows[m].correction : (Whole)sum - f.excess;
+        sum = __builtin_convertvector(exact, Vector) * (of_rows[m].absmax * f.scale);
     }
     return sum + f.bias;
 }
 
 /* Turn the sums of M rows into outputs. Loops over whole panels are unrolled, so that the sums stay in registers. */
-INLINE void finish(const Linear *l, const int kind, const int M, const int outputs, const Vector *sums, const Row *of_rows,
+INLINE void finish(const Linear *l, const int kind, const int M, const int outputs, const Vector *sums, const QuantizedRow *of_rows,
                    int64_t first, float *y) {
     if (first + outputs <= l->N) {
 #pragma GCC unroll 8
@@ -103,7 +103,7 @@ INLINE void finish(const Linear *l, const int kind, const int M, const int outpu
             const Finish f = finish_of(l, kind, first + j, V);
 #pragma GCC unroll 16
             for (int m = 0; m < M; m++)
-                *(Vector *)(y + m * l->N + first + j) = finished(kind, sums[(m * outputs + j) / V], f, kind == INT8 ? of_rows[m] : (Row){0, 0});
+                *(Vector *)(y + m * l->N + first + j) = finished(kind, sums[(m * outputs + j) / V], f, of_rows, m);
         }
         return;
     }
@@ -111,15 +111,15 @@ INLINE void finish(const Linear *l, const int kind, const int M, const int outpu
         const int64_t count = l->N - output < V ? l->N - output : V;
         const Finish f = finish_of(l, kind, output, count);
         for (int m = 0; m < M; m++) {
-            const Vector found = finished(kind, sums[(m * outputs + output - first) / V], f, kind == INT8 ? of_rows[m] : (Row){0, 0});
+            const Vector found = finished(kind, sums[(m * outputs + output - first) / V], f, of_rows, m);
             memcpy(y + m * l->N + output, &found, count * sizeof(float));
         }
     }
 }
 
-/* Compute M rows, from x on, and Q panels, from ``panel`` on. of_rows: what is known of each (INT8). */
-INLINE void block(const Linear *l, const int kind, const int M, const int Q, const void *x, const Row *of_rows, int64_t panel,
-                  const Next *next, float *y) {
+/* Compute M rows, from x on, and Q panels, from ``panel`` on. of_rows: of INT8. */
+INLINE void block(const Linear *l, const int kind, const int M, const int Q, const void *x, const QuantizedRow *of_rows,
+                  int64_t panel, const Next *next, float *y) {
     Vector sums[SUMS]; /* not all are used */
     const int64_t words = words_of(kind, l->K);
     const int32_t *w = (const int32_t *)l->weight + panel * words * P;
@@ -135,8 +135,8 @@ INLINE void block(const Linear *l, const int kind, const int M, const int Q, con
 /* Few rows take several panels at once: independent sums hide the latency of an addition. */
 #define ROWS(M, Q)                                                                                                    \
     case M:                                                                                                           \
-        for (; p + Q <= end; p += Q) block(l, KIND, M, Q, x, of_rows, p, next, y);                                       \
-        for (; Q > 1 && p < end; p++) block(l, KIND, M, 1, x, of_rows, p, next, y);                                      \
+        for (; p + Q <= end; p += Q) block(l, KIND, M, Q, x, of_rows, p, next, y);                                    \
+        for (; Q > 1 && p < end; p++) block(l, KIND, M, 1, x, of_rows, p, next, y);                                   \
         break;
 
 #ifdef __AVX512F__
@@ -145,7 +145,7 @@ INLINE void block(const Linear *l, const int kind, const int M, const int Q, con
 #define REST ROWS(6, 1)
 #endif
 #define OF_KIND(name, kind)                                                                                           \
-    static void name(const Linear *l, int M, const void *x, const Row *of_rows, int64_t p, int64_t end,                \
+    static void name(const Linear *l, int M, const void *x, const QuantizedRow *of_rows, int64_t p, int64_t end,      \
                      const Next *next, float *y) {                                                                    \
         enum { KIND = kind };                                                                                         \
         switch (M) { ROWS(1, 4) ROWS(2, 2) ROWS(3, 2) ROWS(4, 1) ROWS(5, 1) REST }                                    \
@@ -176,7 +176,8 @@ static int uses_tiles(int64_t kind, int64_t n) {
 }
 
 /* Compute n rows and the panels from p to end; M rows at a time, so that there is room for as many in the last block. */
-static void panels_in_tiles(const Linear *l, const uint8_t *x, const Row *of_rows, int64_t n, int M, int64_t p, int64_t end, float *y) {
+static void panels_in_tiles(const Linear *l, const uint8_t *x, const QuantizedRow *of_rows, int64_t n, int M, int64_t p, int64_t end,
+                            float *y) {
     const int64_t words = words_of(l->kind, l->K);
     Vector sums[TILE_ROWS * P / V];
     begin_tiles(M, words);
@@ -196,7 +197,7 @@ static void panels_in_tiles(const Linear *l, const uint8_t *x, const Row *of_row
 
 enum { PANELS = 8 }; /* for each of which the shapes of tiles are loaded once */
 
-static void linear_in_tiles(const Linear *l, const uint8_t *x, const Row *of_rows, int64_t n, float *y) {
+static void linear_in_tiles(const Linear *l, const uint8_t *x, const QuantizedRow *of_rows, int64_t n, float *y) {
     const int64_t panels = (l->N + P - 1) / P, bytes = 4 * words_of(l->kind, l->K);
     const int M = rows_of_a_block(n, TILE_ROWS);
     for (int64_t from = 0; from < n; from += CHUNK) {
@@ -210,7 +211,7 @@ static void linear_in_tiles(const Linear *l, const uint8_t *x, const Row *of_row
 #else
 static int uses_tiles(int64_t kind, int64_t n) { return 0; }
 
-static void linear_in_tiles(const Linear *l, const uint8_t *x, const Row *of_rows, int64_t n, float *y) {}
+static void linear_in_tiles(const Linear *l, const uint8_t *x, const QuantizedRow *of_rows, int64_t n, float *y) {}
 #endif
 
 /* Return how many panels a block of rows takes one after the other: as many as the cache holds, so that the pages of its outputs are
@@ -226,11 +227,11 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
     if (n == 0) return; /* there would be no block to divide rows among */
     const int64_t panels = (l->N + P - 1) / P, words = words_of(l->kind, l->K), bytes = bytes_of(l->kind, l->K);
     uint8_t *inputs = l->kind == FLOAT32 ? NULL : room((n + TILE_ROWS) * bytes); /* the last tile's rows may be read whole */
-    Row *of_rows = l->kind == INT8 ? room(n * sizeof(Row)) : NULL;
+    QuantizedRow *of_rows = l->kind == INT8 ? room(n * sizeof(QuantizedRow)) : NULL;
     if (l->kind == BFLOAT16)
-        for (int64_t i = 0; i < n; i++) to_twos(x + i * l->K, l->K, (Two *)(inputs + i * bytes));
+        for (int64_t i = 0; i < n; i++) to_bfloat16_pairs(x + i * l->K, l->K, (Bfloat16Pair *)(inputs + i * bytes));
     else if (l->kind == INT8)
-        for (int64_t i = 0; i < n; i++) of_rows[i] = to_int8(x + i * l->K, l->K, (Four *)(inputs + i * bytes));
+        for (int64_t i = 0; i < n; i++) of_rows[i] = to_int8(x + i * l->K, l->K, (Int8Quad *)(inputs + i * bytes));
     const uint8_t *rows = inputs ? inputs : (const uint8_t *)x;
     if (uses_tiles(l->kind, n)) {
         linear_in_tiles(l, rows, of_rows, n, y);
@@ -238,7 +239,7 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
         release(of_rows);
         return;
     }
-    void (*multiply)(const Linear *, int, const void *, const Row *, int64_t, int64_t, const Next *, float *) =
+    void (*multiply)(const Linear *, int, const void *, const QuantizedRow *, int64_t, int64_t, const Next *, float *) =
         l->kind == FLOAT32 ? rows_float32 : l->kind == BFLOAT16 ? rows_bfloat16 : rows_int8;
 
     const int most = rows_of_a_block(n, l->kind == INT8 ? MOST_INT8 : l->kind == BFLOAT16 ? MOST_BFLOAT16 : MOST);

@@ -4,6 +4,7 @@ R rows, K inputs, N outputs of one layer; P outputs of a panel.
 """
 
 import ctypes
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from threading import RLock
@@ -81,13 +82,15 @@ def _weights(parts: Sequence[nn.Linear]) -> Tensor:
     return weights[0] if len(weights) == 1 else torch.cat(weights)
 
 
-EXACT = 1024
-"""Inputs whose sums of products of two codes are below 2^24, so that float32 holds them: 127 * 127 * 1,024."""
+MAX_EXACT_INPUTS = 1024
+"""Inputs whose sums of products stay below 2^24, up to which float32 holds every integer: 127 * 127 * 1,024."""
+OUTPUTS_AT_ONCE = 256
+"""Outputs whose weights are converted to float32 at the same time: they stay in the cache."""
 
 
 def int8_product(a: Int8[Tensor, "R K"], b: Int8[Tensor, "K N"]) -> Int32[Tensor, "R N"]:
-    """Return a b in 32 bits, exactly, by what is faster here."""
-    return _by_int8(a, b) if _int8_is_faster() else _by_float32(a, b)
+    """Return a b in 32 bits: by torch's product of 8-bit integers, or in float32, as exactly, where that is faster."""
+    return (_by_float32 if len(a) >= _rows_for_float32() else _by_int8)(a, b)
 
 
 def _by_int8(a: Int8[Tensor, "R K"], b: Int8[Tensor, "K N"]) -> Int32[Tensor, "R N"]:
@@ -97,17 +100,28 @@ def _by_int8(a: Int8[Tensor, "R K"], b: Int8[Tensor, "K N"]) -> Int32[Tensor, "R
 
 
 def _by_float32(a: Int8[Tensor, "R K"], b: Int8[Tensor, "K N"]) -> Int32[Tensor, "R N"]:
-    parts = zip(a.split(EXACT, dim=1), b.split(EXACT), strict=True)
-    return torch.stack([(x.float() @ w.float()).int() for x, w in parts]).sum(0, dtype=torch.int32)
+    y = a.new_zeros(len(a), b.shape[1], dtype=torch.int32)
+    with torch.autocast(a.device.type, enabled=False):
+        for x, weights in zip(a.float().split(MAX_EXACT_INPUTS, dim=1), b.split(MAX_EXACT_INPUTS), strict=True):
+            for to, w in zip(y.split(OUTPUTS_AT_ONCE, dim=1), weights.split(OUTPUTS_AT_ONCE, dim=1), strict=True):
+                to += (x @ w.float()).int()
+    return y
 
 
 @cache
-def _int8_is_faster() -> bool:
-    """Return whether torch multiplies 8-bit integers faster than float32; on CPUs without instructions for them it is up
-    to thirty times slower. The measurement takes milliseconds."""
-    a, b = torch.ones(16, 256, dtype=torch.int8), torch.ones(256, 256, dtype=torch.int8)
-    seconds = shortest_times({"int8": lambda: _by_int8(a, b), "float32": lambda: _by_float32(a, b)}, rounds=4)
-    return seconds["int8"] < seconds["float32"]
+def _rows_for_float32() -> int:
+    """Return the number of rows from which float32 is faster, measured in milliseconds.
+
+    On CPUs without instructions for 8-bit integers torch's product of them is up to thirty times slower than float32.
+    """
+    b = torch.ones(256, 256, dtype=torch.int8)
+    for rows in (1, 4, 16):
+        seconds = shortest_times(
+            {"int8": partial(_by_int8, b[:rows], b), "float32": partial(_by_float32, b[:rows], b)}, 4
+        )
+        if seconds["float32"] < seconds["int8"]:
+            return rows
+    return sys.maxsize
 
 
 def _biases(parts: Sequence[nn.Linear]) -> Tensor | None:
