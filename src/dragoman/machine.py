@@ -81,6 +81,14 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+def onednn_has_bfloat16() -> bool:
+    """Return whether oneDNN multiplies bfloat16 on this CPU.
+
+    Without AVX-512 it does not. PyTorch multiplies by itself then, and its LSTM in bfloat16 raises a RuntimeError.
+    """
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 @torch.library.custom_op("dragoman::onednn_linear", mutates_args=())
 def _opaque_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Same as ``onednn_linear``, opaque to a compiler, which would assume that the weight never changes."""

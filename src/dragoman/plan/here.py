@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dragoman.data.batch import PairBatch
 from dragoman.data.tasks import TranslationTask
-from dragoman.machine import Precision, autocast, keep_memory, onednn_linear, peak, return_memory
+from dragoman.machine import Precision, autocast, keep_memory, onednn_has_bfloat16, onednn_linear, peak, return_memory
 from dragoman.native.library import FLOAT32, available, library
 from dragoman.plan.memory_here import available_memory, resident_memory
 from dragoman.plan.profile import HERE, Hardware
@@ -234,11 +234,6 @@ def step_here(recording: RecordedStep, precision: Precision, *, within: float = 
     return StepHere(products, others, between, sum(made), len(made), max(1.0, busy))
 
 
-def _onednn_has_bfloat16() -> bool:
-    """Return whether oneDNN multiplies bfloat16 here: without AVX-512 it does not, and PyTorch multiplies by itself."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 @functools.cache
 def code_bytes(precision: Precision) -> int:
     """Return the bytes that oneDNN keeps for each size of product, measured on some sizes that no model has."""
@@ -256,7 +251,7 @@ def code_bytes(precision: Precision) -> int:
 def kept_code(recording: RecordedStep, precision: Precision, other_shapes: int) -> int:
     """Return the bytes of the code that oneDNN keeps for the products of the recorded step, of ``other_shapes``
     batches besides, and of experts."""
-    if not torch.backends.mkldnn.is_available() or (precision == "bfloat16" and not _onednn_has_bfloat16()):
+    if not torch.backends.mkldnn.is_available() or (precision == "bfloat16" and not onednn_has_bfloat16()):
         return 0
     products = sum(call.name in COMPILED for call in recording.distinct())
     number = remembered_products() if recording.ragged() else min(remembered_products(), (1 + other_shapes) * products)
