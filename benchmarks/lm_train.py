@@ -1,6 +1,6 @@
 """Training a language model beside Hugging Face transformers, on the same rows, in one interleaved run.
 
-    OMP_NUM_THREADS=1 python benchmarks/lm_train.py [--rounds 5]
+    OMP_NUM_THREADS=1 python benchmarks/lm_train.py [--rounds 5] [--precisions float32 bfloat16]
 
 A LLaMA-shaped decoder (6 layers, width 384, 6 heads, SwiGLU of 1,024, RMSNorm, rotary positions, tied output, 8,000
 tokens) learns 16 rows of 256 tokens a step, with AdamW and clipped gradients; in float32, and in bfloat16 by autocast

@@ -5,6 +5,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
+from dragoman.machine import onednn_has
+
 UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "i8mm", "bf16", "sve")
 """Instructions that products use, by their names in /proc/cpuinfo."""
 
@@ -33,5 +35,6 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def add_precisions(parser: argparse.ArgumentParser) -> None:
-    """Add an option for processors without instructions for bfloat16, where a step in it takes a minute."""
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    """Add an option that by default leaves out bfloat16 where oneDNN has none: a step takes a minute, or fails."""
+    known = [precision for precision in PRECISIONS if onednn_has(precision)]
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=known or ["float32"])

@@ -7,8 +7,7 @@ Two-layer LSTMs of width 256 (encoder two-way, 128 channels each way), vocabular
 makes of them. Forward and backward pass in target tokens per CPU second, medians over the rounds; one step of each
 contestant follows one of the next. The plain loops have the same layers and sizes, and are what a user of PyTorch
 writes: ``nn.LSTM`` over padded batches, ``nn.LSTMCell`` where a step needs the last one's attention, and
-``F.cross_entropy`` of all logits. In float32, and in bfloat16 by autocast,
-where PyTorch's LSTM can.
+``F.cross_entropy`` of all logits. In float32, and in bfloat16 by autocast.
 
 Then decoding: seconds of a step at batch 1, after 50 tokens and after 4,000: a state does not grow.
 
@@ -27,13 +26,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from processor import add_precisions
 from smoke import add_smoke, write_results
 from torch import Tensor, nn
 from train_speed import Setting, captions
 
 from dragoman.data.batch import PairBatch
 from dragoman.data.tasks import TranslationTask
-from dragoman.machine import Precision, autocast, choose_products, keep_memory, onednn_has_bfloat16
+from dragoman.machine import Precision, autocast, choose_products, keep_memory
 from dragoman.model.linear import multiply_by
 from dragoman.model.recurrent.bridge import ProjectOutputs
 from dragoman.model.recurrent.cells import Lstm
@@ -192,6 +192,7 @@ def step_seconds(s: Setting, lengths: list[int], steps: int) -> dict[str, list[f
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
+    add_precisions(parser)
     add_smoke(parser)
     given = parser.parse_args()
     s, rounds = (TOY, 1) if given.smoke else (CAPTIONS, given.rounds)
@@ -206,7 +207,7 @@ def main() -> None:
         "| attention | precision | plain loop | ours | ratio |",
         "|---|---|---|---|---|",
     ]
-    for precision in ("float32", "bfloat16") if onednn_has_bfloat16() else ("float32",):
+    for precision in given.precisions:
         for name, (mine, plain) in speeds(s, precision, rounds).items():
             lines.append(f"| {name} | {precision} | {plain:,.0f} | {mine:,.0f} | {mine / plain:.2f} |")
     lengths, steps = ([4, 8], 3) if given.smoke else ([50, 500, 4000], 60)

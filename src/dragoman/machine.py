@@ -81,12 +81,14 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def onednn_has_bfloat16() -> bool:
-    """Return whether oneDNN multiplies bfloat16 on this CPU.
+def onednn_has(precision: Precision) -> bool:
+    """Return whether oneDNN multiplies in this precision on this CPU.
 
-    Without AVX-512 it does not. PyTorch multiplies by itself then, and its LSTM in bfloat16 raises a RuntimeError.
+    Without AVX-512 it does not in bfloat16. PyTorch multiplies by itself then, and its LSTM raises a RuntimeError.
     """
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return precision != "bfloat16" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @torch.library.custom_op("dragoman::onednn_linear", mutates_args=())

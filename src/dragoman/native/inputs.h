@@ -52,9 +52,7 @@ static void to_bfloat16_pairs(const float *x, int64_t K, Bfloat16Pair *to) {
     if (K % 2) to[K / 2].high = 0; /* meets weights of 0 */
 }
 
-INLINE Vector dot2(Vector sum, Whole w, Bfloat16Pair x) { /* as add_pair */
-    return sum + (Vector)(w << 16) * x.low + (Vector)(w & (int32_t)0xffff0000) * x.high;
-}
+INLINE Vector dot2(Vector sum, Whole w, Bfloat16Pair x) { return add_both(sum, w, x.low, x.high); }
 
 #endif
 

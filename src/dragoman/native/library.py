@@ -33,7 +33,7 @@ SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: one of ``KERNELS``."""
 _V3 = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 LEVELS = {"x86-64-v3": _V3, "x86-64-v4": (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")}
-"""Levels of instructions by the compilers' names, and by those in /proc/cpuinfo what each adds to 64-bit SSE4.2."""
+"""Levels of instructions, as compilers name them, and the flags in /proc/cpuinfo that each needs beyond SSE4.2."""
 KERNELS = ("on", "off", "vectors", "matrix-unit", "emulated", *LEVELS)
 """``off`` leaves everything to PyTorch; ``vectors`` leaves a matrix unit alone; ``matrix-unit`` uses it for all
 products in bfloat16 and int8; ``emulated`` uses one that is emulated, which is slow, so that any machine can test what

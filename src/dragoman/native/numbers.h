@@ -128,13 +128,18 @@ INLINE Whole side_by_side(Vector low, Vector high) {
 #endif
 }
 
-/* Return sum + w x for both bfloat16 that a word holds. */
+/* Return sum + low x + high y, where low and high are the bfloat16 that a word holds. */
+INLINE Vector add_both(Vector sum, Whole w, float x, float y) {
+    return sum + (Vector)(w << 16) * x + (Vector)(w & (int32_t)0xffff0000) * y;
+}
+
+/* The same with x and y as a pair of bfloat16. */
 INLINE Vector add_pair(Vector sum, Whole w, uint32_t pair) {
 #ifdef __AVX512BF16__
     return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)w);
 #else
     union { uint32_t bits; float number; } low = {pair << 16}, high = {pair & 0xffff0000u};
-    return sum + (Vector)(w << 16) * low.number + (Vector)(w & (int32_t)0xffff0000) * high.number;
+    return add_both(sum, w, low.number, high.number);
 #endif
 }
 

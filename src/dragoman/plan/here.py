@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dragoman.data.batch import PairBatch
 from dragoman.data.tasks import TranslationTask
-from dragoman.machine import Precision, autocast, keep_memory, onednn_has_bfloat16, onednn_linear, peak, return_memory
+from dragoman.machine import Precision, autocast, keep_memory, onednn_has, onednn_linear, peak, return_memory
 from dragoman.native.library import FLOAT32, available, library
 from dragoman.plan.memory_here import available_memory, resident_memory
 from dragoman.plan.profile import HERE, Hardware
@@ -251,7 +251,7 @@ def code_bytes(precision: Precision) -> int:
 def kept_code(recording: RecordedStep, precision: Precision, other_shapes: int) -> int:
     """Return the bytes of the code that oneDNN keeps for the products of the recorded step, of ``other_shapes``
     batches besides, and of experts."""
-    if not torch.backends.mkldnn.is_available() or (precision == "bfloat16" and not onednn_has_bfloat16()):
+    if not onednn_has(precision):
         return 0
     products = sum(call.name in COMPILED for call in recording.distinct())
     number = remembered_products() if recording.ragged() else min(remembered_products(), (1 + other_shapes) * products)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
-from dragoman.machine import onednn_has_bfloat16
+from dragoman.machine import onednn_has
 from dragoman.model.caches.summary import Summary
 from dragoman.model.linear import Multiplying
 from dragoman.model.ops.elementwise import uses_bfloat16
@@ -136,15 +136,15 @@ class RecurrentLayer(Multiplying):
         ``longest`` is the length of the texts that these tokens are a part of; None for T.
         """
         narrow = x.dtype == torch.bfloat16 or uses_bfloat16(x.device)
-        if narrow and ((longest or x.shape[1]) > ROUNDED or self.lacks_kernel(x.device)):
+        if narrow and ((longest or x.shape[1]) > ROUNDED or self._lacks_kernel(x.device)):
             return self.scan_by_steps(x, state)
         given = tuple(part.to(x.dtype)[None] for part in state)
         outputs, *after = self.cell.scan(x.contiguous(), given, self.weights)
         return outputs, tuple(new[0].to(old.dtype) for new, old in zip(after, state, strict=True))
 
-    def lacks_kernel(self, device: torch.device) -> bool:
-        """Return whether no fused kernel reads texts in bfloat16 there."""
-        return isinstance(self.cell, Lstm) and device.type == "cpu" and not onednn_has_bfloat16()
+    def _lacks_kernel(self, device: torch.device) -> bool:
+        """Return whether PyTorch has no fused kernel for this cell in bfloat16 on the device."""
+        return isinstance(self.cell, Lstm) and device.type == "cpu" and not onednn_has("bfloat16")
 
     def scan_by_steps(self, x: Float[Tensor, "B T K"], state: Summary) -> tuple[Float[Tensor, "B T H"], Summary]:
         """Return the same as the fused kernel, with gates and states in float32 at least, and products as they are."""
