@@ -1,15 +1,19 @@
 """One core and two: how much faster does a second core make translating, decoding and learning?
 
-    python benchmarks/cores.py RUN [--text FILE] [--rounds 3]
+    python benchmarks/cores.py RUN [--text FILE] [--lines 40000] [--rounds 3]
 
 *Files*: ``dragoman translate`` of a text file by its whole command, start included: one process with one thread, one
-process with two threads, and two workers with one thread each. Every line is another one (repeats would be searched
-once); without --text they are made of the run's test set. *Decoding* and *learning*: the small setting of
-``decode.py``, 64 sentences with beam 5, and both settings of ``train_speed.py``, in this process with one and with two
-threads. Wall time, interleaved, medians; other work on the machine falsifies all of it.
+process with two threads, and two workers with one thread each. Beside them two commands at the same time, each with
+half of the file: they share nothing, so what they reach is what two cores of this machine give. Every line is another
+one (repeats would be searched once); without --text they are made of the run's test set.
 
-Expected: two workers share nothing but the memory, so 1.8 times or more once the start of a process (about a second)
-is small. Threads inside a step wait for each other at each product: 1.3 to 1.7 times, more with larger models.
+*Decoding* and *learning*: the small setting of ``decode.py``, 64 sentences with beam 5, and both settings of
+``train_speed.py``, in this process with one and with two threads.
+
+Wall time, interleaved, medians; other work on the machine falsifies all of it.
+
+Expected: two workers share nothing but the memory, so 1.8 times or more once the start of the command (two to three
+seconds) is small. Threads inside a step wait for each other at each product: 1.3 to 1.7 times, more with larger models.
 
 Writes ``results/cores.md`` beside this file.
 """
@@ -37,9 +41,9 @@ from dragoman import cli
 from dragoman.text.formats.pairs import JsonLines, read_pairs
 from dragoman.text.lines import read_lines
 
-LINES = 20_000
-WAYS = {"one thread": (1, None), "two threads": (2, None), "two workers": (1, 2)}
-"""Threads of a process, and workers."""
+LINES = 40_000
+WAYS = {"one thread": (1, 1, None), "two threads": (1, 2, None), "two workers": (1, 1, 2), "two commands": (2, 1, None)}
+"""Commands at the same time, threads of each, and workers."""
 
 
 # ---- files --------------------------------------------------------------------------------------------
@@ -55,32 +59,56 @@ def write_lines(path: Path, run: Path, given: Path | None, count: int) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def translate_seconds(run: Path, path: Path, output: Path, threads: int, workers: int | None, *, smoke: bool) -> float:
-    words = ["translate", str(run), str(path), "-o", str(output)]
-    words += [] if workers is None else ["--workers", str(workers)]
-    began = time.perf_counter()
-    if smoke:
-        assert cli.main(words) == 0
-    else:
-        env = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        subprocess.run([sys.executable, "-m", "dragoman", *words], check=True, capture_output=True, env=env)
+def write_halves(path: Path) -> list[Path]:
+    """Write the halves of a file beside it."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    middle, halves = len(lines) // 2, [path.with_suffix(f".{number}.txt") for number in (1, 2)]
+    for half, some in zip(halves, (lines[:middle], lines[middle:]), strict=True):
+        half.write_bytes(b"".join(some))
+    return halves
+
+
+def translate_seconds(run: Path, paths: list[Path], threads: int, workers: int | None, *, smoke: bool) -> float:
+    """Translate files, all at the same time; the output of each lies beside it."""
+    began, commands = time.perf_counter(), []
+    for path in paths:
+        words = ["translate", str(run), str(path), "-o", str(output_of(path))]
+        words += [] if workers is None else ["--workers", str(workers)]
+        if smoke:
+            assert cli.main(words) == 0
+        else:
+            env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+            command = [sys.executable, "-m", "dragoman", *words]
+            commands.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    if any([command.wait() for command in commands]):
+        sys.exit(f"dragoman translate {run} {' '.join(map(str, paths))} failed")
     return time.perf_counter() - began
 
 
-def files(run: Path, given: Path | None, rounds: int, *, smoke: bool) -> Iterator[str]:
-    ways = {"one thread": (1, None)} if smoke else WAYS
+def output_of(path: Path) -> Path:
+    return path.with_suffix(".out")
+
+
+def files(run: Path, given: Path | None, count: int, rounds: int, *, smoke: bool) -> Iterator[str]:
+    ways = {name: WAYS[name] for name in ("one thread", "two commands")} if smoke else WAYS
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as temporary:
-        path, output = Path(temporary) / "lines.txt", Path(temporary) / "out.txt"
-        write_lines(path, run, given, 8 if smoke else LINES)
+        path = Path(temporary) / "lines.txt"
+        write_lines(path, run, given, count)
+        parts = {1: [path], 2: write_halves(path)}
         count, said = sum(1 for _ in read_lines(path)), set[bytes]()
         for _ in range(rounds):
-            for name, (threads, workers) in ways.items():
-                seconds[name].append(translate_seconds(run, path, output, threads, workers, smoke=smoke))
-                said.add(output.read_bytes())
-                output.unlink()
+            for name, (commands, threads, workers) in ways.items():
+                seconds[name].append(translate_seconds(run, parts[commands], threads, workers, smoke=smoke))
+                outputs = [output_of(part) for part in parts[commands]]
+                said.add(b"".join(output.read_bytes() for output in outputs))
+                for output in outputs:
+                    output.unlink()
     same = "the same to the byte" if len(said) == 1 else f"**{len(said)} different files**"
-    yield f"`dragoman translate` of {count:,} lines, start included; the output of all ways is {same}."
+    yield (
+        f"`dragoman translate` of {count:,} lines, start included; the output of all ways is {same}. Two commands with "
+        "half of the lines each share nothing: they show what two cores give here."
+    )
     yield from table("lines a second", {name: count / statistics.median(each) for name, each in seconds.items()})
 
 
@@ -139,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--text", type=Path)
+    parser.add_argument("--lines", type=int, default=LINES)
     parser.add_argument("--rounds", type=int, default=3)
     add_smoke(parser)
     arguments = parser.parse_args()
@@ -150,7 +179,7 @@ def main() -> None:
             f"{date.today()}; {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch "
             f"{torch.__version__}; medians of {rounds} interleaved rounds, wall time.",
             "",
-            *files(run, arguments.text, rounds, smoke=smoke),
+            *files(run, arguments.text, 8 if smoke else arguments.lines, rounds, smoke=smoke),
             *decoding(5 * rounds, smoke=smoke),
             *learning(3 * rounds, smoke=smoke),
         ]

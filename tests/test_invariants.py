@@ -3,6 +3,7 @@
 import unicodedata
 
 import pytest
+from hypothesis import given, strategies
 from test_placeholders import said, speaks, translated
 from test_translator import parrot
 
@@ -91,6 +92,14 @@ SAME = [
     ("\u0660\u066b\u0665", "0.5"),
     ("Version 3.0, 30 users", "Version 3, 30 Nutzer"),
     ("30 users of version 3.0", "Version 3 hat 30 Nutzer"),
+    ("1,500 users", "1.500 Nutzer"),
+    ("1,500 users", "1500 Nutzer"),
+    ("12,34,567 rupees", "1.234.567 Rupien"),
+    ("CHF 1'234.50", "CHF 1\u202f234,50"),
+    ("0800.123.456", "0800 123 456"),
+    ("0800 123 456", "0800123456"),
+    ("a .0", "b 0"),
+    ("1.1.2024", "1. 1. 2024"),
 ]
 CHANGED = [
     ("Call +1 (555) 010-9999", "Llama +1 (5-99)"),
@@ -111,12 +120,40 @@ CHANGED = [
     ("100% sure", "100 seguro"),
     ("Update to 2024.5.1 now", "Actualizar a 2024.5 ahora.1"),
     ("On 2024-05-01", "Am 02.05.2024"),
+    ("1.5 mg", "15 mg"),
+    ("15 mg", "1,5 mg"),
+    ("0,25 l", "025 l"),
+    ("12.34 €", "1234 €"),
+    ("1,234.5 km", "12.345 km"),
+    ("2,000 users", "2 Nutzer"),
+    ("Use v1.2.3", "Usa v12.3"),
+    ("1.2 m high", "doce m de alto"),
+    ("1.7 l at 5 pm", "A las 17, 5 l"),
+    ("Turn by 1.5 and 20", "Drehe um 15.20"),
 ]
 
 
 @pytest.mark.parametrize(("source", "target"), SAME)
 def test_numbers_may_be_written_as_another_language_writes_them(source, target):
     assert not find_changes(source, target), str(find_changes(source, target))
+
+
+THOUSANDS, POINTS = ",. '\u202f\u2019\u066c", ".,,.,.\u066b"
+WAYS = [*zip(THOUSANDS, POINTS, strict=True), ("", "."), ("", ",")]
+"""Separators of thousands and of decimals."""
+
+
+@given(
+    whole=strategies.integers(0, 10**12),
+    decimals=strategies.from_regex(r"[0-9]{0,3}[1-9]", fullmatch=True),
+    ways=strategies.tuples(strategies.sampled_from(WAYS), strategies.sampled_from(WAYS)),
+)
+def test_a_number_is_itself_in_every_language_and_never_without_its_decimal_point(whole, decimals, ways):
+    one, other = (f"{whole:,}".replace(",", thousands) + point + decimals for thousands, point in ways)
+    assert not find_changes(f"a {one}", f"b {other}")
+    if len(decimals) != 3:  # 1.234 may be a thousand
+        assert find_changes(f"a {one}", f"b {whole}{decimals}")
+        assert find_changes(f"a {one}", f"b {whole}")
 
 
 @pytest.mark.parametrize(("source", "target"), CHANGED)

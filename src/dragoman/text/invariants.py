@@ -1,8 +1,8 @@
 # ruff: noqa: RUF001  (signs of many scripts)
 """Invariants of translation besides placeholders: numbers and signs; and texts with nothing to translate.
 
-Numbers are compared by their digits, so separators may change as they do between languages: 1,234.56 and 1.234,56 are
-the same number, 2024-05-01 and 01.05.2024 the same date. A small number may become a word.
+Separators of numbers may change as they do between languages: 1,234.56 and 1.234,56 are the same number, 2024-05-01 and
+01.05.2024 the same date. A small number may become a word.
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.number_matching import digits, remove_matches, unmatched_numbers
+from dragoman.text.number_matching import readings, remove_matches, unmatched_numbers, whole_number
 from dragoman.text.placeholders import Placeholder, find_placeholders, texts_between
 
 # ---- nothing to translate ---------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def find_changes(source: str, target: str) -> Changes:
     remove_matches(missing, added, lambda a, b: _same_hour(a, b, f"{source}\n{target}"))
     words = {word.casefold() for word in _WORD.findall(target)}
     chinese = any(map(str.isnumeric, _ideographs(target)))
-    missing = [n for n in missing if not (chinese or words & _NUMBER_WORDS.get(digits(n), frozenset()))]
+    missing = [n for n in missing if not (chinese or words & _NUMBER_WORDS.get(whole_number(n) or "", frozenset()))]
     if any(map(str.isnumeric, _ideographs(source))):
         added = []
     missing += [c for c in (_signs(source) - _signs(target)).elements() if not _spelt_out(c, target)]
@@ -131,14 +131,16 @@ _DATE = re.compile(r"(?<![\d.])(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1
 
 
 def _parts(date: str) -> tuple[str, ...]:
-    return tuple(sorted(map(digits, re.split("[-./]", date))))
+    return tuple(sorted(readings(part)[0] for part in re.split("[-./]", date)))
 
 
 def _same_hour(a: str, b: str, texts: str) -> bool:
     if max(len(a), len(b)) > LONGEST_HOUR:
         return False
-    here, there = int(digits(a)), int(digits(b))
-    return here % 12 == there % 12 and max(here, there) <= 24 and bool(_HALF_DAY.search(texts))
+    here, there = whole_number(a), whole_number(b)
+    if here is None or there is None:
+        return False
+    return int(here) % 12 == int(there) % 12 and max(int(here), int(there)) <= 24 and bool(_HALF_DAY.search(texts))
 
 
 LONGEST_HOUR = 100

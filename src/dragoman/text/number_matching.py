@@ -1,17 +1,23 @@
-"""Numbers of a text and its translation, compared by their digits.
+"""Numbers of a text and its translation, compared by what they may mean.
 
-Separators may change as they do between languages: 1,234.56 and 1.234,56 are the same number, and so are 2.0 and 2. A
-number of several groups may be several numbers on the other side: 10.30 for 10:30, 01.05.2024 for 2024-05-01.
+Separators change between languages: 1,234.56 is 1.234,56 elsewhere, or 1 234,56. So a number has several readings.
+1.500 may be a thousand and a half, or one and a half; 1.5 is never 15. Two numbers are the same if they share one, and
+so are 2.0 and 2. A number of several groups may be several numbers on the other side: 10.30 for 10:30.
 """
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection
+from functools import lru_cache
 
 _NUMBER = re.compile(r"(?:(?<![\w.])\.)?\d+(?:[.,'\u2019\u066b\u066c]\d+|[ \u00a0\u202f]\d{3}(?!\d))*")
 _GROUP = re.compile(r"\A(?=\.)|\d+")  # the first of .5 is empty
+_SEPARATOR = re.compile(r"\D")
+_DECIMAL = ".,\u066b"
+"""Separators that decimals may follow; of these the last one, Arabic, separates nothing else."""
 _ZEROS = re.compile(r"[.,\u066b]0{1,2}$")
+_ALIKE = str.maketrans({"\u2019": "'", "\u00a0": " ", "\u202f": " "})
 
 
 def numbers_in(text: str) -> list[str]:
@@ -19,10 +25,40 @@ def numbers_in(text: str) -> list[str]:
     return _NUMBER.findall(text) if any(map(str.isdecimal, text)) else []
 
 
-def digits(number: str) -> str:
-    """Return the ASCII digits of a number, without separators and leading zeros: 5 for 05, 0 for 00, 05 for 0.5."""
+@lru_cache(maxsize=4096)
+def readings(number: str) -> tuple[str, ...]:
+    """Return what a number may mean, in ASCII digits; the whole number first, if it may be one.
+
+    Whole numbers have no leading zeros, decimals a point, and groups spaces between them: ``1,500`` is ``1500``,
+    ``1.500`` and ``1 500``.
+    """
     first, *others = ("".join(str(unicodedata.digit(c)) for c in group) for group in _GROUP.findall(number))
-    return "".join([first.lstrip("0") or "0", *others])
+    first = first.lstrip("0") or "0"
+    if not others:
+        return (first,)
+    separators = _SEPARATOR.findall(number.translate(_ALIKE))
+    found, groups = [], [first, *others]
+    if _in_thousands(groups, separators):
+        found.append("".join(groups).lstrip("0") or "0")
+    before, last = separators[:-1], separators[-1]
+    if last in _DECIMAL and last not in before and (not before or _in_thousands(groups[:-1], before)):
+        found.append(f"{''.join(groups[:-1])}.{groups[-1]}")
+    return (*found, " ".join(groups))
+
+
+def whole_number(number: str) -> str | None:
+    """Return the digits of a number that may be a whole one, without separators and leading zeros; None for 1.5."""
+    first = readings(number)[0]
+    return first if first.isdigit() else None
+
+
+def _in_thousands(groups: list[str], separators: list[str]) -> bool:
+    """Return whether separators may divide thousands, as in 1,234,567, or as in India: 12,34,567."""
+    (separator, *others), (first, *rest) = sorted(set(separators)), groups
+    sizes = list(map(len, rest))
+    if others or separator == "\u066b" or sizes[-1] != 3 or set(sizes[:-1]) not in (set(), {2}, {3}):
+        return False
+    return separator == " " or len(rest) > 1 or (len(first) <= 3 and first != "0")
 
 
 def unmatched_numbers(source: str, target: str) -> tuple[list[str], list[str]]:
@@ -30,13 +66,17 @@ def unmatched_numbers(source: str, target: str) -> tuple[list[str], list[str]]:
     here, there = numbers_in(source), numbers_in(target)
     if not (here or there):
         return [], []
-    for key in (str, digits):  # as written first: 3.0 and 30 have the same digits
-        here, there = _without_equals(here, there, key), _without_equals(there, here, key)
-    missing, added = here, there
-    _remove_groups(missing, added)
-    _remove_groups(added, missing)
-    remove_matches(missing, added, lambda a, b: digits(_ZEROS.sub("", a)) == digits(_ZEROS.sub("", b)))
+    missing, added = _without_equals(here, there), _without_equals(there, here)  # as written first
+    if missing and added:
+        missing, added = _without_same(missing, added)
+        _remove_groups(missing, added)
+        _remove_groups(added, missing)
+        remove_matches(missing, added, lambda a, b: not set(_without_zeros(a)).isdisjoint(_without_zeros(b)))
     return missing, added
+
+
+def _without_zeros(number: str) -> tuple[str, ...]:
+    return readings(_ZEROS.sub("", number) or "0")  # of .0
 
 
 def remove_matches(missing: list[str], added: list[str], same: Callable[[str, str], bool]) -> None:
@@ -47,23 +87,45 @@ def remove_matches(missing: list[str], added: list[str], same: Callable[[str, st
             added.remove(twin)
 
 
-def _without_equals(numbers: list[str], others: list[str], key: Callable[[str], str]) -> list[str]:
-    """Return the ``numbers`` that have none with the same ``key`` in ``others``."""
-    there, left = Counter(map(key, others)), []
+def _without_equals(numbers: list[str], others: list[str]) -> list[str]:
+    """Return the ``numbers`` that are not among ``others``, one for one."""
+    there, left = Counter(others), []
     for number in numbers:
-        if there[key(number)]:
-            there[key(number)] -= 1
+        if there[number]:
+            there[number] -= 1
         else:
             left.append(number)
     return left
 
 
+def _without_same(numbers: list[str], others: list[str]) -> tuple[list[str], list[str]]:
+    """Return the numbers of both lists that share no reading with one of the other list, one for one."""
+    waiting = defaultdict[str, list[int]](list)
+    for i in reversed(range(len(others))):
+        for reading in readings(others[i]):
+            waiting[reading].append(i)
+    left, taken = list[str](), set[int]()
+    for number in numbers:
+        twins = (_first_free(waiting.get(reading, []), taken) for reading in readings(number))
+        if (twin := next((twin for twin in twins if twin is not None), None)) is None:
+            left.append(number)
+        else:
+            taken.add(twin)
+    return left, [other for i, other in enumerate(others) if i not in taken]
+
+
+def _first_free(waiting: list[int], taken: Collection[int]) -> int | None:
+    while waiting and waiting[-1] in taken:
+        waiting.pop()
+    return waiting[-1] if waiting else None
+
+
 def _remove_groups(numbers: list[str], others: list[str]) -> None:
     """Remove the numbers whose groups of digits are numbers of their own in ``others``, and remove these."""
     for number in list(numbers):
-        groups = Counter(map(digits, re.findall(r"\d+", number)))
-        apart = [other for other in others if digits(other) in groups]
-        if groups.total() > 1 and groups <= Counter(map(digits, apart)):
+        groups = Counter(group for part in re.findall(r"\d+", number) for group in readings(part))
+        apart = [other for other in others if whole_number(other) in groups]
+        if groups.total() > 1 and groups <= Counter(map(whole_number, apart)):
             numbers.remove(number)
             for group in groups.elements():
-                others.remove(next(other for other in others if digits(other) == group))
+                others.remove(next(other for other in others if whole_number(other) == group))
