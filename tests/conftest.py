@@ -115,7 +115,7 @@ def once_for_each_batch(count: Callable[..., Any]) -> Callable[..., Any]:
         train = {name: value for name, value in to_dict(cfg.train).items() if name not in NOT_COUNTED}
         alike = [to_dict(cfg.model), to_dict(cfg.task), to_dict(cfg.start_from), train, to_dict(changes)]
         batch = counter.task_data.batch(counter.sample.batches[which])
-        here = [str(counter.device), torch.get_num_threads(), os.environ.get("DRAGOMAN_KERNELS")]
+        here = [counter.sample.passes, str(counter.device), torch.get_num_threads(), os.environ.get("DRAGOMAN_KERNELS")]
         values = [(str(type(batch)), str(t.dtype), t.tolist()) for t in tensors_in(batch)]
         key = json.dumps([alike, here, values], default=str)
         if recording is not None or key not in found:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import pytest
@@ -14,11 +15,16 @@ import tiny_run
 import torch
 from tiny_run import outcome, rows
 
+from dragoman import cli
 from dragoman.checkpoint import RunDirectory
+from dragoman.cli import train as train_command
 from dragoman.config import dump_yaml
-from dragoman.errors import ConfigError
+from dragoman.errors import ConfigError, ProcessLost
+from dragoman.train.distributed import launch as launching
 from dragoman.train.distributed.launch import launch
 from dragoman.train.distributed.parallel import Replicated, Sharded, check
+from dragoman.train.distributed.processes import ProcessGroup
+from dragoman.train.failure import TrainingFailure
 from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon
 from dragoman.train.run import resume, start
 
@@ -315,6 +321,60 @@ def test_processes_that_do_not_find_one_another_say_so(pairs, tmp_path):
 def test_processes_killed_without_a_word_are_reported_by_their_signals():
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert launch([sys.executable, "-S", "-c", kill], 2) == [-9, -9]
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_the_death_of_any_process_is_noticed(victim, monkeypatch):
+    """Of a later one as well, while the first is still at work."""
+    monkeypatch.setattr(launching, "GRACE", 0.2)
+    die = f"import os, time; os.environ['RANK'] == '{victim}' and os.kill(os.getpid(), 9); time.sleep(300)"
+    assert launch([sys.executable, "-S", "-c", die], 3) == [-9 if i == victim else -15 for i in range(3)]
+
+
+def test_who_waits_for_the_first_process_notices_its_death(monkeypatch, tmp_path):
+    monkeypatch.setenv(launching.MEETING, str(tmp_path / "meeting"))
+    group = ProcessGroup(SimpleNamespace(check=lambda keys: False), rank=1, count=2)
+    launching.lost_mark(tmp_path / "meeting").touch()
+    with pytest.raises(ProcessLost, match=r"one of 2 processes is gone .*: run the same command again"):
+        group.wait_for("prepared")
+
+
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [
+        (False, "killed: process 1 by SIGKILL. Nothing was learnt yet: run the same command again"),
+        (
+            True,
+            "killed: process 1 by SIGKILL. What was saved is intact; to resume from there: "
+            "dragoman train runs/a --resume --processes 2",
+        ),
+    ],
+)
+def test_what_was_killed_is_named_with_the_command_that_goes_on(saved, said, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_command, "launch", lambda command, count: [130, -9])
+    Path("a.tsv").write_text("a\tb\n")
+    if saved:
+        Path("runs/a").mkdir(parents=True)
+        Path("runs/a/config.yaml").touch()
+    assert cli.main(["train", "--pairs", "a.tsv", "--processes", "2"]) == 2
+    assert capsys.readouterr().err == f"dragoman: {said}\n"
+
+
+@pytest.mark.parametrize("given", ["1m", "", "0", "-1", "nan", "inf", "1e300"])
+def test_a_wrong_timeout_is_refused_before_anything_starts(given, monkeypatch):
+    monkeypatch.setenv(launching.TIMEOUT, given)
+    with pytest.raises(ConfigError, match=f"DRAGOMAN_TIMEOUT: '{given}' is no number of seconds up to 1,000,000: "):
+        launch([sys.executable, "-c", "0"], 2)
+
+
+def test_a_process_lost_before_the_first_checkpoint_leaves_what_can_be_resumed(tmp_path):
+    group = ProcessGroup(None, rank=0, count=2)
+    lost = TrainingFailure(group.process_lost_error, "step 10 is not finished", weights_valid=True)
+    directory = SimpleNamespace(path=tmp_path, checkpoints=list)
+    assert str(lost.to_error(directory, group)).endswith(
+        f"Nothing was saved yet: to begin again with the prepared text: dragoman train {tmp_path} --resume"
+    )
 
 
 def test_shards_are_for_optimizers_that_take_each_weight_by_itself():

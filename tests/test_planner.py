@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import tiny_run
@@ -167,6 +168,30 @@ def test_more_tokens_in_a_batch_need_more_memory(counter):
         found = RunCounter(cfg, counter.task_data, plan, torch.device("cpu"))
         sizes.append(found.memory(found.count(found.sample.largest)).total)
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+@pytest.mark.parametrize(("accumulate", "passes"), [(1, 1), (2, 1), (3, 2)])
+def test_of_several_processes_the_part_of_one_is_counted(counter, accumulate, passes):
+    changed = {"train": to_dict(counter.cfg.train) | {"accumulate": accumulate}}
+    cfg = from_dict(RunConfig, to_dict(counter.cfg) | changed)
+    given = cfg, counter.task_data, counter.task_data.plan(cfg), torch.device("cpu")
+    one, two = RunCounter(*given), RunCounter(*given, 2)
+    assert (one.sample.passes, two.sample.passes) == (accumulate, passes)
+    assert two.sample.real == one.sample.real, "tokens of a step are those of all processes"
+    rows = [sum(map(len, each.sample.batches)) / each.sample.steps for each in (one, two)]
+    assert rows[1] == pytest.approx(rows[0] / 2, rel=0.25)
+    work = [each.count(each.sample.typical).counted.flops() * each.work for each in (one, two)]
+    assert work[1] == pytest.approx(work[0] / 2, rel=0.25)
+
+
+def test_processes_of_one_machine_share_its_memory(counter, planned, monkeypatch):
+    monkeypatch.setattr(prediction, "available_on", lambda device: 10**9)
+    given = counter.cfg, counter.task_data, counter.plan, torch.device("cpu"), 4, None
+    there, counted = predict_run(*given, 2)
+    assert there.available == 10**9 // 2
+    group = SimpleNamespace(count=4, option=" --processes 4")
+    text = planner.refusal(there, counted, RunDirectory.open(planned[0]), group)
+    assert "of memory for each of 4 processes, " in text and "are free for each of 4 processes" in text
 
 
 # ---- reconciled -------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def train(
     raise typer.Exit(
         _watched(open_trainer, tensorboard=tensorboard, profile=profile, force=force)
         if join
-        else _launched(processes, name or "", directory)
+        else _launched(processes, Path(name) if name and os.path.isdir(name) else directory)
     )
 
 
@@ -139,16 +139,21 @@ def _check_use(
         refuse_options({"--run": run}, "is for a new run, or a run file: the run to resume is named already")
 
 
-def _launched(count: int, name: str, directory: Path) -> int:
-    """Run this command again in ``count`` processes."""
+def _launched(count: int, run: Path) -> int:
+    """Run this command again in ``count`` processes; ``run`` is the directory that they write to."""
     codes = launch([sys.executable, "-m", "dragoman", *sys.argv[1:]], count)
     failed = [code for code in codes if code not in (0, STOPPED)]
     if reported := [code for code in failed if code > 0]:
         return max(reported)
     if failed:
+        from dragoman.config import CONFIG
+        from dragoman.train.failure import resume_command
+
         killed = ", ".join(f"process {i} by {signal.Signals(-code).name}" for i, code in enumerate(codes) if code < 0)
-        again = f"dragoman train {name if Path(name).is_dir() else directory} --resume --processes {count}"
-        raise ProcessLost(f"killed: {killed}. The checkpoints are intact; resume with: {again}")
+        if not (run / CONFIG).exists():
+            raise ProcessLost(f"killed: {killed}. Nothing was learnt yet: run the same command again")
+        again = resume_command(run, f" --processes {count}")
+        raise ProcessLost(f"killed: {killed}. What was saved is intact; to resume from there: {again}")
     return max(codes)
 
 

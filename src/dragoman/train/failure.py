@@ -36,10 +36,11 @@ class TrainingFailure:
         if checkpoints := directory.checkpoints():
             name = checkpoints[-1].path.name
             return self.error(f"{self.description}. {name} is good; to resume from there: {command}")
-        settings = f", with {self.settings}" if self.settings else ""
-        return self.error(
-            f"{self.description}. Nothing was saved yet: remove {directory.path} and start again{settings}"
-        )
+        if self.settings:
+            start = f"remove {directory.path} and start again, with {self.settings}"
+        else:
+            start = f"to begin again with the prepared text: {command}"
+        return self.error(f"{self.description}. Nothing was saved yet: {start}")
 
 
 def failure(

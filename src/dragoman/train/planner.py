@@ -68,7 +68,7 @@ class Planner(NoPlanner):
             return  # a compiled program plans its own memory
         device = group.device(cfg.train.device)
         try:
-            prediction, counter = predict_run(cfg, data, plan, device, group.count, progress)
+            prediction, counter = predict_run(cfg, data, plan, device, group.count, progress, group.local_count)
         except (NotImplementedError, RuntimeError):  # shapes alone do not tell: the work depends on values
             return
         write(directory, prediction)
@@ -81,10 +81,11 @@ class Planner(NoPlanner):
 def refusal(prediction: RunPrediction, counter: RunCounter, directory: RunDirectory, group: SingleProcess) -> str:
     """Return why the run is not started, and the nearest settings that fit."""
     found = counter.nearest_fit(prediction)
+    each = f" for each of {group.count} processes" if group.count > 1 else ""
     largest = max(prediction.parts, key=prediction.parts.__getitem__)
     needs = (
-        f"this run needs {size(prediction.memory)} of memory, {size(prediction.parts[largest])} of them for "
-        f"{largest}, and {size(prediction.available)} are free"
+        f"this run needs {size(prediction.memory)} of memory{each}, {size(prediction.parts[largest])} of them for "
+        f"{largest}, and {size(prediction.available)} are free{each}"
     )
     command = resume_command(directory.path, group.option)
     if found.nearest is None:

@@ -24,7 +24,7 @@ from dragoman.plan.prediction import RunPrediction
 from dragoman.plan.replay import RecordedStep
 from dragoman.plan.training import TrainingCount, count_training
 from dragoman.plan.training_memory import TrainingMemory, training_memory
-from dragoman.train.distributed.micro_batch import tensors
+from dragoman.train.distributed.micro_batch import split_between_processes, tensors
 from dragoman.train.distributed.parallel import Sharded
 from dragoman.train.progress import RunProgress
 from dragoman.train.recipe import RunConfig
@@ -40,22 +40,27 @@ SIMILAR = 1.2
 
 @dataclass(frozen=True)
 class _Sample:
-    """Batches of the first steps."""
+    """What a process learns from in the first steps."""
 
     batches: Sequence[Any]
-    """Rows of each micro-batch."""
+    """Rows of each micro-batch, or of the process's piece of one."""
     cells: Sequence[int]
     """Positions of each, padding counted."""
     real: int
-    """Positions of all of them that are not padding."""
+    """Positions that are not padding, of all processes."""
     steps: int
 
     @classmethod
-    def of(cls, task_data: TaskData, plan: StepPlan) -> "_Sample":
-        steps = range(max(1, min(SAMPLE, plan.steps_per_epoch)))
-        batches = [rows for step in steps for rows in plan.at(step)]
-        sizes = [task_data.size(rows) for rows in batches]
-        return cls(batches, [cells for _, cells in sizes], sum(real for real, _ in sizes), len(steps))
+    def of(cls, task_data: TaskData, plan: StepPlan, processes: int) -> "_Sample":
+        steps = [plan.at(step) for step in range(max(1, min(SAMPLE, plan.steps_per_epoch)))]
+        batches = [part.batch for whole in steps for part in split_between_processes(whole, processes)[0]]
+        real = sum(task_data.size(rows)[0] for whole in steps for rows in whole)
+        return cls(batches, [task_data.size(rows)[1] for rows in batches], real, len(steps))
+
+    @property
+    def passes(self) -> int:
+        """Return the micro-batches, or pieces of one, that the process reads in a step."""
+        return len(self.batches) // self.steps
 
     @property
     def largest(self) -> int:
@@ -79,14 +84,18 @@ class RunCounter:
         device: torch.device,
         processes: int = 1,
         progress: RunProgress | None = None,
+        local_processes: int = 1,
     ):
         """
         Args:
+            processes: number of processes that learn together; one of them is counted.
             progress: of the run so far; None for a run before its first step.
+            local_processes: those of them that share the memory of this machine.
         """
-        self.cfg, self.task_data, self.plan, self.device, self.processes = cfg, task_data, plan, device, processes
+        self.cfg, self.task_data, self.plan, self.device = cfg, task_data, plan, device
+        self.processes, self.local_processes = processes, local_processes
         self.progress = progress or RunProgress.beginning(cfg.train.budget, plan.steps_per_epoch)
-        self.sample = _Sample.of(task_data, plan)
+        self.sample = _Sample.of(task_data, plan, processes)
 
     def count(
         self, which: int, *, recording: RecordedStep | None = None, update: bool = True, **changes: Any
@@ -98,7 +107,7 @@ class RunCounter:
         return count_training(
             outline_for_step(self.task_data, dataclasses.replace(self.cfg, train=train)),
             self.cfg.task.loss,
-            [batch] * self.cfg.train.accumulate,
+            [batch] * self.sample.passes,
             device=self.device,
             precision=getattr(torch, train.precision),
             optimizer=train.optimizer.build if update else None,
@@ -131,7 +140,7 @@ class RunCounter:
         return RunPrediction(
             memory=memory.total + kept,
             parts=dataclasses.asdict(memory) | {"kept code": kept},
-            available=available_on(self.device),
+            available=available_on(self.device) // (self.local_processes if on_cpu else 1),
             step_seconds=cpu_seconds * busy,
             cpu_seconds=cpu_seconds,
             tokens_per_step=sample.real / sample.steps,
@@ -149,7 +158,7 @@ class RunCounter:
     def work(self) -> float:
         """Return the positions of an average step, in those that are counted."""
         sample = self.sample
-        return sum(sample.cells) / sample.steps / sample.cells[sample.typical] / self.cfg.train.accumulate
+        return sum(sample.cells) / sample.steps / sample.cells[sample.typical] / sample.passes
 
     def _times(self, found: TrainingCount, recording: RecordedStep) -> tuple[dict[str, float], float]:
         """Return the processor seconds of an average step by what they go into, and how busy the machine is."""
@@ -158,7 +167,7 @@ class RunCounter:
             passes = duration.predict(found.counted.operations, here.this_machine())
             return {"products": passes.seconds * self.work, "update": update}, 1.0
         step = here.step_here(recording, self.cfg.train.precision, within=MEASURE)
-        times = len(sample.batches) / sample.steps / self.cfg.train.accumulate
+        times = len(sample.batches) / sample.steps / sample.passes
         parts = {
             "products": step.products * self.work,
             "other operations": step.others * self.work,
@@ -242,14 +251,17 @@ def predict_run(
     device: torch.device,
     processes: int = 1,
     progress: RunProgress | None = None,
+    local_processes: int = 1,
 ) -> tuple[RunPrediction, RunCounter]:
     """Return the prediction of a run whose data is prepared and whose settings are complete, and its counter.
+
+    Time and memory are those of one of its processes; the arguments are those of ``RunCounter``.
 
     The generators of random numbers are as before, and memory that was used is given back.
     """
     keep_memory()  # as the run will
     try:
-        counter = RunCounter(cfg, task_data, plan, device, processes, progress)
+        counter = RunCounter(cfg, task_data, plan, device, processes, progress, local_processes)
         return counter.predict(), counter
     finally:
         return_memory()

@@ -17,10 +17,16 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from dragoman.errors import ConfigError
+
 MEETING = "DRAGOMAN_MEETING"
 """Environment variable with the file in which the processes of one machine find one another."""
 STOPPED = 130
 """Exit code of a process that was asked to stop and has saved."""
+TIMEOUT = "DRAGOMAN_TIMEOUT"
+"""Environment variable with the seconds that processes wait for one that is alive and does not answer; 600 if not
+set."""
+MOST_SECONDS = 1_000_000
 GRACE, LAST_GRACE = 60.0, 10.0
 """Seconds that the other processes get to leave by themselves once one has failed, and then after SIGTERM."""
 
@@ -44,12 +50,34 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def timeout_seconds() -> float:
+    """Return the seconds that processes wait for one that is alive and does not answer.
+
+    Raises:
+        ConfigError: the environment variable is no positive number.
+    """
+    given = os.environ.get(TIMEOUT, "600")
+    with suppress(ValueError):
+        if 0 < (seconds := float(given)) <= MOST_SECONDS:
+            return seconds
+    raise ConfigError(f"{TIMEOUT}: {given!r} is no number of seconds up to {MOST_SECONDS:,}: write 600 for ten minutes")
+
+
+def lost_mark(meeting: str | Path) -> Path:
+    """Return the file that ``launch`` makes when a process has failed, beside the one in which they meet."""
+    return Path(f"{meeting}.lost")
+
+
 def launch(command: Sequence[str], count: int) -> list[int]:
     """Run ``command`` as ``count`` processes and return their exit codes, negative for the signal that killed one.
 
     If one fails, the others get ``GRACE`` seconds to leave; then they are terminated, and ``LAST_GRACE`` seconds later
     killed.
+
+    Raises:
+        ConfigError: as ``timeout_seconds``.
     """
+    timeout_seconds()  # here, so that a mistake is reported once
     with tempfile.TemporaryDirectory() as folder:
         processes: list[subprocess.Popen[bytes]] = []
 
@@ -66,7 +94,7 @@ def launch(command: Sequence[str], count: int) -> list[int]:
                         command, env=environment, start_new_session=True, preexec_fn=_die_with_parent(os.getpid())
                     )
                 )
-            return _wait_for_all(processes)
+            return _wait_for_all(processes, lost_mark(Path(folder) / "meeting"))
         finally:
             for process in processes:
                 process.kill()
@@ -99,11 +127,12 @@ def _die_with_parent(parent: int) -> Callable[[], None]:
     return tie
 
 
-def _wait_for_all(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+def _wait_for_all(processes: Sequence[subprocess.Popen[bytes]], lost: Path) -> list[int]:
     failed_at, terminated = None, False
-    while any(process.poll() is None for process in processes):
-        if failed_at is None and any(process.returncode not in (None, 0, STOPPED) for process in processes):
+    while None in (codes := [process.poll() for process in processes]):  # all are asked: any of them may have ended
+        if failed_at is None and any(code not in (None, 0, STOPPED) for code in codes):
             failed_at = time.monotonic()
+            lost.touch()
         waited = 0.0 if failed_at is None else time.monotonic() - failed_at
         if waited > GRACE and not terminated:
             terminated = True

@@ -19,11 +19,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from dragoman.errors import ConfigError, ProcessLost, UserError
 from dragoman.machine import Device, choose_device
-from dragoman.train.distributed.launch import MEETING
+from dragoman.train.distributed.launch import MEETING, lost_mark, timeout_seconds
 
-TIMEOUT = "DRAGOMAN_TIMEOUT"
-"""Environment variable with the seconds that processes wait for one that is alive and does not answer; 600 if not
-set."""
 _ERROR_CLAIMED = "told"
 _SIGNS = ("gloo", "NCCL", "nccl", "Connection closed by peer", "Connection reset by peer", "Timed out waiting")
 """Substrings of the process group's error messages: on a CPU they are plain RuntimeErrors."""
@@ -32,7 +29,7 @@ _SIGNS = ("gloo", "NCCL", "nccl", "Connection closed by peer", "Connection reset
 class SingleProcess:
     """Group of one process, which never waits. ``ProcessGroup`` does the same with several."""
 
-    rank, count = 0, 1
+    rank, count, local_count = 0, 1, 1
     option = ""
     """Command-line option that starts the same number of processes again."""
 
@@ -86,16 +83,18 @@ class ProcessGroup(SingleProcess):
     def __init__(self, store: Any, rank: int, count: int):
         self.store, self.rank, self.count = store, rank, count
         self.local = int(os.environ.get("LOCAL_RANK", rank))
+        self.local_count = int(os.environ.get("LOCAL_WORLD_SIZE", count))
         self.option = f" --processes {count}" if MEETING in os.environ else ""
 
     def device(self, wanted: Device) -> torch.device:
         device = choose_device(wanted)
         if device.type == "cpu":
             return device
-        here, there = int(os.environ.get("LOCAL_WORLD_SIZE", self.count)), torch.cuda.device_count()
-        if here > there:
+        if self.local_count > (there := torch.cuda.device_count()):
             gpus = f"{there} GPU{'s' if there != 1 else ''}"
-            raise ConfigError(f"{here} processes, but there are {gpus}: start {there}, or use train.device=cpu")
+            raise ConfigError(
+                f"{self.local_count} processes, but there are {gpus}: start {there}, or use train.device=cpu"
+            )
         torch.cuda.set_device(self.local)
         return torch.device("cuda", self.local)
 
@@ -116,6 +115,8 @@ class ProcessGroup(SingleProcess):
         while not self.store.check([what]):  # not ``get``: preparing may take longer than any timeout
             if self.store.check([_ERROR_CLAIMED]):
                 raise ProcessLost("another process has exited", reported_elsewhere=True)
+            if MEETING in os.environ and lost_mark(os.environ[MEETING]).exists():  # killed, without a word
+                raise self.process_lost_error("nothing was learnt yet: run the same command again")
             time.sleep(0.05)
         return self.store.get(what).decode().strip()
 
@@ -159,7 +160,7 @@ def join_group() -> Iterator[SingleProcess]:
 
 
 def _join(rank: int, count: int) -> ProcessGroup:
-    timeout = timedelta(seconds=float(os.environ.get(TIMEOUT, "600")))
+    timeout = timedelta(seconds=timeout_seconds())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store = _meet(rank, count, timeout)
