@@ -31,7 +31,7 @@ from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Sinusoidal
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
 from dragoman.text.lines import Pair
-from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 from dragoman.text.tokens.training import Words
 from dragoman.train.run import start
 
@@ -273,4 +273,7 @@ def test_calibrate_writes_what_translate_then_uses(tmp_path, capsys):
         calibrate(loaded, [Pair("a", "b")])
     assert main(["translate", str(tmp_path / "run"), "the cat", "--alignments", "--flag-below", "1"]) == 0
     assert capsys.readouterr().out.rstrip("\n").split("\t")[-1] == "review"
-    assert PAD == 0
+    assert (
+        main(["calibrate", str(tmp_path / "run"), str(pairs), "--beam", "1", "--good", "5", "--precision", "int8"]) == 0
+    )
+    assert Translator.load(tmp_path / "run").calibration.confidence != loaded.calibration.confidence

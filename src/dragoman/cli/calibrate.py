@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, OwnRunArgument, ToOption
+from dragoman.cli.options import CheckpointOption, DeviceOption, FromOption, OwnRunArgument, PrecisionOption, ToOption
 from dragoman.decode.defaults import BEAM
 
 
@@ -22,6 +22,7 @@ def calibrate(
     target_language: ToOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Calibrate a run's confidence and choose the attention heads that align words; stored in the run's directory."""
     from dragoman.checkpoint import RunDirectory
@@ -33,7 +34,12 @@ def calibrate(
 
     directory = RunDirectory.open(run)
     translator = Translator.load(
-        run, checkpoint=checkpoint, device=device, source_language=source_language, target_language=target_language
+        run,
+        checkpoint=checkpoint,
+        device=device,
+        precision=precision,
+        source_language=source_language,
+        target_language=target_language,
     )
     translator.languages.check(source_language, target_language)
     given = pairs_for(run, pairs, kept="valid")
