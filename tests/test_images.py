@@ -18,7 +18,7 @@ from tiny_run import outcome
 
 from dragoman.api.results import evaluate
 from dragoman.cli import main
-from dragoman.data.arrays import Arrays, ArrayTable, Digits, ImageFolder, guess_arrays, read_arrays
+from dragoman.data.arrays import Arrays, ArrayTable, Digits, ImageFolder, guess_arrays, read_array, read_arrays
 from dragoman.data.augment import ShiftAndFlip
 from dragoman.data.image_files import read_image
 from dragoman.data.material import FrameMaterial, ImageMaterial
@@ -421,6 +421,66 @@ def test_the_digits_of_scikit_learn_are_at_hand():
     assert found[0].given.shape == (8, 8) and found[0].given.dtype == np.uint8 and found[0].given.max() == 239
 
 
+NO_LABEL = {
+    "nothing": ([0, None, 1], "no label in 'label'"),
+    "no text": (["a", None, "b"], "no label in 'label'"),
+    "an empty text": (["a", " ", "b"], "no label in 'label'"),
+    "not a number": ([0.0, float("nan"), 1.0], "the label 0.0 in 'label' must be a whole number or a text"),
+    "a fraction": ([1.5, 2.0, 1.0], "the label 1.5 in 'label' must be a whole number or a text"),
+    "a list": ([[1], [2], [3]], r"the label \[1\] in 'label' must be"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_LABEL)
+def test_a_row_of_a_table_without_a_label_is_named(kind, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow")
+    labels, says = NO_LABEL[kind]
+    parquet.write_table(arrow.table({"image": [[[1, 2], [3, 4]]] * 3, "label": labels}), tmp_path / "null.parquet")
+    row = 2 if says.startswith("no") else 1
+    with pytest.raises(DataError, match=rf"null\.parquet: row {row}: {says}"):
+        read_arrays(ArrayTable(path=str(tmp_path / "null.parquet")))
+
+
+def test_a_label_that_is_not_a_number_counts_as_none(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.table({"image": [[[1, 2], [3, 4]]] * 2, "label": [float("nan"), 1.0]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: row 1: no label in 'label': fill it, or remove the example"):
+        read_arrays(ArrayTable(path=str(tmp_path / "a.parquet")))
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [True, False], ["a", "b"]])
+def test_whole_numbers_truth_values_and_texts_are_labels_of_tables_and_arrays_alike(labels, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.table({"image": [[[1, 2], [3, 4]]] * 2, "label": labels}), tmp_path / "a.parquet")
+    np.savez(tmp_path / "a.npz", x=np.ones((2, 2, 2), np.uint8), y=np.array(labels))
+    for source in (ArrayTable(path=str(tmp_path / "a.parquet")), Arrays(path=str(tmp_path / "a.npz"))):
+        assert [example.label for example in read_arrays(source)] == [str(label) for label in labels]
+
+
+def not_arrays(folder):
+    np.save(folder / "objects.npy", np.array([[[None]]]), allow_pickle=True)
+    (folder / "text.npy").write_bytes(b"hello there")
+    np.save(folder / "whole.npy", np.zeros((2, 3, 4)))
+    (folder / "cut.npy").write_bytes((folder / "whole.npy").read_bytes()[:-9])
+    (folder / "zip.npy").write_bytes(b"PK\3\4 and so on")
+    return [folder / f"{name}.npy" for name in ("objects", "text", "cut", "zip")]
+
+
+def test_what_is_no_file_of_numbers_is_told_without_advice_on_how_to_call_numpy(tmp_path):
+    for path in not_arrays(tmp_path):
+        with pytest.raises(DataError, match=rf"{path.name}: not a \.npy file of plain numbers, or damaged") as error:
+            read_array(path)
+        assert "pickle" not in str(error.value)
+        path.rename(path := path.with_suffix(".npz"))
+        with pytest.raises(DataError, match=rf"{path.name}: not a \.npz file of plain arrays") as error:
+            read_arrays(Arrays(path=str(path)))
+        assert "pickle" not in str(error.value) and "protocol" not in str(error.value)
+
+
 # ---- changed at random ----------------------------------------------------------------------------
 
 
@@ -468,6 +528,8 @@ def test_classify_takes_an_image_a_folder_and_an_array(run, folder, tmp_path, ca
         ("broken.png", b"\x89PNG\r\n\x1a\nnot really", r"broken\.png: not an image that can be read"),
         ("large.png", png(np.zeros((9, 8), np.uint8)), r"large\.png: an image of 9 x 8 x 1 .* reads 8 x 8 x 1"),
         ("missing.png", None, r"missing\.png: no such file"),
+        ("a.npz", b"PK", r"a\.npz: this model reads images: name image files, a folder .* in a \.npy file"),
+        ("a.parquet", None, r"a\.parquet: this model reads images: name image files"),
         ("broken.npy", b"what", r"broken\.npy: not a \.npy file"),
     ],
 )

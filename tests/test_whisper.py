@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import shutil
+import struct
 import wave
 
 import foreign_speech
@@ -14,7 +15,8 @@ import torch
 import dragoman
 from dragoman.checkpoint import load_model
 from dragoman.cli import main
-from dragoman.data.log_mel import LogMel, read_wave
+from dragoman.data.log_mel import LogMel
+from dragoman.data.wave_files import read_wave
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
@@ -166,6 +168,41 @@ def test_wave_files_of_all_widths_and_channels_are_read(width, channels, tmp_pat
     np.testing.assert_allclose(found, samples, atol=2.0 ** (2 - 8 * width) + 1e-6)
 
 
+PCM = bytes.fromhex("0100000000001000800000aa00389b71")
+FLOATS = b"\3" + PCM[1:]
+
+
+def wave_bytes(*, tag=1, channels=1, bits=16, step=None, extra=b"", size=None, count=800, before=b""):
+    """Return the bytes of a WAV file of the samples 0, 1, 2, ... with any header."""
+    data = np.arange(count * channels).astype("<i2").tobytes()
+    step = channels * bits // 8 if step is None else step
+    header = struct.pack("<HHIIHH", tag, channels, RATE, RATE * step, step, bits) + extra
+    stated = struct.pack("<I", len(data) if size is None else size)
+    body = b"WAVEfmt " + struct.pack("<I", len(header)) + header + before + b"data" + stated + data
+    return b"RIFF" + struct.pack("<I", len(body) if size is None else size) + body
+
+
+def extensible(subformat):
+    return {"tag": 0xFFFE, "extra": struct.pack("<HHI", 22, 16, 4) + subformat}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        extensible(PCM),
+        {"size": 0xFFFFFFFF},
+        {"size": 0x7FFFF000},
+        {"before": b"LIST\3\0\0\0abc\0"},
+        extensible(PCM) | {"size": 0xFFFFFFFF, "before": b"LIST\4\0\0\0abcd"},
+    ],
+    ids=["plain", "extensible", "ffmpeg to a pipe", "SoX to a pipe", "an odd chunk", "all of it"],
+)
+def test_wave_files_are_read_whatever_their_header(header, tmp_path):
+    (tmp_path / "a.wav").write_bytes(wave_bytes(**header))
+    np.testing.assert_array_equal(read_wave(tmp_path / "a.wav", RATE), np.arange(800, dtype=np.float32) / 2**15)
+
+
 def _of(content):
     return lambda path: path.write_bytes(content)
 
@@ -180,6 +217,15 @@ FAULTS = {
     "an empty file": (_of(b""), "not a WAV file.*ends too early"),
     "float samples": (_of(b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x03\0\1\0\x80\x3e\0\0\0\xfa\0\0\4\0\x20\0data\0\0\0\0"),
                       "not a WAV file of whole numbers"),
+    "floats, extensible": (_of(wave_bytes(**extensible(FLOATS))), r"whole numbers \(floats\): convert it"),
+    "another subformat": (_of(wave_bytes(**extensible(b"x" * 16))), r"whole numbers \(format 65534\): convert it"),
+    "mu-law": (_of(wave_bytes(tag=7)), r"whole numbers \(mu-law\): convert it"),
+    "64 bits": (_of(wave_bytes(bits=64)), r"whole numbers \(samples of 64 bits\): convert it"),
+    "no bits": (_of(wave_bytes(bits=0)), r"whole numbers \(samples of 0 bits\): convert it"),
+    "no channels": (_of(wave_bytes(channels=0)), r"whole numbers \(0 channels of 16 bits in 0 bytes\): convert it"),
+    "24 bits in 4 bytes": (_of(wave_bytes(bits=24, step=4)), r"\(1 channels of 24 bits in 4 bytes\): convert it"),
+    "a pipe that breaks": (_of(wave_bytes(size=0xFFFFFFFF)[:-1]), "the file is cut off"),
+    "half a header": (_of(wave_bytes()[:30]), r"ends too early\): convert it"),
     "another rate": (lambda p: write_wave(p, foreign_speech.speech(0.05), rate=44_100), "44100 samples a second"),
     "a file that is cut off": (_cut_off, "cut off"),
     "no file": (lambda path: None, "no such file"),
@@ -195,11 +241,12 @@ def test_what_is_no_wave_file_is_refused_in_a_line(fault, tmp_path):
         read_wave(tmp_path / "a.wav", RATE)
 
 
-def test_samples_that_are_no_numbers_are_refused(made):
+def test_samples_that_are_no_numbers_are_refused(made, recwarn):
     transcriber = Transcriber.load(made.run)
-    for bad in (np.array([0.0, np.nan]), np.zeros((2, 3)), np.zeros(4, np.int16)):
+    for bad in (np.array([0.0, np.nan]), np.full(9, 1e300), np.zeros((2, 3)), np.zeros(4, np.int16)):
         with pytest.raises(DataError, match="recording 1: expected one row of finite float samples"):
             transcriber.transcribe([bad])
+    assert not recwarn.list
 
 
 # ---- the command -----------------------------------------------------------------------------------

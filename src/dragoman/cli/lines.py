@@ -137,6 +137,11 @@ def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:
         return list(arrays), [f"{path}: entry {i}" for i in range(1, len(arrays) + 1)]
     if not isinstance(material, ImageMaterial):
         raise DataError(f"{path}: this model reads frames: name an array of N x length x channels in a .npy file")
+    if path.suffix.lower() in (".npz", ".parquet"):
+        raise DataError(
+            f"{path}: this model reads images: name image files, a folder of them, or an array of N x height x width "
+            "(x channels) in a .npy file"
+        )
     files = image_paths([path])
     return files, [str(file) for file in files]
 

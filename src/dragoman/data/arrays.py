@@ -5,6 +5,7 @@ N examples, H x W pixels, T frames of C numbers.
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -56,8 +57,21 @@ def digest(content: bytes) -> str:
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
-def _of_array(array: np.ndarray, label: Any, where: str) -> LabelledArray:
-    return LabelledArray(array, str(label), where, digest(repr(array.shape).encode() + array.tobytes()))
+def _of_array(array: np.ndarray, label: str, where: str) -> LabelledArray:
+    return LabelledArray(array, label, where, digest(repr(array.shape).encode() + array.tobytes()))
+
+
+def _label(given: Any, name: str, where: str) -> str:
+    """Return a label as a text.
+
+    Raises:
+        DataError: none is given, or one that is neither a whole number nor a text.
+    """
+    if given is None or given != given or (isinstance(given, str) and not given.strip()):  # NaN is not itself
+        raise DataError(f"{where}: no label in {name!r}: fill it, or remove the example")
+    if not isinstance(given, str | int | bool | np.integer | np.bool_):
+        raise DataError(f"{where}: the label {given!r} in {name!r} must be a whole number or a text: convert it")
+    return str(given)
 
 
 # ---- files ----------------------------------------------------------------------------------------
@@ -115,7 +129,8 @@ class Arrays:
             )
         lengths = self._frame_counts(inputs)
         for i, (array, label) in enumerate(zip(inputs, labels, strict=True)):
-            yield _of_array(array if lengths is None else array[: lengths[i]], label, f"{self.path}: example {i + 1}")
+            where = f"{self.path}: example {i + 1}"
+            yield _of_array(array if lengths is None else array[: lengths[i]], _label(label, self.labels, where), where)
 
     def _frame_counts(self, inputs: np.ndarray) -> np.ndarray | None:
         if self.lengths is None:
@@ -137,18 +152,26 @@ class Arrays:
 
     def _array(self, name: str) -> np.ndarray:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 if name not in file:
                     raise DataError(f"{self.path}: no array {name!r} among {', '.join(map(repr, file)) or 'none'}")
                 return np.atleast_1d(file[name])
         except FileNotFoundError:
             raise DataError(f"{self.path}: no such file") from None
-        except (OSError, TypeError, AttributeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, TypeError, AttributeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(
-                f"{self.path}: not a .npz file of plain arrays, or damaged: {str(error).splitlines()[0]}"
+                f"{self.path}: not a .npz file of plain arrays (numbers or texts), or damaged{_reason(error)}"
             ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a file; nothing where NumPy only says how to call it (``allow_pickle``)."""
+    if not isinstance(error, OSError | EOFError | zipfile.BadZipFile | zlib.error):
+        return ""
+    said = (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0]
+    return f": {said}" if said else ""
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -158,11 +181,12 @@ def read_array(path: Path) -> np.ndarray:
         DataError: no such file, or it holds something else.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:  # of an archive that is damaged, NumPy leaves its own file open
+            array = np.load(file, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy file of plain numbers, or damaged: {error}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a .npy file of plain numbers, or damaged{_reason(error)}") from None
     if not isinstance(array, np.ndarray) or array.ndim < 3:
         raise DataError(f"{path}: must hold one array, of N images or N rows of frames")
     return array
@@ -175,14 +199,15 @@ class ArrayTable:
     inputs: str = "image"
     """Column of the images or frames: nested lists of numbers, or image files (their bytes, or a struct with bytes)."""
     labels: str = "label"
-    """Column of the labels."""
+    """Column of the labels, whole numbers or texts."""
 
     def read(self) -> Iterator[LabelledArray]:
-        for number, (cell, label) in enumerate(self._cells(), 1):
+        for number, (cell, given) in enumerate(self._cells(), 1):
             where = f"{self.path}: row {number}"
+            label = _label(given, self.labels, where)
             cell = cell.get("bytes") if isinstance(cell, dict) else cell
             if isinstance(cell, bytes):
-                yield LabelledArray(cell, str(label), where, digest(cell))
+                yield LabelledArray(cell, label, where, digest(cell))
             else:
                 yield _of_array(_numbers(cell, where), label, where)
 
@@ -228,7 +253,7 @@ class Digits:
         found: Any = load_digits()
         images = np.round(found.images * (255 / 16)).astype(np.uint8)  # pixel values are 0 to 16
         for i, (image, label) in enumerate(zip(images, found.target, strict=True)):
-            yield _of_array(image, label, f"digit {i + 1}")
+            yield _of_array(image, str(label), f"digit {i + 1}")
 
 
 ArraySource = Annotated[ImageFolder | Arrays | ArrayTable | Digits, OneOf()]

@@ -6,7 +6,7 @@ N examples, B of them in a batch, T length, C channels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dragoman.data.finite import finite_float32
 from dragoman.data.image_files import is_pillow_image, normalized, prepare_pixels, read_image
 from dragoman.data.padding import padded
 from dragoman.errors import ConfigError, DataError
@@ -141,8 +142,8 @@ class ImageMaterial(Material):
             raise DataError(
                 f"{place}: an image of {array.dtype}: must be whole numbers from 0 to 255 (uint8) or floats"
             )
-        kind = np.uint8 if array.dtype == np.uint8 else np.float32
-        row = np.array(array.transpose(2, 0, 1), kind, order="C").ravel()
+        values = array if array.dtype == np.uint8 else finite_float32(array, place, ("row", "column", "channel"))
+        row = np.array(values.transpose(2, 0, 1), order="C").ravel()
         return row if self.numbers == "|u1" else self._values(row).numpy().ravel()
 
     def _prepared(self, image: Any, place: str) -> np.ndarray:
@@ -194,12 +195,12 @@ class ImageMaterial(Material):
 
 
 class FrameMaterial(Material):
-    """Float frames as arrays, length x channels."""
+    """Float frames as arrays, length x channels. Those after the first ``longest`` are not read; None reads all."""
 
     what = "frames"
 
-    def __init__(self, cfg: FrameInput, longest: int):
-        self.channels, self.longest = cfg.channels, longest
+    def __init__(self, cfg: FrameInput, longest: int | None):
+        self.cfg, self.channels, self.longest = cfg, cfg.channels, longest
 
     @property
     def numbers(self) -> str:
@@ -214,13 +215,17 @@ class FrameMaterial(Material):
         if frames.ndim != 2 or frames.shape[1] != self.channels or not len(frames):
             got = " x ".join(map(str, frames.shape))
             raise DataError(f"{place}: an array of {got}, and the model reads length x {self.channels}")
-        return np.ascontiguousarray(frames[: self.longest], np.float32).ravel()
+        return np.ascontiguousarray(finite_float32(frames[: self.longest], place, ("frame", "channel"))).ravel()
+
+    def cut(self, given: Iterable[np.ndarray]) -> int:
+        """Return the number of arrays that have more frames than are read."""
+        return 0 if self.longest is None else sum(len(frames) > self.longest for frames in given)
 
     def restored(self, row: np.ndarray) -> np.ndarray:
         return row.reshape(-1, self.channels)
 
     def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-        return lengths // self.channels
+        return self.cfg.positions(lengths // self.channels)
 
     def collate(self, rows: Sequence[np.ndarray]) -> Frames:
         lengths = [len(row) // self.channels for row in rows]
@@ -234,24 +239,23 @@ class FrameMaterial(Material):
 def material_of(
     inputs: Input, tokenizer: Tokenizer | None, *, longest: int | None, resize: bool = False, numbers: str = "|u1"
 ) -> Material:
-    """Return the converter for ``inputs``. ``longest`` limits texts and frames, ``numbers`` is the value type of
-    images.
+    """Return the converter for ``inputs``. ``longest`` limits texts and frames, as do the model's positions;
+    ``numbers`` is the value type of images.
 
     Raises:
         ConfigError: the model reads texts and there is no tokenizer.
     """
-    longest = min(filter(None, (longest, _length(inputs))), default=LONGEST)
     match inputs:
         case TokenInput():
             if tokenizer is None:
                 raise ConfigError("model.inputs: this model reads ids, and there is no tokenizer to make them")
-            return IdMaterial(tokenizer, longest)
+            return IdMaterial(tokenizer, _least(longest, inputs.position.length) or LONGEST)
         case PatchInput():
             return ImageMaterial(inputs, resize=resize, numbers=numbers)
         case FrameInput():
-            return FrameMaterial(inputs, longest)
+            return FrameMaterial(inputs, _least(longest, inputs.longest))
 
 
-def _length(inputs: Input) -> int | None:
-    """Return the longest text or row of frames that the model has positions for."""
-    return None if isinstance(inputs, PatchInput) else inputs.position.length
+def _least(*limits: int | None) -> int | None:
+    """Return the smallest limit; None where there is none."""
+    return min(filter(None, limits), default=None)

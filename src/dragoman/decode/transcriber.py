@@ -3,7 +3,6 @@
 B windows, T frames, M mel bands, P prompt length, V vocabulary.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from torch import Tensor
 
 from dragoman.capabilities import TRANSCRIBES, check
 from dragoman.checkpoint import load_writer
-from dragoman.data.log_mel import LogMel, read_wave
+from dragoman.data.finite import finite_float32
+from dragoman.data.log_mel import LogMel
+from dragoman.data.wave_files import read_wave
 from dragoman.decode.arguments import check_count, check_list
 from dragoman.decode.brief import described, quoted
 from dragoman.decode.constraints.first_token import ForbiddenFirst
@@ -95,11 +96,10 @@ class Transcriber:
         check(run, model, TRANSCRIBES)
         source = model.cfg.source  # pyright: ignore[reportAttributeAccessIssue] - it transcribes
         assert isinstance(source, FrameInput)
-        if source.position.length is None:
+        if source.longest is None:
             raise ConfigError(f"{run}: model.source.position: has no length, so a window of speech has none either")
-        frames = source.position.length * math.prod(one.stride for one in source.convolutions)
         settings = read_log_mel(run, source.channels), read_prompt(run, tokenizer)
-        transcriber = cls(prepare_for_inference(model, device, precision), tokenizer, *settings, frames)
+        transcriber = cls(prepare_for_inference(model, device, precision), tokenizer, *settings, source.longest)
         transcriber.defaults = read_generation_settings(run, tokenizer, translates=True)
         return transcriber
 
@@ -151,11 +151,10 @@ class Transcriber:
     def _samples(self, given: Any, number: int) -> Float[np.ndarray, " N"]:
         if isinstance(given, str | Path):
             return read_wave(given, self.log_mel.rate)
-        samples = np.asarray(given)
-        if samples.ndim != 1 or samples.dtype.kind not in "f" or not np.isfinite(samples).all():
-            raise DataError(f"recording {number}: expected one row of finite float samples, got {samples.dtype} "
-                            f"{samples.shape}")  # fmt: skip
-        return samples.astype(np.float32)
+        samples, place = np.asarray(given), f"recording {number}: expected one row of finite float samples"
+        if samples.ndim != 1 or samples.dtype.kind not in "f":
+            raise DataError(f"{place}, got {samples.dtype} {samples.shape}")
+        return finite_float32(samples, place, ("sample",))
 
     @torch.inference_mode()
     def _heard(self, window: Float[Tensor, "1 T M"]) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -223,7 +224,9 @@ class Subject:
             return to_device(material.collate([row]), self.device), patch_names(material)
         assert isinstance(material, FrameMaterial)
         row = material.rows([given], ["frames"])[0]
-        return to_device(material.collate([row]), self.device), tuple(f"frame {i}" for i in range(len(given)))
+        count = int(material.positions(np.array([len(row)]))[0])
+        names = tuple(f"frame {i * material.cfg.stride}" for i in range(count))
+        return to_device(material.collate([row]), self.device), names
 
     def _checked(self, ids: list[int], side: str) -> list[int]:
         longest = getattr(self.model, "max_length", None)

@@ -5,7 +5,6 @@ V vocabulary, T length.
 
 import importlib.util
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,7 +157,7 @@ def check_huggingface(
 
 def _after_speech(theirs: Any, ours: nn.Module, cfg: Any, ids: Tensor, target: Tensor) -> tuple[Any, Tensor]:
     """Return both answers to the same frames, of as long a speech as Whisper's layout reads."""
-    frames = math.prod(one.stride for one in cfg.source.convolutions) * (cfg.source.position.length or 1)
+    frames = cfg.source.longest or cfg.source.stride
     heard = torch.linspace(-1, 1, frames * cfg.source.channels).view(1, frames, cfg.source.channels)
     return theirs(input_features=heard.transpose(1, 2), decoder_input_ids=ids), ours(target, heard)
 

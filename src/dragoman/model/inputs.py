@@ -4,9 +4,11 @@ B batch, T length, D width, E width of a factorized embedding, C channels.
 """
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from typing import Annotated
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
@@ -139,6 +141,20 @@ class FrameInput:
     norm: Norm = NoNorm()
     """Norm on the sum of frames and positions."""
     dropout: DropoutRate = 0.0
+
+    @property
+    def stride(self) -> int:
+        """Frames from one vector to the next."""
+        return math.prod(one.stride for one in self.convolutions)
+
+    @property
+    def longest(self) -> int | None:
+        """Largest number of frames that the model has positions for; None for no limit."""
+        return None if self.position.length is None else self.position.length * self.stride
+
+    def positions(self, frames: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+        """Return the number of vectors that these numbers of frames become. A last step that is not full counts."""
+        return -(-frames // self.stride)
 
     def build(self, dim: int) -> "InputLayer":
         for i, part in enumerate(self.convolutions):

@@ -67,7 +67,8 @@ def batch_for(model: Any, task: Any, *, rows: int, length: int, source_length: i
         model: configuration of the model.
         task: what it learns.
         rows: examples B.
-        length: tokens of each, on the target's side where there are two; images have the size of the model's own.
+        length: tokens of each, on the target's side where there are two; images have the size of the model's own, and
+            frames are as many as their convolutions shorten to it.
         source_length: tokens of each source, where there is one; None for ``length``.
 
     Raises:
@@ -122,7 +123,7 @@ def _inputs(kind: Any, rows: int, length: int) -> Any:
     if isinstance(kind, PatchInput):
         return torch.zeros(1).expand(rows, kind.channels, *kind.size)
     if isinstance(kind, FrameInput):
-        return Frames(torch.zeros(1).expand(rows, length, kind.channels))
+        return Frames(torch.zeros(1).expand(rows, length * kind.stride, kind.channels))
     return torch.full((rows, length), ID)
 
 

@@ -201,6 +201,7 @@ def random_inputs(reader: InputReader, count: int) -> list[np.ndarray]:
         given = [draw.standard_normal((height, width, channels)) for _ in range(count)]
     else:
         assert isinstance(material, FrameMaterial)
-        lengths = draw.integers(2, min(30, material.longest), count, endpoint=True)
+        most = min(30, material.longest or 30)
+        lengths = draw.integers(min(2, most), most, count, endpoint=True)
         given = [draw.standard_normal((length, material.channels)) for length in lengths]
     return material.rows(given, [f"input {i}" for i in range(1, 1 + count)])

@@ -94,7 +94,7 @@ class CaptioningTaskData(ReaderTaskData):
             write_captions(folder / f"{name}.jsonl", examples)
 
     @classmethod
-    def notes(cls, cfg: RunConfig, form: ExampleStore, train: Path) -> Iterator[str]:
+    def notes(cls, cfg: RunConfig, form: ExampleStore, train: Path, split: PairSplit[Any]) -> Iterator[str]:
         assert isinstance(form, CaptionedExamples) and isinstance(cfg.data, CaptionedImages)
         stored = Store.open(train)
         if cut := form.cut(stored):

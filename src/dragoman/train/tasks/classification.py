@@ -1,6 +1,6 @@
 """Classification task: labelled texts, images or frames; accuracy and F1 on the validation set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from dragoman.data.arrays import LabelledArrays
 from dragoman.data.augment import NoAugment
 from dragoman.data.example_store import ExampleStore
 from dragoman.data.labels import LabelledBatch, LabelledExamples, accuracy, confusion, macro_f1, true_labels
-from dragoman.data.material import IdMaterial, material_of
+from dragoman.data.material import FrameMaterial, IdMaterial, material_of
 from dragoman.data.tasks import ClassificationTask
 from dragoman.errors import ConfigError
 from dragoman.model import heads
@@ -68,6 +68,17 @@ class ClassificationTaskData(ReaderTaskData):
     @classmethod
     def read_held_out(cls, path: Path, labels: Sequence[str]) -> Sequence[LabelledText]:
         return read_labelled(LabelledLines(path=str(path)), labels)
+
+    @classmethod
+    def notes(cls, cfg: RunConfig, form: ExampleStore, train: Path, split: PairSplit[Any]) -> Iterator[str]:
+        assert isinstance(form, LabelledExamples)
+        if not isinstance(frames := form.material, FrameMaterial):
+            return
+        examples = [example for some in (split.train, *split.held_out.values()) for example in some]
+        if cut := frames.cut(example.given for example in examples):
+            longest: int | None = cfg.data.longest  # pyright: ignore[reportAttributeAccessIssue]
+            limit = "data.longest" if frames.longest == longest else "the model's positions"
+            yield f"{cut:,} of {len(examples):,} examples are cut to their first {frames.longest:,} frames ({limit})"
 
     @property
     def unit(self) -> str:

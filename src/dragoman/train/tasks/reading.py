@@ -133,11 +133,11 @@ class ReaderTaskData(TaskData):
             cls.write_held_out(folder, form, found.split)
             durable.write(folder / "facts.json", json.dumps(found.facts, ensure_ascii=False).encode())
             durable.write(folder / "report.json", json.dumps({"table": found.table}, indent=1).encode())
-        yield from map(Notice, cls.notes(cfg, form, run.path / FOLDER / "train"))
+        yield from map(Notice, cls.notes(cfg, form, run.path / FOLDER / "train", found.split))
 
     @classmethod
-    def notes(cls, cfg: RunConfig, form: ExampleStore, train: Path) -> Iterator[str]:
-        """Yield what to know of the training examples that are stored in ``train``, a sentence each."""
+    def notes(cls, cfg: RunConfig, form: ExampleStore, train: Path, split: PairSplit[Any]) -> Iterator[str]:
+        """Yield what to know of the examples of ``split``, a sentence each; ``train`` stores those for training."""
         yield from ()
 
     @classmethod
