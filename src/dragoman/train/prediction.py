@@ -40,7 +40,7 @@ SIMILAR = 1.2
 
 @dataclass(frozen=True)
 class _Sample:
-    """What a process learns from in the first steps."""
+    """Batches of the first steps, as one process learns from them."""
 
     batches: Sequence[Any]
     """Rows of each micro-batch, or of the process's piece of one."""
