@@ -100,6 +100,8 @@ SAME = [
     ("0800 123 456", "0800123456"),
     ("a .0", "b 0"),
     ("1.1.2024", "1. 1. 2024"),
+    ("Version 1.5 100 times", "100 Mal Version 1,5"),
+    ("12 345 678.9 km", "12.345.678,9 km"),
 ]
 CHANGED = [
     ("Call +1 (555) 010-9999", "Llama +1 (5-99)"),
@@ -256,6 +258,15 @@ def test_every_number_and_every_sign_of_unicode_is_looked_at():
     signs = (chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Nd", "So", "Sc", "Sm"))
     counted = [sign for sign in signs if sign not in "+<=>^`|~№º" and ord(sign) > 0x7F] + [*"0123456789%$"]
     assert [sign for sign in counted if not find_changes(f"a {sign}", "a") and find_numbers(f"a {sign}")] == []
+
+
+def test_thousands_of_numbers_are_matched_one_for_one():
+    """In a moment: each is looked up, not compared with all others."""
+    halves, times = [f"{i}.5" for i in range(3000)], [f"{i}:{i + 1}" for i in range(10, 3000)]
+    assert not find_changes(" ".join(halves), " ".join(half.replace(".", ",") for half in reversed(halves)))
+    assert find_changes(" ".join(halves), " ".join(halves[1:])).missing == ("0.5",)
+    assert not find_changes("; ".join(times), "; ".join(time.replace(":", ".") for time in times))
+    assert len(find_changes(" ".join(halves), "; ".join(f"{i}.7" for i in range(3000))).missing) == 3000
 
 
 def test_a_number_of_thousands_of_digits_is_no_hour():

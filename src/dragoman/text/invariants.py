@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.number_matching import readings, remove_matches, unmatched_numbers, whole_number
+from dragoman.text.number_matching import readings, unmatched_numbers, whole_number, without_same
 from dragoman.text.placeholders import Placeholder, find_placeholders, texts_between
 
 # ---- nothing to translate ---------------------------------------------------------------------------
@@ -86,7 +86,8 @@ def find_changes(source: str, target: str) -> Changes:
         return UNCHANGED
     here, there = _without_dates(source, target)
     missing, added = unmatched_numbers(here, there)
-    remove_matches(missing, added, lambda a, b: _same_hour(a, b, f"{source}\n{target}"))
+    if missing and added and _HALF_DAY.search(f"{source}\n{target}"):
+        missing, added = without_same(missing, added, _hour)
     words = {word.casefold() for word in _WORD.findall(target)}
     chinese = any(map(str.isnumeric, _ideographs(target)))
     missing = [n for n in missing if not (chinese or words & _NUMBER_WORDS.get(whole_number(n) or "", frozenset()))]
@@ -134,17 +135,12 @@ def _parts(date: str) -> tuple[str, ...]:
     return tuple(sorted(readings(part)[0] for part in re.split("[-./]", date)))
 
 
-def _same_hour(a: str, b: str, texts: str) -> bool:
-    if max(len(a), len(b)) > LONGEST_HOUR:
-        return False
-    here, there = whole_number(a), whole_number(b)
-    if here is None or there is None:
-        return False
-    return int(here) % 12 == int(there) % 12 and max(int(here), int(there)) <= 24 and bool(_HALF_DAY.search(texts))
+def _hour(number: str) -> tuple[str, ...]:
+    """Return the hour of the 12-hour clock that a number may be; nothing where it is none."""
+    whole = whole_number(number)
+    return (str(int(whole) % 12),) if whole is not None and len(whole) <= 2 and int(whole) <= 24 else ()
 
 
-LONGEST_HOUR = 100
-"""Most characters of an hour, zeros included: Python refuses to convert numbers of thousands of digits."""
 _HALF_DAY = re.compile(r"\d\s*[ap]\.?\s?m\b", re.IGNORECASE)
 
 

@@ -9,9 +9,9 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
-from functools import lru_cache
 
-_NUMBER = re.compile(r"(?:(?<![\w.])\.)?\d+(?:[.,'\u2019\u066b\u066c]\d+|[ \u00a0\u202f]\d{3}(?!\d))*")
+_NUMBER = re.compile(r"(?:(?<![\w.])\.)?\d+(?:[ \u00a0\u202f]\d{3}(?!\d))*(?:[.,'\u2019\u066b\u066c]\d+)*")
+"""Spaces separate thousands alone, so none follows another separator: 1.5 100 are two numbers."""
 _GROUP = re.compile(r"\A(?=\.)|\d+")  # the first of .5 is empty
 _SEPARATOR = re.compile(r"\D")
 _DECIMAL = ".,\u066b"
@@ -25,7 +25,6 @@ def numbers_in(text: str) -> list[str]:
     return _NUMBER.findall(text) if any(map(str.isdecimal, text)) else []
 
 
-@lru_cache(maxsize=4096)
 def readings(number: str) -> tuple[str, ...]:
     """Return what a number may mean, in ASCII digits; the whole number first, if it may be one.
 
@@ -68,10 +67,10 @@ def unmatched_numbers(source: str, target: str) -> tuple[list[str], list[str]]:
         return [], []
     missing, added = _without_equals(here, there), _without_equals(there, here)  # as written first
     if missing and added:
-        missing, added = _without_same(missing, added)
+        missing, added = without_same(missing, added, readings)
         _remove_groups(missing, added)
         _remove_groups(added, missing)
-        remove_matches(missing, added, lambda a, b: not set(_without_zeros(a)).isdisjoint(_without_zeros(b)))
+        missing, added = without_same(missing, added, _without_zeros)
     return missing, added
 
 
@@ -79,12 +78,22 @@ def _without_zeros(number: str) -> tuple[str, ...]:
     return readings(_ZEROS.sub("", number) or "0")  # of .0
 
 
-def remove_matches(missing: list[str], added: list[str], same: Callable[[str, str], bool]) -> None:
-    """Remove the numbers that are the same from both lists, one for one."""
-    for number in list(missing):
-        if (twin := next((other for other in added if same(number, other)), None)) is not None:
-            missing.remove(number)
-            added.remove(twin)
+def without_same(
+    numbers: list[str], others: list[str], meanings: Callable[[str], tuple[str, ...]]
+) -> tuple[list[str], list[str]]:
+    """Return the numbers of both lists that share no meaning with one of the other list, one for one."""
+    waiting = defaultdict[str, list[int]](list)
+    for i in reversed(range(len(others))):
+        for meaning in meanings(others[i]):
+            waiting[meaning].append(i)
+    left, taken = list[str](), set[int]()
+    for number in numbers:
+        twins = (_first_free(waiting.get(meaning, []), taken) for meaning in meanings(number))
+        if (twin := next((twin for twin in twins if twin is not None), None)) is None:
+            left.append(number)
+        else:
+            taken.add(twin)
+    return left, [other for i, other in enumerate(others) if i not in taken]
 
 
 def _without_equals(numbers: list[str], others: list[str]) -> list[str]:
@@ -98,22 +107,6 @@ def _without_equals(numbers: list[str], others: list[str]) -> list[str]:
     return left
 
 
-def _without_same(numbers: list[str], others: list[str]) -> tuple[list[str], list[str]]:
-    """Return the numbers of both lists that share no reading with one of the other list, one for one."""
-    waiting = defaultdict[str, list[int]](list)
-    for i in reversed(range(len(others))):
-        for reading in readings(others[i]):
-            waiting[reading].append(i)
-    left, taken = list[str](), set[int]()
-    for number in numbers:
-        twins = (_first_free(waiting.get(reading, []), taken) for reading in readings(number))
-        if (twin := next((twin for twin in twins if twin is not None), None)) is None:
-            left.append(number)
-        else:
-            taken.add(twin)
-    return left, [other for i, other in enumerate(others) if i not in taken]
-
-
 def _first_free(waiting: list[int], taken: Collection[int]) -> int | None:
     while waiting and waiting[-1] in taken:
         waiting.pop()
@@ -122,10 +115,17 @@ def _first_free(waiting: list[int], taken: Collection[int]) -> int | None:
 
 def _remove_groups(numbers: list[str], others: list[str]) -> None:
     """Remove the numbers whose groups of digits are numbers of their own in ``others``, and remove these."""
-    for number in list(numbers):
-        groups = Counter(group for part in re.findall(r"\d+", number) for group in readings(part))
-        apart = [other for other in others if whole_number(other) in groups]
-        if groups.total() > 1 and groups <= Counter(map(whole_number, apart)):
-            numbers.remove(number)
-            for group in groups.elements():
-                others.remove(next(other for other in others if whole_number(other) == group))
+    there = Counter(map(whole_number, others))
+    left, gone = list[str](), Counter[str | None]()
+    for number in numbers:
+        groups = Counter[str | None](readings(part)[0] for part in re.findall(r"\d+", number))
+        if groups.total() > 1 and all(there[group] >= count for group, count in groups.items()):
+            there.subtract(groups)
+            gone.update(groups)
+        else:
+            left.append(number)
+    numbers[:] = left
+    for i in reversed(range(len(others))) if gone else ():
+        if gone[whole := whole_number(others[i])]:
+            gone[whole] -= 1
+            del others[i]
