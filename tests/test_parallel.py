@@ -335,8 +335,9 @@ def test_who_waits_for_the_first_process_notices_its_death(monkeypatch, tmp_path
     monkeypatch.setenv(launching.MEETING, str(tmp_path / "meeting"))
     group = ProcessGroup(SimpleNamespace(check=lambda keys: False), rank=1, count=2)
     launching.lost_mark(tmp_path / "meeting").touch()
-    with pytest.raises(ProcessLost, match=r"one of 2 processes is gone .*: run the same command again"):
+    with pytest.raises(ProcessLost) as lost:
         group.wait_for("prepared")
+    assert lost.value.reported_elsewhere and lost.value.exit_code == launching.LEFT, "the command reports it"
 
 
 @pytest.mark.parametrize(
@@ -352,7 +353,7 @@ def test_who_waits_for_the_first_process_notices_its_death(monkeypatch, tmp_path
 )
 def test_what_was_killed_is_named_with_the_command_that_goes_on(saved, said, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_command, "launch", lambda command, count: [130, -9])
+    monkeypatch.setattr(train_command, "launch", lambda command, count: [launching.LEFT, -9])
     Path("a.tsv").write_text("a\tb\n")
     if saved:
         Path("runs/a").mkdir(parents=True)
@@ -373,7 +374,7 @@ def test_a_process_lost_before_the_first_checkpoint_leaves_what_can_be_resumed(t
     lost = TrainingFailure(group.process_lost_error, "step 10 is not finished", weights_valid=True)
     directory = SimpleNamespace(path=tmp_path, checkpoints=list)
     assert str(lost.to_error(directory, group)).endswith(
-        f"Nothing was saved yet: to begin again with the prepared text: dragoman train {tmp_path} --resume"
+        f"Nothing was saved yet: to begin again with the prepared data: dragoman train {tmp_path} --resume"
     )
 
 

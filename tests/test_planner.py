@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from dragoman.plan.measured import MEASURED, measured, note
 from dragoman.plan.reconcile import PREDICTION, reconcile
 from dragoman.train import planner, prediction
 from dragoman.train.budget import Epochs, Minutes, Steps
+from dragoman.train.distributed.micro_batch import split_between_processes
 from dragoman.train.events import Predicted, Started
 from dragoman.train.memory import OutOfMemory
 from dragoman.train.planner import Planner
@@ -178,10 +180,27 @@ def test_of_several_processes_the_part_of_one_is_counted(counter, accumulate, pa
     one, two = RunCounter(*given), RunCounter(*given, 2)
     assert (one.sample.passes, two.sample.passes) == (accumulate, passes)
     assert two.sample.real == one.sample.real, "tokens of a step are those of all processes"
-    rows = [sum(map(len, each.sample.batches)) / each.sample.steps for each in (one, two)]
-    assert rows[1] == pytest.approx(rows[0] / 2, rel=0.25)
-    work = [each.count(each.sample.typical).counted.flops() * each.work for each in (one, two)]
-    assert work[1] == pytest.approx(work[0] / 2, rel=0.25)
+    for step in range(two.sample.steps):
+        parts = split_between_processes(two.plan.at(step), 2)
+        cells = [sum(two.task_data.size(part.batch)[1] for part in some) for some in parts]
+        assert sum(two.sample.cells[step * passes : (step + 1) * passes]) == max(cells), "all wait for the slowest"
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_the_advice_to_several_processes_fits_when_it_is_counted_anew(counter, accumulate):
+    def counted(**changes):
+        train = to_dict(counter.cfg.train) | {"batch_tokens": 2048, "accumulate": accumulate} | changes
+        cfg = from_dict(RunConfig, to_dict(counter.cfg) | {"train": train})
+        found = RunCounter(cfg, counter.task_data, counter.task_data.plan(cfg), torch.device("cpu"), 2)
+        return found, found.memory(found.count(found.sample.largest))
+
+    two, held = counted()
+    tight = held.total - (held.activations + held.logits) // 4
+    prediction = SimpleNamespace(memory=held.total, parts=asdict(held), available=tight)
+    advised = two.nearest_fit(prediction).nearest
+    assert advised is not None
+    again = counted(batch_tokens=advised.batch_tokens, accumulate=advised.accumulate, recompute=advised.recompute)[1]
+    assert again.total <= 1.1 * tight
 
 
 def test_processes_of_one_machine_share_its_memory(counter, planned, monkeypatch):

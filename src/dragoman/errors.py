@@ -40,7 +40,7 @@ class StoppedEarly(UserError):
 class ProcessLost(UserError):
     """Another of the distributed processes has ended, so that this one cannot continue."""
 
-    def __init__(self, message: str, *, reported_elsewhere: bool = False):
+    def __init__(self, message: str, *, reported_elsewhere: bool = False, exit_code: int = 2):
         super().__init__(message)
-        self.reported_elsewhere = reported_elsewhere
+        self.reported_elsewhere, self.exit_code = reported_elsewhere, exit_code
         """True where another process reports the reason, so that this one may exit silently."""

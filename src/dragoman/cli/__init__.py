@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ProcessLost as lost:
         if not lost.reported_elsewhere:
             messages.report_error(str(lost))
-        return 2
+        return lost.exit_code
     except UserError as mistake:
         messages.report_error(str(mistake))
         return 2

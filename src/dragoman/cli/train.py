@@ -13,7 +13,7 @@ import typer
 from dragoman.cli import sources
 from dragoman.cli.options import refuse_options
 from dragoman.errors import ConfigError, ProcessLost
-from dragoman.train.distributed.launch import STOPPED, in_a_group, launch
+from dragoman.train.distributed.launch import LEFT, STOPPED, in_a_group, launch
 
 if TYPE_CHECKING:
     from dragoman.text.formats.pairs import PairSource
@@ -142,7 +142,7 @@ def _check_use(
 def _launched(count: int, run: Path) -> int:
     """Run this command again in ``count`` processes; ``run`` is the directory that they write to."""
     codes = launch([sys.executable, "-m", "dragoman", *sys.argv[1:]], count)
-    failed = [code for code in codes if code not in (0, STOPPED)]
+    failed = [code for code in codes if code not in (0, STOPPED, LEFT)]
     if reported := [code for code in failed if code > 0]:
         return max(reported)
     if failed:

@@ -67,7 +67,9 @@ def _label(given: Any, name: str, where: str) -> str:
     Raises:
         DataError: none is given, or one that is neither a whole number nor a text.
     """
-    if given is None or given != given or (isinstance(given, str) and not given.strip()):  # NaN is not itself
+    if (
+        given is None or (isinstance(given, float) and given != given) or (isinstance(given, str) and not given.strip())
+    ):  # NaN is not itself
         raise DataError(f"{where}: no label in {name!r}: fill it, or remove the example")
     if not isinstance(given, str | int | bool | np.integer | np.bool_):
         raise DataError(f"{where}: the label {given!r} in {name!r} must be a whole number or a text: convert it")

@@ -40,7 +40,8 @@ class _Unsupported(Exception):
 def read_wave(path: str | Path, rate: int) -> Float[np.ndarray, " N"]:
     """Read a WAV file of ``rate`` samples a second: float32 from -1 to 1, several channels as their mean.
 
-    Samples are whole numbers of 8, 16, 24 or 32 bits. A file that a program wrote to a pipe is read to its end.
+    Samples are whole numbers of 8, 16, 24 or 32 bits. A file that a program wrote to a pipe is read to its end: nothing
+    may follow its samples.
 
     Raises:
         DataError: no such file, another format, another rate, or a file that ends too early.
@@ -94,7 +95,7 @@ def _format(chunk: bytes) -> _Format:
     width = -(-bits // 8)
     if not 1 <= width <= 4:
         raise _Unsupported(f"samples of {bits} bits")
-    if not channels or step != channels * width:
+    if not channels or step > channels * width:  # some programs leave 0 there
         raise _Unsupported(f"{channels} channels of {bits} bits in {step} bytes")
     return _Format(channels, width, rate)
 

@@ -10,8 +10,11 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 
-_NUMBER = re.compile(r"(?:(?<![\w.])\.)?\d+(?:[ \u00a0\u202f]\d{3}(?!\d))*(?:[.,'\u2019\u066b\u066c]\d+)*")
-"""Spaces separate thousands alone, so none follows another separator: 1.5 100 are two numbers."""
+_NUMBER = re.compile(
+    r"(?:(?<![\w.])\.)?\d+(?:[ \u00a0\u202f]\d{3}(?!\d))*(?:[.,'\u2019\u066b\u066c]\d+)*"
+    r"(?:(?<=[.,\u066b]\d{3})(?:[ \u00a0\u202f]\d{3}(?!\d))+)?"
+)
+"""Spaces separate groups of three, before a point and after one: 12 345.678 901; but 1.5 100 are two numbers."""
 _GROUP = re.compile(r"\A(?=\.)|\d+")  # the first of .5 is empty
 _SEPARATOR = re.compile(r"\D")
 _DECIMAL = ".,\u066b"
@@ -42,6 +45,8 @@ def readings(number: str) -> tuple[str, ...]:
     before, last = separators[:-1], separators[-1]
     if last in _DECIMAL and last not in before and (not before or _in_thousands(groups[:-1], before)):
         found.append(f"{''.join(groups[:-1])}.{groups[-1]}")
+    if separators[0] in _DECIMAL and set(separators[1:]) == {" "}:
+        found.append(f"{first}.{''.join(others)}")
     return (*found, " ".join(groups))
 
 
@@ -52,9 +57,11 @@ def whole_number(number: str) -> str | None:
 
 
 def _in_thousands(groups: list[str], separators: list[str]) -> bool:
-    """Return whether separators may divide thousands, as in 1,234,567, or as in India: 12,34,567."""
+    """Return whether separators may divide thousands, as in 1,234,567, or as in India, 12,34,567, or ten thousands."""
     (separator, *others), (first, *rest) = sorted(set(separators)), groups
     sizes = list(map(len, rest))
+    if set(sizes) == {4}:  # of China and Japan
+        return not others and separator in ", " and len(first) <= 4 and first != "0"
     if others or separator == "\u066b" or sizes[-1] != 3 or set(sizes[:-1]) not in (set(), {2}, {3}):
         return False
     return separator == " " or len(rest) > 1 or (len(first) <= 3 and first != "0")

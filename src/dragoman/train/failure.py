@@ -39,7 +39,7 @@ class TrainingFailure:
         if self.settings:
             start = f"remove {directory.path} and start again, with {self.settings}"
         else:
-            start = f"to begin again with the prepared text: {command}"
+            start = f"to begin again with the prepared data: {command}"
         return self.error(f"{self.description}. Nothing was saved yet: {start}")
 
 

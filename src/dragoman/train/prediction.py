@@ -6,6 +6,7 @@ operations on this machine (``plan/replay.py``). Nothing is random, and no weigh
 
 import dataclasses
 import functools
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from dragoman.plan.prediction import RunPrediction
 from dragoman.plan.replay import RecordedStep
 from dragoman.plan.training import TrainingCount, count_training
 from dragoman.plan.training_memory import TrainingMemory, training_memory
-from dragoman.train.distributed.micro_batch import split_between_processes, tensors
+from dragoman.train.distributed.micro_batch import MicroBatch, split_between_processes, tensors
 from dragoman.train.distributed.parallel import Sharded
 from dragoman.train.progress import RunProgress
 from dragoman.train.recipe import RunConfig
@@ -40,10 +41,10 @@ SIMILAR = 1.2
 
 @dataclass(frozen=True)
 class _Sample:
-    """Batches of the first steps, as one process learns from them."""
+    """Batches of the first steps: of each step the part of the process that has most to do."""
 
     batches: Sequence[Any]
-    """Rows of each micro-batch, or of the process's piece of one."""
+    """Rows of each micro-batch, or of a piece of one."""
     cells: Sequence[int]
     """Positions of each, padding counted."""
     real: int
@@ -53,7 +54,11 @@ class _Sample:
     @classmethod
     def of(cls, task_data: TaskData, plan: StepPlan, processes: int) -> "_Sample":
         steps = [plan.at(step) for step in range(max(1, min(SAMPLE, plan.steps_per_epoch)))]
-        batches = [part.batch for whole in steps for part in split_between_processes(whole, processes)[0]]
+
+        def work(parts: Sequence[MicroBatch]) -> int:
+            return sum(task_data.size(part.batch)[1] for part in parts)
+
+        batches = [part.batch for whole in steps for part in max(split_between_processes(whole, processes), key=work)]
         real = sum(task_data.size(rows)[0] for whole in steps for rows in whole)
         return cls(batches, [task_data.size(rows)[1] for rows in batches], real, len(steps))
 
@@ -88,7 +93,7 @@ class RunCounter:
     ):
         """
         Args:
-            processes: number of processes that learn together; one of them is counted.
+            processes: number of processes that learn together; the one with most to do is counted.
             progress: of the run so far; None for a run before its first step.
             local_processes: those of them that share the memory of this machine.
         """
@@ -203,6 +208,11 @@ class RunCounter:
     def nearest_fit(self, prediction: RunPrediction) -> Fit:
         """Return the nearest settings that fit into the memory that there is."""
         train, counted = self.cfg.train, dict[tuple[bool, str], tuple[int, int]]()
+
+        def in_a_pass(setting: FitSetting) -> float:
+            share = math.gcd(setting.accumulate, self.processes) / self.processes  # of a micro-batch that is divided
+            return setting.batch_tokens * (1.0 if setting.accumulate >= self.processes else share)
+
         wanted = FitSetting(train.batch_tokens, train.accumulate, train.recompute, train.precision)
 
         def memory(setting: FitSetting) -> int:
@@ -211,7 +221,7 @@ class RunCounter:
                 held = self.memory(self.count(self.sample.largest, recompute=key[0], precision=key[1]))
                 counted[key] = held.total, held.activations + held.logits
             total, growing = counted[key]
-            return round(total - growing * (1 - setting.batch_tokens / wanted.batch_tokens))
+            return round(total - growing * (1 - in_a_pass(setting) / in_a_pass(wanted)))
 
         counted[wanted.recompute, wanted.precision] = (
             prediction.memory, prediction.parts["activations"] + prediction.parts["logits"]
@@ -255,7 +265,7 @@ def predict_run(
 ) -> tuple[RunPrediction, RunCounter]:
     """Return the prediction of a run whose data is prepared and whose settings are complete, and its counter.
 
-    Time and memory are those of one of its processes; the arguments are those of ``RunCounter``.
+    Time and memory are those of the process with most to do; the arguments are those of ``RunCounter``.
 
     The generators of random numbers are as before, and memory that was used is given back.
     """

@@ -23,6 +23,8 @@ MEETING = "DRAGOMAN_MEETING"
 """Environment variable with the file in which the processes of one machine find one another."""
 STOPPED = 130
 """Exit code of a process that was asked to stop and has saved."""
+LEFT = 75
+"""Exit code of a process that leaves because another one was killed, which ``launch`` reports."""
 TIMEOUT = "DRAGOMAN_TIMEOUT"
 """Environment variable with the seconds that processes wait for one that is alive and does not answer; 600 if not
 set."""
@@ -130,7 +132,7 @@ def _die_with_parent(parent: int) -> Callable[[], None]:
 def _wait_for_all(processes: Sequence[subprocess.Popen[bytes]], lost: Path) -> list[int]:
     failed_at, terminated = None, False
     while None in (codes := [process.poll() for process in processes]):  # all are asked: any of them may have ended
-        if failed_at is None and any(code not in (None, 0, STOPPED) for code in codes):
+        if failed_at is None and any(code not in (None, 0, STOPPED, LEFT) for code in codes):
             failed_at = time.monotonic()
             lost.touch()
         waited = 0.0 if failed_at is None else time.monotonic() - failed_at

@@ -19,7 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from dragoman.errors import ConfigError, ProcessLost, UserError
 from dragoman.machine import Device, choose_device
-from dragoman.train.distributed.launch import MEETING, lost_mark, timeout_seconds
+from dragoman.train.distributed.launch import LEFT, MEETING, lost_mark, timeout_seconds
 
 _ERROR_CLAIMED = "told"
 _SIGNS = ("gloo", "NCCL", "nccl", "Connection closed by peer", "Connection reset by peer", "Timed out waiting")
@@ -116,7 +116,7 @@ class ProcessGroup(SingleProcess):
             if self.store.check([_ERROR_CLAIMED]):
                 raise ProcessLost("another process has exited", reported_elsewhere=True)
             if MEETING in os.environ and lost_mark(os.environ[MEETING]).exists():  # killed, without a word
-                raise self.process_lost_error("nothing was learnt yet: run the same command again")
+                raise ProcessLost("another process was killed", reported_elsewhere=True, exit_code=LEFT)
             time.sleep(0.05)
         return self.store.get(what).decode().strip()
 
@@ -149,6 +149,8 @@ def join_group() -> Iterator[SingleProcess]:
     try:
         yield group
     except UserError as mistake:
+        if isinstance(mistake, ProcessLost) and mistake.reported_elsewhere:
+            raise
         if not group.claim_error_report():
             raise ProcessLost(str(mistake), reported_elsewhere=True) from mistake
         raise
