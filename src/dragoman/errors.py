@@ -42,5 +42,7 @@ class ProcessLost(UserError):
 
     def __init__(self, message: str, *, reported_elsewhere: bool = False, exit_code: int = 2):
         super().__init__(message)
-        self.reported_elsewhere, self.exit_code = reported_elsewhere, exit_code
+        self.reported_elsewhere = reported_elsewhere
         """True where another process reports the reason, so that this one may exit silently."""
+        self.exit_code = exit_code
+        """Exit code of the command."""

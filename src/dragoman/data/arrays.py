@@ -4,6 +4,7 @@ digits.
 N examples, H x W pixels, T frames of C numbers.
 """
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,11 +68,10 @@ def _label(given: Any, name: str, where: str) -> str:
     Raises:
         DataError: none is given, or one that is neither a whole number nor a text.
     """
-    if (
-        given is None or (isinstance(given, float) and given != given) or (isinstance(given, str) and not given.strip())
-    ):  # NaN is not itself
+    empty = isinstance(given, str) and not given.strip()
+    if given is None or empty or (isinstance(given, float) and math.isnan(given)):
         raise DataError(f"{where}: no label in {name!r}: fill it, or remove the example")
-    if not isinstance(given, str | int | bool | np.integer | np.bool_):
+    if not isinstance(given, str | int | np.integer | np.bool_):
         raise DataError(f"{where}: the label {given!r} in {name!r} must be a whole number or a text: convert it")
     return str(given)
 

@@ -1,7 +1,7 @@
 """Numbers of a text and its translation, compared by what they may mean.
 
 Separators change between languages: 1,234.56 is 1.234,56 elsewhere, or 1 234,56. So a number has several readings.
-1.500 may be a thousand and a half, or one and a half; 1.5 is never 15. Two numbers are the same if they share one, and
+1.500 may be fifteen hundred, or one and a half; 1.5 is never 15. Two numbers are the same if they share one, and
 so are 2.0 and 2. A number of several groups may be several numbers on the other side: 10.30 for 10:30.
 """
 
@@ -88,7 +88,11 @@ def _without_zeros(number: str) -> tuple[str, ...]:
 def without_same(
     numbers: list[str], others: list[str], meanings: Callable[[str], tuple[str, ...]]
 ) -> tuple[list[str], list[str]]:
-    """Return the numbers of both lists that share no meaning with one of the other list, one for one."""
+    """Return the numbers of both lists that share no meaning with one of the other list, one for one.
+
+    Args:
+        meanings: what a number may mean, such as ``readings``.
+    """
     waiting = defaultdict[str, list[int]](list)
     for i in reversed(range(len(others))):
         for meaning in meanings(others[i]):

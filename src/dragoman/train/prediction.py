@@ -25,7 +25,7 @@ from dragoman.plan.prediction import RunPrediction
 from dragoman.plan.replay import RecordedStep
 from dragoman.plan.training import TrainingCount, count_training
 from dragoman.plan.training_memory import TrainingMemory, training_memory
-from dragoman.train.distributed.micro_batch import MicroBatch, split_between_processes, tensors
+from dragoman.train.distributed.micro_batch import split_between_processes, tensors
 from dragoman.train.distributed.parallel import Sharded
 from dragoman.train.progress import RunProgress
 from dragoman.train.recipe import RunConfig
@@ -53,14 +53,15 @@ class _Sample:
 
     @classmethod
     def of(cls, task_data: TaskData, plan: StepPlan, processes: int) -> "_Sample":
-        steps = [plan.at(step) for step in range(max(1, min(SAMPLE, plan.steps_per_epoch)))]
-
-        def work(parts: Sequence[MicroBatch]) -> int:
-            return sum(task_data.size(part.batch)[1] for part in parts)
-
-        batches = [part.batch for whole in steps for part in max(split_between_processes(whole, processes), key=work)]
-        real = sum(task_data.size(rows)[0] for whole in steps for rows in whole)
-        return cls(batches, [task_data.size(rows)[1] for rows in batches], real, len(steps))
+        steps, real, busiest = max(1, min(SAMPLE, plan.steps_per_epoch)), 0, list[tuple[Any, int]]()
+        for step in range(steps):
+            shares = list[list[tuple[Any, int]]]()
+            for parts in split_between_processes(plan.at(step), processes):
+                sizes = [task_data.size(part.batch) for part in parts]
+                real += sum(found for (found, _), part in zip(sizes, parts, strict=True) if part.weight)
+                shares.append([(part.batch, cells) for part, (_, cells) in zip(parts, sizes, strict=True)])
+            busiest += max(shares, key=lambda share: sum(cells for _, cells in share))
+        return cls([batch for batch, _ in busiest], [cells for _, cells in busiest], real, steps)
 
     @property
     def passes(self) -> int:

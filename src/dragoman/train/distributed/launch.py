@@ -29,6 +29,7 @@ TIMEOUT = "DRAGOMAN_TIMEOUT"
 """Environment variable with the seconds that processes wait for one that is alive and does not answer; 600 if not
 set."""
 MOST_SECONDS = 1_000_000
+"""Longest wait; far longer ones do not fit into the process group's clock."""
 GRACE, LAST_GRACE = 60.0, 10.0
 """Seconds that the other processes get to leave by themselves once one has failed, and then after SIGTERM."""
 
@@ -81,6 +82,7 @@ def launch(command: Sequence[str], count: int) -> list[int]:
     """
     timeout_seconds()  # here, so that a mistake is reported once
     with tempfile.TemporaryDirectory() as folder:
+        meeting = Path(folder) / "meeting"
         processes: list[subprocess.Popen[bytes]] = []
 
         def forward(number: int, frame: FrameType | None) -> None:
@@ -90,13 +92,13 @@ def launch(command: Sequence[str], count: int) -> list[int]:
         before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:
             for rank in range(count):
-                environment = os.environ | _environment(rank, count, Path(folder) / "meeting")
+                environment = os.environ | _environment(rank, count, meeting)
                 processes.append(
                     subprocess.Popen(
                         command, env=environment, start_new_session=True, preexec_fn=_die_with_parent(os.getpid())
                     )
                 )
-            return _wait_for_all(processes, lost_mark(Path(folder) / "meeting"))
+            return _wait_for_all(processes, lost_mark(meeting))
         finally:
             for process in processes:
                 process.kill()
